@@ -1,0 +1,175 @@
+// Package transport connects Zhiyun's processes: HTTP/2 over a unix socket, loopback, or TLS. Every client
+// and every server of the project is made here, so that what is safe is decided in one place.
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A silent peer is found within PingAfter + PingTimeout: 10 s.
+const (
+	PingAfter   = 5 * time.Second
+	PingTimeout = 5 * time.Second
+)
+
+// MaxStreams is how many calls one HTTP/2 connection may carry at a time.
+const MaxStreams = 10_000
+
+// DialConfig says where a server is and how to be known to it.
+type DialConfig struct {
+	// Target is "unix:///path/to.sock", "http://127.0.0.1:7070" (loopback only) or "https://host:port". Required.
+	Target string
+	// Token is sent as a bearer token. Default: none.
+	Token string
+	// TLS is used for https targets. Default: the system's roots.
+	TLS *tls.Config
+}
+
+// Dial returns a client for the target and the base URL to call. It opens no connection. The client has no
+// overall timeout, since streams outlive any: bound each call by its context. Close idle connections with
+// client.CloseIdleConnections.
+func Dial(config DialConfig) (*http.Client, string, error) {
+	target, err := url.Parse(config.Target)
+	if err != nil {
+		return nil, "", fmt.Errorf("target %q: %w", config.Target, err)
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	protocols := new(http.Protocols)
+	rt := &http.Transport{
+		DialContext:         dialer.DialContext,
+		Protocols:           protocols,
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     90 * time.Second,
+		TLSHandshakeTimeout: 5 * time.Second,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:      PingAfter,
+			PingTimeout:          PingTimeout,
+			MaxReadFrameSize:     1 << 20,
+			MaxConcurrentStreams: MaxStreams,
+		},
+	}
+	base := ""
+	switch target.Scheme {
+	case "unix":
+		path := target.Path
+		if target.Host != "" || !filepath.IsAbs(path) {
+			return nil, "", fmt.Errorf("target %q: a unix target is unix:// and an absolute path, as in unix:///run/zhiyun/l5.sock", config.Target)
+		}
+		protocols.SetUnencryptedHTTP2(true)
+		rt.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}
+		base = "http://localhost"
+	case "http":
+		if !loopback(target.Hostname()) {
+			return nil, "", fmt.Errorf("target %q: plain http is for loopback addresses only; use https", config.Target)
+		}
+		protocols.SetUnencryptedHTTP2(true)
+		base = "http://" + target.Host
+	case "https":
+		protocols.SetHTTP2(true)
+		rt.TLSClientConfig = config.TLS.Clone()
+		base = "https://" + target.Host
+	default:
+		return nil, "", fmt.Errorf("target %q: want unix:///path, http://127.0.0.1:port or https://host:port", config.Target)
+	}
+	if target.Scheme != "unix" && (target.Host == "" || strings.Trim(target.Path, "/") != "" || target.User != nil) {
+		return nil, "", fmt.Errorf("target %q: want scheme, host and port alone", config.Target)
+	}
+	client := &http.Client{
+		Transport:     rt,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if config.Token != "" {
+		client.Transport = &bearer{rt, config.Token}
+	}
+	return client, base, nil
+}
+
+// bearer adds the token to each request.
+type bearer struct {
+	*http.Transport
+	token string
+}
+
+func (b *bearer) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.Header.Set("Authorization", "Bearer "+b.token)
+	return b.Transport.RoundTrip(request)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// Server serves one handler on any number of listeners, HTTP/1.1 and HTTP/2 with and without TLS.
+type Server struct {
+	http *http.Server
+}
+
+// NewServer returns a server for handler. A TLS listener is made by the caller with tls.NewListener and "h2"
+// among the config's NextProtos.
+func NewServer(handler http.Handler) *Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &Server{http: &http.Server{
+		Handler:           handler,
+		Protocols:         protocols,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:      PingAfter,
+			PingTimeout:          PingTimeout,
+			MaxReadFrameSize:     1 << 20,
+			MaxConcurrentStreams: MaxStreams,
+		},
+	}}
+}
+
+type connKey struct{}
+
+// Conn returns the connection on which a request of a Server arrived, or nil.
+func Conn(ctx context.Context) net.Conn {
+	conn, _ := ctx.Value(connKey{}).(net.Conn)
+	return conn
+}
+
+// Serve serves the listener until ctx ends, then gives calls in flight the grace period and closes what is left.
+func (s *Server) Serve(ctx context.Context, listener net.Listener, grace time.Duration) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.http.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if s.http.Shutdown(stop) != nil {
+		s.http.Close()
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
