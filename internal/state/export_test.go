@@ -1,15 +1,26 @@
 package state
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"testing"
 
 	"github.com/hashicorp/go-memdb"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
+
+// Encode returns a row as its record.
+func (t *Table[T]) Encode(tb testing.TB, v *T) (string, []byte) {
+	encoded, err := json.Marshal(v)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return t.name + "/" + t.key(v), encoded
+}
 
 // Replica opens the pure core to the simulation. Bug plants a fault in it: "" is none.
 type Replica struct{ r *replica }
