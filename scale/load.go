@@ -115,16 +115,20 @@ func (h History) peak(end time.Time, span time.Duration, p Policy) (peak float64
 // trend extends the least-squares line through the buckets to the given moment. It is 0 unless nine tenths of
 // the window are known, and at most doubles the mean: a line says nothing far off.
 func trend(h History, to time.Time, span time.Duration, window time.Duration) float64 {
-	var n, sx, sy, sxx, sxy float64
+	var n, sx, sy, sxx, sxy, syy float64
 	for i := range h {
 		if h[i].Valid {
 			x := h[i].At.Sub(to).Seconds()
-			n, sx, sy, sxx, sxy = n+1, sx+x, sy+h[i].Rate, sxx+x*x, sxy+x*h[i].Rate
+			y := h[i].Rate
+			n, sx, sy, sxx, sxy, syy = n+1, sx+x, sy+y, sxx+x*x, sxy+x*y, syy+y*y
 		}
 	}
 	det := n*sxx - sx*sx
 	if n < 3 || det <= 0 || n*span.Seconds() < 0.9*window.Seconds() {
 		return 0
+	}
+	if cov := n*sxy - sx*sy; cov*cov < 0.5*det*(n*syy-sy*sy) {
+		return 0 // less than half of the movement is a trend: the rest is noise
 	}
 	mean := sy / n
 	at := (sxx*sy - sx*sxy) / det // of the line at x = 0
