@@ -67,9 +67,13 @@ func processScan(ctx context.Context, env Env, in ProcessScanIn) (out ProcessSca
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		out, err = env.scan(wait, in)
-		if err == nil {
+		var now error
+		out, now = env.scan(wait, in)
+		if now == nil {
 			return out, nil
+		}
+		if err == nil || wait.Err() == nil { // a look that was cut short says less than the one before
+			err = now
 		}
 		select {
 		case <-wait.Done():
@@ -96,7 +100,7 @@ func (e Env) scan(ctx context.Context, in ProcessScanIn) (ProcessScanOut, error)
 		switch {
 		case !declared && !slices.Contains(out.Extra, p.Name):
 			out.Extra = append(out.Extra, p.Name)
-		case declared && p.State == supervise.Running:
+		case declared && p.State == supervise.Running && alive(p.PID):
 			out.Processes = append(out.Processes, StartedProcess{p.Name, p.Instance, p.PID, p.ExeDigest})
 			running[p.Name]++
 			groups[p.PID] = true
@@ -118,6 +122,12 @@ func (e Env) scan(ctx context.Context, in ProcessScanIn) (ProcessScanOut, error)
 		out.Ports = append(out.Ports, scanned)
 	}
 	return out, nil
+}
+
+// alive looks itself: the supervisor may not have noticed yet.
+func alive(pid int) bool {
+	_, err := supervise.StartTime(pid)
+	return err == nil
 }
 
 func why(list []supervise.Process, name string) string {
