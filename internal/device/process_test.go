@@ -202,7 +202,7 @@ func TestProcessScan(t *testing.T) {
 	wrong(w, "extra", "process.extra", scan(w, device.ProcessScanIn{Exact: true, Timeout: "100ms"}))
 	if _, err := os.Stat("/proc/net/tcp"); err == nil {
 		w.try(w.agent.Start(t.Context(), supervise.Spec{Name: "other", Command: []string{"/bin/sleep", "600"}}))
-		wrong(w, "foreign", "port.foreign", scan(w, device.ProcessScanIn{Processes: []device.ProcessSpec{{Name: "other"}}, Ports: []int{port}, Timeout: "100ms"}))
+		wrong(w, "foreign", "port.foreign", scan(w, device.ProcessScanIn{Processes: []device.ProcessSpec{{Name: "other"}}, Ports: []int{port}, Timeout: "200ms"}))
 	}
 	// It waits for what is on its way.
 	syscall.Kill(out.Processes[0].PID, syscall.SIGKILL)
