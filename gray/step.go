@@ -86,10 +86,14 @@ func (s *stepper) advance(o observation) {
 	case v.Decision == Fail:
 		s.abort(v.Reason)
 		s.set(o)
+	case s.r.Status.Waived && shares && !s.r.Status.InForce.IsZero():
+		s.next(Reason{Code: CodePromoted, Text: "the last stage is in force, and its gate was waived"})
 	case s.r.Status.State == Paused: // holds what it has; a red gate still ends it, above
 	case v.Decision == Pass:
 		s.next(Reason{Code: CodeGateGreen, Numbers: v.Reason.Numbers})
-		s.set(o)
+		if s.r.Status.State == Running {
+			s.set(o)
+		}
 	case s.now.Sub(s.r.Status.StageSince) > s.r.Policy.MaxStage:
 		s.to(Paused, Reason{Code: CodeOverdue, Text: v.Reason.Code, Numbers: append(slices.Clone(v.Reason.Numbers),
 			Number{"max_stage_s", s.r.Policy.MaxStage.Seconds()})})
@@ -265,6 +269,7 @@ func (s *stepper) enter(stage int, reason Reason) {
 // abort begins the rollback.
 func (s *stepper) abort(reason Reason) {
 	st := &s.r.Status
+	st.Cause, st.Waived = reason, false
 	st.Percent, st.InForce, st.WindowFrom, st.GapSince = 0, time.Time{}, time.Time{}, time.Time{}
 	s.to(Aborting, reason)
 }
