@@ -24,30 +24,36 @@ func bucket(latency time.Duration) int {
 }
 
 // endpoint is one instance with what this process knows about it. It is shared by all snapshots that hold the
-// instance. Counters only grow; readers take differences.
+// instance. Counters only grow and wrap; readers take differences. Its size is 128 bytes, so that the allocator puts
+// it at the start of a cache line: one for what a pick reads, one for the histogram.
 type endpoint struct {
-	addr    string
-	service *service
-	// One cache line for what a pick reads and a success writes.
+	addr       string
+	service    *service
+	state      *endpointState
 	inflight   atomic.Int64
 	latencySum atomic.Int64
 	strikes    atomic.Uint32 // weight of the failures in a row
 	limit      atomic.Uint32 // at which the instance is struck out
-	failures   atomic.Uint64
-	rejected   atomic.Uint64
-	histogram  [latencyBuckets]atomic.Uint32 // of successes; wraps
-	// instance is what the name service says.
-	instance atomic.Pointer[Instance]
+	failures   atomic.Uint32
+	rejected   atomic.Uint32
+	histogram  [latencyBuckets]atomic.Uint32 // of successes
+}
 
-	// The rest belongs to the service and is guarded by its mu.
-	windowed counts // up to here in windows
-	reported counts // up to here in reports
+// endpointState is what a pick does not touch.
+type endpointState struct {
+	instance atomic.Pointer[Instance] // what the name service says
+	windowed counts                   // guarded by the service's mu; up to here in windows
+	reported counts                   // guarded by the service's mu; up to here in reports
+}
+
+func newEndpoint(s *service, addr string) *endpoint {
+	return &endpoint{addr: addr, service: s, state: &endpointState{}}
 }
 
 // counts is a reading of an endpoint's counters.
 type counts struct {
 	latencySum         int64
-	failures, rejected uint64
+	failures, rejected uint32
 	histogram          [latencyBuckets]uint32
 }
 

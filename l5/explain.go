@@ -47,7 +47,7 @@ func (c *Client) Explain(service string) Explanation {
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]
-		instance := *e.instance.Load()
+		instance := *e.state.instance.Load()
 		read := e.read()
 		var successes uint64
 		for _, n := range read.histogram {
@@ -56,7 +56,7 @@ func (c *Client) Explain(service string) Explanation {
 		out.Instances = append(out.Instances, InstanceExplanation{
 			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight,
 			PickShare: status.Share, Latency: status.Latency, InFlight: e.inflight.Load(),
-			Successes: successes, Failures: read.failures, Rejected: read.rejected, Reason: status.Reason,
+			Successes: successes, Failures: uint64(read.failures), Rejected: uint64(read.rejected), Reason: status.Reason,
 		})
 	}
 	return out

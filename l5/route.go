@@ -38,7 +38,7 @@ func (r Route) Instance() Instance {
 	if r.endpoint == nil {
 		return Instance{}
 	}
-	return *r.endpoint.instance.Load()
+	return *r.endpoint.state.instance.Load()
 }
 
 // Panic reports whether instances that are down were among those to choose from, because leaving them out would take

@@ -57,9 +57,9 @@ func (s *service) update(v view.View, now time.Time) {
 		}
 		e := s.endpoints[instance.Addr]
 		if e == nil {
-			e = &endpoint{addr: instance.Addr, service: s}
+			e = newEndpoint(s, instance.Addr)
 		}
-		e.instance.Store(&instance)
+		e.state.instance.Store(&instance)
 		next[instance.Addr] = e
 		members = append(members, balance.Member{Addr: instance.Addr, Weight: instance.EffectiveWeight(), Suspect: instance.Suspect})
 	}
@@ -131,7 +131,7 @@ func (s *service) rebuild() {
 				p.endpoints[i].price = float32(1 / status.Weight)
 			}
 			limit := s.client.config.strikeLimit()
-			if status.Health == balance.Trial || e.instance.Load().Suspect {
+			if status.Health == balance.Trial || e.state.instance.Load().Suspect {
 				limit = 1 // one failure is enough for one that is doubted already
 			}
 			e.limit.Store(limit)
@@ -187,11 +187,11 @@ func (s *service) tick(now time.Time) {
 	var window balance.Window
 	for addr, e := range s.endpoints {
 		read := e.read()
-		if read == e.windowed {
+		if read == e.state.windowed {
 			continue
 		}
-		d, successes := read.since(e.windowed)
-		e.windowed = read
+		d, successes := read.since(e.state.windowed)
+		e.state.windowed = read
 		window = append(window, balance.Sample{Addr: addr, Successes: successes, Failures: int64(d.failures), LatencySum: time.Duration(d.latencySum)})
 	}
 	if len(window) > 0 {
@@ -228,13 +228,13 @@ func (s *service) outcomes() []*l5pb.Outcome {
 // outcome returns what was counted for one endpoint since the last report. Callers hold mu.
 func (s *service) outcome(e *endpoint) *l5pb.Outcome {
 	read := e.read()
-	if read == e.reported {
+	if read == e.state.reported {
 		return nil
 	}
-	d, successes := read.since(e.reported)
-	e.reported = read
+	d, successes := read.since(e.state.reported)
+	e.state.reported = read
 	o := &l5pb.Outcome{
-		Caller: s.client.config.Caller, Service: s.name, Addr: e.addr, Device: e.instance.Load().Device,
+		Caller: s.client.config.Caller, Service: s.name, Addr: e.addr, Device: e.state.instance.Load().Device,
 		Requests: successes + int64(d.failures+d.rejected), Failures: int64(d.failures), Rejected: int64(d.rejected),
 		LatencySum: d.latencySum, Histogram: make([]int64, latencyBuckets), Reports: 1,
 	}
