@@ -147,7 +147,10 @@ func (s *stepper) force(o observation) {
 		}
 		s.set(o)
 	case st.InForce.IsZero() && len(st.Missing) == 0:
-		st.InForce, st.WindowFrom, st.GapSince = s.now, s.now, time.Time{}
+		st.InForce, st.GapSince = s.now, time.Time{}
+		if s.bug != "stale-window" || st.WindowFrom.IsZero() {
+			st.WindowFrom = s.now
+		}
 		s.note(Reason{Code: CodeInForce, Numbers: []Number{{"percent", float64(st.Percent)}, {"members", float64(len(wanted))}}})
 	}
 }
@@ -231,10 +234,9 @@ func (s *stepper) rollBack(o observation) {
 		v.Reason.Text = o.SharesErr
 	}
 	s.look(v)
-	if s.bug == "abort-once" && s.r.Status.Actual == nil {
-		return
+	if s.bug != "abort-once" {
+		s.set(o)
 	}
-	s.set(o)
 }
 
 // actual keeps what was read back of the new members.
@@ -261,7 +263,10 @@ func (s *stepper) next(reason Reason) {
 func (s *stepper) enter(stage int, reason Reason) {
 	st := &s.r.Status
 	st.Stage, st.Percent, st.StageSince = stage, s.r.Policy.Stages[stage], s.now
-	st.InForce, st.WindowFrom, st.GapSince = time.Time{}, time.Time{}, time.Time{}
+	st.InForce, st.GapSince = time.Time{}, time.Time{}
+	if s.bug != "stale-window" {
+		st.WindowFrom = time.Time{}
+	}
 	s.look(hold(CodeWeightsPending))
 	s.to(Running, reason)
 }

@@ -54,7 +54,7 @@ type decider struct {
 // Decide says how many devices a module should have now. It is a pure function of its arguments: the same
 // module and history give the same decision.
 //
-// It grows when load, averaged over Policy.ReactWithin or extended by its trend to the time when devices ordered
+// It grows when load, the median over Policy.ReactWithin or extended by its trend to the time when devices ordered
 // now would serve, exceeds Policy.High of the capacity in service and on its way; then to where load uses
 // Policy.Target. Devices on their way count and are never called back. It shrinks only when load has fitted the
 // smaller module for all of Policy.InAfter, nothing is on its way in either direction, and no device is still in
