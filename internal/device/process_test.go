@@ -163,7 +163,9 @@ func TestPackageStartFailsByName(t *testing.T) {
 	w.withAgent()
 	wrong(w, "absent", "script.not_found", start(w, startIn("bin/none")))
 	wrong(w, "no command", "input.invalid", start(w, startIn()))
-	wrong(w, "crash", "process.exited", start(w, startIn("bin/serve", "crash")))
+	crash := startIn("bin/serve", "crash")
+	crash.Settle = "10s" // it fails as soon as the process ends
+	wrong(w, "crash", "process.exited", start(w, crash))
 	wrong(w, "not installed", "package.not_installed", start(w, device.PackageStartIn{Package: "x", Processes: []device.ProcessSpec{{Name: "x", Command: []string{"x"}}}}))
 	if n := len(pids(w)); n != 0 {
 		t.Errorf("%d processes left", n)
