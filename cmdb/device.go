@@ -1,0 +1,72 @@
+package cmdb
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Device is a host (设备). A document declares what it is; State and the fields below it are changed by the
+// life cycle's verbs only.
+type Device struct {
+	Name   string            `json:"name"`
+	Addr   string            `json:"addr"` // IPv4 or IPv6, without port
+	Site   string            `json:"site"`
+	Type   string            `json:"type"`
+	Serial string            `json:"serial,omitempty"` // asset number
+	Labels map[string]string `json:"labels,omitempty"`
+
+	State     State     `json:"state"`
+	Since     time.Time `json:"since,omitzero"`      // it is in State
+	Module    string    `json:"module,omitempty"`    // held for, or in service of
+	Holder    string    `json:"holder,omitempty"`    // held: by whom, such as an execution's id
+	HeldUntil time.Time `json:"held_until,omitzero"` // held: then it goes back
+	HeldFrom  State     `json:"held_from,omitempty"` // held: where it goes back to at expiry
+	Fault     string    `json:"fault,omitempty"`     // faulty: what was seen
+	Hold      string    `json:"acquired,omitempty"`  // held: the acquisition that took it, "owner/key"
+	Meta      Meta      `json:"meta,omitzero"`
+}
+
+// Ref implements Object.
+func (d *Device) Ref() Ref { return Ref{KindDevice, d.Name} }
+
+// Metadata implements Object.
+func (d *Device) Metadata() Meta { return d.Meta }
+
+func (d *Device) meta() *Meta     { return &d.Meta }
+func (d *Device) copied() Object  { c := *d; return &c }
+func (d *Device) provides() []Ref { return nil }
+
+func (d *Device) normalize() { defaultTo(&d.State, Idle) }
+
+func (d *Device) references() []reference {
+	refs := []reference{
+		{"site", Ref{KindSite, d.Site}},
+		{"type", Ref{KindDeviceType, d.Type}},
+	}
+	if d.Module != "" {
+		refs = append(refs, reference{"module", Ref{KindModule, d.Module}})
+	}
+	return refs
+}
+
+func (d *Device) check(c *checker) {
+	c.name("name", d.Name)
+	if _, err := netip.ParseAddr(d.Addr); err != nil {
+		c.fault("addr", d.Addr, "is not an IP address", "give one without a port, such as 10.1.2.3 or fd00::1")
+	}
+	c.required("site", d.Site)
+	c.required("type", d.Type)
+	c.labels("labels", d.Labels)
+	c.oneOf("state", string(d.State), string(Idle), string(Held), string(InService), string(Faulty), string(Retired))
+}
+
+// declared returns d as a document declares it: with the life cycle of have, or a new device's.
+func (d *Device) declared(have *Device) *Device {
+	out := *d
+	out.State, out.Since, out.Module, out.Holder, out.HeldUntil, out.HeldFrom, out.Fault, out.Hold = Idle, time.Time{}, "", "", time.Time{}, "", "", ""
+	if have != nil {
+		out.State, out.Since, out.Module, out.Holder = have.State, have.Since, have.Module, have.Holder
+		out.HeldUntil, out.HeldFrom, out.Fault, out.Hold = have.HeldUntil, have.HeldFrom, have.Fault, have.Hold
+	}
+	return &out
+}
