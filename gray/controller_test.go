@@ -159,7 +159,7 @@ func TestRollbackOutlastsTheBalancer(t *testing.T) {
 		if _, err := b.Abort(t.Context(), "r", "li", "smoke"); err != nil {
 			t.Fatal(err)
 		}
-		wait(time.Hour)
+		wait(10 * time.Minute)
 		if s := b.state(t, "r"); s.State != gray.Aborting || s.Verdict.Reason.Code != gray.CodeWeightsError {
 			t.Errorf("with the balancer down: %s, %s", s.State, s.Verdict)
 		}
@@ -180,6 +180,7 @@ func TestRollbackOutlastsTheBalancer(t *testing.T) {
 
 func TestNoDataHolds(t *testing.T) {
 	t.Parallel()
+	// Data that are missing make a rollout wait, then pause; they never move it.
 	for name, fault := range map[string]struct {
 		on, off func(*graytest.Traffic)
 		code    string
@@ -193,6 +194,8 @@ func TestNoDataHolds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, "new1")
 				defer func() { b.stop() }()
+				b.cfg.Interval = 10 * time.Second
+				b.restart(t)
 				fault.on(b.traffic)
 				b.start(t, "r", "new1")
 				wait(3 * time.Hour)
@@ -207,7 +210,7 @@ func TestNoDataHolds(t *testing.T) {
 				if _, err := b.Resume(t.Context(), "r", "li", "data are back"); err != nil {
 					t.Fatal(err)
 				}
-				wait(10 * time.Minute)
+				wait(15 * time.Minute)
 				if s := b.state(t, "r"); s.State != gray.Done {
 					t.Errorf("with data: %s, %s; want done", s.State, s.Verdict)
 				}

@@ -84,15 +84,13 @@ type Status struct {
 	Missing map[string]time.Time `json:"missing,omitempty"`
 }
 
-// Wanted is the share that each new member should have now.
+// Wanted is the share that each new member should have now; a lost one, should it come back, 0.
 func (r Rollout) Wanted() map[string]int {
 	wanted := make(map[string]int, len(r.New))
 	for _, m := range r.New {
-		switch {
-		case r.Status.State == Aborting || r.Status.State == Aborted:
+		wanted[m.ID] = r.Status.Percent
+		if r.Status.State == Aborting || r.Status.State == Aborted || slices.Contains(r.Status.Lost, m.ID) {
 			wanted[m.ID] = 0
-		case !slices.Contains(r.Status.Lost, m.ID):
-			wanted[m.ID] = r.Status.Percent
 		}
 	}
 	return wanted

@@ -1,6 +1,7 @@
 package gray
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -37,7 +38,6 @@ func step(now time.Time, r Rollout, o observation, bug string) (Rollout, effect)
 	case Queued:
 		if o.First || bug == "no-queue" {
 			s.enter(0, Reason{Code: CodeStarted})
-			s.out.Set = s.r.Wanted()
 		} else {
 			s.look(hold(CodeWeightsPending))
 		}
@@ -57,7 +57,7 @@ func (s *stepper) advance(o observation) {
 		if s.lose(o.Shares); s.r.Status.State == Aborting {
 			return
 		}
-		s.force(o.Shares)
+		s.force(o)
 	}
 	inForce := !s.r.Status.InForce.IsZero()
 	v := hold(CodeWeightsPending)
@@ -85,10 +85,11 @@ func (s *stepper) advance(o observation) {
 	switch {
 	case v.Decision == Fail:
 		s.abort(v.Reason)
-		s.out.Set = s.r.Wanted()
+		s.set(o)
 	case s.r.Status.State == Paused: // holds what it has; a red gate still ends it, above
 	case v.Decision == Pass:
 		s.next(Reason{Code: CodeGateGreen, Numbers: v.Reason.Numbers})
+		s.set(o)
 	case s.now.Sub(s.r.Status.StageSince) > s.r.Policy.MaxStage:
 		s.to(Paused, Reason{Code: CodeOverdue, Text: v.Reason.Code, Numbers: append(slices.Clone(v.Reason.Numbers),
 			Number{"max_stage_s", s.r.Policy.MaxStage.Seconds()})})
@@ -126,11 +127,11 @@ func (s *stepper) evidence(o observation) Verdict {
 }
 
 // force compares the shares in force with the wanted ones, and has them set where they differ.
-func (s *stepper) force(shares map[string]int) {
+func (s *stepper) force(o observation) {
 	st := &s.r.Status
 	wanted, wrong := s.r.Wanted(), 0
 	for id, percent := range wanted {
-		if have, ok := shares[id]; ok && have != percent {
+		if have, ok := o.Shares[id]; ok && have != percent {
 			wrong++
 		}
 	}
@@ -140,18 +141,31 @@ func (s *stepper) force(shares map[string]int) {
 			st.InForce, st.WindowFrom, st.GapSince = time.Time{}, time.Time{}, time.Time{}
 			s.note(Reason{Code: CodeDrifted, Numbers: []Number{{"members", float64(wrong)}}})
 		}
-		s.out.Set = wanted
+		s.set(o)
 	case st.InForce.IsZero() && len(st.Missing) == 0:
 		st.InForce, st.WindowFrom, st.GapSince = s.now, s.now, time.Time{}
 		s.note(Reason{Code: CodeInForce, Numbers: []Number{{"percent", float64(st.Percent)}, {"members", float64(len(wanted))}}})
 	}
 }
 
-// lose drops members that have been missing from the service for too long.
-func (s *stepper) lose(shares map[string]int) {
+// set wants the shares set that the state asks for, of those members that the service has; of all of them when
+// that cannot be read.
+func (s *stepper) set(o observation) {
+	wanted := s.r.Wanted()
+	if o.SharesErr == "" {
+		maps.DeleteFunc(wanted, func(id string, _ int) bool { _, ok := o.Shares[id]; return !ok })
+	}
+	if s.out.Set = wanted; len(wanted) == 0 {
+		s.out.Set = nil
+	}
+}
+
+// missing keeps account of members that are not in the service, and returns those that have been away for
+// LostAfter: a name service that just came up may not know its members for a while.
+func (s *stepper) missing(shares map[string]int, members []Member) []string {
 	st := &s.r.Status
-	lost := 0
-	for _, m := range s.r.members() {
+	var gone []string
+	for _, m := range members {
 		since, missing := st.Missing[m.ID]
 		_, there := shares[m.ID]
 		switch {
@@ -163,11 +177,21 @@ func (s *stepper) lose(shares map[string]int) {
 			}
 			st.Missing[m.ID] = s.now
 		case s.now.Sub(since) >= s.r.Policy.LostAfter:
-			delete(st.Missing, m.ID)
-			st.Lost = append(st.Lost, m.ID)
-			lost++
+			gone = append(gone, m.ID)
 		}
 	}
+	return gone
+}
+
+// lose drops members that have been missing from the service for too long.
+func (s *stepper) lose(shares map[string]int) {
+	st := &s.r.Status
+	gone := s.missing(shares, s.r.members())
+	for _, id := range gone {
+		delete(st.Missing, id)
+	}
+	st.Lost = append(st.Lost, gone...)
+	lost := len(gone)
 	if lost == 0 {
 		return
 	}
@@ -185,9 +209,11 @@ func (s *stepper) rollBack(o observation) {
 	v := hold(CodeWeightsPending)
 	if o.SharesErr == "" {
 		s.actual(o.Shares)
-		left := 0
+		gone, left := s.missing(o.Shares, s.r.New), 0
 		for _, m := range s.r.New {
-			if o.Shares[m.ID] != 0 {
+			percent, there := o.Shares[m.ID]
+			lost := slices.Contains(s.r.Status.Lost, m.ID) || slices.Contains(gone, m.ID)
+			if there && percent != 0 || !there && !lost {
 				left++
 			}
 		}
@@ -204,7 +230,7 @@ func (s *stepper) rollBack(o observation) {
 	if s.bug == "abort-once" && s.r.Status.Actual == nil {
 		return
 	}
-	s.out.Set = s.r.Wanted()
+	s.set(o)
 }
 
 // actual keeps what was read back of the new members.
@@ -222,7 +248,6 @@ func (s *stepper) actual(shares map[string]int) {
 func (s *stepper) next(reason Reason) {
 	if i := s.r.Status.Stage + 1; i < len(s.r.Policy.Stages) {
 		s.enter(i, reason)
-		s.out.Set = s.r.Wanted()
 		return
 	}
 	s.to(Done, reason)
