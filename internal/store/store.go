@@ -29,7 +29,8 @@ type Store interface {
 	// Commit applies all operations at one revision, or none. A condition that does not hold is a
 	// *ConflictError. Once Commit returns without an error the change is durable. An error that is neither
 	// ErrConflict, ErrFenced, ErrInvalid, ErrTooLarge nor ErrNoSpace leaves the outcome unknown: read before
-	// trying again. Every implementation takes MaxOps operations and MaxBytes of keys and values at once.
+	// trying again. A commit that changes nothing (checks, deletes of what is absent) succeeds, reaches no
+	// watcher, and returns the revision of the view in which it held. Every implementation takes MaxOps operations and MaxBytes of keys and values at once.
 	Commit(ctx context.Context, ops ...Op) (int64, error)
 }
 

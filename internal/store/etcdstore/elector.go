@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
@@ -125,6 +126,9 @@ func (e *elector) take(ctx context.Context, key, name, id string, held int64) (*
 			Commit()
 		if err == nil {
 			_, err = client.Revoke(ctx, session.Lease())
+		}
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return nil // it has lapsed, or was given back before
 		}
 		return err
 	})

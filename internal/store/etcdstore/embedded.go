@@ -32,7 +32,7 @@ type EmbeddedConfig struct {
 	// MaxOps is how many operations one commit may have; 4096 by default. A cluster of its own takes 128
 	// unless told otherwise, so code that must run on both stays within store.MaxOps.
 	MaxOps int
-	// MaxBytes is how large one commit may be; 16 MiB by default. The same caution holds.
+	// MaxBytes is how large one commit may be; 10 MiB by default. The same caution holds.
 	MaxBytes int
 	// Logger gets etcd's lines; nil is off. What etcd says at info comes out as debug.
 	Logger *slog.Logger
@@ -89,10 +89,10 @@ func Embedded(config EmbeddedConfig) (*Member, error) {
 		faults = append(faults, fmt.Errorf("etcdstore: EmbeddedConfig.MaxOps is %d; give at least 128, or 0 for 4096", config.MaxOps))
 	}
 	if config.MaxBytes == 0 {
-		config.MaxBytes = 16 << 20
+		config.MaxBytes = 10 << 20
 	}
 	if config.MaxBytes < 3<<19 {
-		faults = append(faults, fmt.Errorf("etcdstore: EmbeddedConfig.MaxBytes is %d; give at least %d, or 0 for 16 MiB", config.MaxBytes, 3<<19))
+		faults = append(faults, fmt.Errorf("etcdstore: EmbeddedConfig.MaxBytes is %d; give at least %d, or 0 for 10 MiB", config.MaxBytes, 3<<19))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package etcdstore
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -59,10 +61,16 @@ func (b *bridge) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapc
 	return checked
 }
 
+// beside are warnings that do not apply to a member without listeners and users.
+var beside = []string{"Running http and grpc server on single port", "simple token is not cryptographically signed"}
+
 // Write implements zapcore.Core.
 func (b *bridge) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	ctx := context.Background()
 	if !b.to.Enabled(ctx, level(entry.Level)) {
+		return nil
+	}
+	if slices.ContainsFunc(beside, func(start string) bool { return strings.HasPrefix(entry.Message, start) }) {
 		return nil
 	}
 	encoder := zapcore.NewMapObjectEncoder()
