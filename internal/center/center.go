@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +56,9 @@ type Centers struct {
 	Changes      *Changes
 	VirtualAddrs *VirtualAddrs
 	Pause        *Pause
+	Inspections  *Inspections
 
+	store     Store
 	logger    *slog.Logger
 	now       func() time.Time
 	reconcile time.Duration
@@ -144,6 +148,8 @@ func assemble(config Config, metrics *metrics) *Centers {
 		Changes:      &Changes{shelf[Change]{s, "change/", "change record"}, now, config.KeepChanges},
 		VirtualAddrs: &VirtualAddrs{shelf[RealServer]{s, "virtual/", "real server"}, config.Balancer, now, config.Logger},
 		Pause:        &Pause{shelf[Paused]{s, "pause/", "pause"}, now},
+		Inspections:  &Inspections{shelf[Inspection]{s, "inspect/", "inspection"}, now},
+		store:        s,
 		logger:       config.Logger,
 		now:          now,
 		reconcile:    config.Reconcile,
@@ -163,7 +169,8 @@ func (c *Centers) Run(ctx context.Context) error {
 	wait.Go(func() { c.every(ctx, c.reconcile, "reconcile virtual addresses", c.VirtualAddrs.reconcile) })
 	wait.Go(func() {
 		c.every(ctx, time.Minute, "sweep", func(ctx context.Context) error {
-			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()))
+			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()),
+				sweep(ctx, c.Inspections.shelf, func(i Inspection) bool { return i.Until.Before(c.now()) }))
 		})
 	})
 	wait.Wait()
@@ -177,6 +184,54 @@ func (c *Centers) Ready(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("center: grants not yet known, is Run running? %w", ctx.Err())
+	}
+}
+
+// Kinds of what Watch yields.
+const (
+	WatchAll        = "" // anything may have changed
+	WatchPackage    = "package"
+	WatchFile       = "file"
+	WatchConfig     = "config"
+	WatchPause      = "pause"
+	WatchInspection = "inspect"
+)
+
+// Watched is one change: a kind and the key of what changed, as in "d1" of an inspection.
+type Watched struct{ Kind, Key string }
+
+// Watch yields what changes from now on in packages, files, configs, pauses and inspections, with WatchAll first and
+// whenever changes may have been missed. It ends when ctx does, or after yielding an error of the store.
+func (c *Centers) Watch(ctx context.Context) iter.Seq2[Watched, error] {
+	return func(yield func(Watched, error) bool) {
+		for {
+			_, revision, err := c.store.List(ctx, "inspect/")
+			if !yield(Watched{}, err) || err != nil {
+				return
+			}
+			for event, err := range c.store.Watch(ctx, "", revision) {
+				if errors.Is(err, store.ErrCompacted) {
+					break
+				}
+				if err != nil {
+					yield(Watched{}, err)
+					return
+				}
+				keys := event.Deletes
+				for _, put := range event.Puts {
+					keys = append(keys, put.Key)
+				}
+				for _, key := range keys {
+					kind, rest, _ := strings.Cut(key, "/")
+					switch kind {
+					case WatchPackage, WatchFile, WatchConfig, WatchPause, WatchInspection:
+						if !yield(Watched{kind, rest}, nil) {
+							return
+						}
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -38,6 +38,8 @@ const (
 	ScaleServiceName = "zhiyun.control.v1.ScaleService"
 	// DriftServiceName is the fully-qualified name of the DriftService service.
 	DriftServiceName = "zhiyun.control.v1.DriftService"
+	// AgentServiceName is the fully-qualified name of the AgentService service.
+	AgentServiceName = "zhiyun.control.v1.AgentService"
 	// RegistryServiceName is the fully-qualified name of the RegistryService service.
 	RegistryServiceName = "zhiyun.control.v1.RegistryService"
 	// PackageServiceName is the fully-qualified name of the PackageService service.
@@ -157,12 +159,16 @@ const (
 	DriftServiceRepairProcedure = "/zhiyun.control.v1.DriftService/Repair"
 	// DriftServiceIgnoreProcedure is the fully-qualified name of the DriftService's Ignore RPC.
 	DriftServiceIgnoreProcedure = "/zhiyun.control.v1.DriftService/Ignore"
-	// DriftServiceDesiredProcedure is the fully-qualified name of the DriftService's Desired RPC.
-	DriftServiceDesiredProcedure = "/zhiyun.control.v1.DriftService/Desired"
-	// DriftServiceReportProcedure is the fully-qualified name of the DriftService's Report RPC.
-	DriftServiceReportProcedure = "/zhiyun.control.v1.DriftService/Report"
+	// DriftServiceReopenProcedure is the fully-qualified name of the DriftService's Reopen RPC.
+	DriftServiceReopenProcedure = "/zhiyun.control.v1.DriftService/Reopen"
 	// DriftServicePeersProcedure is the fully-qualified name of the DriftService's Peers RPC.
 	DriftServicePeersProcedure = "/zhiyun.control.v1.DriftService/Peers"
+	// AgentServiceDesiredProcedure is the fully-qualified name of the AgentService's Desired RPC.
+	AgentServiceDesiredProcedure = "/zhiyun.control.v1.AgentService/Desired"
+	// AgentServiceReportProcedure is the fully-qualified name of the AgentService's Report RPC.
+	AgentServiceReportProcedure = "/zhiyun.control.v1.AgentService/Report"
+	// AgentServiceDeviceProcedure is the fully-qualified name of the AgentService's Device RPC.
+	AgentServiceDeviceProcedure = "/zhiyun.control.v1.AgentService/Device"
 	// RegistryServiceServicesProcedure is the fully-qualified name of the RegistryService's Services
 	// RPC.
 	RegistryServiceServicesProcedure = "/zhiyun.control.v1.RegistryService/Services"
@@ -1633,11 +1639,8 @@ type DriftServiceClient interface {
 	Get(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.JSON], error)
 	Repair(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
 	Ignore(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
-	// Desired sends what a device should be: at once, and again whenever that changes.
-	Desired(context.Context, *connect.Request[controlpb.DesiredRequest]) (*connect.ServerStreamForClient[controlpb.DesiredState], error)
-	// Report takes an agent's report.
-	Report(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error)
-	// Peers compares two devices as last declared and found: what of the first differs from the second.
+	Reopen(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
+	// Peers says what is declared for, or was found on, the first device and not the second.
 	Peers(context.Context, *connect.Request[controlpb.PeersRequest]) (*connect.Response[controlpb.Listing], error)
 }
 
@@ -1678,16 +1681,10 @@ func NewDriftServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(driftServiceMethods.ByName("Ignore")),
 			connect.WithClientOptions(opts...),
 		),
-		desired: connect.NewClient[controlpb.DesiredRequest, controlpb.DesiredState](
+		reopen: connect.NewClient[controlpb.FindingRequest, controlpb.Done](
 			httpClient,
-			baseURL+DriftServiceDesiredProcedure,
-			connect.WithSchema(driftServiceMethods.ByName("Desired")),
-			connect.WithClientOptions(opts...),
-		),
-		report: connect.NewClient[controlpb.JSON, controlpb.Done](
-			httpClient,
-			baseURL+DriftServiceReportProcedure,
-			connect.WithSchema(driftServiceMethods.ByName("Report")),
+			baseURL+DriftServiceReopenProcedure,
+			connect.WithSchema(driftServiceMethods.ByName("Reopen")),
 			connect.WithClientOptions(opts...),
 		),
 		peers: connect.NewClient[controlpb.PeersRequest, controlpb.Listing](
@@ -1702,13 +1699,12 @@ func NewDriftServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // driftServiceClient implements DriftServiceClient.
 type driftServiceClient struct {
-	list    *connect.Client[controlpb.ListFindingsRequest, controlpb.Listing]
-	get     *connect.Client[controlpb.FindingRequest, controlpb.JSON]
-	repair  *connect.Client[controlpb.FindingRequest, controlpb.Done]
-	ignore  *connect.Client[controlpb.FindingRequest, controlpb.Done]
-	desired *connect.Client[controlpb.DesiredRequest, controlpb.DesiredState]
-	report  *connect.Client[controlpb.JSON, controlpb.Done]
-	peers   *connect.Client[controlpb.PeersRequest, controlpb.Listing]
+	list   *connect.Client[controlpb.ListFindingsRequest, controlpb.Listing]
+	get    *connect.Client[controlpb.FindingRequest, controlpb.JSON]
+	repair *connect.Client[controlpb.FindingRequest, controlpb.Done]
+	ignore *connect.Client[controlpb.FindingRequest, controlpb.Done]
+	reopen *connect.Client[controlpb.FindingRequest, controlpb.Done]
+	peers  *connect.Client[controlpb.PeersRequest, controlpb.Listing]
 }
 
 // List calls zhiyun.control.v1.DriftService.List.
@@ -1731,14 +1727,9 @@ func (c *driftServiceClient) Ignore(ctx context.Context, req *connect.Request[co
 	return c.ignore.CallUnary(ctx, req)
 }
 
-// Desired calls zhiyun.control.v1.DriftService.Desired.
-func (c *driftServiceClient) Desired(ctx context.Context, req *connect.Request[controlpb.DesiredRequest]) (*connect.ServerStreamForClient[controlpb.DesiredState], error) {
-	return c.desired.CallServerStream(ctx, req)
-}
-
-// Report calls zhiyun.control.v1.DriftService.Report.
-func (c *driftServiceClient) Report(ctx context.Context, req *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error) {
-	return c.report.CallUnary(ctx, req)
+// Reopen calls zhiyun.control.v1.DriftService.Reopen.
+func (c *driftServiceClient) Reopen(ctx context.Context, req *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.reopen.CallUnary(ctx, req)
 }
 
 // Peers calls zhiyun.control.v1.DriftService.Peers.
@@ -1752,11 +1743,8 @@ type DriftServiceHandler interface {
 	Get(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.JSON], error)
 	Repair(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
 	Ignore(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
-	// Desired sends what a device should be: at once, and again whenever that changes.
-	Desired(context.Context, *connect.Request[controlpb.DesiredRequest], *connect.ServerStream[controlpb.DesiredState]) error
-	// Report takes an agent's report.
-	Report(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error)
-	// Peers compares two devices as last declared and found: what of the first differs from the second.
+	Reopen(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
+	// Peers says what is declared for, or was found on, the first device and not the second.
 	Peers(context.Context, *connect.Request[controlpb.PeersRequest]) (*connect.Response[controlpb.Listing], error)
 }
 
@@ -1793,16 +1781,10 @@ func NewDriftServiceHandler(svc DriftServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(driftServiceMethods.ByName("Ignore")),
 		connect.WithHandlerOptions(opts...),
 	)
-	driftServiceDesiredHandler := connect.NewServerStreamHandler(
-		DriftServiceDesiredProcedure,
-		svc.Desired,
-		connect.WithSchema(driftServiceMethods.ByName("Desired")),
-		connect.WithHandlerOptions(opts...),
-	)
-	driftServiceReportHandler := connect.NewUnaryHandler(
-		DriftServiceReportProcedure,
-		svc.Report,
-		connect.WithSchema(driftServiceMethods.ByName("Report")),
+	driftServiceReopenHandler := connect.NewUnaryHandler(
+		DriftServiceReopenProcedure,
+		svc.Reopen,
+		connect.WithSchema(driftServiceMethods.ByName("Reopen")),
 		connect.WithHandlerOptions(opts...),
 	)
 	driftServicePeersHandler := connect.NewUnaryHandler(
@@ -1822,10 +1804,8 @@ func NewDriftServiceHandler(svc DriftServiceHandler, opts ...connect.HandlerOpti
 			driftServiceRepairHandler.ServeHTTP(w, r)
 		case DriftServiceIgnoreProcedure:
 			driftServiceIgnoreHandler.ServeHTTP(w, r)
-		case DriftServiceDesiredProcedure:
-			driftServiceDesiredHandler.ServeHTTP(w, r)
-		case DriftServiceReportProcedure:
-			driftServiceReportHandler.ServeHTTP(w, r)
+		case DriftServiceReopenProcedure:
+			driftServiceReopenHandler.ServeHTTP(w, r)
 		case DriftServicePeersProcedure:
 			driftServicePeersHandler.ServeHTTP(w, r)
 		default:
@@ -1853,16 +1833,142 @@ func (UnimplementedDriftServiceHandler) Ignore(context.Context, *connect.Request
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DriftService.Ignore is not implemented"))
 }
 
-func (UnimplementedDriftServiceHandler) Desired(context.Context, *connect.Request[controlpb.DesiredRequest], *connect.ServerStream[controlpb.DesiredState]) error {
-	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DriftService.Desired is not implemented"))
-}
-
-func (UnimplementedDriftServiceHandler) Report(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DriftService.Report is not implemented"))
+func (UnimplementedDriftServiceHandler) Reopen(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DriftService.Reopen is not implemented"))
 }
 
 func (UnimplementedDriftServiceHandler) Peers(context.Context, *connect.Request[controlpb.PeersRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DriftService.Peers is not implemented"))
+}
+
+// AgentServiceClient is a client for the zhiyun.control.v1.AgentService service.
+type AgentServiceClient interface {
+	// Desired sends what the device should be: at once, and again whenever that changes.
+	Desired(context.Context, *connect.Request[controlpb.DesiredRequest]) (*connect.ServerStreamForClient[controlpb.DesiredState], error)
+	// Report takes what the agent found.
+	Report(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error)
+	// Device is the agent's own device, as the CMDB has it.
+	Device(context.Context, *connect.Request[controlpb.DesiredRequest]) (*connect.Response[controlpb.JSON], error)
+}
+
+// NewAgentServiceClient constructs a client for the zhiyun.control.v1.AgentService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) AgentServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	agentServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("AgentService").Methods()
+	return &agentServiceClient{
+		desired: connect.NewClient[controlpb.DesiredRequest, controlpb.DesiredState](
+			httpClient,
+			baseURL+AgentServiceDesiredProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Desired")),
+			connect.WithClientOptions(opts...),
+		),
+		report: connect.NewClient[controlpb.JSON, controlpb.Done](
+			httpClient,
+			baseURL+AgentServiceReportProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Report")),
+			connect.WithClientOptions(opts...),
+		),
+		device: connect.NewClient[controlpb.DesiredRequest, controlpb.JSON](
+			httpClient,
+			baseURL+AgentServiceDeviceProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Device")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// agentServiceClient implements AgentServiceClient.
+type agentServiceClient struct {
+	desired *connect.Client[controlpb.DesiredRequest, controlpb.DesiredState]
+	report  *connect.Client[controlpb.JSON, controlpb.Done]
+	device  *connect.Client[controlpb.DesiredRequest, controlpb.JSON]
+}
+
+// Desired calls zhiyun.control.v1.AgentService.Desired.
+func (c *agentServiceClient) Desired(ctx context.Context, req *connect.Request[controlpb.DesiredRequest]) (*connect.ServerStreamForClient[controlpb.DesiredState], error) {
+	return c.desired.CallServerStream(ctx, req)
+}
+
+// Report calls zhiyun.control.v1.AgentService.Report.
+func (c *agentServiceClient) Report(ctx context.Context, req *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error) {
+	return c.report.CallUnary(ctx, req)
+}
+
+// Device calls zhiyun.control.v1.AgentService.Device.
+func (c *agentServiceClient) Device(ctx context.Context, req *connect.Request[controlpb.DesiredRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.device.CallUnary(ctx, req)
+}
+
+// AgentServiceHandler is an implementation of the zhiyun.control.v1.AgentService service.
+type AgentServiceHandler interface {
+	// Desired sends what the device should be: at once, and again whenever that changes.
+	Desired(context.Context, *connect.Request[controlpb.DesiredRequest], *connect.ServerStream[controlpb.DesiredState]) error
+	// Report takes what the agent found.
+	Report(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error)
+	// Device is the agent's own device, as the CMDB has it.
+	Device(context.Context, *connect.Request[controlpb.DesiredRequest]) (*connect.Response[controlpb.JSON], error)
+}
+
+// NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	agentServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("AgentService").Methods()
+	agentServiceDesiredHandler := connect.NewServerStreamHandler(
+		AgentServiceDesiredProcedure,
+		svc.Desired,
+		connect.WithSchema(agentServiceMethods.ByName("Desired")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceReportHandler := connect.NewUnaryHandler(
+		AgentServiceReportProcedure,
+		svc.Report,
+		connect.WithSchema(agentServiceMethods.ByName("Report")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceDeviceHandler := connect.NewUnaryHandler(
+		AgentServiceDeviceProcedure,
+		svc.Device,
+		connect.WithSchema(agentServiceMethods.ByName("Device")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case AgentServiceDesiredProcedure:
+			agentServiceDesiredHandler.ServeHTTP(w, r)
+		case AgentServiceReportProcedure:
+			agentServiceReportHandler.ServeHTTP(w, r)
+		case AgentServiceDeviceProcedure:
+			agentServiceDeviceHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedAgentServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedAgentServiceHandler struct{}
+
+func (UnimplementedAgentServiceHandler) Desired(context.Context, *connect.Request[controlpb.DesiredRequest], *connect.ServerStream[controlpb.DesiredState]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.AgentService.Desired is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Report(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.AgentService.Report is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Device(context.Context, *connect.Request[controlpb.DesiredRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.AgentService.Device is not implemented"))
 }
 
 // RegistryServiceClient is a client for the zhiyun.control.v1.RegistryService service.
@@ -1875,7 +1981,7 @@ type RegistryServiceClient interface {
 	Deregister(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	Drain(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	SetShares(context.Context, *connect.Request[controlpb.SetSharesRequest]) (*connect.Response[controlpb.Done], error)
-	// Idle says how many calls callers reported on an instance in the last seconds.
+	// Traffic says how many calls callers reported on an instance in the last seconds.
 	Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error)
 }
 
@@ -2007,7 +2113,7 @@ type RegistryServiceHandler interface {
 	Deregister(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	Drain(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	SetShares(context.Context, *connect.Request[controlpb.SetSharesRequest]) (*connect.Response[controlpb.Done], error)
-	// Idle says how many calls callers reported on an instance in the last seconds.
+	// Traffic says how many calls callers reported on an instance in the last seconds.
 	Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error)
 }
 
