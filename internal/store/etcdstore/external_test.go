@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -114,10 +113,8 @@ func external(t testing.TB) *clientv3.Client {
 	c.InitialCluster = "stranger=http://127.0.0.1:1"
 	c.ListenClientUrls = parse(t, "https://127.0.0.1:0")
 	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.ClientTLSInfo = transport.TLSInfo{
-		CertFile: filepath.Join(ca.dir, "server.pem"), KeyFile: filepath.Join(ca.dir, "server-key.pem"),
-		TrustedCAFile: filepath.Join(ca.dir, "ca.pem"), ClientCertAuth: true,
-	}
+	c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = filepath.Join(ca.dir, "server.pem"), filepath.Join(ca.dir, "server-key.pem")
+	c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = filepath.Join(ca.dir, "ca.pem"), true
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	server, err := embed.StartEtcd(c)
 	if err != nil {
