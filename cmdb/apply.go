@@ -18,7 +18,7 @@ func (db *DB) Apply(ctx context.Context, plan *Plan, opts ...Option) (int64, err
 		return 0, fmt.Errorf("%w (expected %s, it is %s)", ErrStale, s.hash, plan.Hash)
 	}
 	revision, err := db.update(ctx, s, func(t *tx) error {
-		now, after, err := planOn(t.view, plan.declarations, plan.options)
+		now, after, err := planOn(t.at, plan.declarations, plan.options)
 		var faults Faults
 		switch {
 		case errors.As(err, &faults):
@@ -33,7 +33,7 @@ func (db *DB) Apply(ctx context.Context, plan *Plan, opts ...Option) (int64, err
 		t.bump(guardModel)
 		for _, c := range now.Changes {
 			if c.Action == "delete" {
-				t.delete(c.Ref, c.Action)
+				t.delete(c.Ref)
 				if c.Kind == KindModule {
 					t.bump(guardModule(c.Name))
 				}

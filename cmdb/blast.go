@@ -33,14 +33,13 @@ func (b Blast) String() string {
 
 // BlastRadius tells what a change of one object would touch.
 func (db *DB) BlastRadius(kind Kind, name string) (Blast, error) {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
+	v := db.view()
 	ref := Ref{kind, name}
-	if _, ok := db.replica.get(ref); !ok {
+	if _, ok := v.get(ref); !ok {
 		return Blast{}, fmt.Errorf("%w: %s", ErrNotFound, ref)
 	}
-	none := &overlay{view: db.replica}
-	return blastOf(db.replica, none, []PlannedChange{{Ref: ref}}), nil
+	none := &overlay{view: v}
+	return blastOf(v, none, []PlannedChange{{Ref: ref}}), nil
 }
 
 // blastOf walks from the changed objects to those that feel it, in the world before and after.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/zhiyun-ops/zhiyun/internal/state"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -36,15 +37,13 @@ type Config struct {
 //
 // Reads before the first load find nothing; call Ready first. Writes wait for it.
 type DB struct {
-	store       Store
-	replica     *replica
+	state       *state.DB
+	history     Store
 	logger      *slog.Logger
 	metrics     metrics
 	keep        int64
 	expireEvery time.Duration
 	remember    time.Duration
-	ready       chan struct{} // closed after the first load
-	readyOnce   sync.Once
 	bug         string // planted by a test
 }
 
@@ -73,66 +72,48 @@ func New(config Config) (*DB, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	db := &DB{
-		store: config.Store, replica: newReplica(), logger: config.Logger,
+		history: store.Prefixed(config.Store, "history/"), logger: config.Logger,
 		keep: int64(config.KeepHistory), expireEvery: config.ExpireEvery, remember: config.KeepAcquisitions,
-		ready: make(chan struct{}),
 	}
 	var err error
-	db.metrics, err = newMetrics(config.Metrics, db)
-	return db, err
+	if db.metrics, err = newMetrics(config.Metrics, db); err != nil {
+		return nil, fmt.Errorf("cmdb: Config.Metrics: %w", err)
+	}
+	db.state, err = state.New(state.Config{
+		Store: store.Prefixed(config.Store, "live/"), Tables: schemas(), Logger: config.Logger, Metrics: db.metrics.replica,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cmdb: %w", err)
+	}
+	return db, nil
 }
 
-// Run loads the store, follows it, and returns expired holds, until ctx ends; then it returns nil. An error of
-// the store is retried. It is called once.
+func schemas() []state.Schema {
+	out := make([]state.Schema, len(kindTable))
+	for i, row := range kindTable {
+		out[i] = row.table.schema()
+	}
+	return out
+}
+
+// Run loads the store, follows it, and returns expired holds, until ctx ends; then it returns nil. It is called
+// once. A store that cannot be reached is tried again for as long as it takes.
 func (db *DB) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
-	wait.Go(func() { db.expire(ctx) })
 	defer wait.Wait()
-	for ctx.Err() == nil {
-		err := db.follow(ctx)
-		if ctx.Err() != nil {
-			break
-		}
-		db.logger.Warn("cmdb: following the store failed; reading it again", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
-		}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wait.Go(func() { db.expire(ctx) })
+	if err := db.state.Run(ctx); err != nil {
+		return fmt.Errorf("cmdb: %w", err)
 	}
 	return nil
 }
 
-// follow lists and watches until the watch fails.
-func (db *DB) follow(ctx context.Context) error {
-	records, revision, err := db.list(ctx)
-	if err != nil {
-		return fmt.Errorf("list: %w", err)
-	}
-	if err := db.replica.load(records, revision); err != nil {
-		return err
-	}
-	db.readyOnce.Do(func() { close(db.ready) })
-	for event, err := range db.store.Watch(ctx, "", revision) {
-		if err != nil {
-			return fmt.Errorf("watch: %w", err)
-		}
-		if err := db.replica.apply(event); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-func (db *DB) list(ctx context.Context) ([]store.Record, int64, error) {
-	return db.store.List(ctx, "")
-}
-
 // Ready waits until the first load is done. Run must be running.
 func (db *DB) Ready(ctx context.Context) error {
-	select {
-	case <-db.ready:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("cmdb: the store is not loaded yet; is Run running? %w", ctx.Err())
+	if err := db.state.Ready(ctx); err != nil {
+		return fmt.Errorf("cmdb: not loaded; is Run running? %w", err)
 	}
+	return nil
 }

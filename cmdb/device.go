@@ -3,6 +3,8 @@ package cmdb
 import (
 	"net/netip"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/state"
 )
 
 // Device is a host (设备). A document declares what it is; State and the fields below it are changed by the
@@ -69,4 +71,34 @@ func (d *Device) declared(have *Device) *Device {
 		out.HeldUntil, out.HeldFrom, out.Fault, out.Hold = have.HeldUntil, have.HeldFrom, have.Fault, have.Hold
 	}
 	return &out
+}
+
+// deviceIndexes are those by which devices are looked for.
+func deviceIndexes() []state.TableOption[Device] {
+	by := func(name string, value func(*Device) string) state.TableOption[Device] {
+		return state.Index(name, func(d *Device) []string {
+			if v := value(d); v != "" {
+				return []string{v}
+			}
+			return nil
+		})
+	}
+	return []state.TableOption[Device]{
+		by("state", func(d *Device) string { return string(d.State) }),
+		by("module", func(d *Device) string { return d.Module }),
+		by("site", func(d *Device) string { return d.Site }),
+		by("type", func(d *Device) string { return d.Type }),
+	}
+}
+
+func deviceRefers(to Ref) (index, value string) {
+	switch to.Kind {
+	case KindSite:
+		return "site", to.Name
+	case KindDeviceType:
+		return "type", to.Name
+	case KindModule:
+		return "module", to.Name
+	}
+	return "", ""
 }

@@ -278,6 +278,9 @@ func (p *parser) object(node *yaml.Node, v reflect.Value, field string, depth in
 			seen["kind"] = true
 			continue
 		}
+		if field == "" && key.Value == "meta" {
+			continue // the DB's own; a document may hold what was printed
+		}
 		index := slices.Index(names, key.Value)
 		if key.Kind != yaml.ScalarNode || index < 0 {
 			p.faults = append(p.faults, Fault{Document: p.document, Line: key.Line, Kind: p.kind, Name: p.name, Field: path, Value: node.Content[i+1].Value,

@@ -35,10 +35,8 @@ func (db *DB) expire(ctx context.Context) {
 }
 
 func (db *DB) expired(now time.Time) []string {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
 	var names []string
-	for d := range db.replica.inState(Held) {
+	for d := range db.view().inState(Held) {
 		if !now.Before(d.HeldUntil) {
 			names = append(names, d.Name)
 		}
@@ -68,7 +66,7 @@ func (db *DB) expireOne(ctx context.Context, name string) error {
 func (db *DB) forget(ctx context.Context, now time.Time) error {
 	for _, name := range db.forgettable(now) {
 		_, err := db.update(ctx, stampOf([]Option{By("cmdb")}), func(t *tx) error {
-			t.delete(Ref{KindAcquisition, name}, "")
+			t.remove(Ref{KindAcquisition, name})
 			return nil
 		})
 		if err != nil {
@@ -79,12 +77,11 @@ func (db *DB) forget(ctx context.Context, now time.Time) error {
 }
 
 func (db *DB) forgettable(now time.Time) []string {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
+	v := db.view()
 	var names []string
-	for object := range db.replica.all(KindAcquisition) {
+	for object := range v.all(KindAcquisition) {
 		a, ok := object.(*Acquisition)
-		if !ok || now.Sub(a.Meta.UpdatedAt) < db.remember || a.held(db.replica) {
+		if !ok || now.Sub(a.Meta.At) < db.remember || a.held(v) {
 			continue
 		}
 		names = append(names, a.Name)

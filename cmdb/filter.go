@@ -26,10 +26,8 @@ func (db *DB) List(kind Kind, options ListOptions) ([]Object, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
 	var out []Object
-	for object := range db.replica.all(kind) {
+	for object := range db.view().from(kind, options.After) {
 		name := object.Ref().Name
 		if name <= options.After || !match(object) {
 			continue
@@ -46,7 +44,7 @@ func compileFilter(kind Kind, expression string) (func(Object) bool, error) {
 	if expression == "" {
 		return func(Object) bool { return true }, nil
 	}
-	t := reflect.TypeOf(kindTable[kindOrder(kind)].make()).Elem()
+	t := reflect.TypeOf(kindTable[kindOrder(kind)].table.empty()).Elem()
 	names := fieldNames(t)
 	options := make([]cel.EnvOption, len(names))
 	for i, name := range names {

@@ -23,6 +23,7 @@ const (
 const (
 	KindAcquisition Kind = "acquisition"
 	kindGuard       Kind = "guard"
+	kindTombstone   Kind = "tombstone"
 )
 
 // kindService is no kind of its own: a module provides service ids, and permissions refer to them.
@@ -73,11 +74,16 @@ type Object interface {
 	provides() []Ref         // what others may refer to beside the object itself
 }
 
-// Meta is kept with each object by the DB. A document may carry it (as what was printed does); it is ignored.
+// Meta is the last change of an object, kept with it by the DB; those before it are History. A document may carry
+// it (as what was printed does); it is ignored.
 type Meta struct {
-	Version   int64     `json:"version,omitempty"` // 1 for the first, one more with each change
-	UpdatedAt time.Time `json:"updated_at,omitzero"`
-	Actor     string    `json:"actor,omitempty"`
+	Version   int64         `json:"version,omitempty"` // 1 for the first, one more with each change
+	Action    string        `json:"action,omitempty"`  // create, update, or a verb of the life cycle
+	At        time.Time     `json:"at,omitzero"`
+	Actor     string        `json:"actor,omitempty"`
+	Reason    string        `json:"reason,omitempty"`
+	Execution string        `json:"execution,omitempty"`
+	Fields    []FieldChange `json:"fields,omitempty"` // none for a create: the whole object is new
 }
 
 // reference is a field that names another object.
@@ -91,18 +97,26 @@ type kindRow struct {
 	kind     Kind
 	layer    Layer
 	declared bool // by documents
-	make     func() Object
+	table    table
+	// refer tells under which index and value the kind's objects that refer to an object are found; "" if
+	// none can.
+	refer func(to Ref) (index, value string)
 }
 
+func refersToNothing(Ref) (string, string) { return "", "" }
+func refersByName(to Ref) (string, string) { return "ref", to.String() }
+
+// kindTable is read only.
 var kindTable = []kindRow{
-	{KindSite, LayerHardware, true, func() Object { return new(Site) }},
-	{KindDeviceType, LayerHardware, true, func() Object { return new(DeviceType) }},
-	{KindInitProfile, LayerOS, true, func() Object { return new(InitProfile) }},
-	{KindBusiness, LayerBusiness, true, func() Object { return new(Business) }},
-	{KindModule, LayerProgram, true, func() Object { return new(Module) }},
-	{KindDevice, LayerHardware, true, func() Object { return new(Device) }},
-	{KindAcquisition, LayerHardware, false, func() Object { return new(Acquisition) }},
-	{kindGuard, "", false, func() Object { return new(guard) }},
+	{KindSite, LayerHardware, true, newTable[Site](KindSite), refersToNothing},
+	{KindDeviceType, LayerHardware, true, newTable[DeviceType](KindDeviceType), refersToNothing},
+	{KindInitProfile, LayerOS, true, newTable[InitProfile](KindInitProfile), refersToNothing},
+	{KindBusiness, LayerBusiness, true, newTable(KindBusiness, byReference[Business]()), refersByName},
+	{KindModule, LayerProgram, true, newTable(KindModule, byReference[Module](), byService()), refersByName},
+	{KindDevice, LayerHardware, true, newTable(KindDevice, deviceIndexes()...), deviceRefers},
+	{KindAcquisition, LayerHardware, false, newTable[Acquisition](KindAcquisition), refersToNothing},
+	{kindGuard, "", false, newTable[guard](kindGuard), refersToNothing},
+	{kindTombstone, "", false, newTable[tombstone](kindTombstone), refersToNothing},
 }
 
 func kindOrder(k Kind) int {
@@ -128,7 +142,7 @@ func Kinds() []Kind {
 // newObject makes an empty object of a kind that documents declare.
 func newObject(k Kind) (Object, error) {
 	if i := kindOrder(k); i >= 0 && kindTable[i].declared {
-		return kindTable[i].make(), nil
+		return kindTable[i].table.empty(), nil
 	}
 	return nil, fmt.Errorf("%w: %q; use one of %s", ErrKind, k, joinKinds())
 }

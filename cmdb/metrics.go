@@ -9,6 +9,7 @@ import (
 type metrics struct {
 	changes   *prometheus.CounterVec
 	conflicts prometheus.Counter
+	replica   prometheus.Registerer // for the replica's own
 }
 
 var devicesDesc = prometheus.NewDesc("zhiyun_cmdb_devices", "Devices by state.", []string{"state"}, nil)
@@ -23,6 +24,7 @@ func newMetrics(to prometheus.Registerer, db *DB) (metrics, error) {
 	if to == nil {
 		return m, nil
 	}
+	m.replica = prometheus.WrapRegistererWith(prometheus.Labels{"of": "cmdb"}, to)
 	return m, errors.Join(to.Register(m.changes), to.Register(m.conflicts), to.Register(deviceCollector{db}))
 }
 

@@ -1,6 +1,10 @@
 package cmdb
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/zhiyun-ops/zhiyun/internal/state"
+)
 
 // Module is a business module (业务模块): one program of a service with all that it depends on. Its manifest
 // is the whole truth of how a device that runs it must look; the layer of each field stands in its tag.
@@ -89,4 +93,15 @@ func (m *Module) Service(id string) (ServiceSpec, bool) {
 		return ServiceSpec{}, false
 	}
 	return m.Services[i], true
+}
+
+// byService files a module under the service ids that it provides.
+func byService() state.TableOption[Module] {
+	return state.Index("provides", func(m *Module) []string {
+		ids := make([]string, len(m.Services))
+		for i, s := range m.Services {
+			ids[i] = s.ID
+		}
+		return ids
+	})
 }

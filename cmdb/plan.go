@@ -71,8 +71,8 @@ func (db *DB) Plan(ctx context.Context, source Source, opts ...PlanOption) (*Pla
 	if source == nil && len(options.removed) == 0 {
 		return nil, fmt.Errorf("%w: no source; give Dir, Documents or Named", ErrRequest)
 	}
-	if err := db.Ready(ctx); err != nil {
-		return nil, err
+	if err := db.Sync(ctx); err != nil {
+		return nil, fmt.Errorf("cmdb: plan: %w", err)
 	}
 	var (
 		declarations []*declaration
@@ -92,9 +92,7 @@ func (db *DB) Plan(ctx context.Context, source Source, opts ...PlanOption) (*Pla
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
-	plan, _, err := planOn(db.replica, declarations, options)
+	plan, _, err := planOn(db.view(), declarations, options)
 	return plan, err
 }
 

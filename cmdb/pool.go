@@ -107,14 +107,14 @@ func (db *DB) Acquire(ctx context.Context, request AcquireRequest, opts ...Optio
 		if err := t.useModule(request.Module); err != nil {
 			return err
 		}
-		names = names[:0]
+		names = nil
 		for _, d := range picked {
 			if err := t.move(d.Name, move{verb: verbAcquire, owner: request.Owner, until: s.at.Add(request.TTL), module: request.Module, hold: name, bug: db.bug}); err != nil {
 				return err
 			}
 			names = append(names, d.Name)
 		}
-		t.put(&Acquisition{Name: name, Owner: request.Owner, Key: request.Key, Asked: asked, Devices: names, At: s.at}, "")
+		t.write(&Acquisition{Name: name, Owner: request.Owner, Key: request.Key, Asked: asked, Devices: names, At: s.at})
 		return nil
 	})
 	if err != nil {
@@ -195,7 +195,7 @@ func (t *tx) move(name string, m move) error {
 		if a, ok := find[*Acquisition](t, Ref{KindAcquisition, d.Hold}); ok && a.Ended.IsZero() {
 			ended := *a
 			ended.Ended = t.stamp.at
-			t.put(&ended, "")
+			t.write(&ended)
 		}
 	}
 	return nil
@@ -206,7 +206,7 @@ func (t *tx) move(name string, m move) error {
 func (db *DB) Release(ctx context.Context, owner string, names []string, opts ...Option) ([]string, error) {
 	var released []string
 	_, err := db.update(ctx, stampOf(append([]Option{By(owner), During(owner)}, opts...)), func(t *tx) error {
-		released = released[:0]
+		released = nil
 		for _, name := range names {
 			if d, ok := device(t, name); !ok || d.State != Held || d.Holder != owner {
 				continue

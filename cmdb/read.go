@@ -1,6 +1,7 @@
 package cmdb
 
 import (
+	"context"
 	"fmt"
 	"iter"
 )
@@ -12,9 +13,7 @@ func (db *DB) Get(kind Kind, name string) (Object, error) {
 	if _, err := newObject(kind); err != nil && kind != KindAcquisition {
 		return nil, err
 	}
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
-	object, ok := db.replica.get(Ref{kind, name})
+	object, ok := db.view().get(Ref{kind, name})
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, Ref{kind, name})
 	}
@@ -58,10 +57,8 @@ func (db *DB) Sites() []Site { return all[Site](db, KindSite) }
 func (db *DB) DeviceTypes() []DeviceType { return all[DeviceType](db, KindDeviceType) }
 
 func all[T any](db *DB, kind Kind) []T {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
 	var out []T
-	for object := range db.replica.all(kind) {
+	for object := range db.view().all(kind) {
 		if p, ok := any(object).(*T); ok {
 			out = append(out, *p)
 		}
@@ -81,11 +78,10 @@ type DeviceFilter struct {
 
 // Devices returns the devices that match, in name order.
 func (db *DB) Devices(filter DeviceFilter) []Device {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
+	v := db.view()
 	var out []Device
-	for d := range narrow(db.replica, filter) {
-		if matches(db.replica, filter, d) {
+	for d := range narrow(v, filter) {
+		if matches(v, filter, d) {
 			out = append(out, *d)
 		}
 	}
@@ -134,11 +130,10 @@ func matches(v view, f DeviceFilter, d *Device) bool {
 
 // named returns devices in the order of names.
 func (db *DB) named(names []string) []Device {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
+	v := db.view()
 	out := make([]Device, 0, len(names))
 	for _, name := range names {
-		if d, ok := device(db.replica, name); ok {
+		if d, ok := device(v, name); ok {
 			out = append(out, *d)
 		}
 	}
@@ -147,20 +142,20 @@ func (db *DB) named(names []string) []Device {
 
 // Counts tells how many devices are in each of the five states.
 func (db *DB) Counts() map[State]int {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
+	v := db.view()
 	counts := make(map[State]int, 5)
 	for _, state := range States() {
-		counts[state] = len(db.replica.states[state])
+		counts[state] = 0
+		for range v.inState(state) {
+			counts[state]++
+		}
 	}
 	return counts
 }
 
 // Provider returns the module that provides a service id, or ErrNotFound.
 func (db *DB) Provider(service string) (Module, error) {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
-	for object := range db.replica.providing(Ref{kindService, service}) {
+	for object := range db.view().providing(Ref{kindService, service}) {
 		if m, ok := object.(*Module); ok {
 			return *m, nil
 		}
@@ -170,18 +165,17 @@ func (db *DB) Provider(service string) (Module, error) {
 
 // Callers returns the names of the modules that call a service id, sorted.
 func (db *DB) Callers(service string) []string {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
 	var names []string
-	for object := range db.replica.referring(Ref{kindService, service}) {
+	for object := range db.view().referring(Ref{kindService, service}) {
 		names = append(names, object.Ref().Name)
 	}
 	return names
 }
 
-// Revision is the store's revision that reads show at least.
-func (db *DB) Revision() int64 {
-	db.replica.mu.RLock()
-	defer db.replica.mu.RUnlock()
-	return db.replica.revision
-}
+// Revision is the revision of the store that reads show at least.
+func (db *DB) Revision() int64 { return db.state.Snapshot().Revision() }
+
+// Sync waits until reads show every change that was acknowledged to anybody before the call.
+func (db *DB) Sync(ctx context.Context) error { return db.state.Sync(ctx) }
+
+func (db *DB) view() snapshot { return snapshot{db.state.Snapshot()} }

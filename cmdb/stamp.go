@@ -34,14 +34,6 @@ func stampOf(opts []Option) stamp {
 	return s
 }
 
-// Change is one entry of an object's history.
-type Change struct {
-	Ref
-	Version   int64         `json:"version"` // of the object after the change
-	Action    string        `json:"action"`  // create, update, delete, or a verb of the life cycle
-	At        time.Time     `json:"at"`
-	Actor     string        `json:"actor"`
-	Reason    string        `json:"reason,omitempty"`
-	Execution string        `json:"execution,omitempty"`
-	Fields    []FieldChange `json:"fields,omitempty"`
+func (s stamp) meta(action string) Meta {
+	return Meta{Action: action, At: s.at, Actor: s.actor, Reason: s.reason, Execution: s.execution}
 }

@@ -2,12 +2,11 @@ package cmdb
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 
-	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/state"
 )
 
 // ErrResync says that a watcher asked for changes that are no longer kept: read everything and watch from there.
@@ -22,53 +21,39 @@ type Event struct {
 // ObjectChange is one object of an event.
 type ObjectChange struct {
 	Ref
-	Object Object // as it is at the event's revision; nil if it was deleted
+	Old, New Object // nil if it was not there, or is no more
 }
 
 // Watch yields every commit after a revision (as Revision or an Apply returned it) in order, each once and whole.
 // It ends with ctx's error, or with ErrResync. I8: never a gap without that word.
 func (db *DB) Watch(ctx context.Context, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		for raw, err := range db.store.Watch(ctx, "", after) {
-			if errors.Is(err, store.ErrCompacted) {
+		for change, err := range db.state.Watch(ctx, after) {
+			if errors.Is(err, state.ErrResync) {
 				err = fmt.Errorf("%w: %w", ErrResync, err)
-			}
-			var event Event
-			if err == nil {
-				event, err = decodeEvent(raw)
 			}
 			if err != nil {
 				yield(Event{}, err)
 				return
 			}
-			if len(event.Objects) > 0 && !yield(event, nil) {
+			if event := eventOf(change); len(event.Objects) > 0 && !yield(event, nil) {
 				return
 			}
 		}
 	}
 }
 
-func decodeEvent(raw store.Event) (Event, error) {
-	event := Event{Revision: raw.Revision}
-	visible := func(key string) (Ref, bool) {
-		ref, ok := refOf(key)
-		return ref, ok && kindTable[kindOrder(ref.Kind)].declared
-	}
-	for _, record := range raw.Puts {
-		ref, ok := visible(record.Key)
-		if !ok {
+func eventOf(change state.Change) Event {
+	event := Event{Revision: change.Revision}
+	for _, row := range change.Rows {
+		kind := Kind(row.Table)
+		if i := kindOrder(kind); i < 0 || !kindTable[i].declared {
 			continue
 		}
-		object := kindTable[kindOrder(ref.Kind)].make()
-		if err := json.Unmarshal(record.Value, object); err != nil {
-			return event, fmt.Errorf("cmdb: watch: record %q: %w", record.Key, err)
-		}
-		event.Objects = append(event.Objects, ObjectChange{ref, object})
+		o := ObjectChange{Ref: Ref{kind, row.Key}}
+		o.Old, _ = row.Old.(Object)
+		o.New, _ = row.New.(Object)
+		event.Objects = append(event.Objects, o)
 	}
-	for _, key := range raw.Deletes {
-		if ref, ok := visible(key); ok {
-			event.Objects = append(event.Objects, ObjectChange{Ref: ref})
-		}
-	}
-	return event, nil
+	return event
 }
