@@ -67,13 +67,9 @@ func processScan(ctx context.Context, env Env, in ProcessScanIn) (out ProcessSca
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var now error
-		out, now = env.scan(wait, in)
-		if now == nil {
+		// A look is not cut short by the limit: its reason would be the limit.
+		if out, err = env.scan(ctx, in); err == nil {
 			return out, nil
-		}
-		if err == nil || wait.Err() == nil { // a look that was cut short says less than the one before
-			err = now
 		}
 		select {
 		case <-wait.Done():

@@ -163,7 +163,9 @@ func TestPackageStartFailsByName(t *testing.T) {
 	w.withAgent()
 	wrong(w, "absent", "script.not_found", start(w, startIn("bin/none")))
 	wrong(w, "no command", "input.invalid", start(w, startIn()))
-	wrong(w, "crash", "process.exited", start(w, startIn("bin/serve", "crash")))
+	crash := startIn("bin/serve", "crash")
+	crash.Settle = "10s" // it fails as soon as the process ends
+	wrong(w, "crash", "process.exited", start(w, crash))
 	wrong(w, "not installed", "package.not_installed", start(w, device.PackageStartIn{Package: "x", Processes: []device.ProcessSpec{{Name: "x", Command: []string{"x"}}}}))
 	if n := len(pids(w)); n != 0 {
 		t.Errorf("%d processes left", n)
@@ -202,7 +204,7 @@ func TestProcessScan(t *testing.T) {
 	wrong(w, "extra", "process.extra", scan(w, device.ProcessScanIn{Exact: true, Timeout: "100ms"}))
 	if _, err := os.Stat("/proc/net/tcp"); err == nil {
 		w.try(w.agent.Start(t.Context(), supervise.Spec{Name: "other", Command: []string{"/bin/sleep", "600"}}))
-		wrong(w, "foreign", "port.foreign", scan(w, device.ProcessScanIn{Processes: []device.ProcessSpec{{Name: "other"}}, Ports: []int{port}, Timeout: "100ms"}))
+		wrong(w, "foreign", "port.foreign", scan(w, device.ProcessScanIn{Processes: []device.ProcessSpec{{Name: "other"}}, Ports: []int{port}, Timeout: "200ms"}))
 	}
 	// It waits for what is on its way.
 	syscall.Kill(out.Processes[0].PID, syscall.SIGKILL)
