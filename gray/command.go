@@ -31,7 +31,16 @@ func promoteCommand(actor, why string) command {
 	return func(s *stepper) error {
 		switch s.r.Status.State {
 		case Running, Paused:
-			s.next(Reason{Code: CodePromoted, Actor: actor, Text: why})
+			reason := Reason{Code: CodePromoted, Actor: actor, Text: why}
+			st := &s.r.Status
+			if st.Stage == len(s.r.Policy.Stages)-1 && st.InForce.IsZero() { // not done before it has full weight
+				if !st.Waived {
+					st.Waived = true
+					s.to(Running, reason)
+				}
+				return nil
+			}
+			s.next(reason)
 			return nil
 		case Done:
 			return nil

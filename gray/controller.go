@@ -189,8 +189,8 @@ func (c *Controller) Abort(ctx context.Context, id, actor, why string) (Rollout,
 	return c.order(ctx, id, abortCommand(actor, why))
 }
 
-// Promote ends the stage a rollout is in without its gate: the next stage begins, or after the last the rollout
-// is done. It is a person's decision, recorded as such.
+// Promote ends the stage a rollout is in without its gate: the next stage begins, or after the last, as soon
+// as full weight is in force, the rollout is done. It is a person's decision, recorded as such.
 func (c *Controller) Promote(ctx context.Context, id, actor, why string) (Rollout, error) {
 	return c.order(ctx, id, promoteCommand(actor, why))
 }

@@ -72,10 +72,14 @@ type Status struct {
 	WindowFrom time.Time      `json:"window_from,omitzero"` // where the stage's evidence begins
 	GapSince   time.Time      `json:"gap_since,omitzero"`   // since when the evidence has had a hole; zero: none
 	Reason     Reason         `json:"reason"`               // of the last transition
+	Cause      Reason         `json:"cause,omitzero"`       // why it was rolled back
 	Verdict    Verdict        `json:"verdict"`              // of the last look; numbers may be 5 s old
 	Events     int64          `json:"events"`               // transitions so far
 	Lost       []string       `json:"lost,omitempty"`       // new members that left the service; Policy.LostAfter
 	Actual     map[string]int `json:"actual,omitempty"`     // shares of the new members as last read back
+
+	// Waived says that a person promoted the last stage before its shares were in force: it is done once they are.
+	Waived bool `json:"waived,omitempty"`
 
 	// Held says that this rollout holds its service: no other one of the service starts until it is final.
 	Held bool `json:"held,omitempty"`

@@ -196,8 +196,13 @@ func window(r Rollout, shares map[string]int, members []MemberOutcome) Window {
 	for _, m := range r.New {
 		own[m.ID] = true
 	}
+	for _, m := range r.New {
+		if _, there := shares[m.ID]; shares != nil && !there {
+			own[m.ID] = false // neither new nor old: what a dead device did says nothing of the others
+		}
+	}
 	for _, id := range r.Status.Lost {
-		own[id] = false // neither new nor old
+		own[id] = false
 	}
 	var w Window
 	for _, m := range members {

@@ -86,10 +86,14 @@ func (s *stepper) advance(o observation) {
 	case v.Decision == Fail:
 		s.abort(v.Reason)
 		s.set(o)
+	case s.r.Status.Waived && shares && !s.r.Status.InForce.IsZero():
+		s.next(Reason{Code: CodePromoted, Text: "the last stage is in force, and its gate was waived"})
 	case s.r.Status.State == Paused: // holds what it has; a red gate still ends it, above
 	case v.Decision == Pass:
 		s.next(Reason{Code: CodeGateGreen, Numbers: v.Reason.Numbers})
-		s.set(o)
+		if s.r.Status.State == Running {
+			s.set(o)
+		}
 	case s.now.Sub(s.r.Status.StageSince) > s.r.Policy.MaxStage:
 		s.to(Paused, Reason{Code: CodeOverdue, Text: v.Reason.Code, Numbers: append(slices.Clone(v.Reason.Numbers),
 			Number{"max_stage_s", s.r.Policy.MaxStage.Seconds()})})
@@ -143,7 +147,10 @@ func (s *stepper) force(o observation) {
 		}
 		s.set(o)
 	case st.InForce.IsZero() && len(st.Missing) == 0:
-		st.InForce, st.WindowFrom, st.GapSince = s.now, s.now, time.Time{}
+		st.InForce, st.GapSince = s.now, time.Time{}
+		if s.bug != "stale-window" || st.WindowFrom.IsZero() {
+			st.WindowFrom = s.now
+		}
 		s.note(Reason{Code: CodeInForce, Numbers: []Number{{"percent", float64(st.Percent)}, {"members", float64(len(wanted))}}})
 	}
 }
@@ -227,10 +234,9 @@ func (s *stepper) rollBack(o observation) {
 		v.Reason.Text = o.SharesErr
 	}
 	s.look(v)
-	if s.bug == "abort-once" && s.r.Status.Actual == nil {
-		return
+	if s.bug != "abort-once" {
+		s.set(o)
 	}
-	s.set(o)
 }
 
 // actual keeps what was read back of the new members.
@@ -257,7 +263,10 @@ func (s *stepper) next(reason Reason) {
 func (s *stepper) enter(stage int, reason Reason) {
 	st := &s.r.Status
 	st.Stage, st.Percent, st.StageSince = stage, s.r.Policy.Stages[stage], s.now
-	st.InForce, st.WindowFrom, st.GapSince = time.Time{}, time.Time{}, time.Time{}
+	st.InForce, st.GapSince = time.Time{}, time.Time{}
+	if s.bug != "stale-window" {
+		st.WindowFrom = time.Time{}
+	}
 	s.look(hold(CodeWeightsPending))
 	s.to(Running, reason)
 }
@@ -265,6 +274,7 @@ func (s *stepper) enter(stage int, reason Reason) {
 // abort begins the rollback.
 func (s *stepper) abort(reason Reason) {
 	st := &s.r.Status
+	st.Cause, st.Waived = reason, false
 	st.Percent, st.InForce, st.WindowFrom, st.GapSince = 0, time.Time{}, time.Time{}, time.Time{}
 	s.to(Aborting, reason)
 }

@@ -32,7 +32,7 @@
 //
 // # Defaults
 //
-// The defaults of Policy suit production: load averaged over 30 s, a trend of 5 min extended by 3 min, growth at
+// The defaults of Policy suit production: the median load of 30 s, a trend of 5 min extended by 3 min, growth at
 // most once a minute, shrinking only after 15 min of load that fits, at most 100 devices an hour. For a demo in
 // which devices come within seconds, set ReactWithin to 3 s, StaleAfter to 5 s, Target to 0.7, NoForecast, InAfter
 // and the two cooldowns to a few seconds, and Config.Interval to 1 s.

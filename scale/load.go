@@ -8,7 +8,7 @@ import (
 
 // load is what a history says at one moment.
 type load struct {
-	now    float64 // mean rate over ReactWithin
+	now    float64 // median rate over ReactWithin: a spike shorter than half of it does not count
 	lost   float64 // mean lost rate over ReactWithin
 	rising float64 // rate expected Lead from now by the trend over Window; 0: no trend known
 	peak   float64 // highest rate, averaged over ReactWithin, of the last InAfter
@@ -37,11 +37,12 @@ func read(now time.Time, p Policy, h History) load {
 	h = h[:last+1]
 	recent := h.within(end.Add(-p.ReactWithin))
 	var known float64
-	l.now, l.lost, known = recent.mean(span)
+	_, l.lost, known = recent.mean(span)
 	if known < 0.5*p.ReactWithin.Seconds() {
 		l.code = CodeDataGap
 		return l
 	}
+	l.now = recent.median()
 	if !p.NoForecast {
 		l.rising = trend(h.within(end.Add(-p.Window)), end.Add(p.Lead), span, p.Window)
 	}
@@ -81,6 +82,18 @@ func (h History) mean(span time.Duration) (rate, lost, known float64) {
 		rate, lost = rate/n, lost/n
 	}
 	return rate, lost, n * span.Seconds()
+}
+
+// median is that of the valid buckets, of which there is at least one; the higher of the middle two.
+func (h History) median() float64 {
+	rates := make([]float64, 0, len(h))
+	for i := range h {
+		if h[i].Valid {
+			rates = append(rates, h[i].Rate)
+		}
+	}
+	slices.Sort(rates)
+	return rates[len(rates)/2]
 }
 
 // peak is the highest mean over ReactWithin that ended within the last InAfter; steady says that at least nine

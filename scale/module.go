@@ -67,8 +67,8 @@ type History []Sample
 // Policy tunes decisions. Every zero field means its documented default; the defaults suit production, with
 // buckets of 10 s and devices that need minutes to come.
 type Policy struct {
-	// ReactWithin is the time over which load is averaged: an overload that lasts this long is acted on.
-	// Default 30 s.
+	// ReactWithin is the time whose median load counts as the load now: an overload is acted on when it has lasted
+	// for half of it, a shorter spike is not. Default 30 s.
 	ReactWithin time.Duration `json:"react_within"`
 
 	// StaleAfter is how old the newest bucket may be; with older data nothing is decided. Default three times
