@@ -86,12 +86,19 @@ type ScaleSpec struct {
 	City     string             `json:"city,omitempty"`     // preferred
 	Sites    []string           `json:"sites,omitempty"`    // preferred, best first
 	Types    []string           `json:"types,omitempty"`    // allowed, best first; none: every type with a capacity
+	Params   map[string]string  `json:"params,omitempty"`   // overrides of the decider's numbers, such as react_within: 10s
 }
 
 // GraySpec says how new devices are taken to full weight.
 type GraySpec struct {
 	Policy string            `json:"policy,omitempty"` // name of a policy
 	Params map[string]string `json:"params,omitempty"` // overrides of the policy's numbers
+}
+
+// DriftSpec says what is done about differences on the module's devices. Nothing is repaired unless told to.
+type DriftSpec struct {
+	Mode  string            `json:"mode,omitempty"`  // observe (default) or repair
+	Modes map[string]string `json:"modes,omitempty"` // the same by kind: file, config, package, process, port
 }
 
 func (m *Module) normalize() {
@@ -142,6 +149,17 @@ func (m *Module) check(c *checker) {
 	m.checkConfig(c)
 	m.checkExternal(c)
 	m.checkTests(c)
+	m.checkDrift(c)
+}
+
+func (m *Module) checkDrift(c *checker) {
+	if m.Drift.Mode != "" {
+		c.oneOf("drift.mode", m.Drift.Mode, "observe", "repair")
+	}
+	for _, kind := range sortedKeys(m.Drift.Modes) {
+		c.oneOf("drift.modes", kind, "file", "config", "package", "process", "port")
+		c.oneOf("drift.modes."+kind, m.Drift.Modes[kind], "observe", "repair")
+	}
 }
 
 func (m *Module) checkScale(c *checker) {

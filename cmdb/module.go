@@ -35,6 +35,7 @@ type Module struct {
 
 	Tests []TestSpec `json:"tests,omitempty" layer:"program"`
 	Gray  GraySpec   `json:"gray,omitzero" layer:"external"`
+	Drift DriftSpec  `json:"drift,omitzero" layer:"program"`
 
 	Meta Meta `json:"meta,omitzero"`
 }
