@@ -261,8 +261,13 @@ func (db *DB) connected(err error) {
 	db.status.Err = err
 }
 
-// Ready waits until the replica has been loaded once.
+// Ready waits until the replica has been loaded once. After Run has ended it returns ErrStopped.
 func (db *DB) Ready(ctx context.Context) error {
+	select {
+	case <-db.stopped:
+		return ErrStopped
+	default:
+	}
 	select {
 	case <-db.ready:
 		return nil

@@ -46,7 +46,11 @@ const (
 type generationRecord struct {
 	ID      string `json:"id"`
 	Chunks  int    `json:"chunks"`
-	Folding int64  `json:"folding,omitempty"` // the revision of publishing, once the generation was found valid
+	Folding int64  `json:"folding"` // the revision of publishing, once the generation was found valid
+}
+
+func generationJSON(id string, chunks int, folding int64) []byte {
+	return fmt.Appendf(nil, `{"id":%q,"chunks":%d,"folding":%d}`, id, chunks, folding)
 }
 
 // stagedRow is one row of a chunk.
@@ -139,7 +143,7 @@ func (r *replica) judge(txn *memdb.Txn, have generationRecord) (map[name]stagedR
 	for _, chunk := range s.chunks {
 		for _, row := range chunk {
 			n := name{row.Table, row.Key}
-			if _, known := r.tables[row.Table]; known && have.Folding == 0 && r.recordOf(txn, n) != row.Base {
+			if _, known := r.tables[row.Table]; known && r.plantedBug != "every generation is valid" && have.Folding == 0 && r.recordOf(txn, n) != row.Base {
 				valid = false
 			}
 			rows[n] = row

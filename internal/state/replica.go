@@ -27,6 +27,9 @@ type replica struct {
 	open     *generation // as the record has it
 	staged   map[string]*staging
 	verdicts map[string]verdict // of generations judged since the last call of judged
+
+	// plantedBug makes the replica wrong in one way, for the test that shows that the simulation finds it.
+	plantedBug string
 }
 
 func newReplica(mem *memdb.MemDB, tables map[string]Schema) *replica {
@@ -98,7 +101,7 @@ func (r *replica) load(records []store.Record, revision int64) {
 		}
 	}
 	for table, keys := range listed {
-		if fresh[table] {
+		if fresh[table] || r.plantedBug == "a listing removes nothing" {
 			continue
 		}
 		for _, e := range entries(txn, table) {
@@ -149,7 +152,7 @@ func (r *replica) find(txn *memdb.Txn, n name) *entry {
 func (r *replica) put(txn *memdb.Txn, changes []RowChange, n name, record store.Record) []RowChange {
 	old := r.find(txn, n)
 	body, revision, err := unwrap(record)
-	if err == nil && old != nil && old.revision == revision {
+	if err == nil && old != nil && old.revision == revision && r.plantedBug != "a row written out is a change" {
 		if old.record != record.Revision { // a staged row arrives at its record: readers have it already
 			r.progress = record.Revision
 			_ = txn.Insert(n.table, &entry{key: old.key, value: old.value, revision: revision, record: record.Revision})
