@@ -22,6 +22,9 @@ type Config struct {
 	// Identify returns who is calling, from what the transport knows (a token, a certificate, a peer's uid), given the
 	// name that the caller claims. An error refuses the call. Nil: claims are believed.
 	Identify func(ctx context.Context, header http.Header, claimed string) (string, error)
+	// IdentifyOwner is the same for who registers: an agent may vouch for the callers on its device, but holds leases in
+	// no name but its own. Nil: Identify decides.
+	IdentifyOwner func(ctx context.Context, header http.Header, claimed string) (string, error)
 	// Grace is how long the instances of an owner whose stream was lost wait for it to come back. Default: 10 s.
 	Grace time.Duration
 	// ExpiriesPerMinute bounds how many instances may expire in any minute, over all services. Default: 60.
@@ -92,6 +95,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.ExpiryShare == 0 {
 		c.ExpiryShare = 0.3
+	}
+	if c.IdentifyOwner == nil {
+		c.IdentifyOwner = c.Identify
 	}
 	if c.Grants == nil {
 		c.Grants = everyone{}

@@ -37,10 +37,14 @@ var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the serv
 
 // identify returns who is calling.
 func (s *Server) identify(ctx context.Context, header http.Header, claimed string) (string, error) {
-	if s.config.Identify == nil {
+	return proven(ctx, s.config.Identify, header, claimed)
+}
+
+func proven(ctx context.Context, identify func(context.Context, http.Header, string) (string, error), header http.Header, claimed string) (string, error) {
+	if identify == nil {
 		return claimed, nil
 	}
-	caller, err := s.config.Identify(ctx, header, claimed)
+	caller, err := identify(ctx, header, claimed)
 	if err != nil {
 		return "", connect.NewError(connect.CodePermissionDenied, err)
 	}
@@ -113,7 +117,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 		}
 		if owner == "" {
 			var err error
-			if owner, err = s.identify(ctx, stream.RequestHeader(), request.GetOwner()); err != nil {
+			if owner, err = proven(ctx, s.config.IdentifyOwner, stream.RequestHeader(), request.GetOwner()); err != nil {
 				return err
 			}
 			if owner == "" {
