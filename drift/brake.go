@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -52,32 +53,70 @@ func (e *Entry) counts() bool {
 	return e.Finding.Verdict != Deploying && e.Finding.Verdict != Override
 }
 
-// brake sets and lifts the brakes of the subjects whose entries have changed.
-func (l *Ledger) brake(ctx context.Context, device, module string, devices int, changes []EntryChange) error {
-	if module == "" {
-		return nil
+// countAlike is what a change of an entry does to the counts of devices that differ alike.
+func countAlike(device string, c EntryChange) []Op {
+	key := c.New.Finding.Key()
+	before, after := "", ""
+	if c.Old.counts() && c.Old.Module != "" {
+		before = alikeKey(c.Old.Module, key) + device
+	}
+	if c.New.counts() && c.New.Module != "" {
+		after = alikeKey(c.New.Module, key) + device
+	}
+	var ops []Op
+	if before != "" && before != after {
+		ops = append(ops, remove(before))
+	}
+	if after != "" && before != after {
+		ops = append(ops, put(after, nil))
+	}
+	return ops
+}
+
+// weighedAgain is how many unchanged findings of a report have their brake looked at again, by turns: it makes good
+// what a ledger left undone that ended between counting and braking.
+const weighedAgain = 8
+
+// brake sets and lifts the brakes of the subjects that a report speaks of.
+func (l *Ledger) brake(ctx context.Context, r Report, module string, devices int, changes []EntryChange) error {
+	weigh := make(map[string]map[Key]bool)
+	add := func(module string, key Key) {
+		if weigh[module] == nil {
+			weigh[module] = make(map[Key]bool)
+		}
+		weigh[module][key] = module != ""
 	}
 	for _, c := range changes {
-		before, after := c.Old.counts() && c.Old.Module == module, c.New.counts()
-		if before == after {
+		if len(countAlike(r.Device, c)) == 0 {
 			continue
 		}
-		key := c.New.Finding.Key()
-		op := put(alikeKey(module, key)+device, nil)
-		if !after {
-			op = remove(alikeKey(module, key) + device)
+		add(c.New.Module, c.New.Finding.Key())
+		if c.Old != nil {
+			add(c.Old.Module, c.New.Finding.Key())
 		}
-		if _, err := l.config.Store.Commit(ctx, op); err != nil {
-			return fmt.Errorf("drift: count the devices that differ in %s: %w", key, err)
+	}
+	for i := range min(weighedAgain, len(r.Findings)) {
+		add(module, r.Findings[(int(r.At.Unix()/60&0xffff)*weighedAgain+i)%len(r.Findings)].Key())
+	}
+	for _, name := range slices.Sorted(maps.Keys(weigh)) {
+		of := devices
+		if name != module {
+			of = 0 // the device has left that module: its brake knows how many there were
 		}
-		if err := l.weigh(ctx, module, key, devices); err != nil {
-			return fmt.Errorf("drift: brake of %s in %s: %w", key, module, err)
+		for _, key := range slices.SortedFunc(maps.Keys(weigh[name]), Key.compare) {
+			if !weigh[name][key] {
+				continue
+			}
+			if err := l.weigh(ctx, name, key, of); err != nil {
+				return fmt.Errorf("drift: brake of %s in %s: %w", key, name, err)
+			}
 		}
 	}
 	return nil
 }
 
-// weigh sets or lifts one brake.
+// weigh sets or lifts one brake. devices is how many the module has, or 0 if that is not known: then a brake is only
+// lifted.
 func (l *Ledger) weigh(ctx context.Context, module string, key Key, devices int) error {
 	alike, _, err := l.config.Store.List(ctx, alikeKey(module, key))
 	if err != nil {
@@ -88,9 +127,17 @@ func (l *Ledger) weigh(ctx context.Context, module string, key Key, devices int)
 	if err != nil {
 		return err
 	}
+	set := record.Revision != 0
+	if set && devices == 0 {
+		var b Brake
+		if err := json.Unmarshal(record.Value, &b); err != nil {
+			return fmt.Errorf("drift: read the brake under %q: %w", name, err)
+		}
+		devices = b.Devices
+	}
 	share := 100 * len(alike)
-	switch set := record.Revision != 0; {
-	case !set && len(alike) >= l.config.BrakeMin && share > l.config.BrakePercent*devices:
+	switch {
+	case !set && devices > 0 && len(alike) >= l.config.BrakeMin && share > l.config.BrakePercent*devices:
 		b := Brake{Module: module, Kind: key.Kind, Subject: key.Subject, Alike: len(alike), Devices: devices,
 			Percent: l.config.BrakePercent, Since: l.config.Now()}
 		value, err := json.Marshal(b)

@@ -40,6 +40,7 @@ const (
 	parallelRepairs = 4
 	firstBackoff    = time.Second
 	maxBackoff      = time.Minute
+	staleAfter      = time.Second // nothing is repaired that was not seen to differ so lately
 )
 
 // subject is what is remembered of a path, process or port that differs or was repaired lately.
@@ -52,6 +53,8 @@ type subject struct {
 	judge     bool        // the last repair claims success: the next observation shows whether it is true
 	notBefore time.Time   // of the next repair, or of judging the last
 	tries     []time.Time // starts of repairs within the flap window
+	seen      time.Time   // when it was last seen to differ
+	looked    time.Time   // when decide last asked to have it looked at
 	left      string      // what an earlier repair under this declaration left behind instead of the declared
 	wake      time.Time
 }
@@ -66,9 +69,11 @@ func newCore(p policy) *core {
 // What can happen.
 type (
 	declaredEvent struct{ state State }
-	// observedEvent: these findings are all there is within the scope.
+	// observedEvent: these findings are all there is within the scope. names lists the subjects that may be in
+	// scope, beside unexpected ones; nil means any.
 	observedEvent struct {
 		findings []Finding
+		names    []string
 		scope    func(Key, Finding) bool
 	}
 	repairedEvent struct {
@@ -91,8 +96,7 @@ type action struct {
 
 // step takes one event and answers with what is to be done.
 func (c *core) step(now time.Time, event any) []action {
-	_, tick := event.(tickEvent)
-	s := &stepping{core: c, now: now, tick: tick}
+	s := &stepping{core: c, now: now}
 	switch e := event.(type) {
 	case declaredEvent:
 		s.declare(e.state)
@@ -113,7 +117,6 @@ func (c *core) step(now time.Time, event any) []action {
 type stepping struct {
 	*core
 	now     time.Time
-	tick    bool
 	actions []action
 }
 
@@ -196,9 +199,30 @@ func (s *stepping) observe(e observedEvent) {
 			s.close(sub, Reason{})
 		}
 	}
-	for key := range s.settling {
-		if !seen[key] && e.scope(key, Finding{Kind: key.Kind, Subject: key.Subject}) {
-			delete(s.settling, key) // the deployment has brought it: from here on a difference is drift
+	s.settled(e, seen)
+}
+
+// settled ends the settling of what was seen as declared: the deployment has brought it, and from here on a
+// difference is drift.
+func (s *stepping) settled(e observedEvent, differs map[Key]bool) {
+	if len(s.settling) == 0 {
+		return
+	}
+	end := func(key Key) {
+		if !differs[key] && e.scope(key, Finding{Kind: key.Kind, Subject: key.Subject}) {
+			delete(s.settling, key)
+		}
+	}
+	if e.names == nil {
+		for key := range s.settling {
+			end(key)
+		}
+	}
+	for _, name := range e.names {
+		for _, kind := range Kinds() {
+			if _, settles := s.settling[Key{kind, name}]; settles {
+				end(Key{kind, name})
+			}
 		}
 	}
 }
@@ -210,7 +234,7 @@ func (s *stepping) differs(sub *subject, f Finding) {
 	if sub.differs {
 		f.FirstSeen, f.Status, f.Verdict, f.Reason, f.Repairs = old.FirstSeen, old.Status, old.Verdict, old.Reason, old.Repairs
 	}
-	sub.finding = f
+	sub.finding, sub.seen = f, s.now
 	if !sub.differs {
 		sub.differs = true
 		return
@@ -279,6 +303,7 @@ func (s *stepping) repaired(e repairedEvent) {
 			sub.notBefore = s.now.Add(s.policy.confirm)
 		}
 	}
+	sub.looked = s.now
 	s.actions = append(s.actions, action{look: &e.key})
 }
 
@@ -315,8 +340,10 @@ func (s *stepping) decide(key Key, sub *subject) {
 	if !sub.differs || sub.inflight {
 		return
 	}
-	if confirmed := sub.finding.FirstSeen.Add(s.confirm(sub.finding)); !sub.shown && s.now.Before(confirmed) {
-		sub.wake = confirmed
+	if confirmed := sub.finding.FirstSeen.Add(s.confirm(sub.finding)); !sub.shown && sub.seen.Before(confirmed) {
+		if sub.wake = confirmed; !s.now.Before(confirmed) {
+			s.look(key, sub)
+		}
 		return
 	}
 	order := s.order(key)
@@ -341,9 +368,20 @@ func (s *stepping) decide(key Key, sub *subject) {
 	switch {
 	case status == StatusEscalated:
 		s.escalate(sub, reason)
+	case repair && s.now.Sub(sub.seen) > staleAfter:
+		s.look(key, sub) // what was seen long ago may have been put right since
 	case repair:
 		s.repair(sub, order)
 	}
+}
+
+// look asks for a subject to be observed now, and wants to be woken in case it cannot be.
+func (s *stepping) look(key Key, sub *subject) {
+	if s.now.Sub(sub.looked) >= staleAfter {
+		sub.looked = s.now
+		s.actions = append(s.actions, action{look: &key})
+	}
+	sub.wake = sub.looked.Add(staleAfter)
 }
 
 // show announces a finding once.
@@ -361,8 +399,8 @@ func (s *stepping) judge(key Key, sub *subject, order *Order) (Status, Verdict, 
 	if sub.judge { // waiting for what the last repair brings
 		if s.now.Before(sub.notBefore) {
 			sub.wake = sub.notBefore
-		} else if s.tick {
-			s.actions = append(s.actions, action{look: &key})
+		} else {
+			s.look(key, sub)
 		}
 		return sub.finding.Status, sub.finding.Verdict, sub.finding.Reason, false
 	}

@@ -172,21 +172,30 @@ func (l *looking) enter(dir string) {
 	l.handle, l.err = l.root.OpenRoot(filepath.FromSlash(dir))
 	if l.err != nil {
 		l.handle = nil
-		l.outside = !absent(l.err) && !errors.Is(l.err, fs.ErrPermission) && leaves(l.root, dir)
+		if !absent(l.err) && !errors.Is(l.err, fs.ErrPermission) {
+			var none bool
+			if none, l.outside = obstacle(l.root, dir); none {
+				l.err = fs.ErrNotExist
+			}
+		}
 	}
 }
 
 // absent says whether an error means that nothing is at a path.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
 
-// leaves says whether a component of dir is a link: os.Root refuses only those that lead outside.
-func leaves(root *os.Root, dir string) bool {
+// obstacle says why dir, which is there, cannot be entered: a component is no directory, so that nothing can lie
+// below it, or is a link, of which os.Root refuses only those that lead outside.
+func obstacle(root *os.Root, dir string) (none, outside bool) {
 	for at := dir; at != "."; at = path.Dir(at) {
-		if info, err := root.Lstat(filepath.FromSlash(at)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			return true
+		info, err := root.Lstat(filepath.FromSlash(at))
+		if err != nil {
+			continue
 		}
+		outside = outside || info.Mode()&fs.ModeSymlink != 0
+		none = none || !info.IsDir() && info.Mode()&fs.ModeSymlink == 0
 	}
-	return false
+	return none, outside && !none
 }
 
 // at observes one path.

@@ -306,18 +306,59 @@ func (l *Ledger) update(ctx context.Context, id string, change func(*Entry) erro
 		if value, err = json.Marshal(e); err != nil {
 			return fmt.Errorf("drift: write the finding %q: %w", id, err)
 		}
-		var revision int64
-		revision, err = l.config.Store.Commit(ctx, put(findingPrefix+id, value).At(old.Revision))
-		if err == nil {
-			e.Revision = revision
-			l.tell(EntryChange{Revision: revision, Old: &old, New: &e, ID: id})
-			return nil
+		made := EntryChange{Old: &old, New: &e, ID: id}
+		ops := append(countAlike(e.Finding.Device, made), put(findingPrefix+id, value).At(old.Revision))
+		if made.Revision, err = l.config.Store.Commit(ctx, ops...); err == nil {
+			e.Revision = made.Revision
+			l.tell(made)
+			if len(ops) > 1 {
+				err = l.weigh(ctx, e.Module, e.Finding.Key(), 0)
+			}
+			return err
 		}
 		if !errors.Is(err, errConflict) {
 			return fmt.Errorf("drift: write the finding %q: %w", id, err)
 		}
 	}
 	return fmt.Errorf("drift: write the finding %q: %w", id, err)
+}
+
+// Forget drops all that is known of a device, for one that is retired.
+func (l *Ledger) Forget(ctx context.Context, device string) error {
+	records, _, err := l.config.Store.List(ctx, findingPrefix+device+"/")
+	if err != nil {
+		return fmt.Errorf("drift: forget %s: %w", device, err)
+	}
+	for chunk := range slices.Chunk(records, commitSize/2) {
+		var ops []Op
+		var gone []EntryChange
+		for _, r := range chunk {
+			e, err := decodeEntry(r)
+			if err != nil {
+				return err
+			}
+			if e.counts() && e.Module != "" {
+				ops = append(ops, remove(alikeKey(e.Module, e.Finding.Key())+device))
+			}
+			ops = append(ops, remove(r.Key))
+			gone = append(gone, EntryChange{Old: &e, ID: e.ID})
+		}
+		revision, err := l.config.Store.Commit(ctx, ops...)
+		if err != nil {
+			return fmt.Errorf("drift: forget %s: %w", device, err)
+		}
+		for _, c := range gone {
+			c.Revision = revision
+			l.tell(c)
+			if err := l.weigh(ctx, c.Old.Module, c.Old.Finding.Key(), 0); err != nil {
+				return fmt.Errorf("drift: forget %s: %w", device, err)
+			}
+		}
+	}
+	if _, err := l.config.Store.Commit(ctx, remove(devicePrefix+device)); err != nil {
+		return fmt.Errorf("drift: forget %s: %w", device, err)
+	}
+	return nil
 }
 
 func (l *Ledger) tell(change EntryChange) {

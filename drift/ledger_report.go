@@ -34,7 +34,7 @@ func (l *Ledger) Report(ctx context.Context, r Report) error {
 			l.tell(change)
 		}
 		if err == nil {
-			return l.brake(ctx, r.Device, module, devices, changes)
+			return l.brake(ctx, r, module, devices, changes)
 		}
 		if !errors.Is(err, errConflict) {
 			break
@@ -69,9 +69,10 @@ func (l *Ledger) record(ctx context.Context, r Report, module string) ([]EntryCh
 	}
 	changes, gone := merge(l.config.Now(), l.config.Keep, have, r, module)
 	var done []EntryChange
-	for chunk := range slices.Chunk(changes, commitSize) {
-		ops := make([]Op, 0, len(chunk))
+	for chunk := range slices.Chunk(changes, commitSize/3) {
+		ops := make([]Op, 0, commitSize)
 		for _, c := range chunk {
+			ops = append(ops, countAlike(r.Device, c)...)
 			value, err := json.Marshal(c.New)
 			if err != nil {
 				return done, err
@@ -165,7 +166,9 @@ func sameStatus(stored []byte, status DeviceStatus) bool {
 func merge(now time.Time, keep time.Duration, have map[Key]Entry, r Report, module string) (changes []EntryChange, gone []Entry) {
 	reported := make(map[Key]bool, len(r.Findings))
 	change := func(old *Entry, e Entry) {
-		e.Module = module
+		if e.Module = module; module == "" && old != nil {
+			e.Module = old.Module // it was found while the device served there
+		}
 		if old != nil && sameEntry(*old, e) {
 			return
 		}
@@ -185,6 +188,9 @@ func merge(now time.Time, keep time.Duration, have map[Key]Entry, r Report, modu
 		e.Revision = old.Revision
 		if old.Closed.IsZero() {
 			e.Order = old.Order
+			if old.Finding.same(f) && old.Finding.FirstSeen.Before(f.FirstSeen) {
+				e.Finding.FirstSeen = old.Finding.FirstSeen // the agent was started anew since
+			}
 		}
 		if e.Ignored = old.Ignored; e.Ignored != nil {
 			if until := e.Ignored.Until; !until.IsZero() && !now.Before(until) {

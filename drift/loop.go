@@ -23,7 +23,6 @@ type loop struct {
 	todo     []job        // of a full look, what is left
 	coverage []Coverage   // by collector, the latest
 	subjects []string     // declared paths in order, and the exact directories
-	started  time.Time    // of the full look
 }
 
 // job is one piece of a full look: small, so that what is noticed in between does not wait long.
@@ -194,7 +193,6 @@ func (l *loop) lookAtAll(wanted func(Kind) bool) {
 	if l.core.state == nil {
 		return
 	}
-	l.started = time.Now()
 	for i, c := range l.config.Collectors {
 		kinds := c.Kinds()
 		if len(kinds) == 0 || wanted != nil && !wanted(kinds[0]) {
@@ -234,7 +232,13 @@ func (l *loop) lookAtTouched(ctx context.Context) {
 		if !l.config.Collectors[i].Kinds()[0].isFile() {
 			only = nil
 		}
-		l.look(ctx, job{collector: i, only: slices.Compact(only)})
+		if only = slices.Compact(only); len(only) <= jobSize {
+			l.look(ctx, job{collector: i, only: only})
+			continue
+		}
+		for chunk := range slices.Chunk(only, jobSize) {
+			l.todo = append(l.todo, job{collector: i, only: slices.Clone(chunk)})
+		}
 	}
 }
 
@@ -281,7 +285,10 @@ func (l *loop) look(ctx context.Context, j job) {
 	if j.last {
 		l.core.dirty = true // the coverage, and that the device is alive, are news
 	}
-	l.step(ctx, observedEvent{findings: Compare(part(desired, collector.Kinds(), j.only), live), scope: scope(collector.Kinds(), j.only, live)})
+	l.step(ctx, observedEvent{
+		findings: Compare(part(desired, collector.Kinds(), j.only), live),
+		names:    j.only, scope: scope(collector.Kinds(), j.only, live),
+	})
 }
 
 // part is what of a declaration the subjects in only are compared with; nil means all.

@@ -65,6 +65,9 @@ func Decide(now time.Time, m Module, h History) Decision { return decide(now, m,
 func decide(now time.Time, m Module, h History, bug string) Decision {
 	m = m.filled()
 	c := decider{now: now, m: m, stay: m.staying(), come: m.coming(), bug: bug}
+	if bug == "forget-pending" {
+		c.come = nil
+	}
 	all := append(c.stay[:len(c.stay):len(c.stay)], c.come...)
 	c.unit = m.unit(all)
 	c.d = Decision{Module: m.Name, At: now, Want: len(all), Have: len(all), Capacity: m.capacity(all)}
@@ -227,7 +230,7 @@ func (c *decider) in() Decision {
 		return c.hold(CodeAtMin, c.numbers(Number{"min", float64(c.m.Min)})...)
 	case busy > 0 && c.bug != "shrink-busy":
 		return c.hold(CodeBusy, c.numbers(Number{"devices", float64(busy)})...)
-	case !c.load.steady:
+	case !c.load.steady && c.bug != "hasty":
 		return c.hold(CodeHistory, c.numbers(Number{"in_after_s", p.InAfter.Seconds()})...)
 	case !last.IsZero() && c.now.Sub(last) < p.CooldownIn:
 		return c.hold(CodeCooldown, c.numbers(Number{"left_s", (p.CooldownIn - c.now.Sub(last)).Seconds()})...)

@@ -103,8 +103,11 @@ func (w *world) names(r state.Reader, index, value string) []string {
 }
 
 func TestUpdateIsSeenByItsWriterAndByIndexes(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, store.Prefixed(store.NewMemory(), "/test/"))
+	over(t, updateIsSeenByItsWriterAndByIndexes)
+}
+
+func updateIsSeenByItsWriterAndByIndexes(t *testing.T, s store.Store) {
+	w := newWorld(t, s)
 	revision := w.put(t, device{Name: "d1", Module: "shop", Tags: []string{"a", "a\x00b"}}, device{Name: "d2", Module: "shop.cart"}, device{Name: "d0", Module: "shop"})
 	snap := w.Snapshot()
 	if snap.Revision() < revision {
@@ -141,8 +144,11 @@ func TestUpdateIsSeenByItsWriterAndByIndexes(t *testing.T) {
 }
 
 func TestTransactionReadsItsOwnWritesInOrder(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, store.NewMemory())
+	over(t, transactionReadsItsOwnWritesInOrder)
+}
+
+func transactionReadsItsOwnWritesInOrder(t *testing.T, s store.Store) {
+	w := newWorld(t, s)
 	w.put(t, device{Name: "b", Module: "m"}, device{Name: "d", Module: "m"})
 	_, err := w.Update(t.Context(), func(tx *state.Tx) error {
 		w.devices.Put(tx, &device{Name: "a", Module: "m"})
@@ -176,9 +182,11 @@ func TestTransactionReadsItsOwnWritesInOrder(t *testing.T) {
 
 // Writers that move a sum between two tables, on two replicas, lose nothing.
 func TestConcurrentUpdatesOverTwoTablesAreSerial(t *testing.T) {
-	t.Parallel()
-	memory := store.NewMemory()
-	replicas := []*world{newWorld(t, memory), newWorld(t, memory)}
+	over(t, concurrentUpdatesOverTwoTablesAreSerial)
+}
+
+func concurrentUpdatesOverTwoTablesAreSerial(t *testing.T, s store.Store) {
+	replicas := []*world{newWorld(t, s), newWorld(t, s)}
 	replicas[0].put(t, device{Name: "d"})
 	within(t, replicas[1].Sync)
 	const each = 50
@@ -218,14 +226,14 @@ func TestConcurrentUpdatesOverTwoTablesAreSerial(t *testing.T) {
 	}
 }
 
-func TestSyncShowsWhatAnotherReplicaWrote(t *testing.T) {
-	t.Parallel()
-	memory := store.NewMemory()
-	a, b := newWorld(t, store.Prefixed(memory, "/s/")), newWorld(t, store.Prefixed(memory, "/s/"))
+func TestSyncShowsWhatAnotherReplicaWrote(t *testing.T) { over(t, syncShowsWhatAnotherReplicaWrote) }
+
+func syncShowsWhatAnotherReplicaWrote(t *testing.T, s store.Store) {
+	a, b := newWorld(t, store.Prefixed(s, "here/")), newWorld(t, store.Prefixed(s, "here/"))
 	for i := range 50 {
 		a.put(t, device{Name: "d", Load: i})
 		// A commit elsewhere: the store's revision alone does not tell whether the replica is up to date.
-		if _, err := memory.Commit(t.Context(), store.Put("elsewhere", nil)); err != nil {
+		if _, err := s.Commit(t.Context(), store.Put("elsewhere", nil)); err != nil {
 			t.Fatal(err)
 		}
 		within(t, b.Sync)
@@ -236,10 +244,10 @@ func TestSyncShowsWhatAnotherReplicaWrote(t *testing.T) {
 }
 
 // I8: a watcher sees each revision at most once and in order, or is told to resync.
-func TestWatchResumesAndSignalsResync(t *testing.T) {
-	t.Parallel()
-	memory := store.NewMemory()
-	w := newWorld(t, memory, func(c *state.Config) { c.History = 8 })
+func TestWatchResumesAndSignalsResync(t *testing.T) { over(t, watchResumesAndSignalsResync) }
+
+func watchResumesAndSignalsResync(t *testing.T, s store.Store) {
+	w := newWorld(t, s, func(c *state.Config) { c.History = 8 })
 	start := w.Snapshot().Revision()
 	var want []int64
 	for i := range 6 {

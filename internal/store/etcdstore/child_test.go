@@ -25,12 +25,15 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		if err := child(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	roles := map[string]func(string) error{childEnv: child, memberEnv: memberMain}
+	for name, role := range roles {
+		if value := os.Getenv(name); value != "" {
+			if err := role(value); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
-		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

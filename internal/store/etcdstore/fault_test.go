@@ -86,7 +86,7 @@ func TestListPagesAreOfOneRevision(t *testing.T) {
 			}
 		}
 	}()
-	for range 5 {
+	for range 3 {
 		records, revision, err := s.List(ctx, "")
 		if err != nil {
 			t.Fatal(err)

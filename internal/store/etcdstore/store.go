@@ -7,12 +7,17 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
+
+// quorumPatience bounds the check that a watch may need of the quorum: without an answer the watch ends, and is
+// made again by its caller.
+const quorumPatience = 2 * time.Second
 
 // pageSize bounds one answer of List, so that a table of any size passes through gRPC in pieces.
 const pageSize = 10_000
@@ -115,7 +120,9 @@ func (e *etcd) Watch(ctx context.Context, prefix string, after int64) iter.Seq2[
 // or its folder was replaced, and a watcher would wait for commits that the new history numbers anew. A member
 // that merely lags is told apart by a read that needs the quorum.
 func (e *etcd) reached(ctx context.Context, revision int64) error {
-	answer, err := e.client.Get(ctx, e.prefix+"\x00", clientv3.WithCountOnly())
+	asking, cancel := context.WithTimeout(ctx, quorumPatience)
+	defer cancel()
+	answer, err := e.client.Get(asking, e.prefix+"\x00", clientv3.WithCountOnly())
 	if err != nil {
 		return fault(ctx, "read the revision under", e.prefix, err)
 	}
