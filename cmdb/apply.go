@@ -13,7 +13,7 @@ func (db *DB) Apply(ctx context.Context, plan *Plan, opts ...Option) (int64, err
 	if plan == nil {
 		return 0, fmt.Errorf("%w: no plan; make one with DB.Plan", ErrRequest)
 	}
-	s := stampOf(opts)
+	s := db.stamp(opts...)
 	if s.hash != "" && s.hash != plan.Hash {
 		return 0, fmt.Errorf("%w (expected %s, it is %s)", ErrStale, s.hash, plan.Hash)
 	}

@@ -44,7 +44,14 @@ type DB struct {
 	keep        int64
 	expireEvery time.Duration
 	remember    time.Duration
-	bug         string // planted by a test
+	hooks       hooks
+}
+
+// hooks are what tests replace.
+type hooks struct {
+	now     func() time.Time
+	between func() // if not nil, runs after a change was decided and before it is written
+	blind   bool   // a planted bug: what was read is not looked at again when the change is written
 }
 
 // New checks config and returns a DB that has not read anything yet: call Run.
@@ -74,6 +81,7 @@ func New(config Config) (*DB, error) {
 	db := &DB{
 		history: store.Prefixed(config.Store, "history/"), logger: config.Logger,
 		keep: int64(config.KeepHistory), expireEvery: config.ExpireEvery, remember: config.KeepAcquisitions,
+		hooks: hooks{now: time.Now},
 	}
 	var err error
 	if db.metrics, err = newMetrics(config.Metrics, db); err != nil {

@@ -15,10 +15,19 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb/memstore"
 )
 
-// open runs a DB on s until the test ends.
-func open(t testing.TB, s cmdb.Store) *cmdb.DB {
+// running is a DB whose Run goes on until stop.
+type running struct {
+	*cmdb.DB
+	stop func()
+}
+
+// run runs a DB on s, or on a new store.
+func run(t testing.TB, s ...cmdb.Store) running {
 	t.Helper()
-	db, err := cmdb.New(cmdb.Config{Store: s})
+	if len(s) == 0 {
+		s = append(s, memstore.New())
+	}
+	db, err := cmdb.New(cmdb.Config{Store: s[0]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,11 +38,18 @@ func open(t testing.TB, s cmdb.Store) *cmdb.DB {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(func() { cancel(); wait.Wait() })
 	if err := db.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return db
+	return running{db, func() { cancel(); wait.Wait() }}
+}
+
+// open runs a DB on s until the test ends.
+func open(t testing.TB, s cmdb.Store) *cmdb.DB {
+	t.Helper()
+	db := run(t, s)
+	t.Cleanup(db.stop)
+	return db.DB
 }
 
 // shop is a DB with the declarations of testdata/site.
@@ -233,6 +249,7 @@ func TestParseNamesPlaceAndMend(t *testing.T) {
 		{"duration", "kind: module\nname: m\nscripts:\n- {name: s, path: p, timeout: soon}", `d.yaml:4: module m: scripts[0].timeout "soon" cannot be read; write a duration such as 30s or 1m30s`},
 		{"syntax", "kind: [", `d.yaml: is not YAML: line 1`},
 		{"scalar", "hello", `d.yaml:1: is no object`},
+		{"aliases that explode", "kind: module\nname: m\nprocesses:\n- &p {name: p, command: [" + strings.Repeat("a,", 999) + "a]}\n" + strings.Repeat("- *p\n", 999), `is too deep or too large`},
 		{"merge key", "kind: site\nname: x\ncity: c\nlabels: {<<: {a: b}}", `has a key that is no text`},
 	}
 	for _, test := range tests {

@@ -17,15 +17,15 @@ type Device struct {
 	Serial string            `json:"serial,omitempty"` // asset number
 	Labels map[string]string `json:"labels,omitempty"`
 
-	State     State     `json:"state"`
-	Since     time.Time `json:"since,omitzero"`      // it is in State
-	Module    string    `json:"module,omitempty"`    // held for, or in service of
-	Holder    string    `json:"holder,omitempty"`    // held: by whom, such as an execution's id
-	HeldUntil time.Time `json:"held_until,omitzero"` // held: then it goes back
-	HeldFrom  State     `json:"held_from,omitempty"` // held: where it goes back to at expiry
-	Fault     string    `json:"fault,omitempty"`     // faulty: what was seen
-	Hold      string    `json:"acquired,omitempty"`  // held: the acquisition that took it, "owner/key"
-	Meta      Meta      `json:"meta,omitzero"`
+	State       State     `json:"state" life:"yes"`
+	Since       time.Time `json:"since,omitzero" life:"yes"`        // it is in State
+	Module      string    `json:"module,omitempty" life:"yes"`      // held for, or in service of
+	Holder      string    `json:"holder,omitempty" life:"yes"`      // held: by whom, such as an execution's id
+	HeldUntil   time.Time `json:"held_until,omitzero" life:"yes"`   // held: then it goes back
+	HeldFrom    State     `json:"held_from,omitempty" life:"yes"`   // held: where it goes back to at expiry
+	Fault       string    `json:"fault,omitempty" life:"yes"`       // faulty: what was seen
+	Acquisition string    `json:"acquisition,omitempty" life:"yes"` // held: the acquisition that took it, "owner/key"
+	Meta        Meta      `json:"meta,omitzero"`
 }
 
 // Ref implements Object.
@@ -65,10 +65,10 @@ func (d *Device) check(c *checker) {
 // declared returns d as a document declares it: with the life cycle of have, or a new device's.
 func (d *Device) declared(have *Device) *Device {
 	out := *d
-	out.State, out.Since, out.Module, out.Holder, out.HeldUntil, out.HeldFrom, out.Fault, out.Hold = Idle, time.Time{}, "", "", time.Time{}, "", "", ""
+	out.State, out.Since, out.Module, out.Holder, out.HeldUntil, out.HeldFrom, out.Fault, out.Acquisition = Idle, time.Time{}, "", "", time.Time{}, "", "", ""
 	if have != nil {
 		out.State, out.Since, out.Module, out.Holder = have.State, have.Since, have.Module, have.Holder
-		out.HeldUntil, out.HeldFrom, out.Fault, out.Hold = have.HeldUntil, have.HeldFrom, have.Fault, have.Hold
+		out.HeldUntil, out.HeldFrom, out.Fault, out.Acquisition = have.HeldUntil, have.HeldFrom, have.Fault, have.Acquisition
 	}
 	return &out
 }

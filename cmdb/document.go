@@ -42,8 +42,8 @@ func (d *declaration) fault(field, value, problem, mend string) Fault {
 	return Fault{Document: d.document, Line: d.line(field), Kind: ref.Kind, Name: ref.Name, Field: field, Value: value, Problem: problem, Mend: mend}
 }
 
-// maxNodes bounds what aliases may expand to, per document.
-const maxNodes = 20_000_000
+// aliasNodes is how many nodes aliases may add to a document.
+const aliasNodes = 100_000
 
 // Parse reads the objects of one document and checks each by itself, without looking at a DB: relations are
 // checked by Plan. All faults are returned at once, as Faults.
@@ -65,7 +65,7 @@ func parse(doc Document) ([]*declaration, Faults) {
 		faults Faults
 	)
 	decoder := yaml.NewDecoder(bytes.NewReader(doc.Data))
-	p := &parser{document: doc.Name, budget: maxNodes}
+	p := &parser{document: doc.Name, budget: len(doc.Data) + aliasNodes}
 	for {
 		var node yaml.Node
 		err := decodeNode(decoder, &node)

@@ -19,17 +19,22 @@ func (db *DB) expire(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		now := time.Now()
-		for _, name := range db.expired(now) {
-			if err := db.expireOne(ctx, name); err != nil && ctx.Err() == nil {
-				db.logger.Warn("cmdb: an expired hold could not be returned; it will be tried again", "device", name, "error", err)
-			}
-		}
+		now := db.hooks.now()
+		db.expireDue(ctx, now)
 		if now.Sub(swept) >= time.Minute {
 			swept = now
 			if err := db.forget(ctx, now); err != nil && ctx.Err() == nil {
 				db.logger.Warn("cmdb: old acquisitions could not be dropped; it will be tried again", "error", err)
 			}
+		}
+	}
+}
+
+// expireDue returns what has expired by now.
+func (db *DB) expireDue(ctx context.Context, now time.Time) {
+	for _, name := range db.expired(now) {
+		if err := db.expireOne(ctx, name); err != nil && ctx.Err() == nil {
+			db.logger.Warn("cmdb: an expired hold could not be returned; it will be tried again", "device", name, "error", err)
 		}
 	}
 }
@@ -46,7 +51,7 @@ func (db *DB) expired(now time.Time) []string {
 
 func (db *DB) expireOne(ctx context.Context, name string) error {
 	var holder string
-	s := stampOf([]Option{By("cmdb"), Because("the hold expired")})
+	s := db.stamp(By("cmdb"), Because("the hold expired"))
 	revision, err := db.update(ctx, s, func(t *tx) error {
 		holder = ""
 		d, ok := device(t, name)
@@ -65,7 +70,7 @@ func (db *DB) expireOne(ctx context.Context, name string) error {
 // forget drops acquisitions that no device belongs to any more and whose time is over.
 func (db *DB) forget(ctx context.Context, now time.Time) error {
 	for _, name := range db.forgettable(now) {
-		_, err := db.update(ctx, stampOf([]Option{By("cmdb")}), func(t *tx) error {
+		_, err := db.update(ctx, db.stamp(By("cmdb")), func(t *tx) error {
 			t.remove(Ref{KindAcquisition, name})
 			return nil
 		})
@@ -91,7 +96,7 @@ func (db *DB) forgettable(now time.Time) []string {
 
 func (a *Acquisition) held(v view) bool {
 	for _, name := range a.Devices {
-		if d, ok := device(v, name); ok && d.Hold == a.Name {
+		if d, ok := device(v, name); ok && d.Acquisition == a.Name {
 			return true
 		}
 	}

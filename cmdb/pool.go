@@ -86,7 +86,7 @@ func (db *DB) Acquire(ctx context.Context, request AcquireRequest, opts ...Optio
 	if err := request.check(); err != nil {
 		return nil, err
 	}
-	s := stampOf(append([]Option{By(cmp.Or(request.Actor, request.Owner)), During(request.Owner)}, opts...))
+	s := db.stamp(append([]Option{By(cmp.Or(request.Actor, request.Owner)), During(request.Owner)}, opts...)...)
 	var names []string
 	_, err := db.update(ctx, s, func(t *tx) error {
 		name := acquisitionName(request.Owner, request.Key)
@@ -109,7 +109,7 @@ func (db *DB) Acquire(ctx context.Context, request AcquireRequest, opts ...Optio
 		}
 		names = nil
 		for _, d := range picked {
-			if err := t.move(d.Name, move{verb: verbAcquire, owner: request.Owner, until: s.at.Add(request.TTL), module: request.Module, hold: name, bug: db.bug}); err != nil {
+			if err := t.move(d.Name, move{verb: verbAcquire, owner: request.Owner, until: s.at.Add(request.TTL), module: request.Module, hold: name}); err != nil {
 				return err
 			}
 			names = append(names, d.Name)
@@ -191,8 +191,8 @@ func (t *tx) move(name string, m move) error {
 		return err
 	}
 	t.put(next, string(m.verb))
-	if (m.verb == verbRelease || m.verb == verbExpire) && d.Hold != "" {
-		if a, ok := find[*Acquisition](t, Ref{KindAcquisition, d.Hold}); ok && a.Ended.IsZero() {
+	if (m.verb == verbRelease || m.verb == verbExpire) && d.Acquisition != "" {
+		if a, ok := find[*Acquisition](t, Ref{KindAcquisition, d.Acquisition}); ok && a.Ended.IsZero() {
 			ended := *a
 			ended.Ended = t.stamp.at
 			t.write(&ended)
@@ -205,7 +205,7 @@ func (t *tx) move(name string, m move) error {
 // alone, so that it can be repeated and can undo what was never done. It returns those it gave back.
 func (db *DB) Release(ctx context.Context, owner string, names []string, opts ...Option) ([]string, error) {
 	var released []string
-	_, err := db.update(ctx, stampOf(append([]Option{By(owner), During(owner)}, opts...)), func(t *tx) error {
+	_, err := db.update(ctx, db.stamp(append([]Option{By(owner), During(owner)}, opts...)...), func(t *tx) error {
 		released = nil
 		for _, name := range names {
 			if d, ok := device(t, name); !ok || d.State != Held || d.Holder != owner {
@@ -229,7 +229,7 @@ func (db *DB) Renew(ctx context.Context, owner string, names []string, ttl time.
 	if ttl <= 0 {
 		return fmt.Errorf("%w: ttl is %s; give a duration above 0", ErrRequest, ttl)
 	}
-	s := stampOf(append([]Option{By(owner), During(owner)}, opts...))
+	s := db.stamp(append([]Option{By(owner), During(owner)}, opts...)...)
 	_, err := db.update(ctx, s, func(t *tx) error {
 		for _, name := range names {
 			if err := t.move(name, move{verb: verbRenew, owner: owner, until: s.at.Add(ttl)}); err != nil {
@@ -244,7 +244,7 @@ func (db *DB) Renew(ctx context.Context, owner string, names []string, ttl time.
 // Serve puts a device that owner holds into service of a module: held -> in_service. An empty module is the one
 // that it was acquired for. A device that is in service of the module already is left as it is.
 func (db *DB) Serve(ctx context.Context, owner, name, module string, opts ...Option) error {
-	_, err := db.update(ctx, stampOf(append([]Option{By(owner), During(owner)}, opts...)), func(t *tx) error {
+	_, err := db.update(ctx, db.stamp(append([]Option{By(owner), During(owner)}, opts...)...), func(t *tx) error {
 		d, ok := device(t, name)
 		if !ok {
 			return fmt.Errorf("%w: device/%s", ErrNotFound, name)
@@ -272,7 +272,7 @@ func (db *DB) Hold(ctx context.Context, owner string, names []string, ttl time.D
 		return nil, fmt.Errorf("%w: owner is %q and ttl %s; name who holds the devices, and give a duration", ErrRequest, owner, ttl)
 	}
 	defaultTo(&ttl, defaultTTL)
-	s := stampOf(append([]Option{By(owner), During(owner)}, opts...))
+	s := db.stamp(append([]Option{By(owner), During(owner)}, opts...)...)
 	_, err := db.update(ctx, s, func(t *tx) error {
 		for _, name := range names {
 			if d, ok := device(t, name); ok && d.State == Held && d.Holder == owner {
@@ -307,7 +307,7 @@ func (db *DB) Retire(ctx context.Context, name string, opts ...Option) error {
 }
 
 func (db *DB) moveOne(ctx context.Context, name string, m move, done State, opts []Option) error {
-	_, err := db.update(ctx, stampOf(opts), func(t *tx) error {
+	_, err := db.update(ctx, db.stamp(opts...), func(t *tx) error {
 		if d, ok := device(t, name); ok && d.State == done {
 			return nil
 		}

@@ -25,12 +25,12 @@ func During(execution string) Option { return func(s *stamp) { s.execution = exe
 // plan to somebody in another process.
 func Expect(hash string) Option { return func(s *stamp) { s.hash = hash } }
 
-func stampOf(opts []Option) stamp {
+func (db *DB) stamp(opts ...Option) stamp {
 	s := stamp{actor: "unknown"}
 	for _, opt := range opts {
 		opt(&s)
 	}
-	s.at = time.Now().UTC().Truncate(time.Millisecond)
+	s.at = db.hooks.now().UTC().Truncate(time.Millisecond)
 	return s
 }
 

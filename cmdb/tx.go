@@ -15,6 +15,7 @@ type tx struct {
 	at    snapshot
 	stamp stamp
 	read  map[Ref]int64 // revisions that must be the same at the commit
+	blind bool          // see hooks
 }
 
 func newTx(at snapshot, s stamp) *tx {
@@ -96,7 +97,7 @@ var errMoved = errors.New("cmdb: what the change depends on was written meanwhil
 func (t *tx) into(target *state.Tx) error {
 	now := snapshot{target}
 	for ref, revision := range t.read {
-		if _, have, _ := now.find(ref); have != revision {
+		if _, have, _ := now.find(ref); have != revision && !t.blind {
 			return errMoved
 		}
 	}
@@ -118,6 +119,7 @@ func (db *DB) update(ctx context.Context, s stamp, change func(*tx) error) (int6
 	}
 	for fresh := false; ; {
 		t := newTx(db.view(), s)
+		t.blind = db.hooks.blind
 		err := change(t)
 		idle := len(t.puts)+len(t.deletes) == 0
 		if err != nil || idle {
@@ -132,6 +134,9 @@ func (db *DB) update(ctx context.Context, s stamp, change func(*tx) error) (int6
 		}
 		if err := db.archive(ctx, t); err != nil {
 			return 0, err
+		}
+		if db.hooks.between != nil {
+			db.hooks.between()
 		}
 		revision, err := db.write(ctx, t)
 		if errors.Is(err, errMoved) {

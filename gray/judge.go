@@ -59,7 +59,7 @@ func (p Policy) Judge(need int64, w Window) Verdict {
 }
 
 func (p Policy) verdict(d Decision, hasOld bool, n MemberOutcome, need int64, rate, old float64) Verdict {
-	numbers := []Number{{"new", rate}}
+	numbers := append(make([]Number, 0, 6), Number{"new", rate})
 	code := CodeFloorOK
 	if hasOld {
 		code = CodeSuccessOK
@@ -68,7 +68,10 @@ func (p Policy) verdict(d Decision, hasOld bool, n MemberOutcome, need int64, ra
 		numbers = append(numbers, Number{"floor", p.Floor})
 	}
 	if d == Fail {
-		code = map[bool]string{true: CodeSuccessLow, false: CodeFloorLow}[hasOld]
+		code = CodeFloorLow
+		if hasOld {
+			code = CodeSuccessLow
+		}
 	}
 	numbers = append(numbers, Number{"requests", float64(n.Requests)}, Number{"failures", float64(n.Failures)}, Number{"need", float64(need)})
 	return Verdict{Decision: d, Reason: Reason{Code: code, Numbers: numbers}}

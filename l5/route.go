@@ -67,7 +67,9 @@ type choice struct {
 	price float32
 }
 
-// route makes one pick: the one of two weighted draws with fewer calls in flight for its weight, the first of equals.
+// route makes one pick of two weighted draws: the first, unless the second has fewer calls in flight for its weight with
+// half of this call added. Without that half, an idle instance of a tenth of the weight would be the better choice as soon
+// as a full one has one call, and get far more than its share; with all of it, far less.
 // Latency and health are in the weights.
 func (p *picks) route() (Route, error) {
 	if p.table.Len() == 0 {
@@ -76,7 +78,7 @@ func (p *picks) route() (Route, error) {
 	random := rand.Uint64()
 	a := &p.endpoints[p.table.Draw(uint32(random))]
 	b := &p.endpoints[p.table.Draw(uint32(random>>32))]
-	if a != b && float32(b.inflight.Load())*b.price < float32(a.inflight.Load())*a.price {
+	if a != b && (float32(b.inflight.Load())+0.5)*b.price < float32(a.inflight.Load())*a.price {
 		a = b
 	}
 	if n := a.inflight.Add(1); p.limit > 0 && n > p.limit {

@@ -115,6 +115,9 @@ func (s *service) step(now time.Time, event balance.Event) {
 
 // rebuild makes the snapshot that callers pick from. Callers hold mu.
 func (s *service) rebuild() {
+	if s.denied == "" && s.view.Service == "" {
+		return // nothing is known: callers wait
+	}
 	p := &picks{limit: int64(s.client.config.MaxInFlight)}
 	switch {
 	case s.denied != "":

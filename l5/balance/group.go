@@ -159,6 +159,7 @@ type member struct {
 	lasts     time.Duration // of the last ejection; 0: none to remember
 	successes int           // Trial: in a row
 	latency   float64       // estimate, in ns; 0: none
+	heard     time.Time     // when the estimate was last moved
 	slow      float64       // 1, or less for an instance slower than its peers
 	weight    float64       // the result
 	kept      bool          // down, but in use
@@ -190,8 +191,11 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 				actions = append(actions, g.sample(now, m, s)...)
 			}
 		}
+		g.age(now)
 		g.compare()
 	case Tick:
+		g.age(now)
+		g.compare()
 	}
 	for _, m := range g.order {
 		if m.health == Ejected && !now.Before(m.until) {
@@ -271,7 +275,7 @@ func (m *member) move(now time.Time, to Health, reason string) Moved {
 
 // sample takes one instance's part of a window.
 func (g *Group) sample(now time.Time, m *member, s Sample) []Action {
-	m.observe(s)
+	m.observe(now, s)
 	if m.health != Trial {
 		return nil
 	}

@@ -4,14 +4,16 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 )
 
 // observe moves the latency estimate towards a window's mean: the more calls, the further. An instance that gets
 // little because it is slow believes its few calls more, so that it is heard when it heals.
-func (m *member) observe(s Sample) {
+func (m *member) observe(now time.Time, s Sample) {
 	if s.Successes <= 0 || s.LatencySum <= 0 {
 		return
 	}
+	m.heard = now
 	mean := float64(s.LatencySum) / float64(s.Successes)
 	if m.latency == 0 {
 		m.latency = mean
@@ -23,6 +25,19 @@ func (m *member) observe(s Sample) {
 	}
 	gain := float64(s.Successes) / (float64(s.Successes) + inertia)
 	m.latency += gain * (mean - m.latency)
+}
+
+// staleAfter is how long the estimate of an instance that is slow counts without a call to confirm it.
+const staleAfter = 5 * time.Second
+
+// age halves estimates that nothing confirms: a caller of few calls must not shun an instance for ever.
+func (g *Group) age(now time.Time) {
+	for _, m := range g.order {
+		if m.slow < 1 && now.Sub(m.heard) >= staleAfter {
+			m.latency /= 2
+			m.heard = now
+		}
+	}
 }
 
 // leastSlow is what the slowest instance keeps of its weight: enough to hear when it heals.

@@ -39,7 +39,7 @@ func (g *Group) weigh() bool {
 			return true
 		}
 	}
-	return panicked != g.panic || len(before) == 0
+	return panicked != g.panic
 }
 
 // exclude takes the weight of those that are down, the first to go down first, and returns what is left of the budget

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type Server struct {
 
 	server *server.Server
 	conns  *conns
+	killed atomic.Bool
 	stop   func()
 }
 
@@ -74,6 +76,7 @@ func (s *Server) Start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.killed.Store(false)
 	s.server, s.conns = name, &conns{Listener: listener}
 	mux := http.NewServeMux()
 	mux.Handle(name.Handler())
@@ -86,7 +89,7 @@ func (s *Server) Start() {
 	})
 	listening := s.conns
 	running.Go(func() {
-		if err := transport.NewServer(mux).Serve(ctx, listening, 2*time.Second); err != nil {
+		if err := transport.NewServer(mux).Serve(ctx, listening, 2*time.Second); err != nil && !s.killed.Load() {
 			s.t.Errorf("serve: %v", err)
 		}
 	})
@@ -104,6 +107,7 @@ func (s *Server) Stop() { s.stop() }
 
 // Kill ends the server as a crash does for its peers: connections break first.
 func (s *Server) Kill() {
+	s.killed.Store(true)
 	s.conns.Listener.Close()
 	s.conns.cut()
 	s.stop()
