@@ -148,12 +148,12 @@ func (db *DB) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		revision, err := db.load(ctx)
 		for err == nil {
-			pause.reset()
-			revision, err = db.follow(ctx, revision)
-			if err != nil && !errors.Is(err, store.ErrCompacted) && ctx.Err() == nil {
-				db.connected(err)
-				pause.wait(ctx)
-				err = ctx.Err() // otherwise the watch resumes where it was
+			before := revision
+			if revision, err = db.follow(ctx, revision); revision > before {
+				pause.reset()
+			}
+			if !errors.Is(err, store.ErrCompacted) {
+				err = db.reconnect(ctx, err, pause) // and the watch resumes where it was
 			}
 		}
 		if ctx.Err() == nil {
@@ -163,6 +163,20 @@ func (db *DB) Run(ctx context.Context) error {
 			}
 		}
 	}
+	return nil
+}
+
+// reconnect waits until the store answers again, after err. It fails only if ctx ends.
+func (db *DB) reconnect(ctx context.Context, err error, pause *pause) error {
+	for err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		db.connected(err)
+		pause.wait(ctx)
+		_, _, err = db.config.Store.List(ctx, barrierKey)
+	}
+	db.connected(nil)
 	return nil
 }
 

@@ -74,7 +74,11 @@ func storeGoesAwayAndComesBack(t *testing.T, s store.Store) {
 	if row, _ := w.devices.Get(w.Snapshot(), "d"); row.Value.Load != 2 {
 		t.Errorf("back again, it reads %+v after Sync, want what others wrote", row)
 	}
-	w.eventually(t, "connected", func(s state.Status) bool { return s.Connected })
+	faulty.Set(away())
+	faulty.Cut(errAway)
+	w.eventually(t, "disconnected again", func(s state.Status) bool { return !s.Connected })
+	faulty.Set(storetest.Hooks{})
+	w.eventually(t, "connected, though nothing is written", func(s state.Status) bool { return s.Connected })
 	if s := w.Status(); s.Resyncs != 0 {
 		t.Errorf("it read everything again %d times, though no commit was lost", s.Resyncs)
 	}

@@ -2,6 +2,8 @@ package state
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -69,8 +71,8 @@ func (s *Snapshot) Revision() int64 { return s.v.revision }
 // Faults returns the records that could not be read as rows, and so are missing from the snapshot.
 func (s *Snapshot) Faults() []Fault {
 	out := make([]Fault, 0, len(s.v.faults))
-	for _, f := range s.v.faults {
-		out = append(out, *f)
+	for _, key := range slices.Sorted(maps.Keys(s.v.faults)) {
+		out = append(out, *s.v.faults[key])
 	}
 	return out
 }

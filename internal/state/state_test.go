@@ -164,6 +164,9 @@ func transactionReadsItsOwnWritesInOrder(t *testing.T, s store.Store) {
 		if diff := cmp.Diff([]string{"a", "c"}, w.names(tx, "module", "m")); diff != "" {
 			t.Error("of m within the transaction:", diff)
 		}
+		if diff := cmp.Diff([]string{"b", "d"}, w.names(tx.Snapshot(), "module", "m")); diff != "" {
+			t.Error("in the transaction's snapshot:", diff)
+		}
 		var all []string
 		for row := range w.devices.All(tx) {
 			all = append(all, row.Key)
