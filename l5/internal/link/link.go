@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
@@ -134,14 +136,7 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 	defer cancel()
 	stream := l.config.Client.Watch(ctx)
 	defer stream.CloseResponse()
-	l.mu.Lock()
-	first := &l5pb.WatchRequest{Peer: l.config.Peer}
-	for key := range l.wants {
-		first.Subscribe = append(first.Subscribe, l.subscription(key))
-	}
-	l.outbox, l.gone = nil, nil
-	l.mu.Unlock()
-	if err := stream.Send(first); err != nil {
+	if err := stream.Send(l.Hello()); err != nil {
 		_, err = stream.Receive() // the error of Send is io.EOF; this one says why
 		return errors.Join(err, stream.CloseRequest())
 	}
@@ -168,7 +163,7 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 				l.config.OnState(true, nil)
 			}
 		}
-		l.receive(response)
+		l.Apply(response)
 	}
 }
 
@@ -179,18 +174,39 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 		return ctx.Err()
 	case <-l.wake:
 	}
-	l.mu.Lock()
-	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
-	l.outbox, l.gone = nil, nil
-	l.mu.Unlock()
+	request := l.Pending()
 	if len(request.Subscribe)+len(request.Unsubscribe) == 0 {
 		return nil
 	}
 	return send(request)
 }
 
-// receive applies one message. Kinds that it does not know are skipped.
-func (l *Link) receive(response *l5pb.WatchResponse) {
+// Pending returns what is to be sent on the open stream, once. Run calls it.
+func (l *Link) Pending() *l5pb.WatchRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
+	l.outbox, l.gone = nil, nil
+	return request
+}
+
+// Hello returns the first message of a stream: everything subscribed to, and what is held of it. Run calls it.
+func (l *Link) Hello() *l5pb.WatchRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	request := &l5pb.WatchRequest{Peer: l.config.Peer}
+	for key := range l.wants {
+		request.Subscribe = append(request.Subscribe, l.subscription(key))
+	}
+	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
+		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
+	})
+	l.outbox, l.gone = nil, nil
+	return request
+}
+
+// Apply takes one message of the stream. Kinds that it does not know are skipped. Run calls it.
+func (l *Link) Apply(response *l5pb.WatchResponse) {
 	switch kind := response.GetKind().(type) {
 	case *l5pb.WatchResponse_Verdict:
 		l.config.OnVerdict(kind.Verdict)
@@ -204,7 +220,8 @@ func (l *Link) receive(response *l5pb.WatchResponse) {
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
 	l.mu.Lock()
 	held, known := l.views[snapshot.GetService()]
-	if !l.wanted(snapshot.GetService()) || known && !held.Supersedes(snapshot) {
+	same := known && held.Epoch == snapshot.GetEpoch() && held.Revision == snapshot.GetRevision()
+	if !l.wanted(snapshot.GetService()) || same || known && !held.Supersedes(snapshot) {
 		l.mu.Unlock()
 		return
 	}
