@@ -1,0 +1,240 @@
+package drift_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/zhiyun-ops/zhiyun/drift"
+)
+
+var update = flag.Bool("update", false, "record the outcomes of the scripts in testdata anew")
+
+// TestScripts runs the scripts in testdata/core against the pure core. A script is a list of blocks: a command, lines
+// that belong to it, "----", and the recorded outcome up to an empty line. Lines that start with "#" are for readers.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/core/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, string(text))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(text), got); diff != "" {
+				t.Errorf("%s (-recorded +now; run with -update to record):\n%s", file, diff)
+			}
+		})
+	}
+}
+
+// script is the state of one run.
+type script struct {
+	t    *testing.T
+	now  time.Time
+	core *drift.CoreTest
+	want drift.State
+}
+
+func runScript(t *testing.T, text string) string {
+	s := &script{t: t, now: noon}
+	var out strings.Builder
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := 0; i < len(lines); {
+		if line := lines[i]; line == "" || strings.HasPrefix(line, "#") {
+			out.WriteString(line + "\n")
+			i++
+			continue
+		}
+		var block []string
+		for ; i < len(lines) && lines[i] != "----"; i++ {
+			block = append(block, lines[i])
+		}
+		for ; i < len(lines) && lines[i] != ""; i++ {
+		}
+		out.WriteString(strings.Join(block, "\n") + "\n----\n" + s.run(block))
+	}
+	return out.String()
+}
+
+func (s *script) run(block []string) string {
+	words := strings.Fields(block[0])
+	if offset, ok := strings.CutPrefix(words[0], "+"); ok {
+		s.now = s.now.Add(s.duration(offset))
+		words = words[1:]
+	}
+	var actions []drift.CoreAction
+	switch words[0] {
+	case "config":
+		s.core = drift.NewCoreTest(s.config(words[1:]), "")
+		return "ok\n"
+	case "declare":
+		s.want = s.state(block[1:])
+		actions = s.core.Declare(s.now, s.want)
+	case "see":
+		// What is listed differs from what is declared; the rest is as declared.
+		live := s.state(block[1:])
+		var only []string
+		if len(words) > 1 {
+			only = words[1:]
+		}
+		actions = s.core.Observe(s.now, s.fill(live, block[1:]), only)
+	case "repaired":
+		var err error
+		switch reason := strings.Join(words[3:], " "); reason {
+		case "":
+		case "cannot":
+			err = drift.ErrCannotRepair
+		default:
+			err = errors.New(reason)
+		}
+		actions = s.core.Repaired(s.now, drift.Key{Kind: drift.Kind(words[1]), Subject: words[2]}, err)
+	case "hold":
+		id, _ := strconv.Atoi(words[1])
+		actions = s.core.Hold(s.now, id, &drift.Hold{Subject: words[2], Reason: strings.Join(words[3:], " ")})
+	case "release":
+		id, _ := strconv.Atoi(words[1])
+		actions = s.core.Hold(s.now, id, nil)
+	case "tick":
+		actions = s.core.Tick(s.now)
+	default:
+		s.t.Fatalf("unknown command %q", block[0])
+	}
+	return s.render(actions)
+}
+
+func (s *script) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *script) config(words []string) drift.Config {
+	c := drift.Config{Mode: drift.Repair, Confirm: 2 * time.Second, Settle: 30 * time.Second, RepairsPerHour: 60, FlapLimit: 3, FlapWindow: time.Hour}
+	for _, word := range words {
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "mode":
+			c.Mode = drift.Mode(value)
+		case "flap":
+			c.FlapLimit, _ = strconv.Atoi(value)
+		case "perhour":
+			c.RepairsPerHour, _ = strconv.Atoi(value)
+		default:
+			s.t.Fatalf("unknown setting %q", word)
+		}
+	}
+	return c
+}
+
+// state reads lines such as "config etc/a aa", "process web 2", "port 80 web", "hold etc/a override 1h why",
+// "order o1 config etc/a", "mode config repair", "ignore etc/a content", "exact etc".
+func (s *script) state(lines []string) drift.State {
+	state := drift.State{Files: map[string]drift.File{}, Modes: map[drift.Kind]drift.Mode{}}
+	for _, line := range lines {
+		w := append(strings.Fields(line), "", "", "", "")
+		switch w[0] {
+		case "file", "config", "package":
+			if w[2] == "-" {
+				break
+			}
+			state.Files[w[1]] = drift.File{Kind: drift.Kind(w[0]), Digest: w[2]}
+		case "process":
+			count, _ := strconv.Atoi(w[2])
+			state.Processes = append(state.Processes, drift.Process{Name: w[1], Count: count})
+		case "port":
+			port, _ := strconv.Atoi(w[1])
+			state.Ports = append(state.Ports, drift.Port{Port: port, Process: w[2]})
+		case "hold":
+			hold := drift.Hold{Subject: w[1], Verdict: drift.Verdict(w[2]), Reason: w[4]}
+			if w[3] != "-" {
+				hold.Until = s.now.Add(s.duration(w[3]))
+			}
+			state.Holds = append(state.Holds, hold)
+		case "order":
+			state.Orders = append(state.Orders, drift.Order{ID: w[1], Kind: drift.Kind(w[2]), Subject: w[3], By: "ann", Reason: "asked"})
+		case "mode":
+			state.Modes[drift.Kind(w[1])] = drift.Mode(w[2])
+		case "ignore":
+			state.Ignore = append(state.Ignore, drift.Ignore{Subject: w[1], Field: w[2]})
+		case "exact":
+			state.Exact.Dirs = append(state.Exact.Dirs, w[1])
+		default:
+			s.t.Fatalf("unknown line %q", line)
+		}
+	}
+	return state
+}
+
+// fill adds to live what is declared and not listed in lines. Listed processes and ports with "-" are missing.
+func (s *script) fill(live drift.State, lines []string) drift.State {
+	listed := make(map[string]bool)
+	for _, line := range lines {
+		w := strings.Fields(line)
+		listed[w[1]] = true
+	}
+	for name, f := range s.want.Files {
+		if !listed[name] {
+			live.Files[name] = f
+		}
+	}
+	live.Processes, live.Ports = nil, nil
+	for _, p := range s.want.Processes {
+		if !listed[p.Name] {
+			for range max(p.Count, 1) {
+				live.Processes = append(live.Processes, drift.Process{Name: p.Name})
+			}
+		}
+	}
+	for _, p := range s.want.Ports {
+		if !listed[strconv.Itoa(p.Port)] {
+			live.Ports = append(live.Ports, p)
+		}
+	}
+	return live
+}
+
+func (s *script) render(actions []drift.CoreAction) string {
+	var out strings.Builder
+	for _, a := range actions {
+		switch {
+		case a.Tell != nil:
+			fmt.Fprintf(&out, "tell %v\n", *a.Tell)
+		case a.Repair != nil:
+			fmt.Fprintf(&out, "repair %v\n", a.Repair.Key())
+		case a.Look != nil:
+			fmt.Fprintf(&out, "look %v\n", *a.Look)
+		}
+	}
+	for _, f := range s.core.Open() {
+		fmt.Fprintf(&out, "  %v is %s, %s\n", f.Key(), f.Status, f.Verdict)
+	}
+	if wake := s.core.Wake(); !wake.IsZero() {
+		fmt.Fprintf(&out, "  wake in %v\n", wake.Sub(s.now))
+	}
+	if out.Len() == 0 {
+		return "  nothing\n"
+	}
+	return out.String()
+}
