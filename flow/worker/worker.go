@@ -216,6 +216,8 @@ func (w *Worker) stream(ctx, root context.Context, service flowpbconnect.Dispatc
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		defer cancel()
+		// Until the request is closed, the transport does not see that its context has ended.
+		defer stream.CloseRequest()
 		w.write(ctx, stream, hello, out)
 	})
 	defer func() {
@@ -226,8 +228,7 @@ func (w *Worker) stream(ctx, root context.Context, service flowpbconnect.Dispatc
 		w.mu.Unlock()
 		cancel()
 		writer.Wait()
-		// The stream is gone either way; its closing errors say nothing more.
-		_ = stream.CloseRequest()
+		// The stream is gone either way; its closing error says nothing more.
 		_ = stream.CloseResponse()
 	}()
 	for {
