@@ -28,9 +28,5 @@ func (a *Acquisition) Ref() Ref { return Ref{KindAcquisition, a.Name} }
 // Metadata implements Object.
 func (a *Acquisition) Metadata() Meta { return a.Meta }
 
-func (a *Acquisition) meta() *Meta             { return &a.Meta }
-func (a *Acquisition) copied() Object          { c := *a; return &c }
-func (a *Acquisition) normalize()              {}
-func (a *Acquisition) check(*checker)          {}
-func (a *Acquisition) references() []reference { return nil }
-func (a *Acquisition) provides() []Ref         { return nil }
+func (a *Acquisition) meta() *Meta    { return &a.Meta }
+func (a *Acquisition) copied() Object { c := *a; return &c }

@@ -34,9 +34,8 @@ func (d *Device) Ref() Ref { return Ref{KindDevice, d.Name} }
 // Metadata implements Object.
 func (d *Device) Metadata() Meta { return d.Meta }
 
-func (d *Device) meta() *Meta     { return &d.Meta }
-func (d *Device) copied() Object  { c := *d; return &c }
-func (d *Device) provides() []Ref { return nil }
+func (d *Device) meta() *Meta    { return &d.Meta }
+func (d *Device) copied() Object { c := *d; return &c }
 
 func (d *Device) normalize() { defaultTo(&d.State, Idle) }
 
