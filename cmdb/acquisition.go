@@ -2,6 +2,7 @@ package cmdb
 
 import (
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,11 @@ type Acquisition struct {
 
 func acquisitionName(owner, key string) string {
 	return url.PathEscape(owner) + "/" + url.PathEscape(key)
+}
+
+// ownAcquisition tells whether a name is of an acquisition of owner.
+func ownAcquisition(name, owner string) bool {
+	return strings.HasPrefix(name, url.PathEscape(owner)+"/")
 }
 
 // Ref implements Object.

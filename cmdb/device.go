@@ -24,7 +24,7 @@ type Device struct {
 	HeldUntil   time.Time `json:"held_until,omitzero" life:"yes"`   // held: then it goes back
 	HeldFrom    State     `json:"held_from,omitempty" life:"yes"`   // held: where it goes back to at expiry
 	Fault       string    `json:"fault,omitempty" life:"yes"`       // faulty: what was seen
-	Acquisition string    `json:"acquisition,omitempty" life:"yes"` // held: the acquisition that took it, "owner/key"
+	Acquisition string    `json:"acquisition,omitempty" life:"yes"` // the one that took it, "owner/key"; kept in service
 	Meta        Meta      `json:"meta,omitzero"`
 }
 

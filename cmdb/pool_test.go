@@ -210,3 +210,40 @@ func TestAcquisitionsAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+// An acquisition is undone by its key, whether its answer was lost, it never happened, or it went further.
+func TestAnAcquisitionIsUndoneByItsKey(t *testing.T) {
+	t.Parallel()
+	db := shop(t)
+	ctx := t.Context()
+	release := func(key string, want ...string) {
+		t.Helper()
+		got, err := db.ReleaseAcquired(ctx, "e", key)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("release of %s: %v, %v; want %v", key, got, err, want)
+		}
+	}
+	request := cmdb.AcquireRequest{Owner: "e", Key: "lost", Module: "shop.cart", Count: 2}
+	if _, err := db.Acquire(ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	release("lost", "d1", "d2")
+	release("lost")
+	request.Key = "never"
+	release("never")
+	if _, err := db.Acquire(ctx, request); !errors.Is(err, cmdb.ErrEnded) {
+		t.Errorf("an acquire after its undo: %v", err)
+	}
+	request.Key = "further"
+	if _, err := db.Acquire(ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Serve(ctx, "e", "d1", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Hold(ctx, "e", []string{"d1"}, time.Minute); err != nil { // undoes Serve
+		t.Fatal(err)
+	}
+	release("lost") // a duplicate leaves another acquisition alone
+	release("further", "d1", "d2")
+}
