@@ -21,7 +21,7 @@ func (db *DB) ExpireDue(ctx context.Context) { db.expireDue(ctx, db.hooks.now())
 // Step runs the life cycle's core on a device in a state.
 func Step(now time.Time, d Device, verb, owner, module string, until time.Time) (*Device, error) {
 	v := Verbs()[verb]
-	return step(now, &d, move{verb: v, owner: owner, module: module, until: until, hold: owner + "/key", fault: "broken"})
+	return step(now, &d, move{verb: v, owner: owner, module: module, until: until, acquisition: owner + "/key", fault: "broken"})
 }
 
 // Verbs are the arrows of the life cycle's picture.

@@ -32,8 +32,8 @@ func TestLifeCycleScript(t *testing.T) {
 		{"held for expansion", cmdb.Device{State: cmdb.Held, Holder: "e1", Module: "m", HeldFrom: cmdb.Idle, HeldUntil: now.Add(time.Hour), Acquisition: "e1/key"}},
 		{"held for contraction", cmdb.Device{State: cmdb.Held, Holder: "e1", Module: "m", HeldFrom: cmdb.InService, HeldUntil: now.Add(time.Hour)}},
 		{"held for expansion, expired", cmdb.Device{State: cmdb.Held, Holder: "e1", Module: "m", HeldFrom: cmdb.Idle, HeldUntil: now, Acquisition: "e1/key"}},
-		{"held for contraction, expired", cmdb.Device{State: cmdb.Held, Holder: "e1", Module: "m", HeldFrom: cmdb.InService, HeldUntil: now}},
-		{"in service", cmdb.Device{State: cmdb.InService, Module: "m"}},
+		{"held for contraction, expired", cmdb.Device{State: cmdb.Held, Holder: "e1", Module: "m", HeldFrom: cmdb.InService, HeldUntil: now, Acquisition: "e1/key"}},
+		{"in service", cmdb.Device{State: cmdb.InService, Module: "m", Acquisition: "e1/key"}},
 		{"faulty", cmdb.Device{State: cmdb.Faulty, Fault: "disk"}},
 		{"retired", cmdb.Device{State: cmdb.Retired}},
 	}
