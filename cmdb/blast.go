@@ -21,14 +21,16 @@ func (b Blast) String() string {
 		const show = 6
 		switch n := len(names); {
 		case n == 0:
-			return "no " + what
+			return "no " + what + "s"
+		case n == 1:
+			return "1 " + what + " (" + names[0] + ")"
 		case n > show:
-			return fmt.Sprintf("%d %s (%s, ...)", n, what, strings.Join(names[:show], ", "))
+			return fmt.Sprintf("%d %ss (%s, ...)", n, what, strings.Join(names[:show], ", "))
 		default:
-			return fmt.Sprintf("%d %s (%s)", n, what, strings.Join(names, ", "))
+			return fmt.Sprintf("%d %ss (%s)", n, what, strings.Join(names, ", "))
 		}
 	}
-	return "touches " + strings.Join([]string{part("modules", b.Modules), part("devices", b.Devices), part("sites", b.Sites), part("callers", b.Callers)}, ", ")
+	return "touches " + strings.Join([]string{part("module", b.Modules), part("device", b.Devices), part("site", b.Sites), part("caller", b.Callers)}, ", ")
 }
 
 // BlastRadius tells what a change of one object would touch.

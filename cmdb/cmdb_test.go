@@ -152,7 +152,7 @@ city: beijing
 		"+ site bj-1",
 		`~ packages[cart].version: "1.10" -> "1.11"`,
 		`+ packages[libs].version: "3"`,
-		"touches 1 modules (shop.cart), 1 devices (d1), 2 sites (bj-1, sz-1), 1 callers (shop.web)",
+		"touches 1 module (shop.cart), 1 device (d1), 2 sites (bj-1, sz-1), 1 caller (shop.web)",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the plan does not say %q:\n%s", want, got)

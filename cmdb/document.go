@@ -330,9 +330,10 @@ func (p *parser) scalar(node *yaml.Node, v reflect.Value, field string) {
 
 // fieldNames are the names that documents use for a struct's fields, by index.
 func fieldNames(t reflect.Type) []string {
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	fields := fieldsOf(t)
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
 	}
 	return names
 }

@@ -1,6 +1,7 @@
 package cmdb
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -141,10 +142,18 @@ func Kinds() []Kind {
 
 // newObject makes an empty object of a kind that documents declare.
 func newObject(k Kind) (Object, error) {
-	if i := kindOrder(k); i >= 0 && kindTable[i].declared {
-		return kindTable[i].table.empty(), nil
+	if err := readable(k); err != nil || k == KindAcquisition {
+		return nil, cmp.Or(err, fmt.Errorf("%w: %s is not declared by documents", ErrKind, k))
 	}
-	return nil, fmt.Errorf("%w: %q; use one of %s", ErrKind, k, joinKinds())
+	return kindTable[kindOrder(k)].table.empty(), nil
+}
+
+// readable tells whether a kind is for users to see.
+func readable(k Kind) error {
+	if i := kindOrder(k); i >= 0 && (kindTable[i].declared || k == KindAcquisition) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q; use one of %s", ErrKind, k, joinKinds())
 }
 
 func joinKinds() string {

@@ -79,24 +79,29 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fetch brings a blob into the tools' folder, checked against its digest. The caller closes and removes it.
-func (c *call) fetch(ctx context.Context, digits string) (file *os.File, p string, err error) {
+// tmp is where the call keeps what it fetches.
+func (c *call) tmp() string { return path.Join(own, "tmp", keyDir(c.Key)) }
+
+// fetch brings a blob into the tools' folder, checked against its digest. The caller closes it; the
+// call's end removes it.
+func (c *call) fetch(ctx context.Context, digits string) (file *os.File, err error) {
 	if err := need(c.Blobs != nil, "blob source", "set ZHIYUN_SERVER to the server's target"); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	blob, err := c.Blobs.Open(ctx, "sha256:"+digits)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	defer blob.Close()
-	dir := path.Join(own, "tmp")
+	dir := c.tmp()
 	if err := c.root.MkdirAll(dir, 0o700); err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	p = path.Join(dir, keyDir(c.Key)+"-"+digits[:8])
+	p := path.Join(dir, digits)
 	if file, err = c.root.OpenFile(p, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600); err != nil {
-		return nil, "", err
+		return nil, err
 	}
+	moment()
 	hash := sha256.New()
 	_, err = io.Copy(io.MultiWriter(file, hash), &bounded{blob, c.MaxBlob, "sha256:" + digits})
 	if err == nil && hex.EncodeToString(hash.Sum(nil)) != digits {
@@ -106,7 +111,7 @@ func (c *call) fetch(ctx context.Context, digits string) (file *os.File, p strin
 		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("fetch sha256:%s: %w", digits, err), file.Close(), c.root.Remove(p))
+		return nil, errors.Join(fmt.Errorf("fetch sha256:%s: %w", digits, err), file.Close())
 	}
-	return file, p, nil
+	return file, nil
 }

@@ -67,6 +67,9 @@ func perform[In, Out any](ctx context.Context, env Env, tool string, in In, work
 	}
 	out, err = work(ctx, c)
 	if err == nil {
+		err = c.root.RemoveAll(c.tmp())
+	}
+	if err == nil {
 		var output []byte
 		if output, err = json.Marshal(out); err == nil {
 			err = c.journal.finish(output)
@@ -74,7 +77,7 @@ func perform[In, Out any](ctx context.Context, env Env, tool string, in In, work
 	}
 	if err != nil {
 		// Even a call that ran out of time cleans up after itself.
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		if undo := c.putBack(back, tool); undo != nil {
 			err = fmt.Errorf("%w (and it could not be put back: %w)", err, undo)
@@ -101,7 +104,7 @@ func undoOne(ctx context.Context, env Env, tool string) (err error) {
 	defer func() { err = errors.Join(err, closeCall()) }()
 	if !c.journal.exists() {
 		c.Logger.Info("nothing to undo", "tool", tool, "key", env.Key)
-		return nil
+		return c.journal.remove() // it may have been killed before the first record
 	}
 	return c.putBack(ctx, tool)
 }
@@ -113,7 +116,7 @@ func (c *call) putBack(ctx context.Context, tool string) error {
 			return err
 		}
 	}
-	if err := c.journal.restore(); err != nil {
+	if err := errors.Join(c.journal.restore(), c.root.RemoveAll(c.tmp())); err != nil {
 		return err
 	}
 	return c.journal.remove()

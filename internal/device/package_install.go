@@ -65,11 +65,10 @@ func PackageInstall(ctx context.Context, env Env, in PackageInstallIn) (PackageI
 
 // unpackTo makes the version's folder appear as a whole.
 func (c *call) unpackTo(ctx context.Context, dir, digits string, out *PackageInstallOut) error {
-	blob, p, err := c.fetch(ctx, digits)
+	blob, err := c.fetch(ctx, digits)
 	if err != nil {
 		return err
 	}
-	defer c.root.Remove(p)
 	defer blob.Close()
 	if err := c.parents(dir); err != nil {
 		return err
@@ -81,6 +80,7 @@ func (c *call) unpackTo(ctx context.Context, dir, digits string, out *PackageIns
 	if err := c.root.Mkdir(partial, 0o755); err != nil {
 		return err
 	}
+	moment()
 	sub, err := c.root.OpenRoot(partial)
 	if err != nil {
 		return err
@@ -90,9 +90,11 @@ func (c *call) unpackTo(ctx context.Context, dir, digits string, out *PackageIns
 	if err := errors.Join(err, sub.Close()); err != nil {
 		return err
 	}
+	moment()
 	if err := c.root.Rename(partial, dir); err != nil {
 		return err
 	}
+	moment()
 	return sync(c.root, path.Dir(dir))
 }
 

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		}
 		time.Sleep(time.Hour)
 	}
+	if len(os.Args) > 2 && os.Args[1] == "tool" {
+		os.Exit(killedTool(os.Args[2]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "crash" {
 		fmt.Println("no config, no service")
 		os.Exit(4)

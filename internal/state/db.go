@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
@@ -100,7 +99,6 @@ func New(config Config) (*DB, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	tables := make(map[string]Schema, len(config.Tables))
-	schema := &memdb.DBSchema{Tables: make(map[string]*memdb.TableSchema, len(config.Tables))}
 	for _, t := range config.Tables {
 		wrong := t.faults()
 		if _, twice := tables[t.Name()]; twice {
@@ -109,23 +107,19 @@ func New(config Config) (*DB, error) {
 		faults = append(faults, wrong...)
 		if len(wrong) == 0 {
 			tables[t.Name()] = t
-			schema.Tables[t.Name()] = t.memdb()
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	mem, err := memdb.NewMemDB(schema)
-	if err != nil {
-		return nil, fmt.Errorf("state: tables: %w", err)
-	}
 	db := &DB{
 		config: config, tables: tables, syncs: newSyncs(),
-		replica: newReplica(mem.Snapshot(), tables), // a snapshot takes writes without keeping go-memdb's watches
+		replica: newReplica(tables),
 		changed: make(chan struct{}), mine: make(map[string]verdict), own: make(map[string]struct{}),
 		ready: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	db.current.Store(db.replica.view())
+	var err error
 	if db.metrics, err = newMetrics(config.Metrics, db); err != nil {
 		return nil, err
 	}
@@ -261,8 +255,13 @@ func (db *DB) connected(err error) {
 	db.status.Err = err
 }
 
-// Ready waits until the replica has been loaded once.
+// Ready waits until the replica has been loaded once. After Run has ended it returns ErrStopped.
 func (db *DB) Ready(ctx context.Context) error {
+	select {
+	case <-db.stopped:
+		return ErrStopped
+	default:
+	}
 	select {
 	case <-db.ready:
 		return nil

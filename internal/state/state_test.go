@@ -35,9 +35,8 @@ type world struct {
 	stop    func()
 }
 
-func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world {
-	t.Helper()
-	w := &world{
+func newTables() *world {
+	return &world{
 		devices: state.NewTable("device", func(d *device) string { return d.Name },
 			state.Index("module", func(d *device) []string {
 				if d.Module == "" {
@@ -48,6 +47,11 @@ func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world
 			state.Index("tag", func(d *device) []string { return d.Tags })),
 		modules: state.NewTable("module", func(m *module) string { return m.Name }),
 	}
+}
+
+func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world {
+	t.Helper()
+	w := newTables()
 	config := state.Config{Store: s, Tables: []state.Schema{w.devices, w.modules}}
 	for _, c := range change {
 		c(&config)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -23,7 +22,8 @@ type Config struct {
 	// did. OnVerdict is called with each verdict. Both are called from one goroutine at a time, in order. Required.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
-	// OnState is called when the stream opens and closes; nil: not called.
+	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
+	// called.
 	OnState func(connected bool, err error)
 	// OnResync is called when a gap made a snapshot necessary; nil: not called.
 	OnResync func(service string)
@@ -113,12 +113,13 @@ func (l *Link) signal() {
 // Run keeps the stream until ctx ends, which it returns.
 func (l *Link) Run(ctx context.Context) error {
 	var backoff Backoff
-	for {
-		err := l.stream(ctx, &backoff)
+	for told := false; ; {
+		err := l.stream(ctx, &backoff, func() { told = false })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if l.config.OnState != nil {
+		if l.config.OnState != nil && !told {
+			told = true // once, not for each attempt
 			l.config.OnState(false, err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
@@ -128,7 +129,7 @@ func (l *Link) Run(ctx context.Context) error {
 }
 
 // stream is one life of the stream. It returns why it ended.
-func (l *Link) stream(ctx context.Context, backoff *Backoff) error {
+func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := l.config.Client.Watch(ctx)
@@ -154,14 +155,14 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff) error {
 	})
 	defer sending.Wait()
 	defer cancel()
-	opened := time.Time{}
-	for {
+	for first := true; ; {
 		response, err := stream.Receive()
 		if err != nil {
 			return err
 		}
-		if opened.IsZero() {
-			opened = time.Now()
+		if first {
+			first = false
+			opened()
 			backoff.Reset()
 			if l.config.OnState != nil {
 				l.config.OnState(true, nil)
