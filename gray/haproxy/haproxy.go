@@ -97,6 +97,11 @@ func (w *Weights) Shares(ctx context.Context, service string) (map[string]int, e
 	if err != nil {
 		return nil, err
 	}
+	return parse(backend, lines)
+}
+
+// parse reads the answer to "show servers state".
+func parse(backend string, lines []string) (map[string]int, error) {
 	out := make(map[string]int)
 	var columns []string
 	for _, line := range lines {
@@ -118,7 +123,7 @@ func (w *Weights) Shares(ctx context.Context, service string) (map[string]int, e
 		if err := errors.Join(err1, err2); err != nil || row["srv_name"] == "" {
 			return nil, fmt.Errorf("haproxy: servers of %s: line %q: %w; the format of this HAProxy is not known", backend, line, err)
 		}
-		if initial > 0 {
+		if user >= 0 && initial > 0 && !math.IsInf(user/initial, 0) {
 			out[row["srv_name"]] = int(math.Round(100 * user / initial))
 		}
 	}
