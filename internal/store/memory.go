@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"slices"
@@ -63,7 +64,7 @@ func (m *Memory) Watch(ctx context.Context, prefix string, after int64) iter.Seq
 				return
 			}
 			from, _ := slices.BinarySearchFunc(m.log, after+1, func(l logged, revision int64) int {
-				return int(l.revision - revision)
+				return cmp.Compare(l.revision, revision)
 			})
 			batch := m.log[from:]
 			batch = batch[:len(batch):len(batch)]
@@ -77,7 +78,7 @@ func (m *Memory) Watch(ctx context.Context, prefix string, after int64) iter.Seq
 			}
 			select {
 			case <-ctx.Done():
-				yield(Event{}, ctx.Err())
+				yield(Event{}, context.Cause(ctx))
 				return
 			case <-changed:
 			}
@@ -113,7 +114,7 @@ func (m *Memory) Commit(ctx context.Context, ops ...Op) (int64, error) {
 	defer m.mu.Unlock()
 	for _, op := range ops {
 		if have := m.records[op.Key].Revision; op.If != AnyRevision && op.If != have {
-			return 0, &ConflictError{Key: op.Key, Want: op.If, Have: have}
+			return 0, &ConflictError{Key: op.Key, Want: op.If, Have: have, Whole: op.Whole}
 		}
 	}
 	commit := logged{revision: m.revision + 1}

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 )
 
 // Store keeps records under string keys. Every commit gets a revision: an integer that grows with each
@@ -29,7 +28,9 @@ type Store interface {
 
 	// Commit applies all operations at one revision, or none. A condition that does not hold is a
 	// *ConflictError. Once Commit returns without an error the change is durable. An error that is neither
-	// a conflict nor ErrInvalid leaves the outcome unknown: read before trying again.
+	// ErrConflict, ErrFenced, ErrInvalid, ErrTooLarge nor ErrNoSpace leaves the outcome unknown: read before
+	// trying again. A commit that changes nothing (checks, deletes of what is absent) succeeds, reaches no
+	// watcher, and returns the revision of the view in which it held. Every implementation takes MaxOps operations and MaxBytes of keys and values at once.
 	Commit(ctx context.Context, ops ...Op) (int64, error)
 }
 
@@ -56,6 +57,12 @@ const (
 	KindCheck                  // changes nothing; only its condition counts
 )
 
+// What every Store takes in one commit: etcd's own limits, with room for a guard or two.
+const (
+	MaxOps   = 120
+	MaxBytes = 1 << 20
+)
+
 // AnyRevision as Op.If places no condition on the key.
 const AnyRevision int64 = -1
 
@@ -65,6 +72,9 @@ type Op struct {
 	Key   string
 	Value []byte
 	If    int64 // AnyRevision, 0 for "the key is absent", or the revision that last wrote it
+	// Whole says that Key is the whole key in the backend: a view made by Prefixed puts nothing before it.
+	// It lets a view's commit depend on a key outside of the view, as Fenced does.
+	Whole bool
 }
 
 // Put writes value under key, whatever is there.
@@ -98,6 +108,8 @@ var (
 	ErrFenced = errors.New("store: the writer's leadership has ended; another leader writes now")
 	// ErrInvalid says that the operations themselves are wrong; nothing was changed.
 	ErrInvalid = errors.New("store: invalid commit")
+	// ErrTooLarge says that the commit has more operations or bytes than the store takes; nothing was changed.
+	ErrTooLarge = errors.New("store: commit too large; split it, or stage it")
 	// ErrNoSpace says that the store refuses writes for want of space; reads go on.
 	ErrNoSpace = errors.New("store: no space left for writes; compact and defragment, or raise the quota, then disarm the alarm")
 )
@@ -107,6 +119,8 @@ type ConflictError struct {
 	Key  string
 	Want int64 // the revision the commit asked for
 	Have int64 // the revision found, 0 if the key is absent, AnyRevision if the store cannot tell
+	// Whole says that Key is the key as the backend has it: the operation that failed was marked so.
+	Whole bool
 }
 
 func (e *ConflictError) Error() string {
@@ -121,7 +135,11 @@ func Validate(ops []Op) error {
 	if len(ops) == 0 {
 		return fmt.Errorf("%w: no operation; give at least one", ErrInvalid)
 	}
-	seen := make(map[string]struct{}, len(ops))
+	type name struct {
+		key   string
+		whole bool
+	}
+	seen := make(map[name]struct{}, len(ops))
 	for i, op := range ops {
 		switch {
 		case op.Key == "":
@@ -131,67 +149,10 @@ func Validate(ops []Op) error {
 		case op.If < AnyRevision:
 			return fmt.Errorf("%w: operation %d on %q has condition %d; use AnyRevision, 0 or a revision", ErrInvalid, i, op.Key, op.If)
 		}
-		if _, twice := seen[op.Key]; twice {
+		if _, twice := seen[name{op.Key, op.Whole}]; twice {
 			return fmt.Errorf("%w: key %q stands in two operations; a commit names a key once", ErrInvalid, op.Key)
 		}
-		seen[op.Key] = struct{}{}
+		seen[name{op.Key, op.Whole}] = struct{}{}
 	}
 	return nil
-}
-
-// Prefixed returns a view of s in which every key carries prefix, unseen by the user of the view.
-func Prefixed(s Store, prefix string) Store { return &prefixed{s, prefix} }
-
-type prefixed struct {
-	Store
-	prefix string
-}
-
-func (p *prefixed) strip(r Record) Record {
-	r.Key = strings.TrimPrefix(r.Key, p.prefix)
-	return r
-}
-
-func (p *prefixed) List(ctx context.Context, prefix string) ([]Record, int64, error) {
-	records, revision, err := p.Store.List(ctx, p.prefix+prefix)
-	for i := range records {
-		records[i] = p.strip(records[i])
-	}
-	return records, revision, err
-}
-
-func (p *prefixed) Watch(ctx context.Context, prefix string, after int64) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
-		for event, err := range p.Store.Watch(ctx, p.prefix+prefix, after) {
-			out := Event{Revision: event.Revision}
-			for _, r := range event.Puts {
-				out.Puts = append(out.Puts, p.strip(r))
-			}
-			for _, key := range event.Deletes {
-				out.Deletes = append(out.Deletes, strings.TrimPrefix(key, p.prefix))
-			}
-			if !yield(out, err) {
-				return
-			}
-		}
-	}
-}
-
-func (p *prefixed) Commit(ctx context.Context, ops ...Op) (int64, error) {
-	if err := Validate(ops); err != nil {
-		return 0, err
-	}
-	full := make([]Op, len(ops))
-	for i, op := range ops {
-		op.Key = p.prefix + op.Key
-		full[i] = op
-	}
-	revision, err := p.Store.Commit(ctx, full...)
-	var conflict *ConflictError
-	if errors.As(err, &conflict) {
-		own := *conflict
-		own.Key = strings.TrimPrefix(own.Key, p.prefix)
-		err = &own
-	}
-	return revision, err
 }

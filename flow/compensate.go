@@ -1,0 +1,192 @@
+package flow
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// subflowUndo is the undo of a sub-flow step: the flow that it ran is compensated.
+const subflowUndo = "flow.compensate"
+
+// abandon turns the execution back: nothing new starts, what runs is stopped, then everything is undone in reverse.
+func (m *machine) abandon(target State, err *Error, by input) {
+	cursor := m.x.cursor
+	m.emit(Event{Kind: EventCompensating, Target: target, Error: err, Actor: by.actor, Reason: by.reason})
+	if cursor >= len(m.x.Steps) {
+		return
+	}
+	s := &m.x.Steps[cursor]
+	if s.active > 0 {
+		m.giveUp(s)
+		for i := range s.Tasks {
+			if t := &s.Tasks[i]; t.State == TaskRunning || t.State == TaskDoubt {
+				m.stop(s, t)
+			}
+		}
+	}
+}
+
+func (m *machine) stop(s *StepStatus, t *Task) {
+	m.actions = append(m.actions, action{kind: actStop, call: m.call(s, t.Item, t.Attempt, "")})
+}
+
+// compensate undoes in reverse; it reports whether there is more to do at once.
+func (m *machine) compensate() bool {
+	x := m.x
+	if x.active > 0 {
+		return false
+	}
+	for ; x.undoing >= 0; x.undoing-- {
+		s, plan := &x.Steps[x.undoing], m.p.steps[x.undoing]
+		if plan.undoTool == "" || plan.Notify != nil {
+			continue
+		}
+		for s.undo > 0 && s.undos < plan.Parallel {
+			t := &s.Tasks[s.undo-1]
+			s.undo--
+			if m.planted == "noundo" && t.Item == 0 && x.undoing == 0 {
+				continue
+			}
+			// An attempt that failed may have left something behind, too: undo tools succeed when there is nothing to do.
+			if t.Attempt > 0 && t.Undo == nil {
+				m.startUndo(s, plan, t, Event{})
+			}
+		}
+		if s.undos > 0 || s.undo > 0 {
+			return false
+		}
+	}
+	m.finish(x.Target)
+	return true
+}
+
+// startUndo starts an attempt to undo a task.
+func (m *machine) startUndo(s *StepStatus, plan *stepPlan, t *Task, by Event) {
+	attempt := 1
+	if t.Undo != nil {
+		attempt = t.Undo.Attempt + 1
+	}
+	m.emit(Event{
+		Kind: EventUndoStarted, Step: s.Name, Item: t.Item, Attempt: attempt, Again: by.Again, Tool: plan.undoTool,
+		Device: m.undoDevice(plan, t), Actor: by.Actor, Reason: by.Reason,
+	})
+	m.runUndo(s, plan, t, false)
+}
+
+func (m *machine) undoDevice(plan *stepPlan, t *Task) string {
+	if plan.undoOn {
+		return t.Device
+	}
+	return ""
+}
+
+func (m *machine) runUndo(s *StepStatus, plan *stepPlan, t *Task, attach bool) {
+	call := m.call(s, t.Item, t.Undo.Attempt, "u")
+	call.Tool, call.Undo, call.Timeout = plan.undoTool, true, time.Duration(plan.Timeout)
+	call.Device = m.undoDevice(plan, t)
+	resolved, err := m.undoInput(s, plan, t)
+	if err != nil {
+		m.emit(Event{Kind: EventUndoHeld, Step: s.Name, Item: t.Item, Attempt: t.Undo.Attempt, Error: failure(CodeExpression, "undo: %v", err)})
+		return
+	}
+	call.Input = resolved
+	m.actions = append(m.actions, action{kind: actRun, call: call, remote: call.Device != "", attach: attach, flow: plan.undoTool == subflowUndo})
+}
+
+// undoInput is the step's own input, or what the definition says instead, with the step's output as "done".
+func (m *machine) undoInput(s *StepStatus, plan *stepPlan, t *Task) (json.RawMessage, error) {
+	object := map[string]any{}
+	if plan.undoWith != nil {
+		vars, err := m.itemVars(s, plan, t.Item)
+		if err != nil {
+			return nil, err
+		}
+		value, err := plan.undoWith.eval(vars)
+		if err != nil {
+			return nil, err
+		}
+		object, _ = value.(map[string]any)
+	} else {
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(t.Input, &fields); err != nil {
+			return nil, fmt.Errorf("read the step's input: %w", err)
+		}
+		for name, value := range fields {
+			object[name] = value
+		}
+	}
+	if t.State == TaskDone && len(t.Output) > 0 {
+		object["done"] = t.Output
+	}
+	return json.Marshal(object)
+}
+
+// undoEnded takes in the end of an attempt to undo.
+func (m *machine) undoEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
+	err := in.result.Error
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Undo.Attempt, Logs: in.result.Logs, Error: err}
+	switch {
+	case err == nil:
+		e.Kind = EventUndoDone
+	case !err.Permanent && t.Undo.Tries < plan.undo.Retry.Attempts:
+		e.Kind, e.RetryAt = EventUndoFailed, m.now.Add(plan.undo.Retry.delay(t.Undo.Tries))
+	case plan.undo.OnFailure == Skip:
+		e.Kind = EventUndoSkipped
+	default:
+		e.Kind = EventUndoHeld
+	}
+	m.emit(e)
+	if !e.RetryAt.IsZero() {
+		m.timer(s, t.Item, true, e.RetryAt)
+	}
+}
+
+// retryHeld tries everything again that waits for a person.
+func (m *machine) retryHeld(in input) {
+	if m.x.held == 0 {
+		return
+	}
+	m.emit(Event{Kind: EventRetried, Actor: in.actor, Reason: in.reason})
+	by := Event{Actor: in.actor, Reason: in.reason, Again: true}
+	for i := range m.x.Steps {
+		s, plan := &m.x.Steps[i], m.p.steps[i]
+		for j := range s.Tasks {
+			t := &s.Tasks[j]
+			if t.Undo != nil && t.Undo.State == TaskHeld {
+				m.startUndo(s, plan, t, by)
+			} else if t.State == TaskHeld {
+				m.again(s, plan, t, by)
+			}
+		}
+	}
+}
+
+// settle takes a person's word for how a held task ended.
+func (m *machine) settle(in input) {
+	at := m.x.stepIndex(in.step)
+	t := m.x.task(at, in.item)
+	if t == nil {
+		return
+	}
+	s := &m.x.Steps[at]
+	said := Event{Kind: EventSettled, Step: s.Name, Item: t.Item, Actor: in.actor, Reason: in.reason}
+	switch {
+	case t.Undo != nil && t.Undo.State == TaskHeld:
+		m.emit(said)
+		e := Event{Kind: EventUndoDone, Step: s.Name, Item: t.Item, Attempt: t.Undo.Attempt}
+		if !in.done {
+			e.Kind, e.Error = EventUndoSkipped, t.Undo.Error
+		}
+		m.emit(e)
+	case t.State == TaskHeld:
+		m.emit(said)
+		e := Event{Kind: EventAttemptDone, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Output: in.result.Output}
+		if !in.done {
+			e.Kind, e.Output, e.Error = EventAttemptFailed, nil, t.Error
+		} else if len(e.Output) == 0 {
+			e.Output = json.RawMessage("{}")
+		}
+		m.emit(e)
+	}
+}

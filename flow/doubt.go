@@ -1,0 +1,143 @@
+package flow
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// An attempt whose start is stored and whose end is not, or that was cut off, is in doubt: the tool may have had its effect
+// or not. The tool's declared effect settles it.
+
+const (
+	probeAttempts = 5
+	probeBackoff  = Duration(time.Second)
+	probeMax      = Duration(30 * time.Second)
+)
+
+// doubt settles an attempt whose outcome is unknown. crashed: the engine died meanwhile, which is not the tool's fault and does
+// not count as a try.
+func (m *machine) doubt(s *StepStatus, plan *stepPlan, t *Task, e Event, crashed bool) {
+	switch plan.effect {
+	case Pure, Keyed:
+		if !crashed {
+			m.retryOrFail(s, plan, t, e)
+			return
+		}
+		e.Kind = EventAttemptDoubt
+		m.emit(e)
+		m.again(s, plan, t, Event{})
+	case Probe:
+		e.Kind = EventAttemptDoubt
+		m.emit(e)
+		m.startProbe(s, plan, t)
+	default:
+		if !crashed {
+			e.Kind = EventAttemptHeld
+			m.emit(e)
+			return
+		}
+		e.Kind = EventAttemptDoubt
+		m.emit(e)
+		m.emit(Event{Kind: EventAttemptHeld, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Error: e.Error})
+	}
+}
+
+// again starts another attempt that does not count, with the same key.
+func (m *machine) again(s *StepStatus, plan *stepPlan, t *Task, by Event) {
+	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
+	m.run(s, plan, t.Item, false)
+}
+
+func (m *machine) startProbe(s *StepStatus, plan *stepPlan, t *Task) {
+	m.emit(Event{Kind: EventProbeStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Tool: plan.probe, Device: t.Device, Error: t.Error})
+	m.runProbe(s, plan, t)
+}
+
+func (m *machine) runProbe(s *StepStatus, plan *stepPlan, t *Task) {
+	call := m.call(s, t.Item, t.Attempt, "p"+itoa(t.probes)+".")
+	call.Tool, call.Probe, call.Timeout = plan.probe, true, time.Duration(plan.Timeout)
+	m.actions = append(m.actions, action{kind: actRun, call: call, remote: t.Device != ""})
+}
+
+// probeEnded takes in what the probe says.
+func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: in.result.Error}
+	var said struct {
+		Done   *bool           `json:"done"`
+		Output json.RawMessage `json:"output"`
+	}
+	if e.Error == nil {
+		if err := json.Unmarshal(in.result.Output, &said); err != nil || said.Done == nil {
+			e.Error = &Error{Code: CodeOutput, Message: `the probe must answer {"done": true or false, "output": {...}}`}
+		}
+	}
+	switch {
+	case m.x.Target != "":
+		e.Kind, e.Error = EventAttemptFailed, &Error{Code: CodeCancelled, Message: "given up before it was known whether it had its effect", Unknown: true}
+		m.emit(e)
+	case e.Error != nil && t.probes < probeAttempts:
+		e.Kind = EventProbeFailed
+		e.RetryAt = m.now.Add(Retry{Backoff: probeBackoff, Max: probeMax}.delay(t.probes))
+		m.emit(e)
+		m.timer(s, t.Item, false, e.RetryAt)
+	case e.Error != nil:
+		e.Kind = EventAttemptHeld
+		m.emit(e)
+	case *said.Done:
+		e.Kind, e.Output = EventAttemptDone, said.Output
+		if len(e.Output) == 0 {
+			e.Output = json.RawMessage("{}")
+		}
+		m.emit(e)
+	default:
+		e.Error = &Error{Code: CodeUnprobed, Message: "the probe says that it had no effect"}
+		m.retryOrFail(s, plan, t, e)
+	}
+}
+
+// recover looks at an execution that an engine has just loaded: what ran in the process that died is in doubt, what runs on
+// devices is asked for again under the same attempt, and timers are set.
+func (m *machine) recover() {
+	if m.x.State == Stuck && m.x.held == 0 {
+		m.emit(Event{Kind: EventRetried, Actor: "engine", Reason: "its definition compiles again"})
+	}
+	lost := &Error{Code: CodeLost, Message: "the engine stopped while it ran", Unknown: true}
+	for i := range m.x.Steps {
+		s, plan := &m.x.Steps[i], m.p.steps[i]
+		if s.active == 0 && s.undos == 0 {
+			continue
+		}
+		for j := range s.Tasks {
+			t := &s.Tasks[j]
+			m.recoverTask(s, plan, t, lost)
+			if u := t.Undo; u != nil && u.State == TaskRunning {
+				if plan.undoOn || plan.undoTool == subflowUndo {
+					m.runUndo(s, plan, t, true)
+				} else {
+					m.startUndo(s, plan, t, Event{Again: true})
+				}
+			}
+		}
+	}
+	if !m.x.Paused {
+		m.rearm()
+	}
+}
+
+func (m *machine) recoverTask(s *StepStatus, plan *stepPlan, t *Task, lost *Error) {
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Error: lost}
+	switch {
+	case t.State == TaskRunning && (t.Device != "" || plan.Flow != ""):
+		m.run(s, plan, t.Item, true)
+		if m.x.Target != "" {
+			m.stop(s, t)
+		}
+	case t.State == TaskRunning && m.x.Target != "":
+		e.Kind = EventAttemptFailed
+		m.emit(e)
+	case t.State == TaskRunning:
+		m.doubt(s, plan, t, e, true)
+	case t.State == TaskDoubt && t.RetryAt.IsZero():
+		m.runProbe(s, plan, t)
+	}
+}

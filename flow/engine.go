@@ -1,0 +1,484 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config says what an Engine works with.
+type Config struct {
+	// Store keeps everything. Required. One engine at a time runs on a store.
+	Store Store
+	// Tools are the tools that steps may name. Required.
+	Tools *Tools
+	// Remote runs attempts on devices. Default: none; a step with "on" fails.
+	Remote Remote
+	// Notifier gets the notices of notify steps, and those of executions that failed or are stuck. Default: they stay
+	// in the history alone.
+	Notifier Notifier
+	// Concurrency bounds the attempts that run in this process at a time. Default 64.
+	Concurrency int
+	// Grace is how long Run lets attempts in this process finish when its context ends. Default 5s. What is not
+	// finished by then is killed and in doubt for the next engine. Attempts on devices go on.
+	Grace time.Duration
+	// Env is added to the environment of tools that are processes here, as NAME=value.
+	Env []string
+	// Logger gets a line per change of an execution's state. Default: none.
+	Logger *slog.Logger
+	// Metrics registers zhiyun_flow_... Default: none.
+	Metrics prometheus.Registerer
+	// OnEvent is called with every event once it is durable, in order for each execution. It must return soon, and must not call
+	// the engine. Default: none.
+	OnEvent func(Event)
+	// OnLog is called with what attempts write to stderr, as it comes. It must return soon. Default: none.
+	OnLog func(Call, []byte)
+}
+
+// Engine runs flows.
+//
+//	New -> Run -> (context ends) drains, returns
+//
+// Save, Start and the verbs work before Run as well: what they ask for is durable and begins with Run. All methods are safe for
+// concurrent use.
+type Engine struct {
+	config    Config
+	log       *slog.Logger
+	metrics   *metrics
+	committer *committer
+	slots     chan struct{}
+	attempts  sync.WaitGroup
+	failed    chan error    // the store's failure, once
+	noticed   chan struct{} // there are notices to deliver
+
+	mu       sync.Mutex // guards what follows
+	running  bool
+	draining bool
+	root     context.Context // of attempts here
+	away     context.Context // of attempts on devices, and of sub-flows
+	runs     map[string]*run
+	latest   map[string]*program
+	versions map[versionKey]*program
+	watchers map[string]chan struct{} // closed when the execution has new events
+	planted  string                   // a bug that a test plants
+}
+
+type versionKey struct {
+	name    string
+	version int
+}
+
+// New checks the configuration. It starts nothing.
+func New(config Config) (*Engine, error) {
+	var faults []error
+	if config.Store == nil {
+		faults = append(faults, errors.New("flow: Config.Store is nil: hand in sqlitestore.New(db), or memstore.New() in tests"))
+	}
+	if config.Tools == nil {
+		faults = append(faults, errors.New("flow: Config.Tools is nil: hand in flow.NewTools() with your tools registered"))
+	} else if err := config.Tools.Err(); err != nil {
+		faults = append(faults, fmt.Errorf("flow: Config.Tools: %w", err))
+	}
+	if config.Concurrency < 0 {
+		faults = append(faults, fmt.Errorf("flow: Config.Concurrency is %d: want at least 1, or 0 for 64", config.Concurrency))
+	}
+	if config.Grace < 0 {
+		faults = append(faults, fmt.Errorf("flow: Config.Grace is %s: want a positive duration, or 0 for 5s", config.Grace))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if config.Concurrency == 0 {
+		config.Concurrency = 64
+	}
+	if config.Grace == 0 {
+		config.Grace = 5 * time.Second
+	}
+	e := &Engine{
+		config: config, log: config.Logger,
+		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
+		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{},
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if e.metrics, err = newMetrics(config.Metrics); err != nil {
+		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
+	}
+	e.committer = &committer{store: config.Store, failed: func(err error) { e.failed <- err }}
+	return e, nil
+}
+
+// Run takes up every open execution, runs them and those that are started, and delivers notices, until ctx ends; then it lets local attempts
+// finish for the grace period and returns nil. It returns an error when the store fails. It may be called once.
+func (e *Engine) Run(ctx context.Context) error {
+	root, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(ErrClosed)
+	away, detach := context.WithCancelCause(root)
+	defer detach(ErrClosed)
+	e.mu.Lock()
+	if e.root != nil {
+		e.mu.Unlock()
+		return errors.New("flow: Run was called before; make another engine")
+	}
+	e.root, e.away, e.running = root, away, true
+	e.mu.Unlock()
+
+	var background sync.WaitGroup
+	if e.config.Notifier != nil {
+		background.Go(func() { e.deliver(root) })
+	}
+	err := e.takeUp(ctx)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-e.failed:
+		}
+	}
+	e.mu.Lock()
+	e.draining = true
+	runs := make([]*run, 0, len(e.runs))
+	for _, r := range e.runs {
+		runs = append(runs, r)
+	}
+	e.mu.Unlock()
+	for _, r := range runs {
+		r.quiesce()
+	}
+	detach(ErrClosed)
+	e.drain(cancel)
+	background.Wait()
+	return err
+}
+
+// drain waits for local attempts, then ends all.
+func (e *Engine) drain(cancel context.CancelCauseFunc) {
+	done := make(chan struct{})
+	go func() { // ends when the attempts have; Run waits for it below
+		e.attempts.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(e.config.Grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	cancel(ErrClosed)
+	<-done
+}
+
+// takeUp loads every open execution and goes on with it.
+func (e *Engine) takeUp(ctx context.Context) error {
+	after := ""
+	for {
+		rows, err := e.config.Store.List(ctx, Filter{Open: true, Limit: 500, After: after})
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("flow: list open executions: %w", err)
+		}
+		var wait sync.WaitGroup
+		var mu sync.Mutex
+		var faults []error
+		limit := make(chan struct{}, 16)
+		for _, row := range rows {
+			limit <- struct{}{}
+			wait.Go(func() {
+				defer func() { <-limit }()
+				if err := e.adopt(ctx, row.ID); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					faults = append(faults, err)
+				}
+			})
+		}
+		wait.Wait()
+		if err := errors.Join(faults...); err != nil && ctx.Err() == nil {
+			return err
+		}
+		if len(rows) < 500 || ctx.Err() != nil {
+			return nil
+		}
+		after = rows[len(rows)-1].ID
+	}
+}
+
+// adopt loads an open execution and goes on with it, unless it is live already.
+func (e *Engine) adopt(ctx context.Context, id string) error {
+	r, fresh := e.reserve(id)
+	if !fresh {
+		return nil
+	}
+	x, err := e.load(ctx, id)
+	if err == nil && x.State.Ended() {
+		e.forget(r)
+		return nil
+	}
+	var p *program
+	var broken *DefinitionError
+	if err == nil {
+		p, err = e.version(ctx, x.Flow, x.Version)
+		if errors.As(err, &broken) {
+			return e.strand(r, x, broken)
+		}
+	}
+	if err != nil {
+		e.forget(r)
+		return fmt.Errorf("flow: take up execution %s: %w", id, err)
+	}
+	r.p, r.x = p, x
+	r.inbox = append([]message{{in: input{kind: inRecover}}}, r.inbox...)
+	r.drive()
+	return nil
+}
+
+// strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
+func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
+	defer e.forget(r)
+	why := "its definition does not compile with the tools registered here: " + broken.Faults[0].String()
+	if x.State == Stuck && x.Waiting == why {
+		return nil
+	}
+	m := &machine{x: x, now: now()}
+	prev := x.Seq
+	m.emit(Event{Kind: EventStuck, Reason: why})
+	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, why))
+	return e.commit(m, prev)
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// reserve makes the live entry of an execution, owned (busy) by the caller.
+func (e *Engine) reserve(id string) (*run, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.runs[id]; r != nil {
+		return r, false
+	}
+	r := &run{engine: e, id: id, busy: true, stops: map[string]context.CancelCauseFunc{}}
+	e.runs[id] = r
+	return r, true
+}
+
+func (e *Engine) forget(r *run) {
+	e.mu.Lock()
+	if e.runs[r.id] == r {
+		delete(e.runs, r.id)
+	}
+	e.mu.Unlock()
+	r.close(fmt.Errorf("%w: execution %s is not live", ErrState, r.id))
+}
+
+// load folds an execution's history.
+func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
+	records, err := e.config.Store.History(ctx, id, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("%w: execution %s", ErrNotFound, id)
+	}
+	var x *Execution
+	for _, record := range records {
+		events, err := DecodeEvents(id, record)
+		if err != nil {
+			return nil, err
+		}
+		for i := range events {
+			if x == nil {
+				def, err := e.definition(ctx, events[i].Flow, events[i].Version)
+				if err != nil {
+					return nil, err
+				}
+				x = newExecution(def, id)
+			}
+			x.apply(&events[i])
+		}
+	}
+	x.Wake = x.wake()
+	return x, nil
+}
+
+// commit makes a transition durable and tells who listens.
+func (e *Engine) commit(m *machine, prev int64) error {
+	if e.config.Notifier == nil {
+		m.notices = nil
+	}
+	if err := e.committer.commit(m.transition(prev)); err != nil {
+		return err
+	}
+	e.publish(m)
+	return nil
+}
+
+// publish hands durable events on.
+func (e *Engine) publish(m *machine) {
+	x := m.x
+	e.mu.Lock()
+	if changed := e.watchers[x.ID]; changed != nil {
+		close(changed)
+		delete(e.watchers, x.ID)
+	}
+	e.mu.Unlock()
+	secrets := x.def.secrets(x.Params)
+	for i := range m.events {
+		event := &m.events[i]
+		e.metrics.event(event)
+		switch event.Kind {
+		case EventStarted, EventCompensating, EventStuck, EventDone, EventFailed, EventCancelled, EventPaused, EventResumed:
+			e.log.Info(string(event.Kind), "execution", x.ID, "flow", x.Flow, "step", x.Step, "actor", redactText(event.Actor, secrets), "reason", redactText(event.Reason, secrets), "error", redactText(errorText(event.Error), secrets))
+		}
+		if e.config.OnEvent != nil {
+			e.config.OnEvent(redact(*event, secrets))
+		}
+	}
+	if len(m.notices) > 0 {
+		select {
+		case e.noticed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func errorText(err *Error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// newID returns an ID that sorts by time.
+func newID() (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("flow: make an ID: %w", err)
+	}
+	return id.String(), nil
+}
+
+// program returns the latest version of a flow.
+func (e *Engine) program(ctx context.Context, name string) (*program, error) {
+	e.mu.Lock()
+	p := e.latest[name]
+	e.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	return e.version(ctx, name, 0)
+}
+
+// version returns a version of a flow, 0 for the latest, compiled.
+func (e *Engine) version(ctx context.Context, name string, version int) (*program, error) {
+	e.mu.Lock()
+	p := e.versions[versionKey{name, version}]
+	e.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	r, err := e.config.Store.Definition(ctx, name, version)
+	if err != nil {
+		return nil, fmt.Errorf("flow %s: %w", name, err)
+	}
+	p, faults := compile(r.Source, e.config.Tools)
+	if len(faults) > 0 {
+		return nil, &DefinitionError{name, faults}
+	}
+	p.Version, p.SavedAt = r.Version, r.SavedAt
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.versions[versionKey{name, r.Version}] = p
+	if version == 0 && (e.latest[name] == nil || e.latest[name].Version < r.Version) {
+		e.latest[name] = p
+	}
+	return p, nil
+}
+
+// definition returns a version of a flow, which need not compile.
+func (e *Engine) definition(ctx context.Context, name string, version int) (*Definition, error) {
+	p, err := e.version(ctx, name, version)
+	if err == nil {
+		return &p.Definition, nil
+	}
+	r, err := e.config.Store.Definition(ctx, name, version)
+	if err != nil {
+		return nil, fmt.Errorf("flow %s version %d: %w", name, version, err)
+	}
+	d := parse(r.Source)
+	d.Version, d.SavedAt = r.Version, r.SavedAt
+	return &d.Definition, nil
+}
+
+// Lint returns what is wrong with a document, in the order of places; nothing if Save would take it.
+func (e *Engine) Lint(source []byte) []Fault {
+	_, faults := compile(source, e.config.Tools)
+	return faults
+}
+
+// Save checks a document and stores it as the next version of its flow. A document equal to the latest version is not
+// stored again. What is wrong with it is a *DefinitionError.
+func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
+	p, faults := compile(source, e.config.Tools)
+	if len(faults) > 0 {
+		d := parse(source)
+		return Definition{}, &DefinitionError{d.Name, faults}
+	}
+	for {
+		last, err := e.config.Store.Definition(ctx, p.Name, 0)
+		switch {
+		case err == nil && last.Digest == p.Digest:
+			p.Version, p.SavedAt = last.Version, last.SavedAt
+			return p.Definition, nil
+		case err == nil || errors.Is(err, ErrNotFound):
+			p.Version, p.SavedAt = last.Version+1, now()
+		default:
+			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
+		}
+		err = e.config.Store.PutDefinition(ctx, DefinitionRecord{p.Name, p.Version, p.Digest, p.Source, p.SavedAt})
+		if errors.Is(err, ErrExists) {
+			continue // another save was faster
+		}
+		if err != nil {
+			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
+		}
+		e.mu.Lock()
+		e.versions[versionKey{p.Name, p.Version}], e.latest[p.Name] = p, p
+		e.mu.Unlock()
+		return p.Definition, nil
+	}
+}
+
+// Definitions returns the latest version of each flow, by name.
+func (e *Engine) Definitions(ctx context.Context) ([]Definition, error) {
+	records, err := e.config.Store.Definitions(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("flow: list definitions: %w", err)
+	}
+	out := make([]Definition, 0, len(records))
+	for _, r := range records {
+		d := parse(r.Source)
+		d.Version, d.SavedAt = r.Version, r.SavedAt
+		out = append(out, d.Definition)
+	}
+	return out, nil
+}
+
+// Definition returns a version of a flow, 0 for the latest, or ErrNotFound.
+func (e *Engine) Definition(ctx context.Context, name string, version int) (Definition, error) {
+	d, err := e.definition(ctx, name, version)
+	if err != nil {
+		return Definition{}, err
+	}
+	out := *d
+	out.Steps = slices.Clone(out.Steps)
+	return out, nil
+}

@@ -1,0 +1,84 @@
+package flow
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+var (
+	// ErrNotFound says that there is no such definition or execution.
+	ErrNotFound = errors.New("flow: not found")
+	// ErrInvalid says that what was handed in is wrong; nothing was changed.
+	ErrInvalid = errors.New("flow: invalid")
+	// ErrState says that the execution's state does not allow the verb.
+	ErrState = errors.New("flow: not possible in this state")
+	// ErrStale says that another writer moved the execution on; the writer must read again.
+	ErrStale = errors.New("flow: another engine has written this execution; only one engine may run on a store")
+	// ErrExists says that an execution of this flow with this key is already there.
+	ErrExists = errors.New("flow: an execution with this key exists")
+	// ErrClosed says that the engine has stopped.
+	ErrClosed = errors.New("flow: the engine has stopped; start it again with Run")
+)
+
+// Codes of an Error that the engine itself sets. Tools set their own.
+const (
+	CodeTimeout    = "timeout"        // the attempt took longer than it may
+	CodeCancelled  = "cancelled"      // the attempt was stopped because its execution was cancelled
+	CodeDeviceLost = "device.lost"    // the device's worker is gone
+	CodeLost       = "attempt.lost"   // the process that ran the attempt died
+	CodeExit       = "exit"           // the tool exited with a status other than 0 and said nothing more
+	CodeOutput     = "output.invalid" // what the tool printed is not what its manifest promises
+	CodeInput      = "input.invalid"  // the resolved input is not what the tool's manifest demands
+	CodeExpression = "expression"     // an expression of the flow failed on these values
+	CodeTool       = "tool.missing"   // no such tool is registered where it should run
+	CodeUnprobed   = "probe.negative" // the probe says that the tool's effect did not happen
+)
+
+// Error is why an attempt, a step or an execution failed.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	// Permanent: another attempt would fail in the same way, so none is made.
+	Permanent bool `json:"permanent,omitempty"`
+	// Unknown: whether the tool had its effect is not known. The tool's declared effect decides what happens next.
+	Unknown bool `json:"unknown,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+func failure(code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Permanent: true}
+}
+
+// Fault is one thing wrong with a flow's document.
+type Fault struct {
+	Line    int    `json:"line"`   // from 1
+	Column  int    `json:"column"` // from 1
+	Path    string `json:"path"`   // as in steps.acquire.with.count
+	Message string `json:"message"`
+}
+
+func (f Fault) String() string {
+	if f.Path == "" {
+		return fmt.Sprintf("%d:%d: %s", f.Line, f.Column, f.Message)
+	}
+	return fmt.Sprintf("%d:%d: %s: %s", f.Line, f.Column, f.Path, f.Message)
+}
+
+// DefinitionError lists all faults of a document, in the order of their places.
+type DefinitionError struct {
+	Flow   string
+	Faults []Fault
+}
+
+func (e *DefinitionError) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, fault := range e.Faults {
+		lines[i] = fault.String()
+	}
+	return fmt.Sprintf("flow %q has %d faults:\n%s", e.Flow, len(e.Faults), strings.Join(lines, "\n"))
+}
+
+// Is makes errors.Is(err, ErrInvalid) true.
+func (e *DefinitionError) Is(target error) bool { return target == ErrInvalid }

@@ -1,0 +1,134 @@
+package flow
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// EventKind names what happened.
+type EventKind string
+
+const (
+	EventStarted      EventKind = "execution.started"
+	EventCompensating EventKind = "execution.compensating" // Target says how it will end, Error or Actor why
+	EventStuck        EventKind = "execution.stuck"        // waits for a person; Reason says what for
+	EventPaused       EventKind = "execution.paused"
+	EventResumed      EventKind = "execution.resumed"
+	EventRetried      EventKind = "execution.retried" // a person had what is held tried again
+	EventSettled      EventKind = "execution.settled" // a person said how a held task ended
+	EventDone         EventKind = "execution.done"
+	EventFailed       EventKind = "execution.failed"
+	EventCancelled    EventKind = "execution.cancelled"
+
+	EventStepFanned  EventKind = "step.fanned" // into Items tasks
+	EventStepDone    EventKind = "step.done"
+	EventStepSkipped EventKind = "step.skipped"
+	EventStepFailed  EventKind = "step.failed"
+	EventNoticed     EventKind = "step.noticed"
+
+	EventAttemptStarted EventKind = "attempt.started"
+	EventAttemptDone    EventKind = "attempt.done"
+	EventAttemptFailed  EventKind = "attempt.failed" // with RetryAt: to be tried again
+	EventAttemptDoubt   EventKind = "attempt.doubt"  // whether it had its effect is not known
+	EventAttemptHeld    EventKind = "attempt.held"   // until a person decides
+	EventProbeStarted   EventKind = "probe.started"
+	EventProbeFailed    EventKind = "probe.failed" // asked again at RetryAt
+
+	EventUndoStarted EventKind = "undo.started"
+	EventUndoDone    EventKind = "undo.done"
+	EventUndoFailed  EventKind = "undo.failed" // with RetryAt: to be tried again
+	EventUndoHeld    EventKind = "undo.held"
+	EventUndoSkipped EventKind = "undo.skipped"
+)
+
+// Event is one entry of an execution's history. The history is the truth: an execution's state is what its events say,
+// folded in order, and nothing else.
+type Event struct {
+	Execution string          `json:"execution,omitempty"`
+	Seq       int64           `json:"seq,omitempty"` // 1, 2, ... without gaps
+	At        time.Time       `json:"at,omitzero"`
+	Kind      EventKind       `json:"kind"`
+	Step      string          `json:"step,omitempty"`
+	Item      int             `json:"item,omitempty"`
+	Items     int             `json:"items,omitempty"`
+	Attempt   int             `json:"attempt,omitempty"`
+	Again     bool            `json:"again,omitempty"` // the attempt does not count: the last one was cut off by a crash, or a person asked
+	Device    string          `json:"device,omitempty"`
+	Tool      string          `json:"tool,omitempty"`
+	Input     json.RawMessage `json:"input,omitempty"`
+	Output    json.RawMessage `json:"output,omitempty"`
+	Error     *Error          `json:"error,omitempty"`
+	Logs      string          `json:"logs,omitempty"`
+	RetryAt   time.Time       `json:"retry_at,omitzero"`
+	Target    State           `json:"target,omitempty"`
+	Actor     string          `json:"actor,omitempty"`
+	Reason    string          `json:"reason,omitempty"`
+	Text      string          `json:"text,omitempty"`
+	Severity  string          `json:"severity,omitempty"`
+
+	// Of execution.started only.
+	Flow    string         `json:"flow,omitempty"`
+	Version int            `json:"version,omitempty"`
+	Key     string         `json:"key,omitempty"`
+	Parent  string         `json:"parent,omitempty"`
+	Params  map[string]any `json:"params,omitempty"`
+}
+
+// String writes the event as one line, without its data.
+func (e Event) String() string {
+	var b bytes.Buffer
+	b.WriteString(string(e.Kind))
+	if e.Step != "" {
+		b.WriteString(" " + e.Step)
+	}
+	if e.Item > 0 {
+		fmt.Fprintf(&b, "[%d]", e.Item)
+	}
+	for _, part := range []struct {
+		name string
+		set  bool
+		text string
+	}{
+		{"attempt", e.Attempt > 0, strconv.Itoa(e.Attempt)},
+		{"again", e.Again, "true"},
+		{"items", e.Items > 0, strconv.Itoa(e.Items)},
+		{"device", e.Device != "", e.Device},
+		{"target", e.Target != "", string(e.Target)},
+		{"actor", e.Actor != "", e.Actor},
+		{"reason", e.Reason != "", strconv.Quote(e.Reason)},
+		{"text", e.Text != "", strconv.Quote(e.Text)},
+	} {
+		if part.set {
+			b.WriteString(" " + part.name + "=" + part.text)
+		}
+	}
+	if e.Error != nil {
+		fmt.Fprintf(&b, " error=%q", e.Error.Error())
+	}
+	return b.String()
+}
+
+// encodeEvents writes the events of one transition, without what its record says anyway.
+func encodeEvents(events []Event) []byte {
+	events = slices.Clone(events)
+	for i := range events {
+		events[i].Execution, events[i].Seq, events[i].At = "", 0, time.Time{}
+	}
+	return mustJSON(events)
+}
+
+// DecodeEvents reads the events of one record of a history.
+func DecodeEvents(execution string, r Record) ([]Event, error) {
+	var events []Event
+	if err := json.Unmarshal(r.Body, &events); err != nil {
+		return nil, fmt.Errorf("flow: history of %s at %d: %w", execution, r.Seq, err)
+	}
+	for i := range events {
+		events[i].Execution, events[i].Seq, events[i].At = execution, r.Seq+int64(i), r.At
+	}
+	return events, nil
+}

@@ -1,0 +1,263 @@
+package flow
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// apply folds one event into the execution. It decides nothing: whatever was decided is in the event.
+func (x *Execution) apply(e *Event) {
+	x.Seq++
+	x.Updated = e.At
+	if e.Step != "" {
+		x.applyStep(e)
+		return
+	}
+	switch e.Kind {
+	case EventStarted:
+		x.Key, x.Actor, x.Reason, x.Parent, x.Params = e.Key, e.Actor, e.Reason, e.Parent, e.Params
+		x.Started = e.At
+		x.bindVars()
+	case EventCompensating:
+		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
+		x.Ended = time.Time{}
+		x.undoing = min(x.cursor, len(x.Steps)-1)
+	case EventStuck:
+		x.State, x.Waiting = Stuck, e.Reason
+	case EventPaused:
+		x.Paused, x.pauser = true, e.Actor
+	case EventResumed:
+		x.Paused, x.pauser = false, ""
+	case EventRetried:
+		x.unstick()
+	case EventDone, EventFailed, EventCancelled:
+		x.State, x.Ended = State(strings.TrimPrefix(string(e.Kind), "execution.")), e.At
+	}
+}
+
+func (x *Execution) unstick() {
+	x.Waiting = ""
+	if x.State == Stuck {
+		x.State = Running
+		if x.Target != "" {
+			x.State = Compensating
+		}
+	}
+}
+
+func (x *Execution) applyStep(e *Event) {
+	at := x.stepIndex(e.Step)
+	if at < 0 {
+		return
+	}
+	s := &x.Steps[at]
+	switch e.Kind {
+	case EventStepFanned:
+		s.Fanned, s.State, s.Started = true, StepRunning, e.At
+		s.Tasks = make([]Task, e.Items)
+		for i := range s.Tasks {
+			s.Tasks[i] = Task{Item: i, State: TaskWaiting}
+		}
+		s.undo = e.Items
+	case EventStepDone, EventStepSkipped:
+		s.State, s.Ended, s.Reason, s.Error = StepDone, e.At, e.Reason, e.Error
+		if e.Kind == EventStepSkipped {
+			s.State = StepSkipped
+		} else {
+			s.Output = s.output()
+		}
+		x.cursor, x.items = at+1, nil
+		x.at()
+	case EventStepFailed:
+		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error
+	case EventSettled:
+		x.unstick()
+	case EventNoticed:
+		s.Started = e.At
+	case EventUndoStarted, EventUndoDone, EventUndoFailed, EventUndoHeld, EventUndoSkipped:
+		x.applyUndo(s, e)
+	default:
+		x.applyTask(s, e)
+	}
+}
+
+// output composes a step's output from its tasks.
+func (s *StepStatus) output() json.RawMessage {
+	if !s.Fanned {
+		if len(s.Tasks) == 1 {
+			return s.Tasks[0].Output
+		}
+		return nil
+	}
+	size := 16
+	for i := range s.Tasks {
+		size += len(s.Tasks[i].Output) + 5
+	}
+	out := append(make([]byte, 0, size), `{"items":[`...)
+	for i := range s.Tasks {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		if s.Tasks[i].State == TaskDone {
+			out = append(out, s.Tasks[i].Output...)
+		} else {
+			out = append(out, "null"...)
+		}
+	}
+	return append(out, "]}"...)
+}
+
+// count adds n to the counter to which a task in this state belongs.
+func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) {
+	switch {
+	case !retryAt.IsZero():
+		x.timers += n
+	case state == TaskHeld:
+		x.held += n
+	case (state == TaskRunning || state == TaskDoubt) && undo:
+		x.undos += n
+	case state == TaskRunning || state == TaskDoubt:
+		x.active += n
+	}
+}
+
+func open(state TaskState) bool {
+	return state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld
+}
+
+func (x *Execution) applyTask(s *StepStatus, e *Event) {
+	if s.State == StepWaiting {
+		s.State, s.Started = StepRunning, e.At
+	}
+	if len(s.Tasks) == 0 && !s.Fanned {
+		s.Tasks, s.undo = []Task{{State: TaskWaiting}}, 1
+	}
+	if e.Item >= len(s.Tasks) {
+		return
+	}
+	t := &s.Tasks[e.Item]
+	before := t.State
+	x.count(t.State, t.RetryAt, -1, false)
+	t.RetryAt = e.RetryAt
+	if e.Logs != "" {
+		t.Logs = e.Logs
+	}
+	switch e.Kind {
+	case EventAttemptStarted:
+		if before == TaskWaiting {
+			t.Started, t.Input, t.Device = e.At, e.Input, e.Device
+			s.next = max(s.next, e.Item+1)
+		}
+		t.State, t.Attempt, t.Error, t.probes = TaskRunning, e.Attempt, nil, 0
+		switch {
+		case !e.Again:
+			t.Tries++
+		case e.Actor != "":
+			t.Tries = 1 // a person asked: the count starts over
+		}
+		x.at()
+	case EventAttemptDone:
+		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
+	case EventAttemptFailed:
+		t.State, t.Error = TaskFailed, e.Error
+		s.next = max(s.next, e.Item+1)
+		if !e.RetryAt.IsZero() {
+			t.State = TaskRetrying
+		} else {
+			t.Ended = e.At
+			s.failed++
+			if s.lastErr == nil {
+				s.lastErr = e.Error
+			}
+		}
+	case EventAttemptDoubt:
+		t.State, t.Error = TaskDoubt, e.Error
+	case EventAttemptHeld:
+		t.State, t.Error = TaskHeld, e.Error
+	case EventProbeStarted:
+		t.State = TaskDoubt
+		t.probes++
+	case EventProbeFailed:
+		t.State = TaskDoubt
+	}
+	x.count(t.State, t.RetryAt, 1, false)
+	if open(t.State) && !open(before) {
+		s.active++
+	} else if !open(t.State) && open(before) {
+		s.active--
+	}
+}
+
+func (x *Execution) applyUndo(s *StepStatus, e *Event) {
+	if e.Item >= len(s.Tasks) {
+		return
+	}
+	t := &s.Tasks[e.Item]
+	if t.Undo == nil {
+		t.Undo = &UndoStatus{State: TaskWaiting, Tool: e.Tool, Started: e.At}
+		s.undo = min(s.undo, e.Item)
+	}
+	u := t.Undo
+	before := u.State
+	x.count(u.State, u.RetryAt, -1, true)
+	u.RetryAt = e.RetryAt
+	if e.Logs != "" {
+		u.Logs = e.Logs
+	}
+	switch e.Kind {
+	case EventUndoStarted:
+		u.State, u.Attempt = TaskRunning, e.Attempt
+		switch {
+		case !e.Again:
+			u.Tries++
+		case e.Actor != "":
+			u.Tries = 1
+		}
+	case EventUndoDone:
+		u.State, u.Error, u.Ended = TaskDone, nil, e.At
+	case EventUndoFailed:
+		u.State, u.Error = TaskRetrying, e.Error
+	case EventUndoHeld:
+		u.State, u.Error = TaskHeld, e.Error
+	case EventUndoSkipped:
+		u.State, u.Error, u.Ended = TaskSkipped, e.Error, e.At
+	}
+	x.count(u.State, u.RetryAt, 1, true)
+	if open(u.State) && !open(before) {
+		s.undos++
+	} else if !open(u.State) && open(before) {
+		s.undos--
+	}
+}
+
+// at notes the step that the execution is at.
+func (x *Execution) at() {
+	if x.cursor < len(x.Steps) {
+		x.Step = x.Steps[x.cursor].Name
+	}
+}
+
+// bindVars makes the variables of expressions.
+func (x *Execution) bindVars() {
+	for i := range x.def.Params {
+		p := &x.def.Params[i]
+		if value, found := x.Params[p.Name]; found && p.value != nil {
+			// It was accepted at the start; what JSON made of it since is brought back to its type.
+			if normal, err := p.value.accept(value); err == nil {
+				x.Params[p.Name] = normal
+			}
+		}
+	}
+	params := x.Params
+	if params == nil {
+		params = map[string]any{}
+	}
+	x.vars = map[string]any{
+		"params": params,
+		"steps":  map[string]any{},
+		"execution": map[string]any{
+			"id": x.ID, "flow": x.Flow, "key": x.Key, "actor": x.Actor, "reason": x.Reason,
+		},
+	}
+}

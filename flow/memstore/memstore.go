@@ -1,0 +1,178 @@
+// Package memstore keeps flows in memory, for tests and for programs that need no durability.
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+)
+
+// Store is a flow.Store in memory. It is safe for concurrent use.
+type Store struct {
+	mu          sync.Mutex // guards what follows
+	rows        map[string]*flow.Row
+	history     map[string][]flow.Record
+	keys        map[[2]string]string
+	notices     []flow.Notice
+	definitions map[string][]flow.DefinitionRecord
+}
+
+// New returns an empty store.
+func New() flow.Store {
+	return &Store{
+		rows: map[string]*flow.Row{}, history: map[string][]flow.Record{}, keys: map[[2]string]string{}, definitions: map[string][]flow.DefinitionRecord{},
+	}
+}
+
+// Commit implements flow.Store.
+func (s *Store) Commit(_ context.Context, batch []flow.Transition) ([]error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fates := make([]error, len(batch))
+	for i := range batch {
+		fates[i] = s.apply(&batch[i])
+	}
+	return fates, nil
+}
+
+func (s *Store) apply(t *flow.Transition) error {
+	id, key := t.Row.ID, [2]string{t.Row.Flow, t.Row.Key}
+	row := s.rows[id]
+	switch {
+	case t.Prev == 0 && (row != nil || t.Row.Key != "" && s.keys[key] != ""):
+		return flow.ErrExists
+	case t.Prev != 0 && (row == nil || row.Seq != t.Prev):
+		return flow.ErrStale
+	}
+	next := t.Row
+	s.rows[id] = &next
+	if t.Row.Key != "" {
+		s.keys[key] = id
+	}
+	record := t.Record
+	record.Body = slices.Clone(record.Body)
+	s.history[id] = append(s.history[id], record)
+	s.notices = append(s.notices, t.Notices...)
+	return nil
+}
+
+// History implements flow.Store.
+func (s *Store) History(_ context.Context, id string, after int64, limit int) ([]flow.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	history := s.history[id]
+	from, _ := slices.BinarySearchFunc(history, after+1, func(r flow.Record, seq int64) int { return cmp.Compare(r.Seq, seq) })
+	history = history[from:]
+	if limit > 0 && len(history) > limit {
+		history = history[:limit]
+	}
+	return slices.Clone(history), nil
+}
+
+// Get implements flow.Store.
+func (s *Store) Get(_ context.Context, id string) (flow.Row, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := s.rows[id]
+	if row == nil {
+		return flow.Row{}, fmt.Errorf("%w: execution %s", flow.ErrNotFound, id)
+	}
+	return *row, nil
+}
+
+// ByKey implements flow.Store.
+func (s *Store) ByKey(_ context.Context, name, key string) (flow.Row, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := s.keys[[2]string{name, key}]
+	if key == "" || id == "" {
+		return flow.Row{}, fmt.Errorf("%w: execution of %s with key %q", flow.ErrNotFound, name, key)
+	}
+	return *s.rows[id], nil
+}
+
+// List implements flow.Store.
+func (s *Store) List(_ context.Context, f flow.Filter) ([]flow.Row, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []flow.Row
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(s.rows))) {
+		row := s.rows[id]
+		switch {
+		case f.Flow != "" && row.Flow != f.Flow,
+			len(f.States) > 0 && !slices.Contains(f.States, row.State),
+			f.Open && row.State.Ended(),
+			f.Actor != "" && row.Actor != f.Actor,
+			f.Key != "" && row.Key != f.Key,
+			f.Parent != "" && row.Parent != f.Parent,
+			!f.Since.IsZero() && row.Started.Before(f.Since),
+			f.After != "" && row.ID >= f.After:
+			continue
+		}
+		out = append(out, *row)
+		if f.Limit > 0 && len(out) == f.Limit {
+			break
+		}
+	}
+	return out, nil
+}
+
+// PutDefinition implements flow.Store.
+func (s *Store) PutDefinition(_ context.Context, r flow.DefinitionRecord) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	versions := s.definitions[r.Name]
+	if slices.ContainsFunc(versions, func(v flow.DefinitionRecord) bool { return v.Version == r.Version }) {
+		return flow.ErrExists
+	}
+	r.Source = slices.Clone(r.Source)
+	versions = append(versions, r)
+	slices.SortFunc(versions, func(a, b flow.DefinitionRecord) int { return cmp.Compare(a.Version, b.Version) })
+	s.definitions[r.Name] = versions
+	return nil
+}
+
+// Definition implements flow.Store.
+func (s *Store) Definition(_ context.Context, name string, version int) (flow.DefinitionRecord, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	versions := s.definitions[name]
+	for _, r := range slices.Backward(versions) {
+		if version == 0 || r.Version == version {
+			return r, nil
+		}
+	}
+	return flow.DefinitionRecord{}, fmt.Errorf("%w: flow %s version %d", flow.ErrNotFound, name, version)
+}
+
+// Definitions implements flow.Store.
+func (s *Store) Definitions(context.Context) ([]flow.DefinitionRecord, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []flow.DefinitionRecord
+	for _, name := range slices.Sorted(maps.Keys(s.definitions)) {
+		versions := s.definitions[name]
+		out = append(out, versions[len(versions)-1])
+	}
+	return out, nil
+}
+
+// Notices implements flow.Store.
+func (s *Store) Notices(_ context.Context, limit int) ([]flow.Notice, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.notices[:min(limit, len(s.notices))]), nil
+}
+
+// Delivered implements flow.Store.
+func (s *Store) Delivered(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notices = slices.DeleteFunc(s.notices, func(n flow.Notice) bool { return n.ID == id })
+	return nil
+}

@@ -1,0 +1,60 @@
+package flow
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts; nil counters are off.
+type metrics struct {
+	on       bool
+	events   *prometheus.CounterVec
+	attempts *prometheus.CounterVec
+	seconds  prometheus.Histogram
+}
+
+func newMetrics(registry prometheus.Registerer) (*metrics, error) {
+	if registry == nil {
+		return &metrics{}, nil
+	}
+	m := &metrics{
+		on: true,
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zhiyun_flow_events_total", Help: "Events of executions, by kind.",
+		}, []string{"kind"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zhiyun_flow_attempts_total", Help: "Attempts that ended, by outcome: ok, failed or unknown.",
+		}, []string{"outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "zhiyun_flow_attempt_seconds", Help: "How long attempts took.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
+		}),
+	}
+	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds} {
+		if err := registry.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) event(e *Event) {
+	if m.on {
+		m.events.WithLabelValues(string(e.Kind)).Inc()
+	}
+}
+
+func (m *metrics) attempt(result Result, took time.Duration) {
+	if !m.on {
+		return
+	}
+	outcome := "ok"
+	if result.Error != nil {
+		outcome = "failed"
+		if result.Error.Unknown {
+			outcome = "unknown"
+		}
+	}
+	m.attempts.WithLabelValues(outcome).Inc()
+	m.seconds.Observe(took.Seconds())
+}

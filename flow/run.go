@@ -1,0 +1,300 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// run is an execution that is live in this engine. Whoever brings it something to do while nobody works on it drives it until its inbox is empty: at most one
+// goroutine at a time touches the program and the state.
+type run struct {
+	engine *Engine
+	id     string
+	p      *program   // of the driver
+	x      *Execution // of the driver
+
+	mu     sync.Mutex // guards what follows
+	inbox  []message
+	busy   bool
+	closed error // set when the run is no longer live
+	hold   bool
+	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
+	timers []*time.Timer
+}
+
+// message is an input with somebody who may wait for its fate.
+type message struct {
+	in   input
+	ack  *Call      // a remote attempt whose result the input carries
+	fate chan error // may be nil
+}
+
+// errStopped is the cause with which an attempt is stopped because its execution was cancelled.
+var errStopped = errors.New("flow: the execution was cancelled")
+
+// post hands an input in, and drives the execution if nobody does.
+func (r *run) post(msg message) {
+	r.mu.Lock()
+	if r.closed != nil {
+		r.mu.Unlock()
+		if msg.fate != nil {
+			msg.fate <- r.closed
+		}
+		return
+	}
+	r.inbox = append(r.inbox, msg)
+	if r.busy {
+		r.mu.Unlock()
+		return
+	}
+	r.busy = true
+	r.mu.Unlock()
+	r.drive()
+}
+
+// drive works the inbox off. The caller has set busy.
+func (r *run) drive() {
+	for {
+		r.mu.Lock()
+		batch, hold := r.inbox, r.hold
+		r.inbox = nil
+		if len(batch) == 0 {
+			r.busy = false
+			r.mu.Unlock()
+			return
+		}
+		r.mu.Unlock()
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, planted: r.engine.planted}
+		prev := r.x.Seq
+		for _, msg := range batch {
+			m.step(msg.in)
+		}
+		if err := r.settle(m, prev, batch); err != nil {
+			return
+		}
+		if r.x.State.Ended() {
+			r.engine.forget(r)
+			return
+		}
+	}
+}
+
+// settle makes what the machine did durable, then has it done.
+func (r *run) settle(m *machine, prev int64, batch []message) error {
+	if len(m.events) > 0 {
+		if err := r.engine.commit(m, prev); err != nil {
+			for _, msg := range batch {
+				if msg.fate != nil {
+					msg.fate <- err
+				}
+			}
+			// What is in memory is ahead of what is stored: drop it.
+			r.engine.log.Error("execution dropped", "execution", r.id, "flow", r.x.Flow, "error", err)
+			r.engine.forget(r)
+			return err
+		}
+	}
+	for i := range m.actions {
+		r.perform(&m.actions[i], m.hold)
+	}
+	for _, msg := range batch {
+		if msg.ack != nil {
+			r.engine.config.Remote.Acknowledge(*msg.ack)
+		}
+		if msg.fate != nil {
+			msg.fate <- nil
+		}
+	}
+	return nil
+}
+
+// perform does one action. An engine that stops starts nothing.
+func (r *run) perform(a *action, hold bool) {
+	switch a.kind {
+	case actRun:
+		if !hold {
+			r.start(*a)
+		}
+	case actStop:
+		r.mu.Lock()
+		stop := r.stops[a.call.ID]
+		r.mu.Unlock()
+		if stop != nil {
+			stop(errStopped)
+		}
+	case actTimer:
+		due := input{kind: inDue, step: a.call.Step, item: a.call.Item, undo: a.call.Undo}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.closed == nil && !hold {
+			r.timers = append(r.timers, time.AfterFunc(a.at.Sub(now())+time.Microsecond, func() { r.post(message{in: due}) }))
+		}
+	}
+}
+
+// start runs an attempt in a goroutine of its own, for which the engine waits.
+func (r *run) start(a action) {
+	e := r.engine
+	base := e.root
+	if a.remote || a.flow {
+		base = e.away
+	}
+	ctx, stop := context.WithCancelCause(base)
+	r.mu.Lock()
+	if r.hold { // the engine began to stop meanwhile; the next one takes the attempt up
+		r.mu.Unlock()
+		stop(nil)
+		return
+	}
+	r.stops[a.call.ID] = stop
+	e.attempts.Add(1) // before quiesce can have returned
+	r.mu.Unlock()
+	go func() {
+		defer e.attempts.Done()
+		result := e.attempt(ctx, a)
+		detached := errors.Is(context.Cause(ctx), ErrClosed)
+		stop(nil)
+		r.mu.Lock()
+		delete(r.stops, a.call.ID)
+		r.mu.Unlock()
+		if detached {
+			return // in doubt, or running on: for the next engine to find out
+		}
+		msg := message{in: input{kind: inEnded, step: a.call.Step, item: a.call.Item, attempt: a.call.Attempt, undo: a.call.Undo, probe: a.call.Probe, result: result}}
+		if a.remote && e.config.Remote != nil {
+			msg.ack = &a.call
+		}
+		r.post(msg)
+	}()
+}
+
+// quiesce keeps the run from starting anything more.
+func (r *run) quiesce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hold = true
+	for _, timer := range r.timers {
+		timer.Stop()
+	}
+}
+
+// close ends the run: what is in its inbox gets err.
+func (r *run) close(err error) {
+	r.mu.Lock()
+	r.closed = err
+	inbox := r.inbox
+	r.inbox = nil
+	for _, timer := range r.timers {
+		timer.Stop()
+	}
+	r.mu.Unlock()
+	for _, msg := range inbox {
+		if msg.fate != nil {
+			msg.fate <- err
+		}
+	}
+}
+
+// attempt runs one attempt to its end, wherever it runs.
+func (e *Engine) attempt(ctx context.Context, a action) Result {
+	call := a.call
+	if e.config.OnLog != nil {
+		call.Log = func(p []byte) { e.config.OnLog(a.call, p) }
+	}
+	started := time.Now()
+	var result Result
+	switch {
+	case a.flow && call.Undo:
+		result = e.undoSubflow(ctx, call)
+	case a.flow:
+		result = e.subflow(ctx, call)
+	case a.remote && e.config.Remote == nil:
+		result = Result{Error: failure(CodeTool, "%s runs on device %s, and the engine has no Config.Remote", call.Tool, call.Device)}
+	case a.remote:
+		result = e.config.Remote.Run(ctx, call)
+	default:
+		select {
+		case e.slots <- struct{}{}:
+			result = e.config.Tools.Run(ctx, call, e.config.Env)
+			<-e.slots
+		case <-ctx.Done():
+			result = Result{Error: &Error{Code: CodeCancelled, Message: call.Tool + " was stopped before it began"}}
+		}
+	}
+	e.metrics.attempt(result, time.Since(started))
+	return result
+}
+
+// subflow runs another flow and waits for its end. Its key holds the attempt, so that handing the attempt over again
+// finds the same execution, and another attempt starts another one.
+func (e *Engine) subflow(ctx context.Context, call Call) Result {
+	params, err := decodeParams(call.Input)
+	if err != nil {
+		return Result{Error: failure(CodeInput, "%v", err)}
+	}
+	id, err := e.Start(context.WithoutCancel(ctx), call.Tool, params, Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), parent(call.Execution))
+	if err != nil {
+		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
+	}
+	deadline, cancel := context.WithTimeout(ctx, call.Timeout)
+	defer cancel()
+	x, err := e.wait(deadline, id)
+	if err != nil && !errors.Is(context.Cause(ctx), ErrClosed) {
+		reason := "the calling execution was cancelled"
+		if ctx.Err() == nil {
+			reason = fmt.Sprintf("it did not end within %s", call.Timeout)
+		}
+		if err = e.Cancel(e.away, id, "flow", reason); err == nil {
+			x, err = e.wait(e.away, id)
+		}
+	}
+	switch {
+	case err != nil:
+		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
+	case x.State != Done:
+		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+	}
+	return Result{Output: mustJSON(map[string]any{"execution": id})}
+}
+
+// undoSubflow compensates every execution that a sub-flow step has started.
+func (e *Engine) undoSubflow(ctx context.Context, call Call) Result {
+	rows, err := e.config.Store.List(ctx, Filter{Parent: call.Execution})
+	for _, row := range rows {
+		if len(row.Key) <= len(call.Key) || row.Key[:len(call.Key)+1] != call.Key+"/" {
+			continue
+		}
+		if err == nil {
+			err = e.turnBack(ctx, row.ID, input{kind: inCancel, actor: "flow", reason: "the calling execution is undone", done: true})
+		}
+		if err == nil {
+			_, err = e.wait(ctx, row.ID)
+		}
+	}
+	if err != nil {
+		return Result{Error: &Error{Code: "subflow", Message: err.Error()}}
+	}
+	return Result{Output: []byte("{}")}
+}
+
+// wait returns the execution once it has ended.
+func (e *Engine) wait(ctx context.Context, id string) (Execution, error) {
+	for {
+		changed := e.watch(id)
+		row, err := e.config.Store.Get(ctx, id)
+		if err != nil {
+			return Execution{}, err
+		}
+		if row.State.Ended() {
+			return e.Get(ctx, id)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return Execution{}, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+)
+
+// ready makes the tables if nobody has.
+func (s *Store) ready(ctx context.Context) error {
+	if s.prepared.Load() {
+		return nil
+	}
+	return s.locked(ctx, func() error { return nil })
+}
+
+// History implements flow.Store.
+func (s *Store) History(ctx context.Context, id string, after int64, limit int) ([]flow.Record, error) {
+	if limit <= 0 {
+		limit = -1
+	}
+	var out []flow.Record
+	err := s.query(ctx, func(rows *sql.Rows) error {
+		var r flow.Record
+		var at int64
+		if err := rows.Scan(&r.Seq, &at, &r.Body); err != nil {
+			return err
+		}
+		r.At = time.UnixMicro(at).UTC()
+		out = append(out, r)
+		return nil
+	}, "SELECT seq, at, body FROM flow_event WHERE id = ? AND seq > ? ORDER BY seq LIMIT ?", id, after, limit)
+	return out, err
+}
+
+const runColumns = "id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error"
+
+func scanRow(rows *sql.Rows) (flow.Row, error) {
+	var r flow.Row
+	var key, parent, wakeFor, failure sql.NullString
+	var wakeAt, ended sql.NullInt64
+	var started, updated int64
+	err := rows.Scan(&r.ID, &r.Flow, &r.Version, &key, &parent, &r.State, &r.Paused, &r.Step, &r.Wake.Kind, &wakeAt, &wakeFor, &r.Seq,
+		&r.Actor, &r.Reason, &started, &updated, &ended, &failure)
+	r.Key, r.Parent, r.Wake.For, r.Error = key.String, parent.String, wakeFor.String, failure.String
+	r.Started, r.Updated = time.UnixMicro(started).UTC(), time.UnixMicro(updated).UTC()
+	if wakeAt.Valid {
+		r.Wake.At = time.UnixMicro(wakeAt.Int64).UTC()
+	}
+	if ended.Valid {
+		r.Ended = time.UnixMicro(ended.Int64).UTC()
+	}
+	return r, err
+}
+
+// Get implements flow.Store.
+func (s *Store) Get(ctx context.Context, id string) (flow.Row, error) {
+	return s.one(ctx, "execution "+id, "WHERE id = ?", id)
+}
+
+// ByKey implements flow.Store.
+func (s *Store) ByKey(ctx context.Context, name, key string) (flow.Row, error) {
+	return s.one(ctx, fmt.Sprintf("execution of %s with key %q", name, key), "WHERE flow = ? AND key = ?", name, key)
+}
+
+func (s *Store) one(ctx context.Context, what, where string, args ...any) (flow.Row, error) {
+	rows, err := s.rows(ctx, where, args...)
+	if err != nil {
+		return flow.Row{}, err
+	}
+	if len(rows) == 0 {
+		return flow.Row{}, fmt.Errorf("%w: %s", flow.ErrNotFound, what)
+	}
+	return rows[0], nil
+}
+
+func (s *Store) rows(ctx context.Context, tail string, args ...any) ([]flow.Row, error) {
+	var out []flow.Row
+	err := s.query(ctx, func(rows *sql.Rows) error {
+		r, err := scanRow(rows)
+		out = append(out, r)
+		return err
+	}, "SELECT "+runColumns+" FROM flow_run "+tail, args...)
+	return out, err
+}
+
+// List implements flow.Store.
+func (s *Store) List(ctx context.Context, f flow.Filter) ([]flow.Row, error) {
+	conditions := []string{"1"}
+	var args []any
+	add := func(condition string, values ...any) {
+		conditions = append(conditions, condition)
+		args = append(args, values...)
+	}
+	if f.Open {
+		add("wake <> 'none'")
+	}
+	for column, value := range map[string]string{"flow": f.Flow, "actor": f.Actor, "key": f.Key, "parent": f.Parent} {
+		if value != "" {
+			add(column+" = ?", value)
+		}
+	}
+	if len(f.States) > 0 {
+		marks := make([]string, len(f.States))
+		values := make([]any, len(f.States))
+		for i, state := range f.States {
+			marks[i], values[i] = "?", string(state)
+		}
+		add("state IN ("+strings.Join(marks, ", ")+")", values...)
+	}
+	if !f.Since.IsZero() {
+		add("started >= ?", f.Since.UnixMicro())
+	}
+	if f.After != "" {
+		add("id < ?", f.After)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = -1
+	}
+	return s.rows(ctx, "WHERE "+strings.Join(conditions, " AND ")+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
+}
+
+// PutDefinition implements flow.Store.
+func (s *Store) PutDefinition(ctx context.Context, r flow.DefinitionRecord) error {
+	return s.locked(ctx, func() error {
+		result, err := s.conn.ExecContext(ctx, "INSERT INTO flow_definition (name, version, digest, source, saved_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+			r.Name, r.Version, r.Digest, r.Source, r.SavedAt.UnixMicro())
+		if err != nil {
+			return fmt.Errorf("sqlitestore: put definition %s: %w", r.Name, err)
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, flow.ErrExists)
+		}
+		return nil
+	})
+}
+
+func scanDefinition(rows *sql.Rows) (flow.DefinitionRecord, error) {
+	var r flow.DefinitionRecord
+	var saved int64
+	err := rows.Scan(&r.Name, &r.Version, &r.Digest, &r.Source, &saved)
+	r.SavedAt = time.UnixMicro(saved).UTC()
+	return r, err
+}
+
+// Definition implements flow.Store.
+func (s *Store) Definition(ctx context.Context, name string, version int) (flow.DefinitionRecord, error) {
+	var found []flow.DefinitionRecord
+	err := s.query(ctx, func(rows *sql.Rows) error {
+		r, err := scanDefinition(rows)
+		found = append(found, r)
+		return err
+	}, "SELECT name, version, digest, source, saved_at FROM flow_definition WHERE name = ?1 AND (?2 = 0 OR version = ?2) ORDER BY version DESC LIMIT 1", name, version)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("%w: flow %s version %d", flow.ErrNotFound, name, version)
+	}
+	if err != nil {
+		return flow.DefinitionRecord{}, err
+	}
+	return found[0], nil
+}
+
+// Definitions implements flow.Store.
+func (s *Store) Definitions(ctx context.Context) ([]flow.DefinitionRecord, error) {
+	var out []flow.DefinitionRecord
+	err := s.query(ctx, func(rows *sql.Rows) error {
+		r, err := scanDefinition(rows)
+		out = append(out, r)
+		return err
+	}, `SELECT name, version, digest, source, saved_at FROM flow_definition d
+		WHERE version = (SELECT max(version) FROM flow_definition WHERE name = d.name) ORDER BY name`)
+	return out, err
+}
+
+// Notices implements flow.Store.
+func (s *Store) Notices(ctx context.Context, limit int) ([]flow.Notice, error) {
+	var out []flow.Notice
+	err := s.query(ctx, func(rows *sql.Rows) error {
+		var body []byte
+		if err := rows.Scan(&body); err != nil {
+			return err
+		}
+		var notice flow.Notice
+		if err := json.Unmarshal(body, &notice); err != nil {
+			return err
+		}
+		out = append(out, notice)
+		return nil
+	}, "SELECT body FROM flow_notice ORDER BY n LIMIT ?", limit)
+	return out, err
+}
+
+// Delivered implements flow.Store.
+func (s *Store) Delivered(ctx context.Context, id string) error {
+	return s.locked(ctx, func() error {
+		if _, err := s.conn.ExecContext(ctx, "DELETE FROM flow_notice WHERE id = ?", id); err != nil {
+			return fmt.Errorf("sqlitestore: delivered %s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// query reads on a connection other than the writer's.
+func (s *Store) query(ctx context.Context, each func(*sql.Rows) error, query string, args ...any) error {
+	if err := s.ready(ctx); err != nil {
+		return fmt.Errorf("sqlitestore: %w", err)
+	}
+	rows, err := s.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("sqlitestore: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return fmt.Errorf("sqlitestore: %w", err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("sqlitestore: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package flow
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
+	"go.yaml.in/yaml/v3"
+)
+
+// template is a compiled value of a document: a constant, an expression, a text with expressions in it, or a list or
+// mapping of templates.
+type template struct {
+	schema *expr.Schema
+	value  any                  // a constant
+	whole  *expr.Expr           // the value of one expression, with its type
+	text   []piece              // texts and expressions, joined
+	list   []*template          // of templates, at least one not constant
+	object map[string]*template // of templates, at least one not constant
+}
+
+type piece struct {
+	text string
+	expr *expr.Expr
+}
+
+func (t *template) constant() bool {
+	return t.whole == nil && t.text == nil && t.list == nil && t.object == nil
+}
+
+// eval returns the template's value.
+func (t *template) eval(vars map[string]any) (any, error) {
+	switch {
+	case t.whole != nil:
+		return t.whole.Eval(vars)
+	case t.text != nil:
+		var b strings.Builder
+		for _, p := range t.text {
+			if p.expr == nil {
+				b.WriteString(p.text)
+				continue
+			}
+			value, err := p.expr.Eval(vars)
+			if err != nil {
+				return nil, err
+			}
+			b.WriteString(expr.Text(value))
+		}
+		return b.String(), nil
+	case t.list != nil:
+		out := make([]any, len(t.list))
+		for i, item := range t.list {
+			var err error
+			if out[i], err = item.eval(vars); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	case t.object != nil:
+		out := make(map[string]any, len(t.object))
+		for name, item := range t.object {
+			value, err := item.eval(vars)
+			if err != nil {
+				return nil, err
+			}
+			out[name] = value
+		}
+		return out, nil
+	}
+	return t.value, nil
+}
+
+// scope is what the expressions of one place may refer to.
+type scope struct {
+	env   *expr.Env
+	check func(expr.Ref) string
+	refs  *[]expr.Ref // collects what is used
+}
+
+// expression compiles one expression that starts at offset within the scalar node.
+func (d *document) expression(node *yaml.Node, path, source string, offset int, sc scope) *expr.Expr {
+	trimmed := strings.TrimLeft(source, " \t\n")
+	offset += len(source) - len(trimmed)
+	trimmed = strings.TrimRight(trimmed, " \t\n")
+	if trimmed == "" {
+		d.at(node, offset, path, "the expression is empty")
+		return nil
+	}
+	compiled, found := sc.env.Compile(trimmed, sc.check)
+	for _, issue := range found {
+		at := offset
+		lines := strings.Split(trimmed, "\n")
+		for i := 0; i < issue.Line-1 && i < len(lines); i++ {
+			at += len(lines[i]) + 1
+		}
+		d.at(node, at+issue.Column-1, path, "%s", issue.Message)
+	}
+	if compiled != nil {
+		*sc.refs = append(*sc.refs, compiled.Refs...)
+	}
+	return compiled
+}
+
+// at records a fault at a byte offset within the value of a scalar node.
+func (d *document) at(node *yaml.Node, offset int, path, format string, args ...any) {
+	spot := yaml.Node{Line: 1, Column: 1}
+	if node != nil {
+		spot = d.spot(node, offset)
+	}
+	d.fault(&spot, path, format, args...)
+}
+
+// spot finds the line and column of an offset within a scalar's value.
+func (d *document) spot(node *yaml.Node, offset int) yaml.Node {
+	line, column := node.Line, node.Column
+	offset = max(0, min(offset, len(node.Value)))
+	switch node.Style {
+	case yaml.LiteralStyle, yaml.FoldedStyle:
+		before := node.Value[:offset]
+		line += 1 + strings.Count(before, "\n")
+		indent := 0
+		if line-1 < len(d.lines) {
+			text := d.lines[line-1]
+			indent = len(text) - len(strings.TrimLeft(text, " "))
+		}
+		column = indent + offset - strings.LastIndexByte(before, '\n')
+	case yaml.DoubleQuotedStyle, yaml.SingleQuotedStyle:
+		column += 1 + offset
+	default:
+		column += offset
+	}
+	return yaml.Node{Line: line, Column: column}
+}
+
+// bare compiles a field that is an expression by itself; ${...} around it is allowed.
+func (d *document) bare(path, source string, sc scope) *expr.Expr {
+	node := d.places[path]
+	offset := 0
+	if node != nil {
+		offset = max(0, strings.Index(node.Value, source))
+	}
+	if parts, _, err := expr.Split(source); err == nil && len(parts) == 1 && parts[0].Expr {
+		return d.expression(node, path, parts[0].Text, offset+parts[0].Offset, sc)
+	}
+	return d.expression(node, path, source, offset, sc)
+}
+
+// template compiles a value.
+func (d *document) template(path string, value any, sc scope) *template {
+	switch v := value.(type) {
+	case string:
+		return d.textTemplate(path, v, sc)
+	case []any:
+		out := &template{schema: expr.List(nil), value: v}
+		items := make([]*template, len(v))
+		fixed := true
+		for i, item := range v {
+			items[i] = d.template(fmt.Sprintf("%s[%d]", path, i), item, sc)
+			fixed = fixed && items[i].constant()
+			switch {
+			case i == 0:
+				out.schema.Items = items[i].schema
+			case expr.Fits(items[i].schema, out.schema.Items) != "":
+				out.schema.Items = expr.Any
+			}
+		}
+		if !fixed {
+			out.list = items
+		}
+		return out
+	case map[string]any:
+		out := &template{schema: &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{}}, value: v}
+		items := make(map[string]*template, len(v))
+		fixed := true
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			items[name] = d.template(path+"."+name, v[name], sc)
+			fixed = fixed && items[name].constant()
+			out.schema.Properties[name] = items[name].schema
+		}
+		if !fixed {
+			out.object = items
+		}
+		return out
+	case bool:
+		return &template{schema: expr.Boolean, value: v}
+	case int64:
+		return &template{schema: expr.Integer, value: v}
+	case float64:
+		return &template{schema: expr.Number, value: v}
+	}
+	return &template{schema: expr.Any, value: value}
+}
+
+func (d *document) textTemplate(path, text string, sc scope) *template {
+	node := d.places[path]
+	parts, bad, err := expr.Split(text)
+	if err != nil {
+		d.at(node, bad, path, "%v", err)
+		return &template{schema: expr.Any}
+	}
+	if len(parts) == 1 {
+		if !parts[0].Expr {
+			return &template{schema: expr.String, value: parts[0].Text}
+		}
+		compiled := d.expression(node, path, parts[0].Text, parts[0].Offset, sc)
+		if compiled == nil {
+			return &template{schema: expr.Any}
+		}
+		return &template{schema: compiled.Type, whole: compiled}
+	}
+	out := &template{schema: expr.String}
+	for _, part := range parts {
+		if !part.Expr {
+			out.text = append(out.text, piece{text: part.Text})
+			continue
+		}
+		compiled := d.expression(node, path, part.Text, part.Offset, sc)
+		if compiled == nil {
+			continue
+		}
+		if kind := compiled.Type.Type; kind == "array" || kind == "object" {
+			d.at(node, part.Offset, path, "a %s cannot be part of a text; select from it or join it", compiled.Type)
+		}
+		out.text = append(out.text, piece{expr: compiled})
+	}
+	return out
+}

@@ -1,0 +1,371 @@
+package flow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
+)
+
+// StartOption says more about a start.
+type StartOption func(*startOptions)
+
+type startOptions struct{ key, actor, reason, parent string }
+
+// Key makes a start idempotent: a flow is started once per key, and starting it again returns the same ID. Default: none, each start is
+// another execution.
+func Key(key string) StartOption { return func(o *startOptions) { o.key = key } }
+
+// By names who starts the execution.
+func By(actor string) StartOption { return func(o *startOptions) { o.actor = actor } }
+
+// Because says why.
+func Because(reason string) StartOption { return func(o *startOptions) { o.reason = reason } }
+
+func parent(id string) StartOption { return func(o *startOptions) { o.parent = id } }
+
+func decodeParams(data json.RawMessage) (map[string]any, error) {
+	value, err := expr.Decode(data, nil)
+	if err != nil {
+		return nil, err
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("%w: parameters must be an object", ErrInvalid)
+	}
+	return object, nil
+}
+
+// Start starts the latest version of a flow and returns the execution's ID once the start is durable. Faults of the
+// parameters are reported all at once, as an ErrInvalid. A flow that is not there is an ErrNotFound.
+func (e *Engine) Start(ctx context.Context, name string, params map[string]any, options ...StartOption) (string, error) {
+	var o startOptions
+	for _, option := range options {
+		option(&o)
+	}
+	p, err := e.program(ctx, name)
+	if err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if o.key != "" {
+		if row, err := e.config.Store.ByKey(ctx, name, o.key); err == nil {
+			return row.ID, nil
+		} else if !errors.Is(err, ErrNotFound) {
+			return "", fmt.Errorf("flow: start %s: %w", name, err)
+		}
+	}
+	bound, err := p.bind(params)
+	if err != nil {
+		return "", fmt.Errorf("flow: %w", err)
+	}
+	id, err := newID()
+	if err != nil {
+		return "", err
+	}
+	r, _ := e.reserve(id)
+	r.p, r.x = p, newExecution(&p.Definition, id)
+	e.mu.Lock()
+	live := e.running && !e.draining
+	e.mu.Unlock()
+	m := &machine{p: p, x: r.x, now: now(), hold: !live, planted: e.planted}
+	m.emit(Event{
+		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
+	})
+	m.step(input{kind: inGo})
+	switch err := r.settle(m, 0, nil); {
+	case errors.Is(err, ErrExists):
+		row, err := e.config.Store.ByKey(ctx, name, o.key)
+		if err != nil {
+			return "", fmt.Errorf("flow: start %s: %w", name, err)
+		}
+		return row.ID, nil
+	case err != nil:
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if !live {
+		e.forget(r)
+		// Run may have begun, and listed what is open, while the start was on its way.
+		e.mu.Lock()
+		live = e.running && !e.draining
+		e.mu.Unlock()
+		if live {
+			return id, e.adopt(ctx, id)
+		}
+		return id, nil
+	}
+	if r.x.State.Ended() {
+		e.forget(r)
+		return id, nil
+	}
+	r.drive()
+	return id, nil
+}
+
+// tell hands an input to an execution, live or not, and returns once it is durable.
+func (e *Engine) tell(ctx context.Context, id string, in input) error {
+	for {
+		e.mu.Lock()
+		r := e.runs[id]
+		live := e.running && !e.draining
+		e.mu.Unlock()
+		if r != nil {
+			fate := make(chan error, 1)
+			r.post(message{in: in, fate: fate})
+			select {
+			case err := <-fate:
+				if errors.Is(err, ErrState) {
+					continue // it ended meanwhile: look again
+				}
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if live {
+			if err := e.revive(ctx, id, in); err != nil {
+				return err
+			}
+			return nil
+		}
+		return e.tellAtRest(ctx, id, in)
+	}
+}
+
+// revive makes an execution that is not live, since it has ended or was stranded, live again with an input.
+func (e *Engine) revive(ctx context.Context, id string, in input) error {
+	row, err := e.config.Store.Get(ctx, id)
+	if err != nil {
+		return fmt.Errorf("flow: execution %s: %w", id, err)
+	}
+	if row.State.Ended() && !(in.done && row.State == Done) {
+		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
+	}
+	if !row.State.Ended() {
+		if err := e.adopt(ctx, id); err != nil {
+			return err
+		}
+		return e.tell(ctx, id, in)
+	}
+	r, fresh := e.reserve(id)
+	if !fresh {
+		return e.tell(ctx, id, in)
+	}
+	x, err := e.load(ctx, id)
+	var p *program
+	if err == nil {
+		p, err = e.version(ctx, x.Flow, x.Version)
+	}
+	if err != nil {
+		e.forget(r)
+		return err
+	}
+	r.p, r.x = p, x
+	fate := make(chan error, 1)
+	r.inbox = append(r.inbox, message{in: in, fate: fate})
+	r.drive()
+	return <-fate
+}
+
+// tellAtRest records an input while no engine runs; the next Run acts on it.
+func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
+	x, err := e.load(ctx, id)
+	if err != nil {
+		return fmt.Errorf("flow: execution %s: %w", id, err)
+	}
+	if x.State.Ended() {
+		return fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
+	}
+	p, err := e.version(ctx, x.Flow, x.Version)
+	if err != nil {
+		return err
+	}
+	m := &machine{p: p, x: x, now: now(), hold: true}
+	prev := x.Seq
+	m.step(in)
+	if len(m.events) == 0 {
+		return nil
+	}
+	return e.commit(m, prev)
+}
+
+// turnBack compensates an execution, even one that is done.
+func (e *Engine) turnBack(ctx context.Context, id string, in input) error {
+	row, err := e.config.Store.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if row.State == Failed || row.State == Cancelled {
+		return nil
+	}
+	return e.tell(ctx, id, in)
+}
+
+// Cancel turns an execution back: what runs is stopped, what was done is undone in reverse, and it ends as cancelled. It
+// returns once that is durable, not once it is done: Watch tells. Cancelling one that is being compensated already changes nothing; one that has ended is
+// an ErrState.
+func (e *Engine) Cancel(ctx context.Context, id, actor, reason string) error {
+	return e.tell(ctx, id, input{kind: inCancel, actor: actor, reason: reason})
+}
+
+// Pause lets attempts in flight end and starts nothing new until Resume.
+func (e *Engine) Pause(ctx context.Context, id, actor, reason string) error {
+	return e.tell(ctx, id, input{kind: inPause, actor: actor, reason: reason})
+}
+
+// Resume goes on with a paused execution.
+func (e *Engine) Resume(ctx context.Context, id, actor, reason string) error {
+	return e.tell(ctx, id, input{kind: inResume, actor: actor, reason: reason})
+}
+
+// Retry tries every step and undo of the execution again that waits for a person; their counts of attempts start over. If none does, it is an
+// ErrState.
+func (e *Engine) Retry(ctx context.Context, id, actor, reason string) error {
+	x, err := e.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if x.held == 0 && x.State != Stuck {
+		return fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
+	}
+	return e.tell(ctx, id, input{kind: inRetry, actor: actor, reason: reason})
+}
+
+// Settlement is a person's word on how a held step, or a held undo, has ended.
+type Settlement struct {
+	Step string
+	Item int
+	// Done: it had its effect, and Output is what it returned. Otherwise it had none: the step fails, or the undo is left out.
+	Done   bool
+	Output json.RawMessage // a JSON object; default {}
+	Actor  string
+	Reason string
+}
+
+// Settle ends a step or an undo that waits for a person.
+func (e *Engine) Settle(ctx context.Context, id string, s Settlement) error {
+	if len(s.Output) > 0 && (!json.Valid(s.Output) || s.Output[0] != '{') {
+		return fmt.Errorf("%w: Settlement.Output must be a JSON object", ErrInvalid)
+	}
+	x, err := e.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	t := x.task(x.stepIndex(s.Step), s.Item)
+	if t == nil || (t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld)) {
+		return fmt.Errorf("%w: step %q item %d of execution %s does not wait for a person", ErrState, s.Step, s.Item, id)
+	}
+	return e.tell(ctx, id, input{
+		kind: inSettle, step: s.Step, item: s.Item, done: s.Done, result: Result{Output: s.Output}, actor: s.Actor, reason: s.Reason,
+	})
+}
+
+// Get returns an execution with all of its steps, secrets struck out, or ErrNotFound.
+func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
+	x, err := e.load(ctx, id)
+	if err != nil {
+		return Execution{}, fmt.Errorf("flow: get %s: %w", id, err)
+	}
+	x.vars = nil
+	return redact(*x, x.def.secrets(x.Params)), nil
+}
+
+// List returns executions, newest first, without their steps and parameters, and where to go on: put next into Filter.After. next is "" at
+// the end.
+func (e *Engine) List(ctx context.Context, filter Filter) (executions []Execution, next string, err error) {
+	if filter.Limit <= 0 || filter.Limit > 1000 {
+		filter.Limit = 100
+	}
+	limit := filter.Limit
+	filter.Limit++
+	rows, err := e.config.Store.List(ctx, filter)
+	if err != nil {
+		return nil, "", fmt.Errorf("flow: list: %w", err)
+	}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		next = rows[limit-1].ID
+	}
+	for _, r := range rows {
+		x := Execution{
+			ID: r.ID, Flow: r.Flow, Version: r.Version, Key: r.Key, Parent: r.Parent, State: r.State, Paused: r.Paused, Step: r.Step, Wake: r.Wake,
+			Seq: r.Seq, Actor: r.Actor, Reason: r.Reason, Started: r.Started, Updated: r.Updated, Ended: r.Ended,
+		}
+		if r.Wake.Kind == WakePerson {
+			x.Waiting = r.Wake.For
+		}
+		if r.Error != "" {
+			x.Error = parseError(r.Error)
+		}
+		executions = append(executions, x)
+	}
+	return executions, next, nil
+}
+
+// watch returns a channel that is closed when the execution has new events.
+func (e *Engine) watch(id string) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	changed := e.watchers[id]
+	if changed == nil {
+		changed = make(chan struct{})
+		e.watchers[id] = changed
+	}
+	return changed
+}
+
+// Watch yields every event of an execution from its first, then those that come, in order, each once, secrets struck out. It ends after the
+// execution's last event, when ctx ends, or after yielding an error.
+func (e *Engine) Watch(ctx context.Context, id string) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		var after int64
+		var secrets []string
+		ended := false
+		for {
+			changed := e.watch(id)
+			records, err := e.config.Store.History(ctx, id, after, 256)
+			if err == nil && len(records) == 0 && after == 0 {
+				err = fmt.Errorf("%w: execution %s", ErrNotFound, id)
+			}
+			for _, record := range records {
+				var events []Event
+				if events, err = DecodeEvents(id, record); err != nil {
+					break
+				}
+				if after == 0 {
+					var def *Definition
+					if def, err = e.definition(ctx, events[0].Flow, events[0].Version); err != nil {
+						break
+					}
+					secrets = def.secrets(events[0].Params)
+				}
+				for _, event := range events {
+					after = event.Seq
+					ended = event.Kind == EventDone || event.Kind == EventFailed || event.Kind == EventCancelled
+					if !yield(redact(event, secrets), nil) {
+						return
+					}
+				}
+			}
+			if err != nil {
+				if ctx.Err() == nil {
+					yield(Event{}, fmt.Errorf("flow: watch %s: %w", id, err))
+				}
+				return
+			}
+			if len(records) > 0 {
+				continue
+			}
+			if ended {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

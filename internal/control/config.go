@@ -1,0 +1,143 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/center"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/records"
+	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
+	"github.com/zhiyun-ops/zhiyun/scale"
+)
+
+// Config is what the API is in front of. CMDB, Centers and Records are required; the methods of a part that is left
+// out answer that it does not run here.
+type Config struct {
+	CMDB    *cmdb.DB
+	Centers *center.Centers
+	Records *records.DB
+	Gray    *gray.Controller
+	Scale   *scale.Controller
+	Drift   *drift.Ledger
+	Flow    *flow.Engine
+	Tools   *flow.Tools // those that the engine runs, to be listed
+	Names   *l5server.Server
+
+	// GrayPolicy is the policy that a module's manifest asks for, for rollouts that name none. Default: gray.Default.
+	GrayPolicy func(cmdb.GraySpec) (gray.Policy, error)
+	// DriftModes says what agents of a module's devices do about findings. Default: they observe.
+	DriftModes func(module string) map[drift.Kind]drift.Mode
+
+	// Info is what OpsService.Info tells of this server: version, addresses. Must encode as JSON. Default: {}.
+	Info any
+	// Checks are what OpsService.Doctor runs beside its own.
+	Checks []Check
+
+	// Settle is how long changes are gathered before declared states are computed anew. Default 50 ms.
+	Settle time.Duration
+	Logger *slog.Logger // default: off
+}
+
+// Check is one examination by OpsService.Doctor.
+type Check struct {
+	Name string
+	// Run returns what was found in words, and an error that says what is wrong and how to mend it.
+	Run func(ctx context.Context) (string, error)
+}
+
+// API is the control API. It is safe for concurrent use.
+type API struct {
+	config Config
+	logger *slog.Logger
+	news   *news
+}
+
+// New checks the config, reporting all faults at once. It starts nothing.
+func New(config Config) (*API, error) {
+	var faults []error
+	if config.CMDB == nil {
+		faults = append(faults, errors.New("control: Config.CMDB is nil; give the CMDB that the API is in front of"))
+	}
+	if config.Centers == nil {
+		faults = append(faults, errors.New("control: Config.Centers is nil; give the centers"))
+	}
+	if config.Records == nil {
+		faults = append(faults, errors.New("control: Config.Records is nil; changes could not be audited"))
+	}
+	if config.Settle < 0 {
+		faults = append(faults, fmt.Errorf("control: Config.Settle is %v; give 0 for 50ms, or more", config.Settle))
+	}
+	for i, check := range config.Checks {
+		if check.Name == "" || check.Run == nil {
+			faults = append(faults, fmt.Errorf("control: Config.Checks[%d] has no name or no function; give both", i))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if config.Settle == 0 {
+		config.Settle = 50 * time.Millisecond
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.GrayPolicy == nil {
+		config.GrayPolicy = func(cmdb.GraySpec) (gray.Policy, error) { return gray.Default(), nil }
+	}
+	if config.DriftModes == nil {
+		config.DriftModes = func(string) map[drift.Kind]drift.Mode { return nil }
+	}
+	if config.Info == nil {
+		config.Info = struct{}{}
+	}
+	return &API{config: config, logger: config.Logger, news: newNews()}, nil
+}
+
+// Run watches for what changes declared states, for AgentService.Desired, until ctx ends; then it returns nil.
+func (a *API) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	wait.Go(func() { a.watchModel(ctx) })
+	wait.Go(func() { a.watchCenters(ctx) })
+	if a.config.Drift != nil {
+		wait.Go(func() { a.watchFindings(ctx) })
+	}
+	wait.Wait()
+	return nil
+}
+
+// Mount adds the handlers of every service, and of the blobs, to a mux.
+func (a *API) Mount(mux *http.ServeMux) {
+	options := []connect.HandlerOption{connect.WithInterceptors(named{}), connect.WithReadMaxBytes(maxMessage)}
+	mux.Handle(controlpbconnect.NewResourceServiceHandler(resources{a}, options...))
+	mux.Handle(controlpbconnect.NewDeviceServiceHandler(devices{a}, options...))
+	mux.Handle(controlpbconnect.NewFlowServiceHandler(flows{a}, options...))
+	mux.Handle(controlpbconnect.NewRegistryServiceHandler(registry{a}, options...))
+	mux.Handle(controlpbconnect.NewGrayServiceHandler(rollouts{a}, options...))
+	mux.Handle(controlpbconnect.NewScaleServiceHandler(scaling{a}, options...))
+	mux.Handle(controlpbconnect.NewDriftServiceHandler(findings{a}, options...))
+	mux.Handle(controlpbconnect.NewAgentServiceHandler(agents{a}, options...))
+	mux.Handle(controlpbconnect.NewPackageServiceHandler(packages{a}, options...))
+	mux.Handle(controlpbconnect.NewFileServiceHandler(files{a}, options...))
+	mux.Handle(controlpbconnect.NewConfigServiceHandler(configs{a}, options...))
+	mux.Handle(controlpbconnect.NewPermissionServiceHandler(permissions{a}, options...))
+	mux.Handle(controlpbconnect.NewNotifyServiceHandler(notices{a}, options...))
+	mux.Handle(controlpbconnect.NewChangeServiceHandler(changes{a}, options...))
+	mux.Handle(controlpbconnect.NewVirtualAddrServiceHandler(virtuals{a}, options...))
+	mux.Handle(controlpbconnect.NewOpsServiceHandler(ops{a}, options...))
+	mux.Handle(a.config.Centers.Blobs.Handler())
+}
+
+// maxMessage bounds one message.
+const maxMessage = 32 << 20

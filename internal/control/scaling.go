@@ -1,0 +1,71 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/scale"
+)
+
+// scaling serves ScaleService.
+type scaling struct{ *API }
+
+func (s scaling) controller() (*scale.Controller, error) {
+	if s.config.Scale == nil {
+		return nil, fmt.Errorf("%w: scale", ErrAbsent)
+	}
+	return s.config.Scale, nil
+}
+
+func (s scaling) Status(ctx context.Context, q *connect.Request[pb.ScaleRequest]) (*connect.Response[pb.Listing], error) {
+	controller, err := s.controller()
+	if err != nil {
+		return nil, err
+	}
+	if q.Msg.Module != "" {
+		one, err := controller.Status(ctx, q.Msg.Module)
+		return listing([]scale.Status{one}, "", err)
+	}
+	all, err := controller.List(ctx)
+	return listing(all, "", err)
+}
+
+type byHand func(ctx context.Context, module string, n int, actor string, dryRun bool) (scale.Plan, error)
+
+func (s scaling) byHand(ctx context.Context, q *pb.ScaleRequest, name string, pick func(*scale.Controller) byHand) (*connect.Response[pb.JSON], error) {
+	controller, err := s.controller()
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.cause(ctx, q.Cause)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := pick(controller)(ctx, q.Module, max(int(q.Count), 1), c.Actor, q.DryRun)
+	if err != nil || q.DryRun {
+		return document(plan, err)
+	}
+	return document(plan, s.audit(ctx, c, "scale."+name, "module/"+q.Module, plan.Order.Names()))
+}
+
+func (s scaling) Out(ctx context.Context, q *connect.Request[pb.ScaleRequest]) (*connect.Response[pb.JSON], error) {
+	return s.byHand(ctx, q.Msg, "out", func(c *scale.Controller) byHand { return c.Out })
+}
+
+func (s scaling) In(ctx context.Context, q *connect.Request[pb.ScaleRequest]) (*connect.Response[pb.JSON], error) {
+	return s.byHand(ctx, q.Msg, "in", func(c *scale.Controller) byHand { return c.In })
+}
+
+func (s scaling) Orders(ctx context.Context, q *connect.Request[pb.ScaleRequest]) (*connect.Response[pb.Listing], error) {
+	controller, err := s.controller()
+	if err != nil {
+		return nil, err
+	}
+	orders, err := controller.Orders(ctx, q.Msg.Module)
+	slices.Reverse(orders)
+	return listing(orders[:min(len(orders), maxPage)], "", err)
+}

@@ -1,0 +1,7 @@
+package device
+
+// Reached has f hear of each moment at which a kill would leave something half done.
+func Reached(f func()) { reached = f }
+
+// Plant plants a fault that the tests have to find.
+func Plant(fault string) { planted = fault }

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package guard
+
+import "golang.org/x/sys/unix"
+
+// becomeReaper does nothing here: there is no subreaper.
+func becomeReaper() error { return nil }
+
+// killDescendants kills the command's process group.
+func killDescendants(pid int) { unix.Kill(-pid, unix.SIGKILL) }
+
+// alone tells whether the command's process group is empty.
+func alone(pid int, _ bool) bool { return unix.Kill(-pid, 0) == unix.ESRCH }

@@ -1,0 +1,96 @@
+package state
+
+import (
+	"iter"
+	"strings"
+	"time"
+)
+
+// entry is a row as the replica holds it. It is never changed: a write makes a new one.
+type entry struct {
+	key      string
+	value    any   // *T
+	revision int64 // of the commit that wrote the row, as readers see it
+	record   int64 // of the store's record, for conditions; differs from revision for rows that were staged
+}
+
+// view is one moment of the replica: immutable, shared by all who read it.
+type view struct {
+	tables   map[string]frozen
+	revision int64
+	open     *generation       // staged rows that are published and not yet written to their records, or nil
+	guard    int64             // revision of the generation's record, 0 if there is none
+	progress int64             // revision of the last commit that moved the generation on
+	faults   map[string]*Fault // records that do not decode, by store key; replaced, never changed
+}
+
+// Reader is what rows are read from: a *Snapshot, or a *Tx.
+type Reader interface {
+	get(table, key string) *entry
+	scan(table string, s scan) iter.Seq[*entry]
+}
+
+// scan says which rows of a table to yield: those under an index's value, or those with a key prefix or from a key on.
+type scan struct {
+	prefix, from string
+	indexed      bool                 // by the values of an index:
+	index        int                  // which one
+	value        string               // its value
+	has          func(value any) bool // the index's own test, for rows that are not indexed yet
+}
+
+func (v *view) get(table, key string) *entry {
+	t := v.tables[table]
+	return t.primary.get(key, key)
+}
+
+func (v *view) scan(table string, s scan) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		t, ok := v.tables[table]
+		if !ok {
+			return
+		}
+		if s.indexed {
+			t.by[s.index].ascend(s.value, "", func(it item) bool { return it.at == s.value && yield(it.row) })
+			return
+		}
+		from := max(s.from, s.prefix)
+		t.primary.ascend(from, "", func(it item) bool { return strings.HasPrefix(it.at, s.prefix) && yield(it.row) })
+	}
+}
+
+// Snapshot is the replica at one revision. It stays as it is however long it is held, costs nothing to make, and
+// is safe for concurrent use. It may be older than the store: Sync first where that matters.
+type Snapshot struct{ v *view }
+
+// Revision returns the last commit that the snapshot contains.
+func (s *Snapshot) Revision() int64 { return s.v.revision }
+
+// Faults returns the records that could not be read as rows, and so are missing from the snapshot.
+func (s *Snapshot) Faults() []Fault {
+	out := make([]Fault, 0, len(s.v.faults))
+	for _, f := range s.v.faults {
+		out = append(out, *f)
+	}
+	return out
+}
+
+func (s *Snapshot) get(table, key string) *entry               { return s.v.get(table, key) }
+func (s *Snapshot) scan(table string, q scan) iter.Seq[*entry] { return s.v.scan(table, q) }
+
+// Fault is a record that is not a row of its table: broken, or written by a version that knows more.
+type Fault struct {
+	Table, Key string
+	Revision   int64
+	Err        error
+}
+
+// Status says how the replica stands.
+type Status struct {
+	Revision  int64     // of the last commit seen
+	Connected bool      // the watch on the store is up; while false, reads may be old
+	Since     time.Time // of the last change of Connected
+	Err       error     // why it is not connected
+	Resyncs   int       // how often the whole had to be read again
+	Faults    int       // records that are not rows
+}

@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/lease"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/socket"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+)
+
+// Agent is a device's name service. Its methods are safe for concurrent use.
+//
+//	      Run: snapshot file, socket                          ctx ends
+//	new -----------------------------> serving from disk ----------------> stopped (socket gone, file written)
+//	                                     |          ^
+//	                     upstream answers|          | upstream lost: serving goes on
+//	                                     v          |
+//	                                   serving what is pushed
+type Agent struct {
+	config   Config
+	http     *http.Client
+	wire     l5pbconnect.NameServiceClient
+	hub      *hub.Hub
+	link     *link.Link
+	keeper   *lease.Keeper
+	callers  *callers
+	locals   *locals
+	forward  *forward
+	disk     *disk
+	metrics  *metrics
+	started  atomic.Bool
+	ready    chan struct{}   // closed when the socket listens
+	stopping context.Context // ends when Run drains
+	stop     context.CancelFunc
+}
+
+// New returns an agent. It reports all faults of config at once, and opens nothing: that is Run's.
+func New(config Config) (*Agent, error) {
+	config, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	httpClient, base, err := transport.Dial(transport.DialConfig{Target: config.Upstream, Token: config.Token, TLS: config.TLS})
+	if err != nil {
+		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
+	}
+	a := &Agent{
+		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}),
+		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
+	}
+	a.stopping, a.stop = context.WithCancel(context.Background())
+	if a.metrics, err = newMetrics(config.Metrics, a); err != nil {
+		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
+	}
+	a.link = link.New(link.Config{
+		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict,
+		OnResync: func(string) { a.metrics.resyncs.Inc() }, Logger: config.Logger,
+	})
+	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
+	a.callers = newCallers(a.link, config.Linger)
+	a.locals = newLocals(a.keeper, config)
+	a.forward = newForward(a.wire, uuid.NewString(), config, a.metrics)
+	a.disk = newDisk(a)
+	return a, nil
+}
+
+// Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes the snapshot file
+// and returns nil. It is called once. That no server answers is no error: what is known is served.
+func (a *Agent) Run(ctx context.Context) error {
+	if !a.started.CompareAndSwap(false, true) {
+		return errors.New("l5/agent: Run was called twice; make a new agent")
+	}
+	defer a.stop()
+	if err := a.disk.load(); err != nil {
+		a.config.Logger.Error("l5/agent: starting without the snapshot file: it is of no use", "file", a.config.SnapshotFile, "error", err)
+	}
+	listener, release, err := socket.Listen(a.config.Socket)
+	if err != nil {
+		return fmt.Errorf("l5/agent: %w", err)
+	}
+	defer release()
+	close(a.ready)
+	prefix, handler := a.handler()
+	mux := http.NewServeMux()
+	mux.Handle(prefix, handler)
+	group, inner := errgroup.WithContext(ctx)
+	context.AfterFunc(inner, a.stop)
+	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, time.Second) })
+	group.Go(func() error { return a.link.Run(inner) })
+	group.Go(func() error { return a.keeper.Run(inner) })
+	group.Go(func() error { return a.locals.run(inner) })
+	group.Go(func() error { return a.callers.run(inner) })
+	group.Go(func() error { return a.forward.run(inner) })
+	group.Go(func() error { return a.disk.run(inner) })
+	err = group.Wait()
+	a.http.CloseIdleConnections()
+	if ctx.Err() != nil {
+		return a.disk.write(time.Now())
+	}
+	return err
+}
+
+// Ready waits until the socket takes connections.
+func (a *Agent) Ready(ctx context.Context) error {
+	select {
+	case <-a.ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("l5/agent: the socket %s is not open yet; is Run running? %w", a.config.Socket, context.Cause(ctx))
+	}
+}
+
+// Target returns what the device's programs give as l5.Config.Target.
+func (a *Agent) Target() string { return "unix://" + a.config.Socket }
+
+// Register registers an instance on behalf of the program the agent is part of, and returns when that is visible to
+// callers. The agent's stream is its lease. Device defaults to the agent's; a new instance starts with the given Share.
+func (a *Agent) Register(ctx context.Context, instance l5.Instance) error {
+	if err := instance.Check(); err != nil {
+		return err
+	}
+	if instance.Device == "" {
+		instance.Device = a.config.Device
+	}
+	a.locals.own(instance.Service, instance.Addr)
+	a.disk.touch()
+	return a.keeper.Put(ctx, instance.Proto())
+}
+
+// Deregister ends what Register began, and returns when callers no longer see it.
+func (a *Agent) Deregister(ctx context.Context, service, addr string) error {
+	a.locals.drop(service, addr)
+	a.disk.touch()
+	return a.keeper.Remove(ctx, service, addr)
+}
+
+// Drain takes new calls away from an instance that is registered here.
+func (a *Agent) Drain(ctx context.Context, service, addr string) error {
+	return a.keeper.Drain(ctx, service, addr)
+}
+
+func (a *Agent) handler() (string, http.Handler) {
+	prefix, next := l5pbconnect.NewNameServiceHandler(&handler{agent: a}, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(16<<20))
+	return prefix, inbound.Handler(next)
+}
+
+func (a *Agent) onView(v view.View, change *l5pb.Delta) {
+	if err := a.hub.Publish(v, change); err != nil {
+		a.config.Logger.Error("l5/agent: a service's state is not passed on", "service", v.Service, "error", err)
+	}
+	a.disk.touch()
+}
+
+func (a *Agent) onVerdict(verdict *l5pb.Verdict) {
+	a.callers.decide(verdict)
+	a.disk.touch()
+}
+
+func (a *Agent) onState(connected bool, err error) {
+	if connected {
+		a.metrics.connected.Set(1)
+		a.config.Logger.Info("l5/agent: connected", "upstream", a.config.Upstream)
+		return
+	}
+	a.metrics.connected.Set(0)
+	a.config.Logger.Warn("l5/agent: no connection upstream; serving what is known, connecting again", "upstream", a.config.Upstream, "error", err)
+}

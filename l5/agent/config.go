@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config of an Agent. A zero field means its documented default.
+type Config struct {
+	// Upstream is the server: "https://host:port", "http://127.0.0.1:port" or "unix:///path". Required.
+	Upstream string
+	// Device is the name of the device the agent runs on; it holds the leases of what is registered here. Required.
+	Device string
+	// Socket is the absolute path of the unix socket that the device's programs connect to; it is made with mode 0600.
+	// Required.
+	Socket string
+	// SnapshotFile is the absolute path of the file that lets the agent start while no server answers. Default: none
+	// is kept.
+	SnapshotFile string
+	// Token is sent upstream as a bearer token. Default: none.
+	Token string
+	// TLS is used for https upstreams. Default: the system's roots.
+	TLS *tls.Config
+	// LocalGrace is how long a program's registrations outlive its connection to the agent. Default: 5 s.
+	LocalGrace time.Duration
+	// Linger is how long a service stays subscribed after its last caller on the device went away. Default: 10 min.
+	Linger time.Duration
+	// ReportEvery is the pace at which outcomes go upstream. Default: 500 ms.
+	ReportEvery time.Duration
+	// Logger takes one line per change of state. Default: silent.
+	Logger *slog.Logger
+	// Metrics takes the agent's metrics, named zhiyun_l5_agent_... Default: none.
+	Metrics prometheus.Registerer
+}
+
+// check returns the config with defaults filled in, or all its faults.
+func (c Config) check() (Config, error) {
+	var errs []error
+	if c.Upstream == "" {
+		errs = append(errs, errors.New("Upstream is empty: want https://host:port, http://127.0.0.1:port or unix:///path"))
+	}
+	if c.Device == "" {
+		errs = append(errs, errors.New("Device is empty: name the device, as in web-17"))
+	}
+	if !filepath.IsAbs(c.Socket) {
+		errs = append(errs, fmt.Errorf("Socket is %q: want an absolute path, as in /run/zhiyun/l5.sock", c.Socket))
+	}
+	if c.SnapshotFile != "" && !filepath.IsAbs(c.SnapshotFile) {
+		errs = append(errs, fmt.Errorf("SnapshotFile is %q: want an absolute path, as in /var/lib/zhiyun/l5.snapshot", c.SnapshotFile))
+	}
+	for _, d := range []struct {
+		name  string
+		field *time.Duration
+		value time.Duration
+	}{{"LocalGrace", &c.LocalGrace, 5 * time.Second}, {"Linger", &c.Linger, 10 * time.Minute}, {"ReportEvery", &c.ReportEvery, 500 * time.Millisecond}} {
+		if *d.field < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v: give it a positive duration, or 0 for %v", d.name, *d.field, d.value))
+		}
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("l5/agent: config: %w", err)
+	}
+	return c, nil
+}

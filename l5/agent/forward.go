@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/l5/internal/outcome"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+)
+
+// maxPending bounds the sums that wait for upstream. Beyond it the programs' reports are refused; they keep counting,
+// which costs them nothing, and report the sum later.
+const maxPending = 100_000
+
+// reporterMemory is how long a program's last seq is remembered.
+const reporterMemory = 10 * time.Minute
+
+var errFull = errors.New("the agent holds as many outcomes as it may while no server takes them; keep counting and report later")
+
+// forward folds the reports of the device's programs and sends them upstream: one batch at a time, sent again under
+// its seq until it is acknowledged, while the next one folds.
+type forward struct {
+	wire    l5pbconnect.NameServiceClient
+	id      string
+	config  Config
+	metrics *metrics
+
+	mu        sync.Mutex
+	pending   *outcome.Fold       // guarded by mu
+	reporters map[string]reporter // guarded by mu
+
+	batch *l5pb.ReportRequest // owned by run; not acknowledged
+	seq   uint64              // owned by run
+}
+
+type reporter struct {
+	seq  uint64
+	seen time.Time
+}
+
+func newForward(wire l5pbconnect.NameServiceClient, id string, config Config, m *metrics) *forward {
+	return &forward{wire: wire, id: id, config: config, metrics: m, pending: outcome.NewFold(), reporters: make(map[string]reporter)}
+}
+
+// take folds a report in.
+func (f *forward) take(request *l5pb.ReportRequest, now time.Time) (duplicate bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if last := f.reporters[request.GetReporter()]; request.GetSeq() <= last.seq {
+		return true, nil
+	}
+	if f.pending.Len()+len(request.GetOutcomes()) > maxPending {
+		return false, errFull
+	}
+	f.reporters[request.GetReporter()] = reporter{seq: request.GetSeq(), seen: now}
+	for _, o := range request.GetOutcomes() {
+		f.pending.Add(o)
+	}
+	return false, nil
+}
+
+func (f *forward) run(ctx context.Context) error {
+	ticker := time.NewTicker(f.config.ReportEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			f.flush(last)
+			return ctx.Err()
+		case now := <-ticker.C:
+			f.flush(ctx)
+			f.forget(now)
+		}
+	}
+}
+
+// flush sends the batch that waits for an answer, if any, and then what was folded since.
+func (f *forward) flush(ctx context.Context) {
+	if f.batch != nil && !f.send(ctx) {
+		return
+	}
+	f.mu.Lock()
+	sums := f.pending.Outcomes()
+	f.pending = outcome.NewFold()
+	f.mu.Unlock()
+	if len(sums) == 0 {
+		return
+	}
+	f.seq++
+	f.batch = &l5pb.ReportRequest{Reporter: f.id, Seq: f.seq, Outcomes: sums}
+	f.send(ctx)
+}
+
+// send sends the batch, and reports whether it is settled.
+func (f *forward) send(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, max(2*f.config.ReportEvery, 2*time.Second))
+	defer cancel()
+	_, err := f.wire.Report(ctx, connect.NewRequest(f.batch))
+	switch {
+	case err == nil:
+		f.metrics.reports.Inc()
+	case connect.CodeOf(err) == connect.CodeInvalidArgument:
+		f.config.Logger.Error("l5/agent: the server does not take a report; its outcomes are dropped", "error", err)
+	default:
+		f.metrics.reportFailures.Inc()
+		return false
+	}
+	f.batch = nil
+	return true
+}
+
+func (f *forward) forget(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, r := range f.reporters {
+		if now.Sub(r.seen) > reporterMemory {
+			delete(f.reporters, name)
+		}
+	}
+}

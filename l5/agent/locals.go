@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/internal/lease"
+)
+
+// locals knows which of the device's programs registered what, and removes what they leave behind: that a program's
+// connection on the same device broke is as good as its own word.
+//
+//	          put by a stream                stream lost                LocalGrace
+//	(none) ------------------> attended ------------------> orphaned ---------------> removed
+//	                              ^                            |
+//	                              +----- put by a stream ------+
+type locals struct {
+	keeper *lease.Keeper
+	config Config
+
+	mu   sync.Mutex
+	held map[local]*holding // guarded by mu
+}
+
+type local struct{ service, addr string }
+
+type holding struct {
+	stream any       // the one that put it last; nil: none
+	since  time.Time // since when there is none
+	own    bool      // registered by the agent's own program
+}
+
+func newLocals(keeper *lease.Keeper, config Config) *locals {
+	return &locals{keeper: keeper, config: config, held: make(map[local]*holding)}
+}
+
+// put says that stream attends to an instance.
+func (l *locals) put(stream any, service, addr string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[local{service, addr}] = &holding{stream: stream}
+}
+
+// own says that the agent's own program attends to an instance.
+func (l *locals) own(service, addr string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[local{service, addr}] = &holding{own: true}
+}
+
+// orphan says that nobody attends to an instance yet: it was found on disk.
+func (l *locals) orphan(service, addr string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[local{service, addr}] = &holding{since: now}
+}
+
+// drop forgets an instance that was removed.
+func (l *locals) drop(service, addr string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, local{service, addr})
+}
+
+// lost says that a stream ended.
+func (l *locals) lost(stream any, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.held {
+		if h.stream == stream {
+			h.stream, h.since = nil, now
+		}
+	}
+}
+
+func (l *locals) run(ctx context.Context) error {
+	ticker := time.NewTicker(max(l.config.LocalGrace/20, 10*time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-ticker.C:
+			for _, name := range l.due(now) {
+				l.config.Logger.Info("l5/agent: instance removed: the program that registered it is gone", "service", name.service, "addr", name.addr)
+				l.keeper.Withdraw(name.service, name.addr)
+			}
+		}
+	}
+}
+
+func (l *locals) due(now time.Time) (gone []local) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, h := range l.held {
+		if !h.own && h.stream == nil && now.Sub(h.since) >= l.config.LocalGrace {
+			delete(l.held, name)
+			gone = append(gone, name)
+		}
+	}
+	return gone
+}

@@ -1,0 +1,42 @@
+package agent
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are counted whether or not anybody gathers them.
+type metrics struct {
+	connected, streams              prometheus.Gauge
+	resyncs, reports                prometheus.Counter
+	reportFailures, snapshotsFailed prometheus.Counter
+}
+
+func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "zhiyun", Subsystem: "l5_agent", Name: name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "zhiyun", Subsystem: "l5_agent", Name: name, Help: help})
+	}
+	m := &metrics{
+		connected:       gauge("connected", "1 while the stream to the server is open."),
+		streams:         gauge("watch_streams", "Open watch streams of the device's programs."),
+		resyncs:         counter("resyncs_total", "Gaps in the stream that made a full snapshot necessary."),
+		reports:         counter("reports_total", "Outcome batches the server acknowledged."),
+		reportFailures:  counter("report_failures_total", "Outcome batches that got no answer and are sent again."),
+		snapshotsFailed: counter("snapshot_write_failures_total", "Times the snapshot file could not be written."),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	registrations := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "registrations", Help: "Instances registered from this device.",
+	}, func() float64 { return float64(len(a.keeper.Held())) })
+	var errs []error
+	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, registrations} {
+		errs = append(errs, registerer.Register(c))
+	}
+	return m, errors.Join(errs...)
+}

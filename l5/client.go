@@ -1,0 +1,178 @@
+package l5
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/lease"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+)
+
+// Client routes the calls of one process. Its methods are safe for concurrent use.
+//
+//	       Run                               ctx ends
+//	new ---------> running (connected or not) ---------> ended: routes go on from what is known, health stands still
+type Client struct {
+	config   Config
+	id       string // of this run of the process
+	http     *http.Client
+	wire     l5pbconnect.NameServiceClient
+	link     *link.Link
+	keeper   *lease.Keeper
+	metrics  *metrics
+	running  atomic.Bool
+	services atomic.Pointer[map[string]*service] // copied on write, under mu
+
+	mu     sync.Mutex
+	ctx    context.Context // guarded by mu; of Run, nil outside
+	probes sync.WaitGroup  // Add under mu while ctx is set
+
+	batch *l5pb.ReportRequest // owned by the reporting goroutine; not acknowledged
+	seq   uint64              // owned by the reporting goroutine
+}
+
+// New returns a client. It reports all faults of config at once, and connects in Run.
+func New(config Config) (*Client, error) {
+	config, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{config: config, id: uuid.NewString()}
+	c.services.Store(&map[string]*service{})
+	httpClient, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
+	if err != nil {
+		return nil, fmt.Errorf("l5: config: Target: %w", err)
+	}
+	c.http = httpClient
+	c.wire = l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil))
+	host, _ := os.Hostname()
+	c.link = link.New(link.Config{
+		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
+		OnView: c.onView, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, Logger: config.Logger,
+	})
+	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
+	if c.metrics, err = newMetrics(config.Metrics, c); err != nil {
+		return nil, fmt.Errorf("l5: register metrics: %w", err)
+	}
+	return c, nil
+}
+
+// Run keeps the client connected, reports outcomes and tends to health until ctx ends. Then it sends the last report
+// and returns nil. It may be called once. While the name service is gone, routes go on from what is known.
+func (c *Client) Run(ctx context.Context) error {
+	if !c.running.CompareAndSwap(false, true) {
+		return errors.New("l5: Run was called twice; one call runs the client for good")
+	}
+	c.mu.Lock()
+	c.ctx = ctx
+	c.mu.Unlock()
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.link.Run(inner) })
+	group.Go(func() error { return c.lease(inner) })
+	group.Go(func() error { return c.tend(inner) })
+	group.Go(func() error { return c.report(inner) })
+	err := group.Wait()
+	c.mu.Lock()
+	c.ctx = nil
+	c.mu.Unlock()
+	c.probes.Wait()
+	c.http.CloseIdleConnections()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// spawn runs f in a goroutine that Run waits for; outside Run it does nothing.
+func (c *Client) spawn(f func(context.Context)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx := c.ctx; ctx != nil {
+		c.probes.Go(func() { f(ctx) })
+	}
+}
+
+// service returns the named service, subscribed to.
+func (c *Client) service(name string) *service {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := *c.services.Load()
+	if s := old[name]; s != nil {
+		return s
+	}
+	next := maps.Clone(old)
+	s := newService(c, name)
+	next[name] = s
+	c.services.Store(&next)
+	c.link.Subscribe(c.config.Caller, name)
+	return s
+}
+
+// tend moves the health of all services along.
+func (c *Client) tend(ctx context.Context) error {
+	ticker := time.NewTicker(c.config.TickEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-ticker.C:
+			for _, s := range *c.services.Load() {
+				s.tick(now)
+			}
+		}
+	}
+}
+
+func (c *Client) onView(v view.View, _ *l5pb.Delta) {
+	if s := (*c.services.Load())[v.Service]; s != nil {
+		s.update(v, time.Now())
+	}
+}
+
+func (c *Client) onVerdict(verdict *l5pb.Verdict) {
+	if s := (*c.services.Load())[verdict.GetService()]; s != nil && verdict.GetCaller() == c.config.Caller {
+		s.verdict(verdict)
+	}
+}
+
+func (c *Client) onState(connected bool, err error) {
+	if connected {
+		c.metrics.connected.Set(1)
+		c.config.Logger.Info("l5: connected to the name service", "target", c.config.Target)
+		return
+	}
+	c.metrics.connected.Set(0)
+	c.config.Logger.Warn("l5: no connection to the name service; routes go on as they are, connecting again", "target", c.config.Target, "error", err)
+}
+
+func (c *Client) onResync(service string) {
+	c.metrics.resyncs.Inc()
+	c.config.Logger.Info("l5: a gap in the stream; asking for the whole state", "service", service)
+}
+
+func (c *Client) moved(service string, a balance.Moved) {
+	if a.To == balance.Ejected && a.From != balance.Probing {
+		c.metrics.ejections.Inc()
+	}
+	c.config.Logger.Info("l5: instance", "service", service, "addr", a.Addr, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+	if c.config.OnEvent != nil {
+		c.config.OnEvent(Event{Service: service, Addr: a.Addr, From: a.From, To: a.To, Reason: a.Reason})
+	}
+}

@@ -1,0 +1,63 @@
+package l5
+
+import (
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
+)
+
+// Explanation says what this process knows about a service and why each instance gets the share that it gets.
+type Explanation struct {
+	Service   string
+	Caller    string
+	Known     bool   // the name service has answered
+	Denied    string // why the caller may not call; empty: it may
+	Epoch     string // of the name service's history
+	Revision  int64  // of the state held
+	Panic     string // why instances that are down are in use; empty: none is
+	Instances []InstanceExplanation
+}
+
+// InstanceExplanation is one instance of an Explanation.
+type InstanceExplanation struct {
+	Instance
+	Health    balance.Health
+	Until     time.Time     // when an ejection's time is over
+	Base      float64       // effective weight as registered
+	Weight    float64       // in force here: Base by health and latency
+	PickShare float64       // of all draws, 0..1
+	Latency   time.Duration // estimate; 0: none
+	InFlight  int64
+	Successes uint64 // since the instance is known; wraps with 2^32 calls
+	Failures  uint64
+	Rejected  uint64
+	Reason    string
+}
+
+// Explain says what is known about service. It does not subscribe: a service that was never routed is not Known.
+func (c *Client) Explain(service string) Explanation {
+	out := Explanation{Service: service, Caller: c.config.Caller}
+	s := (*c.services.Load())[service]
+	if s == nil {
+		return out
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out.Known = s.picks.Load() != nil
+	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
+	for _, status := range s.group.Statuses() {
+		e := s.endpoints[status.Addr]
+		instance := *e.state.instance.Load()
+		read := e.read()
+		var successes uint64
+		for _, n := range read.histogram {
+			successes += uint64(n)
+		}
+		out.Instances = append(out.Instances, InstanceExplanation{
+			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight,
+			PickShare: status.Share, Latency: status.Latency, InFlight: e.inflight.Load(),
+			Successes: successes, Failures: uint64(read.failures), Rejected: uint64(read.rejected), Reason: status.Reason,
+		})
+	}
+	return out
+}

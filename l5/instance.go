@@ -1,0 +1,136 @@
+package l5
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"regexp"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+// DefaultWeight is the full weight of an instance that names none.
+const DefaultWeight = 100
+
+// State says whether an instance takes calls.
+type State uint8
+
+const (
+	// StateUp takes calls. It is the zero value.
+	StateUp State = iota
+	// StateDraining finishes the calls it has and takes no new ones.
+	StateDraining
+)
+
+// String returns "up" or "draining".
+func (s State) String() string {
+	if s == StateDraining {
+		return "draining"
+	}
+	return "up"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *State) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "up", "":
+		*s = StateUp
+	case "draining":
+		*s = StateDraining
+	default:
+		return fmt.Errorf("l5: instance state %q; want up or draining", text)
+	}
+	return nil
+}
+
+// Instance is one address that serves a service id.
+type Instance struct {
+	Service string            `json:"service"`
+	Addr    string            `json:"addr"` // host:port or [host]:port
+	Device  string            `json:"device,omitempty"`
+	Module  string            `json:"module,omitempty"`
+	Weight  int               `json:"weight,omitempty"` // full weight, at most MaxWeight; 0 means DefaultWeight
+	Share   int               `json:"share"`            // percent of the full weight in force, 0..100
+	State   State             `json:"state"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	// Owner is whose live Register stream is the lease of this instance; empty: it has no lease and stays until it is
+	// deregistered.
+	Owner string `json:"owner,omitempty"`
+	// Suspect says that the lease's stream was lost and the grace period runs.
+	Suspect bool `json:"suspect,omitempty"`
+}
+
+// MaxWeight is the largest full weight.
+const MaxWeight = 1_000_000
+
+// EffectiveWeight is Weight * Share / 100, and 0 while draining. An instance of effective weight 0 is never picked.
+func (i Instance) EffectiveWeight() float64 {
+	if i.State != StateUp {
+		return 0
+	}
+	weight := i.Weight
+	if weight == 0 {
+		weight = DefaultWeight
+	}
+	return float64(weight) * float64(i.Share) / 100
+}
+
+var serviceID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// CheckService reports what is wrong with a service id.
+func CheckService(service string) error {
+	if !serviceID.MatchString(service) {
+		return fmt.Errorf("l5: service id %q: want 1 to 128 letters, digits, dots, dashes or underscores, the first a letter or digit", service)
+	}
+	return nil
+}
+
+// Check reports all that is wrong with the instance.
+func (i Instance) Check() error {
+	errs := []error{CheckService(i.Service)}
+	host, port, err := net.SplitHostPort(i.Addr)
+	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || convErr != nil || n == 0 || len(i.Addr) > 280 {
+		errs = append(errs, fmt.Errorf("l5: address %q: want host:port or [host]:port with a port of 1..65535", i.Addr))
+	}
+	if i.Weight < 0 || i.Weight > MaxWeight {
+		errs = append(errs, fmt.Errorf("l5: weight %d of %s: want 0 (meaning %d) to %d", i.Weight, i.Addr, DefaultWeight, MaxWeight))
+	}
+	if i.Share < 0 || i.Share > 100 {
+		errs = append(errs, fmt.Errorf("l5: share %d of %s: want a percentage, 0 to 100", i.Share, i.Addr))
+	}
+	return errors.Join(errs...)
+}
+
+// InstanceFromProto converts from wire form. An absent share is 100.
+func InstanceFromProto(p *l5pb.Instance) Instance {
+	out := Instance{
+		Service: p.GetService(), Addr: p.GetAddr(), Device: p.GetDevice(), Module: p.GetModule(),
+		Weight: int(min(p.GetWeight(), MaxWeight)), Share: 100, Labels: maps.Clone(p.GetLabels()), Owner: p.GetOwner(), Suspect: p.GetSuspect(),
+	}
+	if p.Share != nil {
+		out.Share = int(min(p.GetShare(), 100))
+	}
+	if p.GetState() == l5pb.State_STATE_DRAINING {
+		out.State = StateDraining
+	}
+	return out
+}
+
+// Proto converts to wire form.
+func (i Instance) Proto() *l5pb.Instance {
+	out := &l5pb.Instance{
+		Service: i.Service, Addr: i.Addr, Device: i.Device, Module: i.Module, Weight: uint32(max(i.Weight, 0)),
+		Share: proto.Uint32(uint32(max(i.Share, 0))), State: l5pb.State_STATE_UP, Labels: maps.Clone(i.Labels), Owner: i.Owner, Suspect: i.Suspect,
+	}
+	if i.State == StateDraining {
+		out.State = l5pb.State_STATE_DRAINING
+	}
+	return out
+}

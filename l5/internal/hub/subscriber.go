@@ -1,0 +1,198 @@
+package hub
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+// Gate says who may call what. Known is false while the answer is not there yet.
+type Gate interface {
+	Verdict(caller, service string) (allowed, known bool, reason string)
+}
+
+// Subscriber is one watch stream. Its owner calls Request for what arrives, and Frames whenever Wake fires; the two
+// may run concurrently, Frames only in one goroutine.
+//
+//	            Request(subscribe)            verdict: allowed
+//	(nothing) ---------------------> waiting -------------------> served <-+
+//	    ^                               |  verdict: denied          |      | Publish: deltas, or a
+//	    +------ Request(unsubscribe) ---+------> refused            +------+ snapshot after a gap
+type Subscriber struct {
+	hub  *Hub
+	gate Gate
+	wake chan struct{}
+
+	mu    sync.Mutex
+	wants map[string]*want    // guarded by mu
+	dirty map[string]struct{} // guarded by mu; services with something to send
+}
+
+// want is one service that a subscriber asked for, by any number of callers.
+type want struct {
+	at      position
+	callers map[string]verdict
+}
+
+type verdict struct {
+	sent    bool
+	allowed bool
+	reason  string
+}
+
+// Subscriber returns a new subscriber. Close it.
+func (h *Hub) Subscriber(gate Gate) *Subscriber {
+	return &Subscriber{
+		hub: h, gate: gate, wake: make(chan struct{}, 1),
+		wants: make(map[string]*want), dirty: make(map[string]struct{}),
+	}
+}
+
+// Wake fires when Frames may have something to return.
+func (s *Subscriber) Wake() <-chan struct{} { return s.wake }
+
+// Request takes a message of the subscriber.
+func (s *Subscriber) Request(request *l5pb.WatchRequest) {
+	for _, sub := range request.GetUnsubscribe() {
+		s.drop(sub.GetService(), sub.GetCaller())
+	}
+	for _, sub := range request.GetSubscribe() {
+		s.add(sub)
+	}
+}
+
+func (s *Subscriber) add(sub *l5pb.Subscription) {
+	s.hub.mu.Lock()
+	s.hub.topic(sub.GetService()).subs[s] = struct{}{}
+	s.hub.mu.Unlock()
+	s.mu.Lock()
+	w := s.wants[sub.GetService()]
+	if w == nil {
+		w = &want{callers: make(map[string]verdict)}
+		s.wants[sub.GetService()] = w
+	}
+	w.callers[sub.GetCaller()] = verdict{}
+	w.at = position{served: sub.GetRevision() > 0, epoch: sub.GetEpoch(), revision: sub.GetRevision()}
+	s.mu.Unlock()
+	s.mark(sub.GetService())
+}
+
+func (s *Subscriber) drop(service, caller string) {
+	s.mu.Lock()
+	w := s.wants[service]
+	if w != nil {
+		delete(w.callers, caller)
+	}
+	last := w != nil && len(w.callers) == 0
+	if last {
+		delete(s.wants, service)
+	}
+	s.mu.Unlock()
+	if last {
+		s.leave(service)
+	}
+}
+
+func (s *Subscriber) leave(service string) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	if t := s.hub.topics[service]; t != nil {
+		delete(t.subs, s)
+		s.hub.prune(t)
+	}
+}
+
+// Close takes the subscriber out of the hub.
+func (s *Subscriber) Close() {
+	s.mu.Lock()
+	services := slices.Collect(maps.Keys(s.wants))
+	clear(s.wants)
+	s.mu.Unlock()
+	for _, service := range services {
+		s.leave(service)
+	}
+}
+
+// Recheck asks the gate again for everything subscribed to, after grants changed.
+func (s *Subscriber) Recheck() {
+	s.mu.Lock()
+	for service := range s.wants {
+		s.dirty[service] = struct{}{}
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// mark says that service has something to send. Publish calls it under the hub's lock: the order is hub, then subscriber.
+func (s *Subscriber) mark(service string) {
+	s.mu.Lock()
+	s.dirty[service] = struct{}{}
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Subscriber) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Frames returns what there is to send now, in order: verdicts before the state they allow.
+func (s *Subscriber) Frames() ([]*Frame, error) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*Frame
+	for _, service := range slices.Sorted(maps.Keys(s.dirty)) {
+		delete(s.dirty, service)
+		w := s.wants[service]
+		if w == nil {
+			continue
+		}
+		verdicts, allowed, err := s.verdicts(service, w)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, verdicts...)
+		t := s.hub.topics[service]
+		if !allowed || t == nil {
+			w.at = position{} // whoever is allowed later starts from a snapshot
+			continue
+		}
+		frames, at, err := s.hub.follow(t, w.at)
+		if err != nil {
+			return nil, err
+		}
+		w.at = at
+		out = append(out, frames...)
+	}
+	return out, nil
+}
+
+// verdicts returns the frames of verdicts that are new or changed, and whether any caller is allowed.
+func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, any bool, err error) {
+	for _, caller := range slices.Sorted(maps.Keys(w.callers)) {
+		allowed, known, reason := s.gate.Verdict(caller, service)
+		if !known {
+			continue
+		}
+		any = any || allowed
+		now := verdict{sent: true, allowed: allowed, reason: reason}
+		if w.callers[caller] == now {
+			continue
+		}
+		w.callers[caller] = now
+		frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Verdict{Verdict: &l5pb.Verdict{
+			Service: service, Caller: caller, Allowed: allowed, Reason: reason,
+		}}})
+		if err != nil {
+			return nil, false, err
+		}
+		out = append(out, frame)
+	}
+	return out, any, nil
+}

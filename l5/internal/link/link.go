@@ -1,0 +1,253 @@
+// Package link keeps a watch stream to a name service: it subscribes, applies what arrives, asks for a snapshot
+// after a gap, and connects again with growing, jittered waits. What it holds outlives the stream.
+package link
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+)
+
+// Config of a Link.
+type Config struct {
+	Client l5pbconnect.NameServiceClient // required
+	// Peer names this process to the name service.
+	Peer string
+	// OnView is called with each new state of a service, and the delta that led there from the state before, if one
+	// did. OnVerdict is called with each verdict. Both are called from one goroutine at a time, in order. Required.
+	OnView    func(v view.View, change *l5pb.Delta)
+	OnVerdict func(*l5pb.Verdict)
+	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
+	// called.
+	OnState func(connected bool, err error)
+	// OnResync is called when a gap made a snapshot necessary; nil: not called.
+	OnResync func(service string)
+	Logger   *slog.Logger // required
+}
+
+// Link is one watch stream, over and over.
+//
+//	        Run                     stream opened
+//	idle ---------> connecting --------------------> open
+//	                  ^    ^                           |
+//	                  |    +------ wait (backoff) <----+ stream lost
+//	                  +-- attempt failed: wait (backoff)
+type Link struct {
+	config Config
+
+	mu     sync.Mutex
+	views  map[string]view.View      // guarded by mu
+	wants  map[subscription]struct{} // guarded by mu
+	outbox []*l5pb.Subscription      // guarded by mu; not yet sent on the open stream
+	gone   []*l5pb.Subscription      // guarded by mu; unsubscriptions not yet sent
+	wake   chan struct{}             // signals outbox and gone
+}
+
+type subscription struct{ caller, service string }
+
+// New returns a link. It connects in Run.
+func New(config Config) *Link {
+	return &Link{
+		config: config, views: make(map[string]view.View),
+		wants: make(map[subscription]struct{}), wake: make(chan struct{}, 1),
+	}
+}
+
+// Subscribe asks for service on behalf of caller. Asking twice is asking once.
+func (l *Link) Subscribe(caller, service string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := subscription{caller, service}
+	if _, ok := l.wants[key]; ok {
+		return
+	}
+	l.wants[key] = struct{}{}
+	l.outbox = append(l.outbox, l.subscription(key))
+	l.signal()
+}
+
+// Unsubscribe ends what Subscribe began and forgets the service with its last caller.
+func (l *Link) Unsubscribe(caller, service string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := subscription{caller, service}
+	if _, ok := l.wants[key]; !ok {
+		return
+	}
+	delete(l.wants, key)
+	l.gone = append(l.gone, &l5pb.Subscription{Service: service, Caller: caller})
+	l.signal()
+	for other := range l.wants {
+		if other.service == service {
+			return
+		}
+	}
+	delete(l.views, service)
+}
+
+// Seed gives the link a state that is known from elsewhere, to resume from.
+func (l *Link) Seed(v view.View) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.views[v.Service] = v
+}
+
+// subscription says what is already held. Callers hold mu.
+func (l *Link) subscription(key subscription) *l5pb.Subscription {
+	held := l.views[key.service]
+	return &l5pb.Subscription{Service: key.service, Caller: key.caller, Epoch: held.Epoch, Revision: held.Revision}
+}
+
+func (l *Link) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the stream until ctx ends, which it returns.
+func (l *Link) Run(ctx context.Context) error {
+	var backoff Backoff
+	for told := false; ; {
+		err := l.stream(ctx, &backoff, func() { told = false })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if l.config.OnState != nil && !told {
+			told = true // once, not for each attempt
+			l.config.OnState(false, err)
+		}
+		if err := backoff.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// stream is one life of the stream. It returns why it ended.
+func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := l.config.Client.Watch(ctx)
+	defer stream.CloseResponse()
+	l.mu.Lock()
+	first := &l5pb.WatchRequest{Peer: l.config.Peer}
+	for key := range l.wants {
+		first.Subscribe = append(first.Subscribe, l.subscription(key))
+	}
+	l.outbox, l.gone = nil, nil
+	l.mu.Unlock()
+	if err := stream.Send(first); err != nil {
+		_, err = stream.Receive() // the error of Send is io.EOF; this one says why
+		return errors.Join(err, stream.CloseRequest())
+	}
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		defer cancel()
+		for l.sendNext(ctx, stream.Send) == nil {
+			continue
+		}
+		stream.CloseRequest()
+	})
+	defer sending.Wait()
+	defer cancel()
+	for first := true; ; {
+		response, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		if first {
+			first = false
+			opened()
+			backoff.Reset()
+			if l.config.OnState != nil {
+				l.config.OnState(true, nil)
+			}
+		}
+		l.receive(response)
+	}
+}
+
+// sendNext waits for something to send, and sends it.
+func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.wake:
+	}
+	l.mu.Lock()
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
+	l.outbox, l.gone = nil, nil
+	l.mu.Unlock()
+	if len(request.Subscribe)+len(request.Unsubscribe) == 0 {
+		return nil
+	}
+	return send(request)
+}
+
+// receive applies one message. Kinds that it does not know are skipped.
+func (l *Link) receive(response *l5pb.WatchResponse) {
+	switch kind := response.GetKind().(type) {
+	case *l5pb.WatchResponse_Verdict:
+		l.config.OnVerdict(kind.Verdict)
+	case *l5pb.WatchResponse_Snapshot:
+		l.snapshot(kind.Snapshot)
+	case *l5pb.WatchResponse_Delta:
+		l.delta(kind.Delta)
+	}
+}
+
+func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
+	l.mu.Lock()
+	held, known := l.views[snapshot.GetService()]
+	if !l.wanted(snapshot.GetService()) || known && !held.Supersedes(snapshot) {
+		l.mu.Unlock()
+		return
+	}
+	next := view.Of(snapshot)
+	l.views[next.Service] = next
+	l.mu.Unlock()
+	l.config.OnView(next, nil)
+}
+
+func (l *Link) delta(delta *l5pb.Delta) {
+	l.mu.Lock()
+	held, known := l.views[delta.GetService()]
+	if !l.wanted(delta.GetService()) {
+		l.mu.Unlock()
+		return
+	}
+	next, err := held.Advance(delta)
+	if !known || err != nil {
+		for key := range l.wants {
+			if key.service == delta.GetService() {
+				l.outbox = append(l.outbox, &l5pb.Subscription{Service: key.service, Caller: key.caller})
+			}
+		}
+		l.signal()
+		l.mu.Unlock()
+		if l.config.OnResync != nil {
+			l.config.OnResync(delta.GetService())
+		}
+		return
+	}
+	l.views[next.Service] = next
+	l.mu.Unlock()
+	if next.Revision != held.Revision {
+		l.config.OnView(next, delta)
+	}
+}
+
+// wanted reports whether any caller subscribes to service. Callers hold mu.
+func (l *Link) wanted(service string) bool {
+	for key := range l.wants {
+		if key.service == service {
+			return true
+		}
+	}
+	return false
+}

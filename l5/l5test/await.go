@@ -1,0 +1,22 @@
+package l5test
+
+import (
+	"testing"
+	"time"
+)
+
+// Await waits until ok returns true, and fails the test if it has not within 20 s.
+func Await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("waited 20 s in vain: %s", what)
+		case <-ticker.C:
+		}
+	}
+}

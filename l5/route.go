@@ -1,0 +1,118 @@
+package l5
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
+)
+
+// Route is one pick: where to send one call. It is a small value; the zero value has no address. Call Done exactly
+// once when the call is over, whatever came of it: the pick counts as a call in flight until then.
+type Route struct {
+	endpoint *endpoint
+	picks    *picks
+}
+
+// Outcome says how a call went.
+type Outcome struct {
+	// Err is nil for a success. An Err that matches ErrOverloaded is a rejection by the callee and one that matches
+	// context.Canceled the caller's own doing: neither is a failure.
+	Err error
+	// Latency of the call, as the caller measured it. Only that of successes counts; 0 is taken as very fast.
+	Latency time.Duration
+}
+
+// Addr returns where to connect: host:port.
+func (r Route) Addr() string {
+	if r.endpoint == nil {
+		return ""
+	}
+	return r.endpoint.addr
+}
+
+// Instance returns what the name service says about the instance. It allocates nothing; its labels are not to be
+// changed.
+func (r Route) Instance() Instance {
+	if r.endpoint == nil {
+		return Instance{}
+	}
+	return *r.endpoint.state.instance.Load()
+}
+
+// Panic reports whether instances that are down were among those to choose from, because leaving them out would take
+// more capacity away than Config.MaxEjected allows. Explain says which, and why.
+func (r Route) Panic() bool { return r.picks != nil && r.picks.panic }
+
+// Done tells how the call went. It does not block and allocates nothing for a success.
+func (r Route) Done(o Outcome) {
+	if r.endpoint != nil {
+		r.endpoint.done(o)
+	}
+}
+
+// picks is what is chosen from: an immutable snapshot of one service.
+type picks struct {
+	table     balance.Table
+	endpoints []choice // by the table's indexes
+	limit     int64    // calls in flight per instance; 0: none
+	panic     bool
+	err       error // why there is nothing to choose from
+}
+
+// choice is an endpoint with the price of a call in flight there: 1/weight.
+type choice struct {
+	*endpoint
+	price float32
+}
+
+// route makes one pick of two weighted draws: the first, unless the second has fewer calls in flight for its weight with
+// half of this call added. Without that half, an idle instance of a tenth of the weight would be the better choice as soon
+// as a full one has one call, and get far more than its share; with all of it, far less.
+// Latency and health are in the weights.
+func (p *picks) route() (Route, error) {
+	if p.table.Len() == 0 {
+		return Route{}, p.err
+	}
+	random := rand.Uint64()
+	a := &p.endpoints[p.table.Draw(uint32(random))]
+	b := &p.endpoints[p.table.Draw(uint32(random>>32))]
+	if a != b && (float32(b.inflight.Load())+0.5)*b.price < float32(a.inflight.Load())*a.price {
+		a = b
+	}
+	if n := a.inflight.Add(1); p.limit > 0 && n > p.limit {
+		a.inflight.Add(-1)
+		return Route{}, a.service.overloaded
+	}
+	return Route{endpoint: a.endpoint, picks: p}, nil
+}
+
+// Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
+// instances until ctx ends; after that Route neither blocks nor allocates, and goes on from what is known
+// when the name service is gone. The error is a *RouteError that matches ErrNoInstance, ErrOverloaded, ErrDenied or
+// the error of ctx.
+func (c *Client) Route(ctx context.Context, service string) (Route, error) {
+	if s := (*c.services.Load())[service]; s != nil {
+		if p := s.picks.Load(); p != nil {
+			return p.route()
+		}
+	}
+	return c.firstRoute(ctx, service)
+}
+
+// firstRoute subscribes and waits.
+func (c *Client) firstRoute(ctx context.Context, name string) (Route, error) {
+	if err := CheckService(name); err != nil {
+		return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
+	}
+	p, err := c.service(name).wait(ctx)
+	if err == nil {
+		return p.route()
+	}
+	reason := "the name service has not answered yet: is " + c.config.Target + " up?"
+	if !c.running.Load() {
+		reason = "Client.Run is not running"
+	}
+	return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Reason: reason, Err: err}
+}

@@ -1,0 +1,218 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+)
+
+// handler speaks the wire protocol for a Server.
+type handler struct{ server *Server }
+
+var _ l5pbconnect.NameServiceHandler = (*handler)(nil)
+
+// life returns a context that ends with ctx or when the server stops.
+func (s *Server) life(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	detach := context.AfterFunc(s.stopping, func() { cancel(errStopping) })
+	return ctx, func() {
+		detach()
+		cancel(nil)
+	}
+}
+
+var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping; connect again"))
+
+// identify returns who is calling.
+func (s *Server) identify(ctx context.Context, header http.Header, claimed string) (string, error) {
+	return proven(ctx, s.config.Identify, header, claimed)
+}
+
+func proven(ctx context.Context, identify func(context.Context, http.Header, string) (string, error), header http.Header, claimed string) (string, error) {
+	if identify == nil {
+		return claimed, nil
+	}
+	caller, err := identify(ctx, header, claimed)
+	if err != nil {
+		return "", connect.NewError(connect.CodePermissionDenied, err)
+	}
+	return caller, nil
+}
+
+// gate decides by the server's grants, and counts refusals.
+type gate struct{ server *Server }
+
+func (g gate) Verdict(caller, service string) (allowed, known bool, reason string) {
+	if g.server.config.Grants.MayCall(caller, service) {
+		return true, true, ""
+	}
+	return false, true, fmt.Sprintf("caller %q holds no grant for service %q; request one from the permission center", caller, service)
+}
+
+// Watch implements the wire protocol.
+func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
+	s := h.server
+	ctx, cancel := s.life(ctx)
+	defer cancel()
+	if err := s.registry.loaded(ctx); err != nil {
+		return connect.NewError(connect.CodeUnavailable, err)
+	}
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	sub := s.hub.Subscriber(gate{s})
+	defer sub.Close()
+	send := func(f *hub.Frame) error { return stream.Send(f.Encoded()) }
+	if strings.Contains(stream.RequestHeader().Get("Content-Type"), "json") {
+		send = func(f *hub.Frame) error { return stream.Send(f.Message()) }
+	}
+	return hub.Serve(ctx, hub.Stream{
+		Receive: func() (*l5pb.WatchRequest, error) {
+			request, err := stream.Receive()
+			if err != nil {
+				return nil, err
+			}
+			for _, want := range slices.Concat(request.GetSubscribe(), request.GetUnsubscribe()) {
+				if want.Caller, err = s.identify(ctx, stream.RequestHeader(), want.GetCaller()); err != nil {
+					return nil, err
+				}
+			}
+			return request, nil
+		},
+		Send:    send,
+		Changed: s.config.Grants.Changed,
+	}, sub)
+}
+
+// Register implements the wire protocol.
+func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.RegisterRequest, l5pb.RegisterResponse]) error {
+	s := h.server
+	ctx, cancel := s.life(ctx)
+	defer cancel()
+	if err := s.registry.loaded(ctx); err != nil {
+		return connect.NewError(connect.CodeUnavailable, err)
+	}
+	requests, ended, stop := inbound.Pump(ctx, stream.Receive)
+	defer stop()
+	var owner string
+	for {
+		var request *l5pb.RegisterRequest
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-ended:
+			return inbound.Ended(err)
+		case request = <-requests:
+		}
+		if owner == "" {
+			var err error
+			if owner, err = proven(ctx, s.config.IdentifyOwner, stream.RequestHeader(), request.GetOwner()); err != nil {
+				return err
+			}
+			if owner == "" {
+				return connect.NewError(connect.CodeInvalidArgument, errors.New("the first request of a register stream names its owner"))
+			}
+			s.leases.opened(owner)
+			defer s.release(owner)
+		}
+		if err := stream.Send(s.carryOut(ctx, owner, request)); err != nil {
+			return inbound.Ended(err)
+		}
+	}
+}
+
+// release counts a register stream out, unless it is the server that goes: the peer is fine then.
+func (s *Server) release(owner string) {
+	if s.stopping.Err() == nil {
+		s.leases.closed(owner, time.Now())
+	}
+}
+
+// carryOut does what one request asks for, removals first.
+func (s *Server) carryOut(ctx context.Context, owner string, request *l5pb.RegisterRequest) *l5pb.RegisterResponse {
+	response := &l5pb.RegisterResponse{Seq: request.GetSeq()}
+	revision, err := s.change(ctx, owner, request)
+	response.Revision = revision
+	if err != nil {
+		response.Fault = err.Error()
+	}
+	return response
+}
+
+func (s *Server) change(ctx context.Context, owner string, request *l5pb.RegisterRequest) (int64, error) {
+	revision, err := s.registry.edit(ctx, names(request.GetRemove()), removeAll)
+	if err != nil {
+		return revision, err
+	}
+	if len(request.GetPut()) > 0 {
+		instances := make([]l5.Instance, len(request.GetPut()))
+		for i, p := range request.GetPut() {
+			instances[i] = l5.InstanceFromProto(p)
+			instances[i].Owner = owner
+		}
+		if revision, err = s.register(ctx, instances); err != nil {
+			return revision, err
+		}
+	}
+	drained, err := s.registry.edit(ctx, names(request.GetDrain()), func(_ id, have *row) (l5.Instance, verb) { return draining(have) })
+	return max(revision, drained), err
+}
+
+func names(keys []*l5pb.Key) []id {
+	out := make([]id, len(keys))
+	for i, key := range keys {
+		out[i] = id{key.GetService(), key.GetAddr()}
+	}
+	return out
+}
+
+// Report implements the wire protocol.
+func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.ReportRequest]) (*connect.Response[l5pb.ReportResponse], error) {
+	s := h.server
+	if request.Msg.GetReporter() == "" || request.Msg.GetSeq() == 0 {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a report carries the reporter's id and a seq above 0"))
+	}
+	duplicate, err := s.intake.take(ctx, request.Msg, time.Now())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	if duplicate {
+		s.metrics.duplicates.Inc()
+	}
+	return connect.NewResponse(&l5pb.ReportResponse{Duplicate: duplicate}), nil
+}
+
+// Explain implements the wire protocol.
+func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.ExplainRequest]) (*connect.Response[l5pb.ExplainResponse], error) {
+	s := h.server
+	if err := s.registry.loaded(ctx); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	explanation := s.Explain(request.Msg.GetService())
+	response := &l5pb.ExplainResponse{
+		Service: explanation.Service, Epoch: explanation.Epoch, Revision: explanation.Revision, Subscribers: int64(explanation.Subscribers),
+	}
+	for _, status := range explanation.Instances {
+		response.Instances = append(response.Instances, &l5pb.InstanceStatus{
+			Instance: status.Instance.Proto(), EffectiveWeight: status.EffectiveWeight, Live: status.Live, Reason: status.Reason,
+		})
+	}
+	if caller := request.Msg.GetCaller(); caller != "" {
+		response.Grant = fmt.Sprintf("caller %q may call %q", caller, explanation.Service)
+		if allowed, _, reason := (gate{s}).Verdict(caller, explanation.Service); !allowed {
+			response.Grant = reason
+		}
+	}
+	return connect.NewResponse(response), nil
+}

@@ -1,0 +1,257 @@
+package l5
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+// service is one service in use: the shell around its balance.Group.
+type service struct {
+	client     *Client
+	name       string
+	picks      atomic.Pointer[picks] // nil until something is known
+	overloaded error                 // made once: refusing must be cheap
+
+	mu        sync.Mutex
+	changed   chan struct{}        // guarded by mu; closed and replaced when picks is set
+	view      view.View            // guarded by mu
+	denied    string               // guarded by mu; the reason, if the caller may not call
+	group     *balance.Group       // guarded by mu
+	endpoints map[string]*endpoint // guarded by mu; by address
+	departed  []*endpoint          // guarded by mu; gone, with counts that are not reported yet
+}
+
+func newService(c *Client, name string) *service {
+	s := &service{
+		client: c, name: name, changed: make(chan struct{}), endpoints: make(map[string]*endpoint),
+		group: balance.NewGroup(c.config.Balance),
+	}
+	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as Config.MaxInFlight allows")
+	return s
+}
+
+func (s *service) err(err error, reason string) error {
+	return &RouteError{Caller: s.client.config.Caller, Service: s.name, Reason: reason, Err: err}
+}
+
+// update takes a new state from the name service.
+func (s *service) update(v view.View, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view = v
+	members := make(balance.Members, 0, len(v.Instances))
+	next := make(map[string]*endpoint, len(v.Instances))
+	for _, p := range v.Instances {
+		instance := InstanceFromProto(p)
+		instance.Service = s.name
+		if err := instance.Check(); err != nil {
+			s.client.config.Logger.Warn("l5: an instance is left out", "service", s.name, "error", err)
+			continue
+		}
+		e := s.endpoints[instance.Addr]
+		if e == nil {
+			e = newEndpoint(s, instance.Addr)
+		}
+		e.state.instance.Store(&instance)
+		next[instance.Addr] = e
+		members = append(members, balance.Member{Addr: instance.Addr, Weight: instance.EffectiveWeight(), Suspect: instance.Suspect})
+	}
+	for addr, e := range s.endpoints {
+		if next[addr] == nil {
+			s.departed = append(s.departed, e)
+		}
+	}
+	s.endpoints = next
+	s.step(now, members)
+	s.rebuild()
+}
+
+// verdict takes the name service's decision whether this caller may call.
+func (s *service) verdict(verdict *l5pb.Verdict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case verdict.GetAllowed():
+		if s.denied == "" {
+			return
+		}
+		s.denied = ""
+		if s.view.Service == "" {
+			s.picks.Store(nil) // wait for the first state
+			return
+		}
+	default:
+		s.denied = verdict.GetReason()
+		if s.denied == "" {
+			s.denied = "no grant"
+		}
+	}
+	s.rebuild()
+}
+
+// step runs the core and does what it asks for. Callers hold mu.
+func (s *service) step(now time.Time, event balance.Event) {
+	for _, action := range s.group.Step(now, event) {
+		switch a := action.(type) {
+		case balance.Probe:
+			s.client.probe(s, a.Addr)
+		case balance.Moved:
+			s.client.moved(s.name, a)
+			if e := s.endpoints[a.Addr]; e != nil {
+				e.strikes.Store(0)
+			}
+		case balance.Reweighed:
+			s.rebuild()
+		}
+	}
+}
+
+// rebuild makes the snapshot that callers pick from. Callers hold mu.
+func (s *service) rebuild() {
+	if s.denied == "" && s.view.Service == "" {
+		return // nothing is known: callers wait
+	}
+	p := &picks{limit: int64(s.client.config.MaxInFlight)}
+	switch {
+	case s.denied != "":
+		p.err = s.err(ErrDenied, s.denied)
+	default:
+		statuses := s.group.Statuses()
+		weights := make([]float64, len(statuses))
+		p.endpoints = make([]choice, len(statuses))
+		for i, status := range statuses {
+			e := s.endpoints[status.Addr]
+			weights[i] = status.Weight
+			p.endpoints[i] = choice{endpoint: e}
+			if status.Weight > 0 {
+				p.endpoints[i].price = float32(1 / status.Weight)
+			}
+			limit := s.client.config.strikeLimit()
+			if status.Health == balance.Trial || e.state.instance.Load().Suspect {
+				limit = 1 // one failure is enough for one that is doubted already
+			}
+			e.limit.Store(limit)
+		}
+		p.table = balance.NewTable(weights)
+		p.panic = s.group.Panic() != ""
+		if p.table.Len() == 0 {
+			p.err = s.err(ErrNoInstance, fmt.Sprintf("%d registered, none with a weight above 0", len(statuses)))
+		}
+	}
+	s.picks.Store(p)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// wait returns what to pick from as soon as something is known.
+func (s *service) wait(ctx context.Context) (*picks, error) {
+	for {
+		s.mu.Lock()
+		p, changed := s.picks.Load(), s.changed
+		s.mu.Unlock()
+		if p != nil {
+			return p, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// struck takes an instance's failures in a row to the core.
+func (s *service) struck(e *endpoint, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endpoints[e.addr] == e {
+		s.step(time.Now(), balance.Struck{Addr: e.addr, Evidence: fmt.Sprintf("failures in a row, the last: %v", err)})
+	}
+}
+
+// probed takes a probe's answer to the core.
+func (s *service) probed(addr string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step(time.Now(), balance.Probed{Addr: addr, OK: err == nil})
+}
+
+// tick takes what was counted since the last tick to the core.
+func (s *service) tick(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var window balance.Window
+	for addr, e := range s.endpoints {
+		read := e.read()
+		if read == e.state.windowed {
+			continue
+		}
+		d, successes := read.since(e.state.windowed)
+		e.state.windowed = read
+		window = append(window, balance.Sample{Addr: addr, Successes: successes, Failures: int64(d.failures), LatencySum: time.Duration(d.latencySum)})
+	}
+	if len(window) > 0 {
+		s.step(now, window)
+		return
+	}
+	s.step(now, balance.Tick{})
+}
+
+// outcomes returns what was counted since the last call, and moves on.
+func (s *service) outcomes() []*l5pb.Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*l5pb.Outcome
+	for _, e := range s.endpoints {
+		if o := s.outcome(e); o != nil {
+			out = append(out, o)
+		}
+	}
+	busy := s.departed[:0]
+	for _, e := range s.departed {
+		if o := s.outcome(e); o != nil {
+			out = append(out, o)
+		}
+		if e.inflight.Load() > 0 {
+			busy = append(busy, e)
+		}
+	}
+	clear(s.departed[len(busy):])
+	s.departed = busy
+	return out
+}
+
+// outcome returns what was counted for one endpoint since the last report. Callers hold mu.
+func (s *service) outcome(e *endpoint) *l5pb.Outcome {
+	read := e.read()
+	if read == e.state.reported {
+		return nil
+	}
+	d, successes := read.since(e.state.reported)
+	e.state.reported = read
+	o := &l5pb.Outcome{
+		Caller: s.client.config.Caller, Service: s.name, Addr: e.addr, Device: e.state.instance.Load().Device,
+		Requests: successes + int64(d.failures+d.rejected), Failures: int64(d.failures), Rejected: int64(d.rejected),
+		LatencySum: d.latencySum, Histogram: make([]int64, latencyBuckets), Reports: 1,
+	}
+	for i, n := range d.histogram {
+		o.Histogram[i] = int64(n)
+	}
+	return o
+}
+
+// probe asks whether an instance can be reached, in a goroutine that Run waits for.
+func (c *Client) probe(s *service, addr string) {
+	c.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, c.config.ProbeTimeout)
+		defer cancel()
+		s.probed(addr, c.config.Probe(ctx, addr))
+	})
+}
