@@ -24,6 +24,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"go.yaml.in/yaml/v3"
 
@@ -244,6 +245,9 @@ func (r *Repairer) aside(root *os.Root, name string) error {
 	if folder == "" {
 		folder = ".drift-aside"
 	}
+	if _, err := root.Lstat(name); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil // it went with what it lay in
+	}
 	to := filepath.Join(filepath.FromSlash(folder), name)
 	if err := root.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
@@ -251,9 +255,5 @@ func (r *Repairer) aside(root *os.Root, name string) error {
 	if err := root.RemoveAll(to); err != nil {
 		return err
 	}
-	err := root.Rename(name, to)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return root.Rename(name, to)
 }
