@@ -31,7 +31,7 @@ func serving(w *world, version string) {
 		script("init", `echo "$ZHIYUN_DEVICE $1 $ZHIYUN_PHASE" >> data/ran; echo done`),
 		script("undo", `echo "$ZHIYUN_PHASE" >> "$UNDO_LOG"`),
 		script("fail", `echo x > data/ran; echo "disk is on fire" >&2; exit 3`),
-		script("slow", `echo x > data/ran; sleep 600`),
+		script("slow", `echo $$ > data/ran; exec sleep 600`),
 	)
 	_, err = install(w, device.PackageInstallIn{Name: "cart", Version: version, Digest: w.blobs.Put(blob)})(w.env("install " + version))
 	w.try(err)
