@@ -14,6 +14,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/device/devicetest"
+	"github.com/zhiyun-ops/zhiyun/internal/sample"
 	"github.com/zhiyun-ops/zhiyun/internal/supervise"
 )
 
@@ -32,6 +33,9 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 2 && os.Args[1] == "tool" {
 		os.Exit(killedTool(os.Args[2]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "sample" {
+		os.Exit(sample.Main(os.Args[2:], os.Getenv, os.Stdout, os.Stderr))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "crash" {
 		fmt.Println("no config, no service")
