@@ -296,6 +296,28 @@ func TestToolsAreDescribed(t *testing.T) {
 			t.Errorf("%+v", tool)
 		}
 	}
+	for _, c := range []struct {
+		tool, input string
+		valid       bool
+	}{
+		{"package.install", `{"name":"a","version":"1","digest":"sha256:00"}`, true},
+		{"package.install", `{"name":"a"}`, false},
+		{"package.install", `{"name":"a","version":"1","digest":"x","nam":"b"}`, false},
+		{"package.remove", `{"name":"a","version":"1","digest":"x","done":{"name":"a","version":"1","digest":"x","path":"p","fetched":true}}`, true},
+		{"package.remove", `{"name":"a","done":null}`, true},
+		{"package.remove", `{"name":"a","purge":true}`, true},
+		{"package.remove", `{"name":1}`, false},
+		{"device.restore", `{"name":1,"purge":true}`, true},
+		{"config.push", `{"configs":[{"path":"a","content":"b"}]}`, true},
+		{"config.push", `{"configs":[{"path":"a","content":"b","encoding":"rot13"}]}`, false},
+		{"package.start", `{"package":"a","processes":[{"name":"a","command":["b"],"count":2,"env":{"A":"b"}}]}`, true},
+		{"package.start", `{"package":"a","processes":[{"name":"a","env":{"A":1}}]}`, false},
+		{"process.scan", `{}`, true},
+	} {
+		if err := validate(names[c.tool].Input, c.input); (err == nil) != c.valid {
+			t.Errorf("%s of %s: %v", c.tool, c.input, err)
+		}
+	}
 	for _, tool := range names {
 		if _, ok := names[tool.Undo]; tool.Undo != "" && !ok {
 			t.Errorf("%s is undone by %s, which is none", tool.Name, tool.Undo)

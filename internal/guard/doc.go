@@ -20,5 +20,5 @@
 // guard, and that role starts the rest.
 //
 // Limits: elsewhere than on Linux what leaves the command's process group is not found. kill -9 of the guard
-// itself leaves its descendants; the program sees that as the end of the command and may look for them.
+// itself ends the command (on Linux), but not what descends from the command; the program sees that by Wait.
 package guard

@@ -219,6 +219,20 @@ func TestTheRestGoesWithTheCommand(t *testing.T) {
 	}
 }
 
+func TestTheCommandDiesWithTheGuard(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("a child is killed with its parent on Linux alone")
+	}
+	g, out := run(t, "polite")
+	pid := pids(t, out, 1)[0]
+	syscall.Kill(g.GuardPID(), syscall.SIGKILL)
+	if err := g.Wait(); !errors.Is(err, guard.ErrEnded) || !strings.Contains(err.Error(), "guard itself") {
+		t.Error(err)
+	}
+	eventually(t, "the command is gone", func() bool { return !alive(pid) })
+}
+
 func TestWhatCannotStartIsToldAtOnce(t *testing.T) {
 	t.Parallel()
 	if _, err := guard.Start(t.Context(), "/absent/program"); err == nil || !strings.Contains(err.Error(), "/absent/program") {

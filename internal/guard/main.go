@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,7 +45,8 @@ func Main(args []string) int {
 	}
 	command := exec.Command(args[3], args[4:]...)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.SysProcAttr = commandAttr()
+	runtime.LockOSThread() // the command dies with the thread that started it, so with this process
 	if err := startDefault(command); err != nil {
 		tell.Encode(report{Error: err.Error()})
 		return 1
