@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/zhiyun-ops/zhiyun/internal/device"
+	"github.com/zhiyun-ops/zhiyun/internal/device/devicetest"
 )
 
 // Write a configuration file under a key, and take it back by that key.
@@ -64,6 +65,24 @@ func BenchmarkConfigPush(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		env := device.Env{Root: root, Key: fmt.Sprint("k", i)}
 		if _, err := device.ConfigPush(b.Context(), env, in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPackageInstall installs a package of 64 MiB, as the sample module's is.
+func BenchmarkPackageInstall(b *testing.B) {
+	b.ReportAllocs()
+	content := make([]byte, 64<<20)
+	for i := range content {
+		content[i] = byte(i * i >> 7)
+	}
+	var blobs devicetest.Blobs
+	digest := blobs.Put(devicetest.Tar(b, devicetest.Entry{Name: "bin/sample", Content: string(content), Mode: 0o755}))
+	b.SetBytes(int64(len(content)))
+	for i := 0; b.Loop(); i++ {
+		env := device.Env{Root: b.TempDir(), Key: "k", Blobs: &blobs}
+		if _, err := device.PackageInstall(b.Context(), env, device.PackageInstallIn{Name: "p", Version: "1", Digest: digest}); err != nil {
 			b.Fatal(err)
 		}
 	}
