@@ -234,6 +234,11 @@ func TestCallerJoinAndLeave(t *testing.T) {
 	if len(out.Warm) != 2 || !strings.Contains(w.read(device.CallersDir+"/shop.web.json"), `"shop.cart"`) {
 		t.Errorf("out %+v", out)
 	}
+	callers, err := device.Callers(w.root)
+	w.try(err)
+	if len(callers) != 1 || callers[0].Caller != "shop.web" || len(callers[0].Warm) != 2 {
+		t.Errorf("callers %+v", callers)
+	}
 	joined := w.tree()
 	twice(w, "leave", func(env device.Env) (device.Undone, error) {
 		return device.CallerLeave(w.Context(), env, device.CallerLeaveIn{CallerJoinIn: in, Purge: true})
