@@ -2,7 +2,6 @@ package cmdb
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -82,7 +81,7 @@ func (w *blastWalk) touch(v view, ref Ref) {
 				w.sites[d.Site] = true
 			}
 		}
-		for _, service := range object.provides() {
+		for _, service := range providedBy(object) {
 			w.services[service.Name] = true
 			for caller := range v.referring(service) {
 				if caller.Ref() != ref {
@@ -98,9 +97,4 @@ func (w *blastWalk) touch(v view, ref Ref) {
 			w.touch(v, other.Ref())
 		}
 	}
-}
-
-// Impact tells whether the radius holds anything that is already at work.
-func (b Blast) Impact() bool {
-	return slices.ContainsFunc([][]string{b.Modules, b.Devices, b.Callers}, func(s []string) bool { return len(s) > 0 })
 }

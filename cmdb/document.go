@@ -144,9 +144,11 @@ func (p *parser) declaration(node *yaml.Node) *declaration {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		d.given[node.Content[i].Value] = true
 	}
-	object.normalize()
-	if len(p.faults) == before { // a field that could not be read would be blamed twice
-		object.check(&checker{report: func(field, value, problem, mend string) {
+	if n, ok := object.(normalizer); ok {
+		n.normalize()
+	}
+	if c, ok := object.(checked); ok && len(p.faults) == before { // a field that could not be read would be blamed twice
+		c.check(&checker{report: func(field, value, problem, mend string) {
 			p.faults = append(p.faults, d.fault(field, value, problem, mend))
 		}})
 	}

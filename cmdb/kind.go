@@ -68,11 +68,29 @@ type Object interface {
 	Metadata() Meta
 
 	meta() *Meta
-	copied() Object          // shallow
-	normalize()              // fills in documented defaults
-	check(*checker)          // what can be said by looking at this object alone
-	references() []reference // objects that this one needs
-	provides() []Ref         // what others may refer to beside the object itself
+	copied() Object // shallow
+}
+
+// What else a kind may have.
+type (
+	normalizer interface{ normalize() }              // fills in documented defaults
+	checked    interface{ check(*checker) }          // says what is wrong by looking at the object alone
+	referrer   interface{ references() []reference } // names the objects that this one needs
+	provider   interface{ provides() []Ref }         // names what others may refer to beside the object itself
+)
+
+func referencesOf(object Object) []reference {
+	if r, ok := object.(referrer); ok {
+		return r.references()
+	}
+	return nil
+}
+
+func providedBy(object Object) []Ref {
+	if p, ok := object.(provider); ok {
+		return p.provides()
+	}
+	return nil
 }
 
 // Meta is the last change of an object, kept with it by the DB; those before it are History. A document may carry

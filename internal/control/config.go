@@ -33,7 +33,7 @@ type Config struct {
 	Drift   *drift.Ledger
 	Flow    *flow.Engine
 	Tools   *flow.Tools // those that the engine runs, to be listed
-	L5      *l5server.Server
+	Names   *l5server.Server
 
 	// GrayPolicy is the policy that a module's manifest asks for, for rollouts that name none. Default: gray.Default.
 	GrayPolicy func(cmdb.GraySpec) (gray.Policy, error)

@@ -96,7 +96,7 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	api := must[*control.API](t)(control.New(control.Config{
-		CMDB: w.cmdb, Centers: w.centers, Records: log, Drift: w.ledger, L5: names, Settle: time.Millisecond,
+		CMDB: w.cmdb, Centers: w.centers, Records: log, Drift: w.ledger, Names: names, Settle: time.Millisecond,
 	}))
 	run(w.cmdb.Run)
 	run(w.centers.Run)

@@ -19,10 +19,10 @@ import (
 type registry struct{ *API }
 
 func (r registry) names(ctx context.Context) (*l5server.Server, error) {
-	if r.config.L5 == nil {
+	if r.config.Names == nil {
 		return nil, fmt.Errorf("%w: l5", ErrAbsent)
 	}
-	return r.config.L5, r.config.L5.Ready(ctx)
+	return r.config.Names, r.config.Names.Ready(ctx)
 }
 
 func (r registry) Services(ctx context.Context, q *connect.Request[pb.ServicesRequest]) (*connect.Response[pb.ServicesResponse], error) {

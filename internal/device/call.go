@@ -67,9 +67,6 @@ func perform[In, Out any](ctx context.Context, env Env, tool string, in In, work
 	}
 	out, err = work(ctx, c)
 	if err == nil {
-		err = c.root.RemoveAll(c.tmp())
-	}
-	if err == nil {
 		var output []byte
 		if output, err = json.Marshal(out); err == nil {
 			err = c.journal.finish(output)
@@ -116,7 +113,7 @@ func (c *call) putBack(ctx context.Context, tool string) error {
 			return err
 		}
 	}
-	if err := errors.Join(c.journal.restore(), c.root.RemoveAll(c.tmp())); err != nil {
+	if err := c.journal.restore(); err != nil {
 		return err
 	}
 	return c.journal.remove()

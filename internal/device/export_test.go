@@ -1,5 +1,13 @@
 package device
 
+import (
+	"encoding/json"
+	"reflect"
+)
+
+// SchemaOf is the schema of an output.
+func SchemaOf[Out any]() json.RawMessage { return schema(reflect.TypeFor[Out](), false) }
+
 // Reached has f hear of each moment at which a kill would leave something half done.
 func Reached(f func()) { reached = f }
 

@@ -342,7 +342,7 @@ func lock(ctx context.Context, root *os.Root, key string) (*os.File, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(key))
-	file, err := root.OpenFile(path.Join(dir, hex.EncodeToString(sum[:1])), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := root.OpenFile(path.Join(dir, hex.EncodeToString(sum[:2])[:3]), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -5,8 +5,8 @@ package etcdstore
 import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/zhiyun-ops/zhiyun/scale"
 	"github.com/zhiyun-ops/zhiyun/internal/store/etcdstore"
+	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
 // New returns a store whose keys all begin with prefix, such as "/zhiyun/scale/". The client stays the caller's.
