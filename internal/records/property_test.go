@@ -14,7 +14,7 @@ import (
 // exactly if the process was up from its first to its last millisecond. I7 rests on this.
 func TestLoadIsExactAndGapsAreKnown(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(25) {
+	for seed := range uint64(10) {
 		if fault := upsAndDowns(t, seed, func(*records.DB) {}); fault != "" {
 			t.Errorf("seed %d: %s", seed, fault)
 		}
