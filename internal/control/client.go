@@ -112,6 +112,8 @@ const chunk = 256 << 10
 
 // PushPackage sends an archive to the package store.
 func (c *Client) PushPackage(ctx context.Context, name, version string, archive io.Reader, cause *pb.Cause) (center.Package, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stream := c.Packages.Push(ctx)
 	err := send(archive, stream.Send, func(i int, part []byte) *pb.PushPackageRequest {
 		if i == 0 {
@@ -119,8 +121,11 @@ func (c *Client) PushPackage(ctx context.Context, name, version string, archive 
 		}
 		return &pb.PushPackageRequest{Chunk: part}
 	})
+	if err != nil {
+		cancel() // half a content must not look like a whole one
+	}
 	answer, closed := stream.CloseAndReceive()
-	if err != nil && closed == nil {
+	if err != nil {
 		closed = err
 	}
 	return Decode[center.Package](answer, closed)
@@ -128,6 +133,8 @@ func (c *Client) PushPackage(ctx context.Context, name, version string, archive 
 
 // PushFile sends a content to the file source.
 func (c *Client) PushFile(ctx context.Context, namespace, path string, mode uint32, content io.Reader, cause *pb.Cause) (center.File, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stream := c.Files.Push(ctx)
 	err := send(content, stream.Send, func(i int, part []byte) *pb.PushFileRequest {
 		if i == 0 {
@@ -135,8 +142,11 @@ func (c *Client) PushFile(ctx context.Context, namespace, path string, mode uint
 		}
 		return &pb.PushFileRequest{Chunk: part}
 	})
+	if err != nil {
+		cancel() // half a content must not look like a whole one
+	}
 	answer, closed := stream.CloseAndReceive()
-	if err != nil && closed == nil {
+	if err != nil {
 		closed = err
 	}
 	return Decode[center.File](answer, closed)

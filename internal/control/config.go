@@ -13,10 +13,12 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
+	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
@@ -29,6 +31,9 @@ type Config struct {
 	Gray    *gray.Controller
 	Scale   *scale.Controller
 	Drift   *drift.Ledger
+	Flow    *flow.Engine
+	Tools   *flow.Tools // those that the engine runs, to be listed
+	Names   *l5server.Server
 
 	// GrayPolicy is the policy that a module's manifest asks for, for rollouts that name none. Default: gray.Default.
 	GrayPolicy func(cmdb.GraySpec) (gray.Policy, error)
@@ -117,6 +122,8 @@ func (a *API) Mount(mux *http.ServeMux) {
 	options := []connect.HandlerOption{connect.WithInterceptors(named{}), connect.WithReadMaxBytes(maxMessage)}
 	mux.Handle(controlpbconnect.NewResourceServiceHandler(resources{a}, options...))
 	mux.Handle(controlpbconnect.NewDeviceServiceHandler(devices{a}, options...))
+	mux.Handle(controlpbconnect.NewFlowServiceHandler(flows{a}, options...))
+	mux.Handle(controlpbconnect.NewRegistryServiceHandler(registry{a}, options...))
 	mux.Handle(controlpbconnect.NewGrayServiceHandler(rollouts{a}, options...))
 	mux.Handle(controlpbconnect.NewScaleServiceHandler(scaling{a}, options...))
 	mux.Handle(controlpbconnect.NewDriftServiceHandler(findings{a}, options...))

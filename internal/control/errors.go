@@ -9,10 +9,12 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
@@ -62,6 +64,13 @@ var kinds = []struct {
 	{scale.ErrNotFound, connect.CodeNotFound, "scale.not_found"},
 	{scale.ErrNoDevices, connect.CodeResourceExhausted, "device.none"},
 	{scale.ErrRefused, connect.CodeFailedPrecondition, "scale.refused"},
+	{flow.ErrNotFound, connect.CodeNotFound, "flow.not_found"},
+	{flow.ErrInvalid, connect.CodeInvalidArgument, "flow.invalid"},
+	{flow.ErrExists, connect.CodeAlreadyExists, "flow.exists"},
+	{flow.ErrState, connect.CodeFailedPrecondition, "flow.state"},
+	{flow.ErrStale, connect.CodeAborted, "contended"},
+	{flow.ErrClosed, connect.CodeUnavailable, "flow.closed"},
+	{l5server.ErrNotFound, connect.CodeNotFound, "instance.not_found"},
 	{drift.ErrNotFound, connect.CodeNotFound, "finding.not_found"},
 	{drift.ErrClosed, connect.CodeFailedPrecondition, "finding.closed"},
 	{records.ErrInvalid, connect.CodeInvalidArgument, "invalid"},
