@@ -2,6 +2,7 @@ package cmdb
 
 import (
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -22,15 +23,16 @@ func acquisitionName(owner, key string) string {
 	return url.PathEscape(owner) + "/" + url.PathEscape(key)
 }
 
+// ownAcquisition tells whether a name is of an acquisition of owner.
+func ownAcquisition(name, owner string) bool {
+	return strings.HasPrefix(name, url.PathEscape(owner)+"/")
+}
+
 // Ref implements Object.
 func (a *Acquisition) Ref() Ref { return Ref{KindAcquisition, a.Name} }
 
 // Metadata implements Object.
 func (a *Acquisition) Metadata() Meta { return a.Meta }
 
-func (a *Acquisition) meta() *Meta             { return &a.Meta }
-func (a *Acquisition) copied() Object          { c := *a; return &c }
-func (a *Acquisition) normalize()              {}
-func (a *Acquisition) check(*checker)          {}
-func (a *Acquisition) references() []reference { return nil }
-func (a *Acquisition) provides() []Ref         { return nil }
+func (a *Acquisition) meta() *Meta    { return &a.Meta }
+func (a *Acquisition) copied() Object { c := *a; return &c }

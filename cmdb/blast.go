@@ -2,7 +2,6 @@ package cmdb
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -21,14 +20,16 @@ func (b Blast) String() string {
 		const show = 6
 		switch n := len(names); {
 		case n == 0:
-			return "no " + what
+			return "no " + what + "s"
+		case n == 1:
+			return "1 " + what + " (" + names[0] + ")"
 		case n > show:
-			return fmt.Sprintf("%d %s (%s, ...)", n, what, strings.Join(names[:show], ", "))
+			return fmt.Sprintf("%d %ss (%s, ...)", n, what, strings.Join(names[:show], ", "))
 		default:
-			return fmt.Sprintf("%d %s (%s)", n, what, strings.Join(names, ", "))
+			return fmt.Sprintf("%d %ss (%s)", n, what, strings.Join(names, ", "))
 		}
 	}
-	return "touches " + strings.Join([]string{part("modules", b.Modules), part("devices", b.Devices), part("sites", b.Sites), part("callers", b.Callers)}, ", ")
+	return "touches " + strings.Join([]string{part("module", b.Modules), part("device", b.Devices), part("site", b.Sites), part("caller", b.Callers)}, ", ")
 }
 
 // BlastRadius tells what a change of one object would touch.
@@ -80,7 +81,7 @@ func (w *blastWalk) touch(v view, ref Ref) {
 				w.sites[d.Site] = true
 			}
 		}
-		for _, service := range object.provides() {
+		for _, service := range providedBy(object) {
 			w.services[service.Name] = true
 			for caller := range v.referring(service) {
 				if caller.Ref() != ref {
@@ -96,9 +97,4 @@ func (w *blastWalk) touch(v view, ref Ref) {
 			w.touch(v, other.Ref())
 		}
 	}
-}
-
-// Impact tells whether the radius holds anything that is already at work.
-func (b Blast) Impact() bool {
-	return slices.ContainsFunc([][]string{b.Modules, b.Devices, b.Callers}, func(s []string) bool { return len(s) > 0 })
 }

@@ -31,10 +31,8 @@ func (b *Business) Ref() Ref { return Ref{KindBusiness, b.Name} }
 // Metadata implements Object.
 func (b *Business) Metadata() Meta { return b.Meta }
 
-func (b *Business) meta() *Meta     { return &b.Meta }
-func (b *Business) copied() Object  { c := *b; return &c }
-func (b *Business) normalize()      {}
-func (b *Business) provides() []Ref { return nil }
+func (b *Business) meta() *Meta    { return &b.Meta }
+func (b *Business) copied() Object { c := *b; return &c }
 
 func (b *Business) references() []reference {
 	var refs []reference

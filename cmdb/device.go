@@ -24,7 +24,7 @@ type Device struct {
 	HeldUntil   time.Time `json:"held_until,omitzero" life:"yes"`   // held: then it goes back
 	HeldFrom    State     `json:"held_from,omitempty" life:"yes"`   // held: where it goes back to at expiry
 	Fault       string    `json:"fault,omitempty" life:"yes"`       // faulty: what was seen
-	Acquisition string    `json:"acquisition,omitempty" life:"yes"` // held: the acquisition that took it, "owner/key"
+	Acquisition string    `json:"acquisition,omitempty" life:"yes"` // the one that took it, "owner/key"; kept in service
 	Meta        Meta      `json:"meta,omitzero"`
 }
 
@@ -34,9 +34,8 @@ func (d *Device) Ref() Ref { return Ref{KindDevice, d.Name} }
 // Metadata implements Object.
 func (d *Device) Metadata() Meta { return d.Meta }
 
-func (d *Device) meta() *Meta     { return &d.Meta }
-func (d *Device) copied() Object  { c := *d; return &c }
-func (d *Device) provides() []Ref { return nil }
+func (d *Device) meta() *Meta    { return &d.Meta }
+func (d *Device) copied() Object { c := *d; return &c }
 
 func (d *Device) normalize() { defaultTo(&d.State, Idle) }
 

@@ -18,11 +18,8 @@ func (t *DeviceType) Ref() Ref { return Ref{KindDeviceType, t.Name} }
 // Metadata implements Object.
 func (t *DeviceType) Metadata() Meta { return t.Meta }
 
-func (t *DeviceType) meta() *Meta             { return &t.Meta }
-func (t *DeviceType) copied() Object          { c := *t; return &c }
-func (t *DeviceType) normalize()              {}
-func (t *DeviceType) references() []reference { return nil }
-func (t *DeviceType) provides() []Ref         { return nil }
+func (t *DeviceType) meta() *Meta    { return &t.Meta }
+func (t *DeviceType) copied() Object { c := *t; return &c }
 
 func (t *DeviceType) check(c *checker) {
 	c.name("name", t.Name)

@@ -1,12 +1,14 @@
 package cmdb
 
 import (
-	"bytes"
+	"encoding"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // FieldChange is one field before and after. Old is nil if it was not there, New if it is no more.
@@ -30,15 +32,33 @@ func (f FieldChange) String() string {
 // diff lists the fields in which two objects of one kind differ, in path order; either may be nil.
 func diff(old, new Object) []FieldChange {
 	before, after := map[string]string{}, map[string]string{}
+	var a, b reflect.Value
 	if old != nil {
-		flatten("", tree(old), before)
+		a = reflect.ValueOf(old).Elem()
 	}
 	if new != nil {
-		flatten("", tree(new), after)
+		b = reflect.ValueOf(new).Elem()
+	}
+	of := a
+	if !of.IsValid() {
+		of = b
+	}
+	for i, field := range fieldsOf(of.Type()) {
+		switch {
+		case field.name == "meta" || field.name == "name":
+			continue // the DB's own; what is compared
+		case a.IsValid() && b.IsValid() && reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
+			continue
+		}
+		if a.IsValid() {
+			flatten(field, field.name, a.Field(i), before)
+		}
+		if b.IsValid() {
+			flatten(field, field.name, b.Field(i), after)
+		}
 	}
 	var changes []FieldChange
-	for _, field := range sortedKeys(before) {
-		was := before[field]
+	for field, was := range before {
 		is, ok := after[field]
 		switch {
 		case !ok:
@@ -56,53 +76,70 @@ func diff(old, new Object) []FieldChange {
 	return changes
 }
 
-// tree is an object as plain maps and lists, without what the DB itself keeps in it.
-func tree(o Object) any {
-	data, err := json.Marshal(o)
-	if err != nil {
-		return map[string]any{"error": err.Error()} // no field of an Object can fail to marshal
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	var m map[string]any
-	if err := decoder.Decode(&m); err != nil {
-		return map[string]any{"error": err.Error()}
-	}
-	delete(m, "meta")
-	delete(m, "name")
-	return m
+// documentField is a struct's field as documents see it.
+type documentField struct {
+	name string
+	omit bool // if it is zero
 }
 
-// flatten writes every leaf below v under its path.
-func flatten(path string, v any, into map[string]string) {
-	switch v := v.(type) {
-	case map[string]any:
-		for key, element := range v {
-			if path != "" {
-				key = path + "." + key
-			}
-			flatten(key, element, into)
-		}
-	case []any:
-		for i, element := range v {
-			flatten(path+"["+elementName(v, i)+"]", element, into)
-		}
-	default:
-		leaf, _ := json.Marshal(v) // a leaf that was just unmarshalled
-		into[path] = string(leaf)
+var documentFields sync.Map // reflect.Type -> []documentField; a memory of what never changes
+
+func fieldsOf(t reflect.Type) []documentField {
+	if known, ok := documentFields.Load(t); ok {
+		return known.([]documentField)
 	}
+	fields := make([]documentField, t.NumField())
+	for i := range fields {
+		name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		fields[i] = documentField{name, options != ""}
+	}
+	documentFields.Store(t, fields)
+	return fields
 }
+
+// flatten writes every leaf of v under its path, as JSON.
+func flatten(field documentField, path string, v reflect.Value, into map[string]string) {
+	if field.omit && v.IsZero() {
+		return
+	}
+	plain := documentField{}
+	switch {
+	case v.Type().Implements(textMarshaler):
+	case v.Kind() == reflect.Pointer:
+		flatten(plain, path, v.Elem(), into)
+		return
+	case v.Kind() == reflect.Struct:
+		for i, f := range fieldsOf(v.Type()) {
+			flatten(f, path+"."+f.name, v.Field(i), into)
+		}
+		return
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			flatten(plain, path+"["+elementName(v, i)+"]", v.Index(i), into)
+		}
+		return
+	case v.Kind() == reflect.Map:
+		for entries := v.MapRange(); entries.Next(); {
+			flatten(plain, path+"."+entries.Key().String(), entries.Value(), into)
+		}
+		return
+	}
+	leaf, _ := json.Marshal(v.Interface()) // strings, numbers, times: no leaf of an Object can fail
+	into[path] = string(leaf)
+}
+
+var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 
 // elementName is what tells an element of a list from the others, so that an insertion is one line of a
 // diff and not a change of all that follow.
-func elementName(list []any, i int) string {
-	m, ok := list[i].(map[string]any)
-	if !ok {
-		return strconv.Itoa(i)
-	}
-	for _, key := range []string{"name", "id", "path", "port", "template", "source"} {
-		if v, ok := m[key]; ok {
-			return fmt.Sprint(v)
+func elementName(list reflect.Value, i int) string {
+	if element := list.Index(i); element.Kind() == reflect.Struct {
+		fields := fieldsOf(element.Type())
+		for _, key := range []string{"name", "id", "path", "port", "template", "source"} {
+			at := slices.IndexFunc(fields, func(f documentField) bool { return f.name == key })
+			if at >= 0 && !element.Field(at).IsZero() {
+				return fmt.Sprint(element.Field(at))
+			}
 		}
 	}
 	return strconv.Itoa(i)

@@ -144,9 +144,11 @@ func (p *parser) declaration(node *yaml.Node) *declaration {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		d.given[node.Content[i].Value] = true
 	}
-	object.normalize()
-	if len(p.faults) == before { // a field that could not be read would be blamed twice
-		object.check(&checker{report: func(field, value, problem, mend string) {
+	if n, ok := object.(normalizer); ok {
+		n.normalize()
+	}
+	if c, ok := object.(checked); ok && len(p.faults) == before { // a field that could not be read would be blamed twice
+		c.check(&checker{report: func(field, value, problem, mend string) {
 			p.faults = append(p.faults, d.fault(field, value, problem, mend))
 		}})
 	}
@@ -330,9 +332,10 @@ func (p *parser) scalar(node *yaml.Node, v reflect.Value, field string) {
 
 // fieldNames are the names that documents use for a struct's fields, by index.
 func fieldNames(t reflect.Type) []string {
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	fields := fieldsOf(t)
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
 	}
 	return names
 }

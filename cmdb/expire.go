@@ -50,20 +50,14 @@ func (db *DB) expired(now time.Time) []string {
 }
 
 func (db *DB) expireOne(ctx context.Context, name string) error {
-	var holder string
 	s := db.stamp(By("cmdb"), Because("the hold expired"))
-	revision, err := db.update(ctx, s, func(t *tx) error {
-		holder = ""
+	_, err := db.update(ctx, s, func(t *tx) error {
 		d, ok := device(t, name)
 		if !ok || d.State != Held || s.at.Before(d.HeldUntil) {
 			return nil // somebody was first
 		}
-		holder = d.Holder
 		return t.move(name, move{verb: verbExpire})
 	})
-	if err == nil && holder != "" {
-		db.logger.Info("cmdb: an expired hold went back", "device", name, "holder", holder, "revision", revision)
-	}
 	return err
 }
 

@@ -1,6 +1,7 @@
 package cmdb
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -19,7 +20,7 @@ type ListOptions struct {
 
 // List returns objects of a kind in name order, and the After of the next page: empty if this was the last.
 func (db *DB) List(kind Kind, options ListOptions) ([]Object, string, error) {
-	if _, err := newObject(kind); err != nil && kind != KindAcquisition {
+	if err := readable(kind); err != nil {
 		return nil, "", err
 	}
 	match, err := compileFilter(kind, options.Filter)
@@ -74,7 +75,7 @@ func compileFilter(kind Kind, expression string) (func(Object) bool, error) {
 
 // fieldValues are the object's fields as CEL sees them: those left out by JSON as their zero value.
 func fieldValues(object Object, names []string) map[string]any {
-	values, _ := tree(object).(map[string]any)
+	values := tree(object)
 	v := reflect.ValueOf(object).Elem()
 	for i, name := range names {
 		switch field := v.Field(i); field.Kind() {
@@ -119,4 +120,20 @@ func plain(v any) any {
 		}
 	}
 	return v
+}
+
+// tree is an object as plain maps and lists, without what the DB itself keeps in it.
+func tree(o Object) map[string]any {
+	var m map[string]any
+	data, err := json.Marshal(o)
+	if err == nil {
+		decoder := json.NewDecoder(bytes.NewReader(data))
+		decoder.UseNumber()
+		err = decoder.Decode(&m)
+	}
+	if err != nil || m == nil { // no Object fails to marshal
+		m = map[string]any{}
+	}
+	delete(m, "meta")
+	return m
 }

@@ -8,14 +8,10 @@ type guard struct {
 	Meta  Meta   `json:"meta,omitzero"`
 }
 
-func (g *guard) Ref() Ref                { return Ref{kindGuard, g.Name} }
-func (g *guard) Metadata() Meta          { return g.Meta }
-func (g *guard) meta() *Meta             { return &g.Meta }
-func (g *guard) copied() Object          { c := *g; return &c }
-func (g *guard) normalize()              {}
-func (g *guard) check(*checker)          {}
-func (g *guard) references() []reference { return nil }
-func (g *guard) provides() []Ref         { return nil }
+func (g *guard) Ref() Ref       { return Ref{kindGuard, g.Name} }
+func (g *guard) Metadata() Meta { return g.Meta }
+func (g *guard) meta() *Meta    { return &g.Meta }
+func (g *guard) copied() Object { c := *g; return &c }
 
 const guardModel = "model"
 
@@ -30,11 +26,7 @@ type tombstone struct {
 
 func graveOf(ref Ref) Ref { return Ref{kindTombstone, ref.String()} }
 
-func (t *tombstone) Ref() Ref                { return Ref{kindTombstone, t.Name} }
-func (t *tombstone) Metadata() Meta          { return t.Meta }
-func (t *tombstone) meta() *Meta             { return &t.Meta }
-func (t *tombstone) copied() Object          { c := *t; return &c }
-func (t *tombstone) normalize()              {}
-func (t *tombstone) check(*checker)          {}
-func (t *tombstone) references() []reference { return nil }
-func (t *tombstone) provides() []Ref         { return nil }
+func (t *tombstone) Ref() Ref       { return Ref{kindTombstone, t.Name} }
+func (t *tombstone) Metadata() Meta { return t.Meta }
+func (t *tombstone) meta() *Meta    { return &t.Meta }
+func (t *tombstone) copied() Object { c := *t; return &c }

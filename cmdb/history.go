@@ -89,7 +89,7 @@ func (db *DB) archive(ctx context.Context, t *tx) error {
 // History returns the changes of one object that are kept, oldest first. An object that was deleted still has
 // its history. ErrNotFound says that there never was such an object.
 func (db *DB) History(ctx context.Context, kind Kind, name string) ([]Change, error) {
-	if _, err := newObject(kind); err != nil {
+	if err := readable(kind); err != nil {
 		return nil, err
 	}
 	ref := Ref{kind, name}

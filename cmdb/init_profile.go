@@ -33,10 +33,8 @@ func (p *InitProfile) Ref() Ref { return Ref{KindInitProfile, p.Name} }
 // Metadata implements Object.
 func (p *InitProfile) Metadata() Meta { return p.Meta }
 
-func (p *InitProfile) meta() *Meta             { return &p.Meta }
-func (p *InitProfile) copied() Object          { c := *p; return &c }
-func (p *InitProfile) references() []reference { return nil }
-func (p *InitProfile) provides() []Ref         { return nil }
+func (p *InitProfile) meta() *Meta    { return &p.Meta }
+func (p *InitProfile) copied() Object { c := *p; return &c }
 
 func (p *InitProfile) normalize() {
 	for i := range p.Dirs {

@@ -1,6 +1,7 @@
 package cmdb
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -67,11 +68,29 @@ type Object interface {
 	Metadata() Meta
 
 	meta() *Meta
-	copied() Object          // shallow
-	normalize()              // fills in documented defaults
-	check(*checker)          // what can be said by looking at this object alone
-	references() []reference // objects that this one needs
-	provides() []Ref         // what others may refer to beside the object itself
+	copied() Object // shallow
+}
+
+// What else a kind may have.
+type (
+	normalizer interface{ normalize() }              // fills in documented defaults
+	checked    interface{ check(*checker) }          // says what is wrong by looking at the object alone
+	referrer   interface{ references() []reference } // names the objects that this one needs
+	provider   interface{ provides() []Ref }         // names what others may refer to beside the object itself
+)
+
+func referencesOf(object Object) []reference {
+	if r, ok := object.(referrer); ok {
+		return r.references()
+	}
+	return nil
+}
+
+func providedBy(object Object) []Ref {
+	if p, ok := object.(provider); ok {
+		return p.provides()
+	}
+	return nil
 }
 
 // Meta is the last change of an object, kept with it by the DB; those before it are History. A document may carry
@@ -141,10 +160,18 @@ func Kinds() []Kind {
 
 // newObject makes an empty object of a kind that documents declare.
 func newObject(k Kind) (Object, error) {
-	if i := kindOrder(k); i >= 0 && kindTable[i].declared {
-		return kindTable[i].table.empty(), nil
+	if err := readable(k); err != nil || k == KindAcquisition {
+		return nil, cmp.Or(err, fmt.Errorf("%w: %s is not declared by documents", ErrKind, k))
 	}
-	return nil, fmt.Errorf("%w: %q; use one of %s", ErrKind, k, joinKinds())
+	return kindTable[kindOrder(k)].table.empty(), nil
+}
+
+// readable tells whether a kind is for users to see.
+func readable(k Kind) error {
+	if i := kindOrder(k); i >= 0 && (kindTable[i].declared || k == KindAcquisition) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q; use one of %s", ErrKind, k, joinKinds())
 }
 
 func joinKinds() string {

@@ -81,8 +81,9 @@ type move struct {
 	owner  string    // acquire, release, renew, serve, hold
 	until  time.Time // acquire, renew, hold
 	module string    // acquire, serve: "" keeps what is there
-	hold   string    // acquire: the acquisition's name
 	fault  string    // mark_faulty
+	// acquisition is its name, for acquire.
+	acquisition string
 }
 
 // step is the life cycle: it returns the device after a move, or a *StateError. It never changes d.
@@ -112,7 +113,12 @@ func step(now time.Time, d *Device, m move) (*Device, error) {
 	}
 	switch m.verb {
 	case verbAcquire, verbHold:
-		out.State, out.Holder, out.HeldUntil, out.HeldFrom, out.Acquisition = Held, m.owner, m.until, d.State, m.hold
+		out.State, out.Holder, out.HeldUntil, out.HeldFrom = Held, m.owner, m.until, d.State
+		if m.verb == verbAcquire {
+			out.Acquisition = m.acquisition
+		} else if !ownAcquisition(d.Acquisition, m.owner) {
+			out.Acquisition = "" // another owner empties it: its first owner has no claim any more
+		}
 		if m.module != "" {
 			out.Module = m.module
 		}
@@ -141,10 +147,11 @@ func step(now time.Time, d *Device, m move) (*Device, error) {
 	return &out, nil
 }
 
-// unhold ends whatever hold there is and enters state; only a device in service has a module without a hold.
+// unhold ends whatever hold there is and enters state. A device in service keeps its module, and from which
+// acquisition it came: the owner may have to undo that.
 func (d *Device) unhold(state State) {
-	d.State, d.Holder, d.HeldUntil, d.HeldFrom, d.Acquisition, d.Fault = state, "", time.Time{}, "", "", ""
+	d.State, d.Holder, d.HeldUntil, d.HeldFrom, d.Fault = state, "", time.Time{}, "", ""
 	if state != InService {
-		d.Module = ""
+		d.Module, d.Acquisition = "", ""
 	}
 }

@@ -20,11 +20,8 @@ type poolCall struct {
 	release string // a device; "" is an acquire of one
 }
 
-// poolState is which owner and key hold each of four devices, and what each key was given.
-type poolState struct {
-	holder [4]string
-	given  string // " owner/key=device" for each acquire that succeeded
-}
+// poolState is which owner holds each of four devices.
+type poolState struct{ holder [4]string }
 
 // poolModel is the pool as one thing that does one call at a time.
 var poolModel = porcupine.Model{

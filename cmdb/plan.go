@@ -212,19 +212,19 @@ func relationFaults(v view, after *overlay, declared map[Ref]*declaration) Fault
 	for ref := range after.deletes {
 		lost[ref] = true
 		old, _ := v.get(ref)
-		for _, provided := range old.provides() {
+		for _, provided := range providedBy(old) {
 			lost[provided] = true
 		}
 	}
 	for _, ref := range sortedRefs(after.puts) {
 		object := after.puts[ref]
 		d := declared[ref]
-		for _, r := range object.references() {
+		for _, r := range referencesOf(object) {
 			if !exists(after, r.to) {
 				faults = append(faults, d.fault(r.field, r.to.Name, "names no "+string(r.to.Kind), mendReference(after, r.to)))
 			}
 		}
-		for _, provided := range object.provides() {
+		for _, provided := range providedBy(object) {
 			for other := range after.providing(provided) {
 				if other.Ref() != ref && (after.puts[other.Ref()] == nil || compareRefs(other.Ref(), ref) < 0) {
 					faults = append(faults, d.fault("services", provided.Name, "is provided by "+other.Ref().String()+" already", "choose another service id"))
@@ -235,7 +235,7 @@ func relationFaults(v view, after *overlay, declared map[Ref]*declaration) Fault
 			faults = append(faults, d.fault("parent", b.Parent, "leads back to the business itself", "choose a parent outside of it"))
 		}
 		if old, ok := v.get(ref); ok {
-			for _, provided := range old.provides() {
+			for _, provided := range providedBy(old) {
 				lost[provided] = true
 			}
 		}
@@ -248,7 +248,7 @@ func relationFaults(v view, after *overlay, declared map[Ref]*declaration) Fault
 			if _, put := after.puts[object.Ref()]; put {
 				continue // said above, with its line
 			}
-			for _, r := range object.references() {
+			for _, r := range referencesOf(object) {
 				if r.to == ref {
 					faults = append(faults, Fault{Kind: object.Ref().Kind, Name: object.Ref().Name, Field: r.field, Value: ref.Name,
 						Problem: "would name no " + string(ref.Kind) + " any more", Mend: "keep the " + string(ref.Kind) + ", or change this first"})
@@ -282,7 +282,7 @@ func mendReference(v view, to Ref) string {
 	}
 	if to.Kind == kindService {
 		for object := range v.all(KindModule) {
-			for _, p := range object.provides() {
+			for _, p := range providedBy(object) {
 				near(p.Name)
 			}
 		}

@@ -93,10 +93,10 @@ func (db *DB) Acquire(ctx context.Context, request AcquireRequest, opts ...Optio
 		if have, ok := find[*Acquisition](t, Ref{KindAcquisition, name}); ok {
 			names = have.Devices
 			switch {
-			case have.Asked != asked:
-				return fmt.Errorf("%w: owner %q, key %q", ErrKeyReused, request.Owner, request.Key)
 			case !have.Ended.IsZero():
 				return fmt.Errorf("%w: owner %q, key %q, ended %s", ErrEnded, request.Owner, request.Key, have.Ended.Format(time.RFC3339))
+			case have.Asked != asked:
+				return fmt.Errorf("%w: owner %q, key %q", ErrKeyReused, request.Owner, request.Key)
 			}
 			return nil
 		}
@@ -109,7 +109,7 @@ func (db *DB) Acquire(ctx context.Context, request AcquireRequest, opts ...Optio
 		}
 		names = nil
 		for _, d := range picked {
-			if err := t.move(d.Name, move{verb: verbAcquire, owner: request.Owner, until: s.at.Add(request.TTL), module: request.Module, hold: name}); err != nil {
+			if err := t.move(d.Name, move{verb: verbAcquire, owner: request.Owner, until: s.at.Add(request.TTL), module: request.Module, acquisition: name}); err != nil {
 				return err
 			}
 			names = append(names, d.Name)
@@ -191,7 +191,7 @@ func (t *tx) move(name string, m move) error {
 		return err
 	}
 	t.put(next, string(m.verb))
-	if (m.verb == verbRelease || m.verb == verbExpire) && d.Acquisition != "" {
+	if next.State == Idle && d.Acquisition != "" {
 		if a, ok := find[*Acquisition](t, Ref{KindAcquisition, d.Acquisition}); ok && a.Ended.IsZero() {
 			ended := *a
 			ended.Ended = t.stamp.at
@@ -215,6 +215,46 @@ func (db *DB) Release(ctx context.Context, owner string, names []string, opts ..
 				return err
 			}
 			released = append(released, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return released, nil
+}
+
+// ReleaseAcquired gives back what Acquire took under a key and owner still holds: for undoing an acquisition whose
+// answer was lost. It can be repeated, and it ends the key even if nothing was acquired under it: an Acquire that
+// comes late is ErrEnded. It returns the devices that it gave back.
+func (db *DB) ReleaseAcquired(ctx context.Context, owner, key string, opts ...Option) ([]string, error) {
+	if owner == "" || key == "" {
+		return nil, fmt.Errorf("%w: owner is %q and key %q; give both, as they were given to Acquire", ErrRequest, owner, key)
+	}
+	var released []string
+	s := db.stamp(append([]Option{By(owner), During(owner)}, opts...)...)
+	_, err := db.update(ctx, s, func(t *tx) error {
+		released = nil
+		name := acquisitionName(owner, key)
+		have, ok := find[*Acquisition](t, Ref{KindAcquisition, name})
+		if !ok {
+			t.write(&Acquisition{Name: name, Owner: owner, Key: key, At: s.at, Ended: s.at})
+			return nil
+		}
+		for _, device := range have.Devices {
+			d, ok := find[*Device](t, Ref{KindDevice, device})
+			if !ok || d.State != Held || d.Holder != owner || d.Acquisition != name {
+				continue
+			}
+			if err := t.move(device, move{verb: verbRelease, owner: owner}); err != nil {
+				return err
+			}
+			released = append(released, device)
+		}
+		if have.Ended.IsZero() {
+			ended := *have
+			ended.Ended = s.at
+			t.write(&ended)
 		}
 		return nil
 	})

@@ -10,7 +10,7 @@ import (
 
 // Get returns one object of any kind, or ErrNotFound.
 func (db *DB) Get(kind Kind, name string) (Object, error) {
-	if _, err := newObject(kind); err != nil && kind != KindAcquisition {
+	if err := readable(kind); err != nil {
 		return nil, err
 	}
 	object, ok := db.view().get(Ref{kind, name})

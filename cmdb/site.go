@@ -16,11 +16,8 @@ func (s *Site) Ref() Ref { return Ref{KindSite, s.Name} }
 // Metadata implements Object.
 func (s *Site) Metadata() Meta { return s.Meta }
 
-func (s *Site) meta() *Meta             { return &s.Meta }
-func (s *Site) copied() Object          { c := *s; return &c }
-func (s *Site) normalize()              {}
-func (s *Site) references() []reference { return nil }
-func (s *Site) provides() []Ref         { return nil }
+func (s *Site) meta() *Meta    { return &s.Meta }
+func (s *Site) copied() Object { c := *s; return &c }
 
 func (s *Site) check(c *checker) {
 	c.name("name", s.Name)

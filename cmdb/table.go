@@ -32,7 +32,7 @@ func newTable[T any, P rowOf[T]](kind Kind, indexes ...state.TableOption[T]) tab
 // byReference files a row under everything that it refers to.
 func byReference[T any, P rowOf[T]]() state.TableOption[T] {
 	return state.Index("ref", func(t *T) []string {
-		refs := P(t).references()
+		refs := referencesOf(P(t))
 		out := make([]string, len(refs))
 		for i, r := range refs {
 			out[i] = r.to.String()

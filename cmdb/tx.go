@@ -146,12 +146,28 @@ func (db *DB) update(ctx context.Context, s stamp, change func(*tx) error) (int6
 		if err != nil {
 			return revision, fmt.Errorf("cmdb: update: %w", err)
 		}
-		for ref, object := range t.puts {
-			if action := object.Metadata().Action; action != "" {
-				db.metrics.changes.WithLabelValues(string(ref.Kind), action).Inc()
-			}
-		}
+		db.tell(t, revision)
 		return revision, nil
+	}
+}
+
+// tell counts what was committed, and logs each step of a device's life.
+func (db *DB) tell(t *tx, revision int64) {
+	for ref := range t.deletes {
+		if kindTable[kindOrder(ref.Kind)].declared {
+			db.metrics.changes.WithLabelValues(string(ref.Kind), "delete").Inc()
+		}
+	}
+	for _, ref := range sortedRefs(t.puts) {
+		meta := t.puts[ref].Metadata()
+		if meta.Action == "" {
+			continue
+		}
+		db.metrics.changes.WithLabelValues(string(ref.Kind), meta.Action).Inc()
+		if d, ok := t.puts[ref].(*Device); ok && meta.Action != "create" && meta.Action != "update" {
+			db.logger.Info("cmdb: a device changed its state", "device", d.Name, "action", meta.Action, "state", d.State, "module", d.Module,
+				"holder", d.Holder, "actor", meta.Actor, "reason", meta.Reason, "execution", meta.Execution, "revision", revision)
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ func (o *overlay) referring(to Ref) iter.Seq[Object] {
 			}
 		}
 		for _, object := range o.puts {
-			for _, r := range object.references() {
+			for _, r := range referencesOf(object) {
 				if r.to == to {
 					if !yield(object) {
 						return
@@ -86,7 +86,7 @@ func (o *overlay) providing(what Ref) iter.Seq[Object] {
 			}
 		}
 		for _, object := range o.puts {
-			for _, provided := range object.provides() {
+			for _, provided := range providedBy(object) {
 				if provided == what && !yield(object) {
 					return
 				}

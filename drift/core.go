@@ -458,10 +458,13 @@ func (s *stepping) repair(sub *subject, order *Order) {
 	}
 }
 
-// confirm is how long a difference must last to be a finding.
+// confirm is how long a difference must last to be a finding: files that nobody has declared may be on their way to
+// another name.
 func (c *core) confirm(f Finding) time.Duration {
-	if f.Kind.isFile() && !f.has(FieldUnexpected) {
-		return 0
+	if f.Kind.isFile() {
+		if !f.has(FieldUnexpected) || c.state != nil && c.state.Files[f.Subject].Type == Absent {
+			return 0
+		}
 	}
 	return c.policy.confirm
 }

@@ -346,3 +346,66 @@ func TestBurstEndsExact(t *testing.T) {
 	truth := len(drift.Compare(want, collect(t, drift.Files(root), want)))
 	reports.Wait(t, fmt.Sprintf("%d findings", truth), func(r drift.Report) bool { return len(r.Findings)+r.More == truth && truth > 0 })
 }
+
+// Events that the kernel drops are noticed, stated, and made good by looking again.
+func TestOverflowEndsExact(t *testing.T) {
+	t.Parallel()
+	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil {
+		t.Skipf("no inotify here: %v", err)
+	}
+	var queue int
+	if _, err := fmt.Sscan(string(limit), &queue); err != nil || queue > 100_000 {
+		t.Skipf("the kernel queues %s events: more than this test makes", limit)
+	}
+	root := t.TempDir()
+	want := drift.State{Files: make(map[string]drift.File)}
+	for _, name := range []string{"a", "b", "c"} {
+		write(t, root, name, "good")
+		want.Files[name] = drift.File{Digest: drift.Digest([]byte("good"))}
+	}
+	collector := drift.Files(root)
+	collect(t, collector, want)
+	begun, stalled, lost := make(chan struct{}), make(chan struct{}), make(chan drift.Touched, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	var once sync.Once
+	go func() {
+		done <- collector.Watch(ctx, func(touched drift.Touched) {
+			switch {
+			case touched.Why == "watching begins":
+				close(begun)
+			case touched.All:
+				once.Do(func() { lost <- touched })
+			default:
+				<-stalled
+			}
+		})
+	}()
+	<-begun
+	// The reader takes some thousands before it stalls, so make twice as many; the files alternate, since the kernel
+	// merges events that are alike.
+	for i := range 2 * queue {
+		name := []string{"a", "b"}[i%2]
+		try(t, os.WriteFile(filepath.Join(root, name), []byte("bad"), 0o644))
+	}
+	write(t, root, "c", "bad") // its event is the one that is lost
+	close(stalled)
+	select {
+	case touched := <-lost:
+		if !strings.Contains(touched.Why, "overflow") {
+			t.Errorf("touched: %+v", touched)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the overflow was not noticed within 20s")
+	}
+	live := collect(t, collector, want)
+	if diff := cmp.Diff([]string{"a: content", "b: content", "c: content"}, differences(drift.Compare(want, live))); diff != "" {
+		t.Errorf("after looking again (-want +got):\n%s", diff)
+	}
+	if gaps := fmt.Sprint(live.Coverage[0].Gaps); !strings.Contains(gaps, "overflowed") {
+		t.Errorf("the coverage does not tell of the loss: %s", gaps)
+	}
+	cancel()
+	try(t, <-done)
+}

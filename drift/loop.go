@@ -230,7 +230,8 @@ func (l *loop) lookAtTouched(ctx context.Context) {
 		}
 		only := slices.Sorted(slices.Values(t.Subjects))
 		if !l.config.Collectors[i].Kinds()[0].isFile() {
-			only = nil
+			l.look(ctx, job{collector: i, first: true, last: true})
+			continue
 		}
 		if only = slices.Compact(only); len(only) <= jobSize {
 			l.look(ctx, job{collector: i, only: only})
@@ -385,9 +386,9 @@ func (l *loop) lookAgain(ctx context.Context, key Key) {
 		if !slices.Contains(c.Kinds(), key.Kind) {
 			continue
 		}
-		j := job{collector: i}
+		j := job{collector: i, first: true, last: true}
 		if key.Kind.isFile() {
-			j.only = []string{key.Subject}
+			j = job{collector: i, only: []string{key.Subject}}
 		}
 		l.look(ctx, j)
 		return

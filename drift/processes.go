@@ -3,6 +3,8 @@ package drift
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -19,10 +21,18 @@ type ProcessList struct {
 }
 
 // ProcessCollector observes processes. Make it with Processes. It is safe for concurrent use.
-type ProcessCollector struct{ lister ProcessLister }
+//
+// On Linux it notices by pidfd, at once, that a process that it has seen ends; starts are found by looking.
+type ProcessCollector struct {
+	lister ProcessLister
+
+	mu      sync.Mutex
+	pids    []int  // guarded by mu; that were seen last
+	watched func() // guarded by mu; tells Watch that pids has changed; nil while it does not run
+}
 
 // Processes returns a collector for the processes that lister knows of.
-func Processes(lister ProcessLister) *ProcessCollector { return &ProcessCollector{lister} }
+func Processes(lister ProcessLister) *ProcessCollector { return &ProcessCollector{lister: lister} }
 
 // Kinds implements Collector.
 func (c *ProcessCollector) Kinds() []Kind { return []Kind{KindProcess} }
@@ -40,6 +50,32 @@ func (c *ProcessCollector) Collect(ctx context.Context, _ State, _ []string) (St
 	for _, gap := range list.Gaps {
 		cov.gap(gap)
 	}
-	cov.gap(Gap{What: "processes that live shorter than the time between two looks", Why: "they are polled"})
+	if c.remember(list.Processes) {
+		cov.Via += "+pidfd"
+		cov.Events = true
+	}
+	cov.gap(Gap{What: "processes that start unasked, until the next look, and those that end before it", Why: "starts are polled"})
 	return State{Processes: list.Processes, Coverage: []Coverage{cov}}, nil
+}
+
+// remember has the processes' ends watched for, and says whether anybody does.
+func (c *ProcessCollector) remember(list []Process) bool {
+	pids := make([]int, 0, len(list))
+	for _, p := range list {
+		if p.PID > 0 {
+			pids = append(pids, p.PID)
+		}
+	}
+	slices.Sort(pids)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watched == nil {
+		c.pids = pids
+		return false
+	}
+	if !slices.Equal(c.pids, pids) {
+		c.pids = pids
+		c.watched()
+	}
+	return true
 }

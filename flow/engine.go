@@ -61,7 +61,8 @@ type Engine struct {
 	mu       sync.Mutex // guards what follows
 	running  bool
 	draining bool
-	root     context.Context
+	root     context.Context // of attempts here
+	away     context.Context // of attempts on devices, and of sub-flows
 	runs     map[string]*run
 	latest   map[string]*program
 	versions map[versionKey]*program
@@ -121,12 +122,14 @@ func New(config Config) (*Engine, error) {
 func (e *Engine) Run(ctx context.Context) error {
 	root, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(ErrClosed)
+	away, detach := context.WithCancelCause(root)
+	defer detach(ErrClosed)
 	e.mu.Lock()
 	if e.root != nil {
 		e.mu.Unlock()
 		return errors.New("flow: Run was called before; make another engine")
 	}
-	e.root, e.running = root, true
+	e.root, e.away, e.running = root, away, true
 	e.mu.Unlock()
 
 	var background sync.WaitGroup
@@ -150,6 +153,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, r := range runs {
 		r.quiesce()
 	}
+	detach(ErrClosed)
 	e.drain(cancel)
 	background.Wait()
 	return err

@@ -138,7 +138,11 @@ func (r *run) perform(a *action, hold bool) {
 // start runs an attempt in a goroutine of its own, for which the engine waits.
 func (r *run) start(a action) {
 	e := r.engine
-	ctx, stop := context.WithCancelCause(e.root)
+	base := e.root
+	if a.remote || a.flow {
+		base = e.away
+	}
+	ctx, stop := context.WithCancelCause(base)
 	r.mu.Lock()
 	if r.hold { // the engine began to stop meanwhile; the next one takes the attempt up
 		r.mu.Unlock()
@@ -243,8 +247,8 @@ func (e *Engine) subflow(ctx context.Context, call Call) Result {
 		if ctx.Err() == nil {
 			reason = fmt.Sprintf("it did not end within %s", call.Timeout)
 		}
-		if err = e.Cancel(e.root, id, "flow", reason); err == nil {
-			x, err = e.wait(e.root, id)
+		if err = e.Cancel(e.away, id, "flow", reason); err == nil {
+			x, err = e.wait(e.away, id)
 		}
 	}
 	switch {

@@ -14,6 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/gray/graytest"
 	"github.com/zhiyun-ops/zhiyun/gray/memstore"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // bench is one controller with its surroundings, on virtual time.
@@ -359,4 +360,59 @@ func TestFaultsAreReportedAtOnce(t *testing.T) {
 			t.Errorf("Start's error does not name %s: %v", field, err)
 		}
 	}
+}
+
+// A leader that lost the election stops, and its successor goes on with a higher fencing number.
+func TestLostLeadershipEndsRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		memory := store.NewMemory()
+		elector := store.NewMemoryElector(memory)
+		lb := new(graytest.Balancer)
+		lb.Add("shop.cart", 100, "old1")
+		lb.Add("shop.cart", 0, "new1")
+		lead := func(id string) (*gray.Controller, chan error, *store.Term) {
+			term, err := elector.Campaign(t.Context(), "gray", id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := gray.New(gray.Config{Store: store.Fenced(memory, term), Weights: lb, Outcomes: graytest.NewTraffic(lb, 100), Fence: term.Fence})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			return c, ended, term
+		}
+		first, firstEnded, firstTerm := lead("one")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { firstEnded <- first.Run(ctx) }()
+		if _, err := first.Start(ctx, gray.Rollout{ID: "r", Service: "shop.cart", New: []gray.Member{{ID: "new1"}}, Policy: gray.Deck()}); err != nil {
+			t.Fatal(err)
+		}
+		wait(10 * time.Second)
+		elector.Depose("gray")
+		second, secondEnded, term := lead("two")
+		go func() { secondEnded <- second.Run(ctx) }()
+		wait(10 * time.Minute)
+		if err := <-firstEnded; !gray.Fenced(err) {
+			t.Errorf("Run of the first ended with %v, want ErrFenced", err)
+		}
+		r, err := second.Get(ctx, "r")
+		if err != nil || r.Status.State != gray.Done {
+			t.Errorf("under the second leader: %s, %v; want done", r.Status.State, err)
+		}
+		if err := lb.SetShares(ctx, "shop.cart", map[string]int{"new1": 1}, term.Fence()-1); err == nil {
+			t.Error("the balancer takes orders of the first leader")
+		}
+		cancel()
+		if err := <-secondEnded; err != nil {
+			t.Errorf("Run of the second: %v", err)
+		}
+		for _, term := range []*store.Term{firstTerm, term} {
+			if err := term.Resign(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }

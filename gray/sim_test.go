@@ -87,12 +87,8 @@ func (s *sim) world() {
 		if s.fault.silent || requests == 0 {
 			continue
 		}
-		m := gray.MemberOutcome{ID: id, Requests: requests, Reports: 1}
-		for range requests {
-			if s.rng.Float64() < s.bad[id]+0.002 {
-				m.Failures++
-			}
-		}
+		failures := float64(requests) * (s.bad[id] + 0.002) * 2 * s.rng.Float64()
+		m := gray.MemberOutcome{ID: id, Requests: requests, Failures: min(requests, int64(failures+s.rng.Float64())), Reports: 1}
 		t.members = append(t.members, m)
 	}
 	s.traffic = append(s.traffic, t)
@@ -124,9 +120,9 @@ func (s *sim) world() {
 // window sums the traffic since from.
 func (s *sim) window(from time.Time) []gray.MemberOutcome {
 	sum := make(map[string]gray.MemberOutcome)
-	for _, t := range s.traffic {
+	for _, t := range slices.Backward(s.traffic) {
 		if t.at.Before(from) {
-			continue
+			break
 		}
 		for _, m := range t.members {
 			have := sum[m.ID]

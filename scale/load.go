@@ -44,7 +44,10 @@ func read(now time.Time, p Policy, h History) load {
 	}
 	l.now = recent.median()
 	if !p.NoForecast {
-		l.rising = trend(h.within(end.Add(-p.Window)), end.Add(p.Lead), span, p.Window)
+		// A step is no ramp: the line through the last fifth of the window must rise as well.
+		recent := p.Window / 5
+		l.rising = min(trend(h.within(end.Add(-p.Window)), end.Add(p.Lead), span, p.Window),
+			trend(h.within(end.Add(-recent)), end.Add(p.Lead), span, recent))
 	}
 	l.peak, l.steady = h.peak(end, span, p)
 	return l

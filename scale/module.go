@@ -82,7 +82,7 @@ type Policy struct {
 	// High is the share of capacity above which the module grows. Default halfway between Target and 1.
 	High float64 `json:"high"`
 
-	// Window is the time over which a trend is measured. Default 5 min.
+	// Window is the time over which a trend is measured; it must hold in the last fifth of it too. Default 5 min.
 	Window time.Duration `json:"window"`
 
 	// Lead is how long a device takes from order to full weight: a trend is extended so far. Default 3 min.

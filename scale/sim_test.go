@@ -163,15 +163,19 @@ func (s *sim) known(d time.Duration) (rates []float64, age time.Duration) {
 			end = sample.At.Add(time.Second)
 			age = s.now.Sub(end)
 		}
-		if !sample.At.Before(end.Add(-d)) {
-			rates = append(rates, sample.Rate)
+		if sample.At.Before(end.Add(-d)) {
+			break
 		}
+		rates = append(rates, sample.Rate)
 	}
 	return rates, age
 }
 
 // check holds a decision against the invariants.
 func (s *sim) check(d scale.Decision) error {
+	if d.Delta == 0 {
+		return nil
+	}
 	have := len(s.m.Serving) - len(s.m.Leaving) + len(s.m.Pending)
 	for _, name := range s.m.Leaving { // one that died while it was leaving is not counted twice
 		if !slices.ContainsFunc(s.m.Serving, func(d scale.Device) bool { return d.Name == name }) {
@@ -182,8 +186,6 @@ func (s *sim) check(d scale.Decision) error {
 	p := s.m.Policy
 	recent, age := s.known(p.ReactWithin)
 	switch {
-	case d.Delta == 0:
-		return nil
 	case d.Delta > 0 && have+d.Delta > s.m.Max:
 		return fmt.Errorf("%d more than %d is over Max", d.Delta, have)
 	case d.Delta > 0 && have < s.m.Min:

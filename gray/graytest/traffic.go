@@ -11,7 +11,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/gray"
 )
 
-// Traffic is callers at a steady rate: it implements gray.Outcomes. It counts by the shares that its Balancer
+// Traffic is callers at a steady rate who report every 10 ms: it implements gray.Outcomes. It counts by the shares that its Balancer
 // has when it is asked, as if they had been in force for the whole window, and by the failure rates set here;
 // the same question gets the same answer. All methods are safe for concurrent use.
 type Traffic struct {
@@ -81,7 +81,7 @@ func (t *Traffic) Outcomes(ctx context.Context, service string, from, to time.Ti
 			ID:       id,
 			Requests: int64(requests),
 			Failures: int64(math.Round(requests * t.failing[id])),
-			Reports:  int64(math.Ceil(seconds)),
+			Reports:  int64(math.Ceil(seconds * 100)),
 		})
 	}
 	slices.SortFunc(out, func(a, b gray.MemberOutcome) int { return strings.Compare(a.ID, b.ID) })

@@ -2,15 +2,10 @@ package device
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path"
 
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
@@ -77,36 +72,4 @@ func (b *bounded) Read(p []byte) (int, error) {
 		err = later("blob.unreachable", "read %s: %v", b.what, err)
 	}
 	return n, err
-}
-
-// fetch brings a blob into the tools' folder, checked against its digest. The caller closes and removes it.
-func (c *call) fetch(ctx context.Context, digits string) (file *os.File, p string, err error) {
-	if err := need(c.Blobs != nil, "blob source", "set ZHIYUN_SERVER to the server's target"); err != nil {
-		return nil, "", err
-	}
-	blob, err := c.Blobs.Open(ctx, "sha256:"+digits)
-	if err != nil {
-		return nil, "", err
-	}
-	defer blob.Close()
-	dir := path.Join(own, "tmp")
-	if err := c.root.MkdirAll(dir, 0o700); err != nil {
-		return nil, "", err
-	}
-	p = path.Join(dir, keyDir(c.Key)+"-"+digits[:8])
-	if file, err = c.root.OpenFile(p, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600); err != nil {
-		return nil, "", err
-	}
-	hash := sha256.New()
-	_, err = io.Copy(io.MultiWriter(file, hash), &bounded{blob, c.MaxBlob, "sha256:" + digits})
-	if err == nil && hex.EncodeToString(hash.Sum(nil)) != digits {
-		err = later("blob.digest", "the server sent sha256:%x for sha256:%s", hash.Sum(nil), digits)
-	}
-	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("fetch sha256:%s: %w", digits, err), file.Close(), c.root.Remove(p))
-	}
-	return file, p, nil
 }

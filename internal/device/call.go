@@ -74,7 +74,7 @@ func perform[In, Out any](ctx context.Context, env Env, tool string, in In, work
 	}
 	if err != nil {
 		// Even a call that ran out of time cleans up after itself.
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		if undo := c.putBack(back, tool); undo != nil {
 			err = fmt.Errorf("%w (and it could not be put back: %w)", err, undo)
@@ -101,7 +101,7 @@ func undoOne(ctx context.Context, env Env, tool string) (err error) {
 	defer func() { err = errors.Join(err, closeCall()) }()
 	if !c.journal.exists() {
 		c.Logger.Info("nothing to undo", "tool", tool, "key", env.Key)
-		return nil
+		return c.journal.remove() // it may have been killed before the first record
 	}
 	return c.putBack(ctx, tool)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -94,6 +96,27 @@ func (c *call) warm(ctx context.Context, caller, callee string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// Callers lists who has joined on the device at root, for an agent that starts and warms their routes.
+func Callers(root string) ([]CallerJoinOut, error) {
+	paths, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(CallersDir), "*.json"))
+	if err != nil {
+		return nil, named(err)
+	}
+	var callers []CallerJoinOut
+	for _, p := range paths {
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return nil, named(err)
+		}
+		var caller CallerJoinOut
+		if err := json.Unmarshal(text, &caller); err != nil {
+			return nil, fail("callers.damaged", "%s: %v; remove it and run l5.caller.join again", p, err)
+		}
+		callers = append(callers, caller)
+	}
+	return callers, nil
 }
 
 // CallerLeaveIn is what l5.caller.leave takes.

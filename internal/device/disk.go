@@ -17,6 +17,20 @@ import (
 // own is the folder below the root that belongs to the tools themselves.
 const own = "var/zhiyun"
 
+// Set by tests alone. reached hears of each moment at which a kill would leave something half done; planted
+// names a fault that the tests have to find.
+var (
+	reached func()
+	planted string
+)
+
+// moment marks such a moment.
+func moment() {
+	if reached != nil {
+		reached()
+	}
+}
+
 // local cleans a path that came from outside and refuses one that leaves the root or enters the tools' folder.
 func local(p string) (string, error) {
 	clean := path.Clean(p)
@@ -64,8 +78,10 @@ func put(root *os.Root, p string, content io.Reader, mode fs.FileMode, want stri
 	if err != nil {
 		return 0, err
 	}
+	moment()
 	hash := sha256.New()
 	size, err := io.Copy(io.MultiWriter(file, hash), content)
+	moment()
 	if err == nil && want != "" && hex.EncodeToString(hash.Sum(nil)) != want {
 		err = later("blob.digest", "%s: content has digest sha256:%x, want sha256:%s", p, hash.Sum(nil), want)
 	}
@@ -80,6 +96,7 @@ func put(root *os.Root, p string, content io.Reader, mode fs.FileMode, want stri
 		root.Remove(temp)
 		return 0, err
 	}
+	moment()
 	return size, sync(root, path.Dir(p))
 }
 
@@ -95,10 +112,12 @@ func link(root *os.Root, p, target string) error {
 	if err := root.Symlink(target, temp); err != nil {
 		return err
 	}
+	moment()
 	if err := root.Rename(temp, p); err != nil {
 		root.Remove(temp)
 		return err
 	}
+	moment()
 	return sync(root, path.Dir(p))
 }
 

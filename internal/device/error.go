@@ -53,7 +53,7 @@ func named(err error) *Error {
 		if error(own) == err {
 			return own
 		}
-		return &Error{Code: own.Code, Message: err.Error(), Retry: own.Retry, err: err}
+		return &Error{Code: own.Code, Message: strings.TrimPrefix(err.Error(), own.Code+": "), Retry: own.Retry, err: err}
 	}
 	code, retry := "device.io", false
 	switch {

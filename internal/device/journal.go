@@ -84,6 +84,7 @@ func (j *journal) begin(input []byte) error {
 	if err := j.root.MkdirAll(j.dir, 0o700); err != nil {
 		return err
 	}
+	moment()
 	if err := j.root.RemoveAll(path.Join(j.dir, "saved")); err != nil {
 		return err
 	}
@@ -96,6 +97,9 @@ func (j *journal) begin(input []byte) error {
 }
 
 func (j *journal) write() error {
+	if planted == "late journal" && !j.rec.Done && len(j.rec.Images) > 0 {
+		return nil
+	}
 	data, err := json.Marshal(j.rec)
 	if err != nil {
 		return err
@@ -201,6 +205,7 @@ func (j *journal) take(p string) error {
 	if err := j.root.Rename(p, saved); err != nil {
 		return err
 	}
+	moment()
 	return sync(j.root, path.Dir(p))
 }
 
@@ -223,6 +228,7 @@ func (j *journal) restore() error {
 		if err := j.restoreOne(i); err != nil {
 			return fmt.Errorf("put %s back: %w", i.Path, err)
 		}
+		moment()
 	}
 	return nil
 }
@@ -317,6 +323,7 @@ func (j *journal) remove() error {
 	if err := j.root.Remove(path.Join(j.dir, "journal.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	moment()
 	if err := j.root.RemoveAll(j.dir); err != nil {
 		return err
 	}
@@ -335,7 +342,7 @@ func lock(ctx context.Context, root *os.Root, key string) (*os.File, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(key))
-	file, err := root.OpenFile(path.Join(dir, hex.EncodeToString(sum[:1])), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := root.OpenFile(path.Join(dir, hex.EncodeToString(sum[:2])[:3]), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

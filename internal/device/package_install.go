@@ -2,7 +2,10 @@ package device
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"path"
 	"strings"
@@ -63,13 +66,15 @@ func PackageInstall(ctx context.Context, env Env, in PackageInstallIn) (PackageI
 	})
 }
 
-// unpackTo makes the version's folder appear as a whole.
+// unpackTo makes the version's folder appear as a whole, once its digest was seen to be right.
 func (c *call) unpackTo(ctx context.Context, dir, digits string, out *PackageInstallOut) error {
-	blob, p, err := c.fetch(ctx, digits)
+	if err := need(c.Blobs != nil, "blob source", "set ZHIYUN_SERVER to the server's target"); err != nil {
+		return err
+	}
+	blob, err := c.Blobs.Open(ctx, "sha256:"+digits)
 	if err != nil {
 		return err
 	}
-	defer c.root.Remove(p)
 	defer blob.Close()
 	if err := c.parents(dir); err != nil {
 		return err
@@ -81,18 +86,32 @@ func (c *call) unpackTo(ctx context.Context, dir, digits string, out *PackageIns
 	if err := c.root.Mkdir(partial, 0o755); err != nil {
 		return err
 	}
+	moment()
 	sub, err := c.root.OpenRoot(partial)
 	if err != nil {
 		return err
 	}
+	hash := sha256.New()
+	content := io.TeeReader(&bounded{blob, c.MaxBlob, "sha256:" + digits}, hash)
 	out.Fetched = true
-	out.Files, out.Bytes, err = unpack(sub, blob, c.MaxUnpacked)
-	if err := errors.Join(err, sub.Close()); err != nil {
+	out.Files, out.Bytes, err = unpack(sub, content, c.MaxUnpacked)
+	err = errors.Join(err, sub.Close())
+	if err == nil || errors.Is(err, &Error{Code: "package.damaged"}) { // damaged on its way, or when it was made?
+		if _, rest := io.Copy(io.Discard, content); rest != nil {
+			return rest
+		}
+		if have := hex.EncodeToString(hash.Sum(nil)); have != digits {
+			return later("blob.digest", "the server sent sha256:%s for sha256:%s", have, digits)
+		}
+	}
+	if err != nil {
 		return err
 	}
+	moment()
 	if err := c.root.Rename(partial, dir); err != nil {
 		return err
 	}
+	moment()
 	return sync(c.root, path.Dir(dir))
 }
 

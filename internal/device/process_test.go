@@ -31,7 +31,7 @@ func serving(w *world, version string) {
 		script("init", `echo "$ZHIYUN_DEVICE $1 $ZHIYUN_PHASE" >> data/ran; echo done`),
 		script("undo", `echo "$ZHIYUN_PHASE" >> "$UNDO_LOG"`),
 		script("fail", `echo x > data/ran; echo "disk is on fire" >&2; exit 3`),
-		script("slow", `echo x > data/ran; sleep 600`),
+		script("slow", `echo $$ > data/ran; exec sleep 600`),
 	)
 	_, err = install(w, device.PackageInstallIn{Name: "cart", Version: version, Digest: w.blobs.Put(blob)})(w.env("install " + version))
 	w.try(err)
@@ -234,6 +234,11 @@ func TestCallerJoinAndLeave(t *testing.T) {
 	if len(out.Warm) != 2 || !strings.Contains(w.read(device.CallersDir+"/shop.web.json"), `"shop.cart"`) {
 		t.Errorf("out %+v", out)
 	}
+	callers, err := device.Callers(w.root)
+	w.try(err)
+	if len(callers) != 1 || callers[0].Caller != "shop.web" || len(callers[0].Warm) != 2 {
+		t.Errorf("callers %+v", callers)
+	}
 	joined := w.tree()
 	twice(w, "leave", func(env device.Env) (device.Undone, error) {
 		return device.CallerLeave(w.Context(), env, device.CallerLeaveIn{CallerJoinIn: in, Purge: true})
@@ -294,6 +299,28 @@ func TestToolsAreDescribed(t *testing.T) {
 		}
 		if tool.Timeout <= 0 || !tool.OnDevice || tool.Title == "" || len(tool.Command) == 0 {
 			t.Errorf("%+v", tool)
+		}
+	}
+	for _, c := range []struct {
+		tool, input string
+		valid       bool
+	}{
+		{"package.install", `{"name":"a","version":"1","digest":"sha256:00"}`, true},
+		{"package.install", `{"name":"a"}`, false},
+		{"package.install", `{"name":"a","version":"1","digest":"x","nam":"b"}`, false},
+		{"package.remove", `{"name":"a","version":"1","digest":"x","done":{"name":"a","version":"1","digest":"x","path":"p","fetched":true}}`, true},
+		{"package.remove", `{"name":"a","done":null}`, true},
+		{"package.remove", `{"name":"a","purge":true}`, true},
+		{"package.remove", `{"name":1}`, false},
+		{"device.restore", `{"name":1,"purge":true}`, true},
+		{"config.push", `{"configs":[{"path":"a","content":"b"}]}`, true},
+		{"config.push", `{"configs":[{"path":"a","content":"b","encoding":"rot13"}]}`, false},
+		{"package.start", `{"package":"a","processes":[{"name":"a","command":["b"],"count":2,"env":{"A":"b"}}]}`, true},
+		{"package.start", `{"package":"a","processes":[{"name":"a","env":{"A":1}}]}`, false},
+		{"process.scan", `{}`, true},
+	} {
+		if err := validate(names[c.tool].Input, c.input); (err == nil) != c.valid {
+			t.Errorf("%s of %s: %v", c.tool, c.input, err)
 		}
 	}
 	for _, tool := range names {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -124,10 +125,12 @@ func (c *call) script(ctx context.Context, exe string, in ScriptRunIn, limit tim
 	cmd.Env = append(c.environment(in.Env), "PATH="+defaultPath, "ZHIYUN_KEY="+c.Key, "ZHIYUN_PHASE="+phase)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.ExtraFiles = []*os.File{c.lock} // while it lives, nobody else works under the key
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = scriptAttr()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	begun := time.Now()
+	runtime.LockOSThread() // the script dies with the thread that started it, where the system can do that
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	out := ScriptRunOut{Stdout: stdout.String(), Stderr: stderr.String(), Millis: time.Since(begun).Milliseconds()}
 	var exit *exec.ExitError

@@ -84,7 +84,7 @@ func restoreTool() Tool {
 	return Tool{
 		Name: "device.restore", Title: "undo of what the key did with purge", Stage: "undo", Command: []string{"zhiyun", "tool", "device.restore"},
 		Timeout: 5 * time.Minute, Effect: Keyed, OnDevice: true,
-		Input: json.RawMessage(`{"type":"object"}`), Output: schema(reflect.TypeFor[Undone](), false),
+		Input: json.RawMessage(`{"type":"object","additionalProperties":true}`), Output: schema(reflect.TypeFor[Undone](), false),
 		run: func(ctx context.Context, env Env, _ []byte) (any, error) { return Restore(ctx, env) },
 	}
 }

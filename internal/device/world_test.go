@@ -1,19 +1,24 @@
 package device_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/device/devicetest"
+	"github.com/zhiyun-ops/zhiyun/internal/sample"
 	"github.com/zhiyun-ops/zhiyun/internal/supervise"
 )
 
@@ -29,6 +34,12 @@ func TestMain(m *testing.M) {
 			defer listener.Close()
 		}
 		time.Sleep(time.Hour)
+	}
+	if len(os.Args) > 2 && os.Args[1] == "tool" {
+		os.Exit(killedTool(os.Args[2]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "sample" {
+		os.Exit(sample.Main(os.Args[2:], os.Getenv, os.Stdout, os.Stderr))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "crash" {
 		fmt.Println("no config, no service")
@@ -173,6 +184,9 @@ func twice[Out any](w *world, key string, call func(device.Env) (Out, error)) Ou
 	w.Helper()
 	first, err := call(w.env(key))
 	w.try(err)
+	text, err := json.Marshal(first)
+	w.try(err)
+	w.try(validate(device.SchemaOf[Out](), string(text)))
 	after := w.tree()
 	second, err := call(w.env(key))
 	w.try(err)
@@ -194,4 +208,25 @@ func undone(w *world, key, before string, undo func(device.Env) (device.Undone, 
 		}
 		w.same("undo", before)
 	}
+}
+
+// validate holds a document to a schema.
+func validate(schema json.RawMessage, document string) error {
+	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema))
+	if err != nil {
+		return err
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("tool.json", parsed); err != nil {
+		return err
+	}
+	compiled, err := compiler.Compile("tool.json")
+	if err != nil {
+		return err
+	}
+	value, err := jsonschema.UnmarshalJSON(strings.NewReader(document))
+	if err != nil {
+		return err
+	}
+	return compiled.Validate(value)
 }

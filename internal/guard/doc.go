@@ -16,6 +16,9 @@
 // guard itself ignores SIGINT, SIGTERM and SIGHUP, and leaves when the last descendant is gone. When the
 // program asks it to stop, or the command ends by itself, the rest is ended in the same way.
 //
+// A program that starts many processes needs one guard, not many: it starts itself in another role under the
+// guard, and that role starts the rest.
+//
 // Limits: elsewhere than on Linux what leaves the command's process group is not found. kill -9 of the guard
-// itself leaves its descendants; the program sees that as the end of the command and may look for them.
+// itself ends the command (on Linux), but not what descends from the command; the program sees that by Wait.
 package guard

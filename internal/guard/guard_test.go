@@ -57,6 +57,11 @@ func TestMain(m *testing.M) {
 		fmt.Println("pid", os.Getpid())
 		<-stop
 		fmt.Println("bye")
+	case "parent": // ends when asked, and leaves a child
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		start(session, "sleep")
+		<-stop
 	case "leaver": // ends, and leaves a child
 		start(session, "sleep")
 		os.Exit(5)
@@ -202,6 +207,20 @@ func TestStopAsksFirst(t *testing.T) {
 	}
 }
 
+func TestTheGraceIsTheCommandsAlone(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("a daemon that left its group is found on Linux alone")
+	}
+	g, out := run(t, "parent")
+	pid := pids(t, out, 1)[0]
+	stopped := make(chan error, 1)
+	go func() { stopped <- g.Stop(time.Hour) }() // the child would not end before
+	if err := <-stopped; err != nil || alive(pid) {
+		t.Error("after the stop:", err, alive(pid))
+	}
+}
+
 func TestTheRestGoesWithTheCommand(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -217,6 +236,20 @@ func TestTheRestGoesWithTheCommand(t *testing.T) {
 			t.Error("left behind:", pid)
 		}
 	}
+}
+
+func TestTheCommandDiesWithTheGuard(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("a child is killed with its parent on Linux alone")
+	}
+	g, out := run(t, "polite")
+	pid := pids(t, out, 1)[0]
+	syscall.Kill(g.GuardPID(), syscall.SIGKILL)
+	if err := g.Wait(); !errors.Is(err, guard.ErrEnded) || !strings.Contains(err.Error(), "guard itself") {
+		t.Error(err)
+	}
+	eventually(t, "the command is gone", func() bool { return !alive(pid) })
 }
 
 func TestWhatCannotStartIsToldAtOnce(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,10 +19,10 @@ import (
 
 // Main is the guard's main. args are os.Args as Start made them. It returns the exit code.
 //
-//	          command ended, or stop          grace over
-//	guarding ------------------------> ending ----------> killing --> over
-//	    |                                                    ^ nobody is left
-//	    +------------ the program died ----------------------+
+//	           stop             command ended, grace over
+//	guarding ---------> ending ---------------------------> killing --> over
+//	    |                                                     ^   nobody is left
+//	    +----- command ended, the program died ---------------+
 func Main(args []string) int {
 	control, status := os.NewFile(3, "control"), os.NewFile(4, "status")
 	if !Is(args) || len(args) < 4 || control == nil || status == nil {
@@ -44,7 +45,8 @@ func Main(args []string) int {
 	}
 	command := exec.Command(args[3], args[4:]...)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.SysProcAttr = commandAttr()
+	runtime.LockOSThread() // the command dies with the thread that started it, so with this process
 	if err := startDefault(command); err != nil {
 		tell.Encode(report{Error: err.Error()})
 		return 1
@@ -109,8 +111,8 @@ func (w *warden) watch() {
 	for {
 		childless := w.collect()
 		now := time.Now()
-		if w.gone && deadline.IsZero() {
-			deadline = now // the command ended by itself: the rest goes with it
+		if w.gone && (deadline.IsZero() || now.Before(deadline)) {
+			deadline = now // whether it was asked to end or not: the rest goes with it
 		}
 		if !deadline.IsZero() && !now.Before(deadline) {
 			killDescendants(w.pid)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,11 @@ func becomeReaper() error {
 		return fmt.Errorf("become a subreaper: %w", err)
 	}
 	return nil
+}
+
+// commandAttr gives the command its own process group, and has it killed when the guard is.
+func commandAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
 // killDescendants kills whoever descends from this process. One that forks meanwhile is found next time, since

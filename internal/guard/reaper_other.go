@@ -2,10 +2,17 @@
 
 package guard
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // becomeReaper does nothing here: there is no subreaper.
 func becomeReaper() error { return nil }
+
+// commandAttr gives the command its own process group.
+func commandAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // killDescendants kills the command's process group.
 func killDescendants(pid int) { unix.Kill(-pid, unix.SIGKILL) }

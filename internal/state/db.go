@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
@@ -100,7 +99,6 @@ func New(config Config) (*DB, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	tables := make(map[string]Schema, len(config.Tables))
-	schema := &memdb.DBSchema{Tables: make(map[string]*memdb.TableSchema, len(config.Tables))}
 	for _, t := range config.Tables {
 		wrong := t.faults()
 		if _, twice := tables[t.Name()]; twice {
@@ -109,23 +107,19 @@ func New(config Config) (*DB, error) {
 		faults = append(faults, wrong...)
 		if len(wrong) == 0 {
 			tables[t.Name()] = t
-			schema.Tables[t.Name()] = t.memdb()
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	mem, err := memdb.NewMemDB(schema)
-	if err != nil {
-		return nil, fmt.Errorf("state: tables: %w", err)
-	}
 	db := &DB{
 		config: config, tables: tables, syncs: newSyncs(),
-		replica: newReplica(mem.Snapshot(), tables), // a snapshot takes writes without keeping go-memdb's watches
+		replica: newReplica(tables),
 		changed: make(chan struct{}), mine: make(map[string]verdict), own: make(map[string]struct{}),
 		ready: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	db.current.Store(db.replica.view())
+	var err error
 	if db.metrics, err = newMetrics(config.Metrics, db); err != nil {
 		return nil, err
 	}
@@ -154,12 +148,12 @@ func (db *DB) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		revision, err := db.load(ctx)
 		for err == nil {
-			pause.reset()
-			revision, err = db.follow(ctx, revision)
-			if err != nil && !errors.Is(err, store.ErrCompacted) && ctx.Err() == nil {
-				db.connected(err)
-				pause.wait(ctx)
-				err = ctx.Err() // otherwise the watch resumes where it was
+			before := revision
+			if revision, err = db.follow(ctx, revision); revision > before {
+				pause.reset()
+			}
+			if !errors.Is(err, store.ErrCompacted) {
+				err = db.reconnect(ctx, err, pause) // and the watch resumes where it was
 			}
 		}
 		if ctx.Err() == nil {
@@ -169,6 +163,20 @@ func (db *DB) Run(ctx context.Context) error {
 			}
 		}
 	}
+	return nil
+}
+
+// reconnect waits until the store answers again, after err. It fails only if ctx ends.
+func (db *DB) reconnect(ctx context.Context, err error, pause *pause) error {
+	for err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		db.connected(err)
+		pause.wait(ctx)
+		_, _, err = db.config.Store.List(ctx, barrierKey)
+	}
+	db.connected(nil)
 	return nil
 }
 
@@ -261,8 +269,13 @@ func (db *DB) connected(err error) {
 	db.status.Err = err
 }
 
-// Ready waits until the replica has been loaded once.
+// Ready waits until the replica has been loaded once. After Run has ended it returns ErrStopped.
 func (db *DB) Ready(ctx context.Context) error {
+	select {
+	case <-db.stopped:
+		return ErrStopped
+	default:
+	}
 	select {
 	case <-db.ready:
 		return nil

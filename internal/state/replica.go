@@ -10,16 +10,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/hashicorp/go-memdb"
-
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // replica turns a store's commits into rows. It is a function of what it is fed: replicas that saw the same commits
 // hold the same rows, and judge a staged generation alike. It has no clock and no I/O, and is for one goroutine.
 type replica struct {
-	mem      *memdb.MemDB
-	tables   map[string]Schema
+	tables   map[string]*rows
 	revision int64
 	faults   map[string]*Fault
 	guard    int64       // revision of the generation's record
@@ -27,40 +24,49 @@ type replica struct {
 	open     *generation // as the record has it
 	staged   map[string]*staging
 	verdicts map[string]verdict // of generations judged since the last call of judged
+
+	// plantedBug makes the replica wrong in one way, for the test that shows that the simulation finds it.
+	plantedBug string
 }
 
-func newReplica(mem *memdb.MemDB, tables map[string]Schema) *replica {
-	return &replica{mem: mem, tables: tables, staged: make(map[string]*staging), verdicts: make(map[string]verdict)}
+func newReplica(tables map[string]Schema) *replica {
+	r := &replica{tables: make(map[string]*rows, len(tables)), staged: make(map[string]*staging), verdicts: make(map[string]verdict)}
+	for name, schema := range tables {
+		r.tables[name] = newRows(schema)
+	}
+	return r
 }
 
 // view freezes the replica's present moment.
 func (r *replica) view() *view {
-	return &view{txn: r.mem.Txn(false), revision: r.revision, open: r.open, guard: r.guard, progress: r.progress, faults: r.faults}
+	tables := make(map[string]frozen, len(r.tables))
+	for name, t := range r.tables {
+		tables[name] = t.freeze()
+	}
+	return &view{tables: tables, revision: r.revision, open: r.open, guard: r.guard, progress: r.progress, faults: r.faults}
 }
 
 // apply takes one commit, and returns what it did to the rows.
 func (r *replica) apply(event store.Event) []RowChange {
-	txn := r.mem.Txn(true)
-	defer txn.Commit()
 	r.revision = event.Revision
 	var changes []RowChange
 	for _, record := range event.Puts {
 		if n, ok := r.rowName(record.Key); ok {
-			changes = r.put(txn, changes, n, record)
+			changes = r.put(changes, n, record)
 		} else {
 			r.stage(record)
 		}
 	}
 	for _, key := range event.Deletes {
 		if n, ok := r.rowName(key); ok {
-			changes = r.remove(txn, changes, n)
+			changes = r.remove(changes, n)
 		} else {
 			r.unstage(key)
 		}
 	}
 	for _, record := range event.Puts {
 		if record.Key == generationKey {
-			changes = r.generation(txn, changes, record)
+			changes = r.generation(changes, record)
 		}
 	}
 	slices.SortFunc(changes, func(a, b RowChange) int {
@@ -71,16 +77,13 @@ func (r *replica) apply(event store.Event) []RowChange {
 
 // load makes the replica equal to a listing of the whole store. Rows that did not change keep their values.
 func (r *replica) load(records []store.Record, revision int64) {
-	txn := r.mem.Txn(true)
-	defer txn.Commit()
 	r.revision, r.guard, r.open, r.faults = revision, 0, nil, nil
 	clear(r.staged)
 	listed := make(map[string]map[string]struct{}, len(r.tables))
 	fresh := make(map[string]bool, len(r.tables)) // tables without a row need no second look
-	for table := range r.tables {
+	for table, t := range r.tables {
 		listed[table] = make(map[string]struct{})
-		first, err := txn.First(table, primary)
-		fresh[table] = err == nil && first == nil
+		fresh[table] = t.primary.size == 0
 	}
 	var generation *store.Record
 	for i, record := range records {
@@ -90,7 +93,7 @@ func (r *replica) load(records []store.Record, revision int64) {
 			if !fresh[n.table] {
 				listed[n.table][n.key] = struct{}{}
 			}
-			r.put(txn, nil, n, record)
+			r.put(nil, n, record)
 		case record.Key == generationKey:
 			generation = &records[i]
 		default:
@@ -98,30 +101,23 @@ func (r *replica) load(records []store.Record, revision int64) {
 		}
 	}
 	for table, keys := range listed {
-		if fresh[table] {
+		if fresh[table] || r.plantedBug == "a listing removes nothing" {
 			continue
 		}
-		for _, e := range entries(txn, table) {
-			if _, ok := keys[e.key]; !ok {
-				r.remove(txn, nil, name{table, e.key})
+		var gone []string
+		r.tables[table].primary.ascend("", "", func(it item) bool {
+			if _, ok := keys[it.at]; !ok {
+				gone = append(gone, it.at)
 			}
+			return true
+		})
+		for _, key := range gone {
+			r.remove(nil, name{table, key})
 		}
 	}
 	if generation != nil {
-		r.generation(txn, nil, *generation)
+		r.generation(nil, *generation)
 	}
-}
-
-func entries(txn *memdb.Txn, table string) []*entry {
-	var out []*entry
-	found, err := txn.Get(table, primary)
-	if err != nil {
-		return nil // the tables are the schema's own
-	}
-	for obj := found.Next(); obj != nil; obj = found.Next() {
-		out = append(out, obj.(*entry))
-	}
-	return out
 }
 
 // rowName splits a store key; false if it is not a row of one of the tables.
@@ -130,53 +126,44 @@ func (r *replica) rowName(key string) (name, bool) {
 	if !found || rest == "" {
 		return name{}, false
 	}
-	schema, ok := r.tables[table]
+	t, ok := r.tables[table]
 	if !ok {
 		return name{}, false
 	}
-	return name{schema.Name(), rest}, true
+	return name{t.schema.Name(), rest}, true
 }
 
-func (r *replica) find(txn *memdb.Txn, n name) *entry {
-	found, err := txn.First(n.table, primary, n.key)
-	if err != nil || found == nil {
-		return nil
-	}
-	return found.(*entry)
-}
+// find returns the row, or nil.
+func (r *replica) find(n name) *entry { return r.tables[n.table].primary.get(n.key, n.key) }
 
 // put writes one record into its table.
-func (r *replica) put(txn *memdb.Txn, changes []RowChange, n name, record store.Record) []RowChange {
-	old := r.find(txn, n)
+func (r *replica) put(changes []RowChange, n name, record store.Record) []RowChange {
+	old := r.find(n)
 	body, revision, err := unwrap(record)
-	if err == nil && old != nil && old.revision == revision {
+	if err == nil && old != nil && old.revision == revision && r.plantedBug != "a row written out is a change" {
 		if old.record != record.Revision { // a staged row arrives at its record: readers have it already
 			r.progress = record.Revision
-			_ = txn.Insert(n.table, &entry{key: old.key, value: old.value, revision: revision, record: record.Revision})
+			r.tables[n.table].put(old, &entry{key: old.key, value: old.value, revision: revision, record: record.Revision})
 		}
 		return changes
 	}
 	var value any
 	if err == nil {
-		value, err = r.tables[n.table].decode(n.key, body)
+		value, err = r.tables[n.table].schema.decode(n.key, body)
 	}
 	if err != nil {
 		if old != nil {
-			changes = r.remove(txn, changes, n)
+			changes = r.remove(changes, n)
 		}
 		r.fault(record.Key, &Fault{Table: n.table, Key: n.key, Revision: record.Revision, Err: err})
 		return changes
 	}
 	r.fault(record.Key, nil)
-	return r.insert(txn, changes, n, old, &entry{key: n.key, value: value, revision: revision, record: record.Revision})
+	return r.insert(changes, n, old, &entry{key: n.key, value: value, revision: revision, record: record.Revision})
 }
 
-func (r *replica) insert(txn *memdb.Txn, changes []RowChange, n name, old, e *entry) []RowChange {
-	if err := txn.Insert(n.table, e); err != nil {
-		// go-memdb refuses only what its indexers refuse, and ours refuse nothing.
-		r.fault(n.String(), &Fault{Table: n.table, Key: n.key, Revision: e.record, Err: err})
-		return changes
-	}
+func (r *replica) insert(changes []RowChange, n name, old, e *entry) []RowChange {
+	r.tables[n.table].put(old, e)
 	change := RowChange{Table: n.table, Key: n.key, New: e.value}
 	if old != nil {
 		change.Old = old.value
@@ -184,13 +171,13 @@ func (r *replica) insert(txn *memdb.Txn, changes []RowChange, n name, old, e *en
 	return append(changes, change)
 }
 
-func (r *replica) remove(txn *memdb.Txn, changes []RowChange, n name) []RowChange {
+func (r *replica) remove(changes []RowChange, n name) []RowChange {
 	r.fault(n.String(), nil)
-	old := r.find(txn, n)
+	old := r.find(n)
 	if old == nil {
 		return changes
 	}
-	_ = txn.Delete(n.table, old) // it was found in this transaction
+	r.tables[n.table].remove(old)
 	return append(changes, RowChange{Table: n.table, Key: n.key, Old: old.value})
 }
 

@@ -2,9 +2,10 @@ package state
 
 import (
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // entry is a row as the replica holds it. It is never changed: a write makes a new one.
@@ -17,7 +18,7 @@ type entry struct {
 
 // view is one moment of the replica: immutable, shared by all who read it.
 type view struct {
-	txn      *memdb.Txn // read-only, and so safe to share
+	tables   map[string]frozen
 	revision int64
 	open     *generation       // staged rows that are published and not yet written to their records, or nil
 	guard    int64             // revision of the generation's record, 0 if there is none
@@ -34,42 +35,29 @@ type Reader interface {
 // scan says which rows of a table to yield: those under an index's value, or those with a key prefix or from a key on.
 type scan struct {
 	prefix, from string
-	index, value string
+	indexed      bool                 // by the values of an index:
+	index        int                  // which one
+	value        string               // its value
 	has          func(value any) bool // the index's own test, for rows that are not indexed yet
 }
 
 func (v *view) get(table, key string) *entry {
-	found, err := v.txn.First(table, primary, key)
-	if err != nil || found == nil {
-		return nil // an error is a table that the DB does not have
-	}
-	return found.(*entry)
+	t := v.tables[table]
+	return t.primary.get(key, key)
 }
 
 func (v *view) scan(table string, s scan) iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		var (
-			found memdb.ResultIterator
-			err   error
-		)
-		switch {
-		case s.index != "":
-			found, err = v.txn.Get(table, s.index, s.value)
-		case s.from != "":
-			found, err = v.txn.LowerBound(table, primary, s.from)
-		case s.prefix != "":
-			found, err = v.txn.Get(table, primary+"_prefix", s.prefix)
-		default:
-			found, err = v.txn.Get(table, primary)
-		}
-		if err != nil {
+		t, ok := v.tables[table]
+		if !ok {
 			return
 		}
-		for obj := found.Next(); obj != nil; obj = found.Next() {
-			if !yield(obj.(*entry)) {
-				return
-			}
+		if s.indexed {
+			t.by[s.index].ascend(s.value, "", func(it item) bool { return it.at == s.value && yield(it.row) })
+			return
 		}
+		from := max(s.from, s.prefix)
+		t.primary.ascend(from, "", func(it item) bool { return strings.HasPrefix(it.at, s.prefix) && yield(it.row) })
 	}
 }
 
@@ -83,8 +71,8 @@ func (s *Snapshot) Revision() int64 { return s.v.revision }
 // Faults returns the records that could not be read as rows, and so are missing from the snapshot.
 func (s *Snapshot) Faults() []Fault {
 	out := make([]Fault, 0, len(s.v.faults))
-	for _, f := range s.v.faults {
-		out = append(out, *f)
+	for _, key := range slices.Sorted(maps.Keys(s.v.faults)) {
+		out = append(out, *s.v.faults[key])
 	}
 	return out
 }

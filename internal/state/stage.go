@@ -114,11 +114,7 @@ func (db *DB) publishGeneration(ctx context.Context, s store.Store, id string, c
 			return 0, err
 		}
 	}
-	record, err := json.Marshal(generationRecord{ID: id, Chunks: len(chunks)})
-	if err != nil {
-		return 0, err
-	}
-	return s.Commit(ctx, store.Put(generationKey, record).At(guard), store.Check(stageKey(id, stageHead), head))
+	return s.Commit(ctx, store.Put(generationKey, generationJSON(id, len(chunks), 0)).At(guard), store.Check(stageKey(id, stageHead), head))
 }
 
 // chunks cuts the transaction into records.
@@ -225,10 +221,8 @@ func lost(err error) error {
 // revision. It says that it folds before it touches a row: from then on nobody judges the generation anew.
 func (db *DB) foldRows(ctx context.Context, g *generation, guard int64) (int64, error) {
 	if !g.folding {
-		record, err := json.Marshal(generationRecord{ID: g.id, Chunks: g.chunks, Folding: g.published})
-		if err != nil {
-			return 0, err
-		}
+		var err error
+		record := generationJSON(g.id, g.chunks, g.published)
 		if guard, err = db.config.Store.Commit(ctx, store.Put(generationKey, record).At(guard)); err != nil {
 			return 0, err
 		}

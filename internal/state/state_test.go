@@ -35,9 +35,8 @@ type world struct {
 	stop    func()
 }
 
-func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world {
-	t.Helper()
-	w := &world{
+func newTables() *world {
+	return &world{
 		devices: state.NewTable("device", func(d *device) string { return d.Name },
 			state.Index("module", func(d *device) []string {
 				if d.Module == "" {
@@ -48,6 +47,11 @@ func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world
 			state.Index("tag", func(d *device) []string { return d.Tags })),
 		modules: state.NewTable("module", func(m *module) string { return m.Name }),
 	}
+}
+
+func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world {
+	t.Helper()
+	w := newTables()
 	config := state.Config{Store: s, Tables: []state.Schema{w.devices, w.modules}}
 	for _, c := range change {
 		c(&config)
@@ -159,6 +163,9 @@ func transactionReadsItsOwnWritesInOrder(t *testing.T, s store.Store) {
 		w.devices.Delete(tx, "e")
 		if diff := cmp.Diff([]string{"a", "c"}, w.names(tx, "module", "m")); diff != "" {
 			t.Error("of m within the transaction:", diff)
+		}
+		if diff := cmp.Diff([]string{"b", "d"}, w.names(tx.Snapshot(), "module", "m")); diff != "" {
+			t.Error("in the transaction's snapshot:", diff)
 		}
 		var all []string
 		for row := range w.devices.All(tx) {

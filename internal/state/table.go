@@ -1,15 +1,11 @@
 package state
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"iter"
 	"regexp"
 	"slices"
-	"strings"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // Row is one row as of some revision. Its value is shared by all readers: never change what it points to; copy it,
@@ -26,7 +22,8 @@ type Schema interface {
 	Name() string
 
 	faults() []error
-	memdb() *memdb.TableSchema
+	indexNames() []string
+	indexValues(i int, value any) []string
 	decode(key string, value []byte) (any, error)
 }
 
@@ -35,10 +32,10 @@ type Schema interface {
 type Table[T any] struct {
 	name    string
 	key     func(*T) string
-	indexes []index[T]
+	indexes []indexing[T]
 }
 
-type index[T any] struct {
+type indexing[T any] struct {
 	name   string
 	values func(*T) []string
 }
@@ -59,7 +56,7 @@ func NewTable[T any](name string, key func(*T) string, options ...TableOption[T]
 // Index adds a secondary index: rows are found by By under each of the values that the function returns for
 // them. It must depend on the row alone.
 func Index[T any](name string, values func(*T) []string) TableOption[T] {
-	return func(t *Table[T]) { t.indexes = append(t.indexes, index[T]{name, values}) }
+	return func(t *Table[T]) { t.indexes = append(t.indexes, indexing[T]{name, values}) }
 }
 
 // Name implements Schema.
@@ -79,23 +76,23 @@ func (t *Table[T]) All(r Reader) iter.Seq[Row[T]] { return t.Prefix(r, "") }
 
 // Prefix yields the rows whose keys start with prefix, in key order.
 func (t *Table[T]) Prefix(r Reader, prefix string) iter.Seq[Row[T]] {
-	return rows[T](r.scan(t.name, scan{prefix: prefix}))
+	return typed[T](r.scan(t.name, scan{prefix: prefix}))
 }
 
 // From yields the rows whose keys are not smaller than key, in key order: the way to read in pages.
 func (t *Table[T]) From(r Reader, key string) iter.Seq[Row[T]] {
-	return rows[T](r.scan(t.name, scan{from: key}))
+	return typed[T](r.scan(t.name, scan{from: key}))
 }
 
 // By yields the rows that the named index has under value, in key order. An index that the table does not have is
 // a mistake in the program, and yields nothing.
 func (t *Table[T]) By(r Reader, name, value string) iter.Seq[Row[T]] {
-	at := slices.IndexFunc(t.indexes, func(i index[T]) bool { return i.name == name })
+	at := slices.IndexFunc(t.indexes, func(i indexing[T]) bool { return i.name == name })
 	if at < 0 {
 		return func(func(Row[T]) bool) {}
 	}
 	values := t.indexes[at].values
-	return rows[T](r.scan(t.name, scan{index: name, value: value, has: func(v any) bool {
+	return typed[T](r.scan(t.name, scan{indexed: true, index: at, value: value, has: func(v any) bool {
 		return slices.Contains(values(v.(*T)), value)
 	}}))
 }
@@ -149,7 +146,7 @@ func row[T any](e *entry) Row[T] {
 	return Row[T]{Key: e.key, Value: e.value.(*T), Revision: e.revision}
 }
 
-func rows[T any](entries iter.Seq[*entry]) iter.Seq[Row[T]] {
+func typed[T any](entries iter.Seq[*entry]) iter.Seq[Row[T]] {
 	return func(yield func(Row[T]) bool) {
 		for e := range entries {
 			if !yield(row[T](e)) {
@@ -169,10 +166,10 @@ func (t *Table[T]) faults() []error {
 	if t.key == nil {
 		faults = append(faults, fmt.Errorf("state: table %q: the key function is nil", t.name))
 	}
-	seen := map[string]bool{primary: true}
+	seen := make(map[string]bool)
 	for _, i := range t.indexes {
 		if !tableName.MatchString(i.name) || seen[i.name] {
-			faults = append(faults, fmt.Errorf("state: table %q: index %q: give a name of its own, in lower-case letters, digits and underscores, and not %q", t.name, i.name, primary))
+			faults = append(faults, fmt.Errorf("state: table %q: index %q: give a name of its own, in lower-case letters, digits and underscores", t.name, i.name))
 		}
 		seen[i.name] = true
 		if i.values == nil {
@@ -193,54 +190,12 @@ func (t *Table[T]) decode(key string, value []byte) (any, error) {
 	return v, nil
 }
 
-// primary is the name that go-memdb demands for the index of keys.
-const primary = "id"
-
-func (t *Table[T]) memdb() *memdb.TableSchema {
-	schema := &memdb.TableSchema{Name: t.name, Indexes: map[string]*memdb.IndexSchema{
-		primary: {Name: primary, Unique: true, Indexer: keyIndexer{}},
-	}}
-	for _, i := range t.indexes {
-		schema.Indexes[i.name] = &memdb.IndexSchema{Name: i.name, AllowMissing: true, Indexer: valueIndexer[T]{i.values}}
+func (t *Table[T]) indexNames() []string {
+	names := make([]string, len(t.indexes))
+	for i, x := range t.indexes {
+		names[i] = x.name
 	}
-	return schema
+	return names
 }
 
-// keyIndexer orders rows by the bytes of their keys.
-type keyIndexer struct{}
-
-func (keyIndexer) FromObject(obj any) (bool, []byte, error) {
-	return true, []byte(obj.(*entry).key), nil
-}
-func (keyIndexer) FromArgs(args ...any) ([]byte, error) { return []byte(args[0].(string)), nil }
-func (keyIndexer) PrefixFromArgs(args ...any) ([]byte, error) {
-	return []byte(args[0].(string)), nil
-}
-
-// valueIndexer files a row under each of its values; go-memdb appends the key, so that rows of one value come in
-// key order.
-type valueIndexer[T any] struct{ values func(*T) []string }
-
-func (v valueIndexer[T]) FromObject(obj any) (bool, [][]byte, error) {
-	values := v.values(obj.(*entry).value.(*T))
-	out := make([][]byte, len(values))
-	for i, value := range values {
-		out[i] = terminated(value)
-	}
-	return len(out) > 0, out, nil
-}
-
-func (v valueIndexer[T]) FromArgs(args ...any) ([]byte, error) {
-	return terminated(args[0].(string)), nil
-}
-
-// terminated ends a value so that no value is a prefix of another: 0 0 is the end, 0 255 a zero within.
-func terminated(value string) []byte {
-	out := make([]byte, 0, len(value)+2)
-	if strings.IndexByte(value, 0) < 0 {
-		out = append(out, value...)
-	} else {
-		out = append(out, bytes.ReplaceAll([]byte(value), []byte{0}, []byte{0, 255})...)
-	}
-	return append(out, 0, 0)
-}
+func (t *Table[T]) indexValues(i int, value any) []string { return t.indexes[i].values(value.(*T)) }

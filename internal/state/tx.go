@@ -38,6 +38,10 @@ func newTx(v *view) *Tx {
 // Revision returns the revision of the snapshot that the transaction reads.
 func (tx *Tx) Revision() int64 { return tx.v.revision }
 
+// Snapshot returns what the transaction reads, without its own writes, and without that what is read there counts:
+// the way to look for candidates among many rows. Get those that matter through the transaction.
+func (tx *Tx) Snapshot() *Snapshot { return &Snapshot{tx.v} }
+
 // fail makes the whole transaction fail with err once its function returns.
 func (tx *Tx) fail(err error) {
 	if tx.err == nil {

@@ -23,8 +23,8 @@ func Under(term *store.Term) UpdateOption {
 // Update returns without an error the change is durable and this replica shows it; the revision is that of the
 // commit, or of the snapshot if fn wrote nothing.
 //
-// An error of fn is returned as it is, and nothing is written. store.ErrTooLarge says that the transaction has more
-// rows than one commit takes: Stage it. With any other error of the store the outcome may be unknown: Sync, look, and
+// An error of fn is returned as it is, and nothing is written. store.ErrTooLarge says that the transaction read and
+// wrote more rows than one commit takes: look for candidates in Tx.Snapshot, or Stage it. With any other error of the store the outcome may be unknown: Sync, look, and
 // decide. A revision that comes with an error says that the commit is durable but ctx ended before it was seen here.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error, options ...UpdateOption) (int64, error) {
 	u := db.updating(options)

@@ -46,3 +46,18 @@ func Script(text string) (string, error) {
 	}
 	return out.String(), nil
 }
+
+// Machine is the state machine of one instance, under a virtual clock.
+type Machine struct{ m *machine }
+
+// NewMachine is a machine that is about to start.
+func NewMachine() Machine {
+	return Machine{&machine{state: Starting, delays: &fixed{500 * time.Millisecond}, stable: 10 * time.Second}}
+}
+
+// Step names what is done: "", "spawn", "term" or "kill".
+func (m Machine) Step(now time.Time, name string, grace time.Duration) (State, string) {
+	e := map[string]event{"tick": evTick, "spawned": evSpawned, "failed": evFailed, "ended": evEnded, "stop": evStop, "gone": evGone, "kick": evKick}[name]
+	act := map[action]string{actSpawn: "spawn", actTerm: "term", actKill: "kill"}[m.m.step(now, e, grace)]
+	return m.m.state, act
+}

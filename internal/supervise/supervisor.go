@@ -239,9 +239,8 @@ func (s *Supervisor) Stop(ctx context.Context, name string, grace time.Duration)
 		return nil
 	}
 	u.stopping, u.grace = true, max(grace, 0)
-	if err := s.save(u); err != nil {
-		s.mu.Unlock()
-		return err
+	if err := s.save(u); err != nil { // on a full disk stopping must work: its end is a file removed
+		s.log.Error("cannot keep that a process stops", "name", name, "error", err)
 	}
 	for _, i := range u.instances {
 		s.apply(i, time.Now(), evStop, u.grace)

@@ -135,7 +135,8 @@ func one(t *testing.T, s *supervise.Supervisor) supervise.Process {
 
 func TestStartIsIdempotentAndStopEnds(t *testing.T) {
 	t.Parallel()
-	s, _ := run(t, supervise.Config{Dir: t.TempDir()})
+	dir := t.TempDir()
+	s, _ := run(t, supervise.Config{Dir: dir})
 	web := spec("web", "sleep")
 	web.Count = 2
 	for range 2 {
@@ -159,6 +160,9 @@ func TestStartIsIdempotentAndStopEnds(t *testing.T) {
 		if err := s.Stop(t.Context(), "web", time.Second); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if seen, err := supervise.Inspect(dir); err != nil || len(seen) != 0 {
+		t.Errorf("inspect: %+v, %v", seen, err)
 	}
 	if len(s.List()) != 0 || alive(list[0].PID) || alive(list[1].PID) {
 		t.Error("still there:", s.List())
@@ -266,6 +270,9 @@ func TestProcessesOutliveTheSupervisor(t *testing.T) {
 	}
 	before := one(t, s)
 	stop()
+	if seen, err := supervise.Inspect(dir); err != nil || len(seen) != 1 || seen[0].PID != before.PID || seen[0].State != supervise.Running {
+		t.Errorf("inspect: %+v, %v", seen, err)
+	}
 	if err := s.Start(t.Context(), spec("web", "sleep")); !errors.Is(err, supervise.ErrClosed) {
 		t.Error("start after the end:", err)
 	}

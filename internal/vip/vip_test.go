@@ -125,6 +125,34 @@ backend ` + strings.NewReplacer(".", "_", ":", "_").Replace(addr) + `
 	}
 	endsWhatGoesOn(t, hasty, addr)
 
+	// With a check among the options, HAProxy itself finds out who does not answer.
+	checked, err := vip.NewHAProxy(vip.HAProxyConfig{Socket: socket, Options: "check inter 50ms fall 1 rise 1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, dead := viptest.NewServer(t), viptest.NewServer(t)
+	dead.Stop()
+	for _, server := range []*viptest.Server{live, dead} {
+		if err := checked.Add(t.Context(), addr, server.Addr(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := map[string]vip.State{}
+	for deadline := time.Now().Add(20 * time.Second); states[live.Addr()] != vip.Up || states[dead.Addr()] != vip.Down; {
+		servers, err := checked.Servers(t.Context(), addr)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatal(servers, err)
+		}
+		for _, server := range servers {
+			states[server.Addr] = server.State
+		}
+	}
+	for _, server := range []*viptest.Server{live, dead} {
+		if err := checked.Remove(t.Context(), addr, server.Addr()); err != nil {
+			t.Error(err)
+		}
+	}
+
 	if err := driver.Add(t.Context(), "shop.unknown:80", "127.0.0.1:80", 1); !errors.Is(err, vip.ErrUnknownVIP) {
 		t.Error("no backend:", err)
 	}
@@ -240,5 +268,24 @@ func TestProxySaysWhatIsWrong(t *testing.T) {
 	}
 	if err := p.Add(t.Context(), "nowhere", "127.0.0.1:80", 1); !errors.Is(err, vip.ErrInvalid) {
 		t.Error(err)
+	}
+}
+
+// BenchmarkProxy carries a line there and back, over a connection that is open.
+func BenchmarkProxy(b *testing.B) {
+	b.ReportAllocs()
+	p, addr, server := proxy(b, vip.ProxyConfig{}), freeAddr(b), viptest.NewServer(b)
+	if err := p.Add(b.Context(), addr, server.Addr(), 1); err != nil {
+		b.Fatal(err)
+	}
+	client, err := viptest.Connect(addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	for b.Loop() {
+		if err := client.Echo("hello"); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

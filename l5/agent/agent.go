@@ -18,6 +18,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/lease"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/socket"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
@@ -68,10 +69,10 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
 	}
 	a.link = link.New(link.Config{
-		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnState: a.onState,
+		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict,
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, Logger: config.Logger,
 	})
-	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, Logger: config.Logger})
+	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
 	a.callers = newCallers(a.link, config.Linger)
 	a.locals = newLocals(a.keeper, config)
 	a.forward = newForward(a.wire, uuid.NewString(), config, a.metrics)
@@ -89,7 +90,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.disk.load(); err != nil {
 		a.config.Logger.Error("l5/agent: starting without the snapshot file: it is of no use", "file", a.config.SnapshotFile, "error", err)
 	}
-	listener, release, err := listen(a.config.Socket)
+	listener, release, err := socket.Listen(a.config.Socket)
 	if err != nil {
 		return fmt.Errorf("l5/agent: %w", err)
 	}

@@ -147,6 +147,8 @@ type Group struct {
 	members map[string]*member
 	order   []*member // by address
 	panic   string    // why instances that are down are in use; empty: none is
+
+	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
 }
 
 // member is one instance.

@@ -31,7 +31,7 @@ func (g *Group) weigh() bool {
 		for _, m := range g.order {
 			m.weight, m.kept = max(m.Weight, 0), m.health == Ejected || m.health == Probing
 		}
-	case kept > 0:
+	case kept > 0 && g.plantedBug != "panic is silent":
 		g.panic = fmt.Sprintf("%d instances are down but stay in use: more than %.0f %% of the weight would be ejected", kept, 100*g.config.MaxEjected)
 	}
 	for i, m := range g.order {
@@ -53,7 +53,7 @@ func (g *Group) exclude(budget float64) (left float64, kept int) {
 		case m.health == Trial:
 			m.weight *= g.config.TrialShare
 		case m.health == Up || m.weight == 0:
-		case m.Suspect:
+		case m.Suspect && g.plantedBug != "agreement is ignored":
 			m.weight = 0 // this caller and the registry agree: the bound is against one opinion alone
 		default:
 			down = append(down, m)
@@ -61,7 +61,7 @@ func (g *Group) exclude(budget float64) (left float64, kept int) {
 	}
 	slices.SortStableFunc(down, func(a, b *member) int { return a.downSince().Compare(b.downSince()) })
 	for _, m := range down {
-		if m.weight <= budget {
+		if m.weight <= budget || g.plantedBug == "ejection is not bounded" {
 			budget -= m.weight
 			m.weight = 0
 			continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,28 @@ const MaxRate = 100_000
 
 // Call sends one request. An error is a request that failed. ctx ends after Config.Timeout.
 type Call func(ctx context.Context) error
+
+// Get is a Call that gets a URL and reads the answer; anything but 200 is a failure.
+func Get(client *http.Client, url string) Call {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		if err := errors.Join(err, response.Body.Close()); err != nil {
+			return err
+		}
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("GET %s: %s", url, response.Status)
+		}
+		return nil
+	}
+}
 
 // Config of a Generator.
 type Config struct {

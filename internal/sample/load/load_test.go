@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -189,6 +191,22 @@ func TestHistogramIsWithinThreePercent(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(`{"counts":[[99999,1]]}`), &back); err == nil {
 		t.Error("a bucket that does not exist was taken")
+	}
+}
+
+func TestGet(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			http.Error(w, "over capacity", http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	if err := load.Get(server.Client(), server.URL)(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := load.Get(server.Client(), server.URL+"/full")(t.Context()); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Error(err)
 	}
 }
 

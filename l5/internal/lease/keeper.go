@@ -24,7 +24,8 @@ var ErrRefused = errors.New("the name service refused the registration")
 type Config struct {
 	Client l5pbconnect.NameServiceClient // required
 	Owner  string                        // required; who holds the lease
-	// OnState is called when the stream opens and closes; nil: not called.
+	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
+	// called.
 	OnState func(connected bool, err error)
 	Logger  *slog.Logger // required
 }
@@ -180,12 +181,13 @@ func (k *Keeper) signal() {
 // Run keeps the stream until ctx ends, which it returns. The stream's end starts the grace period of what is held.
 func (k *Keeper) Run(ctx context.Context) error {
 	var backoff link.Backoff
-	for {
-		err := k.stream(ctx, &backoff)
+	for told := false; ; {
+		err := k.stream(ctx, &backoff, func() { told = false })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if k.config.OnState != nil {
+		if k.config.OnState != nil && !told {
+			told = true // once, not for each attempt
 			k.config.OnState(false, err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
@@ -194,7 +196,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-func (k *Keeper) stream(ctx context.Context, backoff *link.Backoff) error {
+func (k *Keeper) stream(ctx context.Context, backoff *link.Backoff, opened func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := k.config.Client.Register(ctx)
@@ -225,6 +227,7 @@ func (k *Keeper) stream(ctx context.Context, backoff *link.Backoff) error {
 			return err
 		}
 		if response.GetSeq() == 0 {
+			opened()
 			backoff.Reset()
 			if k.config.OnState != nil {
 				k.config.OnState(true, nil)

@@ -6,8 +6,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
-	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -23,7 +24,8 @@ type Config struct {
 	// did. OnVerdict is called with each verdict. Both are called from one goroutine at a time, in order. Required.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
-	// OnState is called when the stream opens and closes; nil: not called.
+	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
+	// called.
 	OnState func(connected bool, err error)
 	// OnResync is called when a gap made a snapshot necessary; nil: not called.
 	OnResync func(service string)
@@ -113,12 +115,13 @@ func (l *Link) signal() {
 // Run keeps the stream until ctx ends, which it returns.
 func (l *Link) Run(ctx context.Context) error {
 	var backoff Backoff
-	for {
-		err := l.stream(ctx, &backoff)
+	for told := false; ; {
+		err := l.stream(ctx, &backoff, func() { told = false })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if l.config.OnState != nil {
+		if l.config.OnState != nil && !told {
+			told = true // once, not for each attempt
 			l.config.OnState(false, err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
@@ -128,19 +131,12 @@ func (l *Link) Run(ctx context.Context) error {
 }
 
 // stream is one life of the stream. It returns why it ended.
-func (l *Link) stream(ctx context.Context, backoff *Backoff) error {
+func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := l.config.Client.Watch(ctx)
 	defer stream.CloseResponse()
-	l.mu.Lock()
-	first := &l5pb.WatchRequest{Peer: l.config.Peer}
-	for key := range l.wants {
-		first.Subscribe = append(first.Subscribe, l.subscription(key))
-	}
-	l.outbox, l.gone = nil, nil
-	l.mu.Unlock()
-	if err := stream.Send(first); err != nil {
+	if err := stream.Send(l.Hello()); err != nil {
 		_, err = stream.Receive() // the error of Send is io.EOF; this one says why
 		return errors.Join(err, stream.CloseRequest())
 	}
@@ -154,20 +150,20 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff) error {
 	})
 	defer sending.Wait()
 	defer cancel()
-	opened := time.Time{}
-	for {
+	for first := true; ; {
 		response, err := stream.Receive()
 		if err != nil {
 			return err
 		}
-		if opened.IsZero() {
-			opened = time.Now()
+		if first {
+			first = false
+			opened()
 			backoff.Reset()
 			if l.config.OnState != nil {
 				l.config.OnState(true, nil)
 			}
 		}
-		l.receive(response)
+		l.Apply(response)
 	}
 }
 
@@ -178,18 +174,39 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 		return ctx.Err()
 	case <-l.wake:
 	}
-	l.mu.Lock()
-	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
-	l.outbox, l.gone = nil, nil
-	l.mu.Unlock()
+	request := l.Pending()
 	if len(request.Subscribe)+len(request.Unsubscribe) == 0 {
 		return nil
 	}
 	return send(request)
 }
 
-// receive applies one message. Kinds that it does not know are skipped.
-func (l *Link) receive(response *l5pb.WatchResponse) {
+// Pending returns what is to be sent on the open stream, once. Run calls it.
+func (l *Link) Pending() *l5pb.WatchRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
+	l.outbox, l.gone = nil, nil
+	return request
+}
+
+// Hello returns the first message of a stream: everything subscribed to, and what is held of it. Run calls it.
+func (l *Link) Hello() *l5pb.WatchRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	request := &l5pb.WatchRequest{Peer: l.config.Peer}
+	for key := range l.wants {
+		request.Subscribe = append(request.Subscribe, l.subscription(key))
+	}
+	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
+		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
+	})
+	l.outbox, l.gone = nil, nil
+	return request
+}
+
+// Apply takes one message of the stream. Kinds that it does not know are skipped. Run calls it.
+func (l *Link) Apply(response *l5pb.WatchResponse) {
 	switch kind := response.GetKind().(type) {
 	case *l5pb.WatchResponse_Verdict:
 		l.config.OnVerdict(kind.Verdict)
@@ -203,7 +220,8 @@ func (l *Link) receive(response *l5pb.WatchResponse) {
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
 	l.mu.Lock()
 	held, known := l.views[snapshot.GetService()]
-	if !l.wanted(snapshot.GetService()) || known && !held.Supersedes(snapshot) {
+	same := known && held.Epoch == snapshot.GetEpoch() && held.Revision == snapshot.GetRevision()
+	if !l.wanted(snapshot.GetService()) || same || known && !held.Supersedes(snapshot) {
 		l.mu.Unlock()
 		return
 	}

@@ -1,4 +1,5 @@
-package agent
+// Package socket opens unix sockets that only their owner can connect to.
+package socket
 
 import (
 	"errors"
@@ -9,9 +10,9 @@ import (
 	"path/filepath"
 )
 
-// listen opens the unix socket at path with mode 0600. The socket is made in a folder that only this user can enter
+// Listen opens the unix socket at path with mode 0600. The socket is made in a folder that only this user can enter
 // and then moved to its place, so that nobody else can connect before the mode is set. Release removes it.
-func listen(path string) (listener net.Listener, release func(), err error) {
+func Listen(path string) (listener net.Listener, release func(), err error) {
 	if err := clearStale(path); err != nil {
 		return nil, nil, err
 	}

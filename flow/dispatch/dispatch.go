@@ -1,0 +1,358 @@
+// Package dispatch hands the attempts of device tools to the workers of the devices. It is the server's side of package worker, and
+// implements flow.Remote:
+//
+//	d, err := dispatch.New(dispatch.Config{})
+//	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Remote: d})
+//	mux.Handle(d.Handler())
+//
+// A Dispatcher keeps nothing: what a restarted engine asks for again, the worker answers from its own disk.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/flowpb"
+	"github.com/zhiyun-ops/zhiyun/flow/flowpb/flowpbconnect"
+)
+
+// Config says how devices are dealt with. The zero Config is usable.
+type Config struct {
+	// Grace is how long a device may be away before its attempts fail with flow.CodeDeviceLost. Default 15s.
+	Grace time.Duration
+	// Authorize decides whether the peer of ctx may speak for a device. Default: everyone who reaches the handler.
+	Authorize func(ctx context.Context, device string) error
+	// OnDevice is called when a device's worker comes and goes. It must return soon. Default: none.
+	OnDevice func(device string, live bool)
+	// Logger gets a line when a worker comes or goes. Default: none.
+	Logger *slog.Logger
+}
+
+// Dispatcher is a flow.Remote over the streams of workers. It is safe for concurrent use.
+type Dispatcher struct {
+	config Config
+	log    *slog.Logger
+
+	mu       sync.Mutex // guards what follows
+	sessions map[string]*session
+	changed  map[string]chan struct{}   // per device, closed when its session changes
+	calls    map[string]*pending        // by attempt
+	dropped  map[string]map[string]bool // per device: attempts given up, or acknowledged while it was away
+}
+
+var _ flow.Remote = (*Dispatcher)(nil)
+
+type pending struct {
+	call   flow.Call
+	result chan flow.Result // holds one
+}
+
+// session is one worker's stream.
+type session struct {
+	device string
+	out    chan *flowpb.WorkResponse
+	done   chan struct{} // closed when the stream has ended
+	cancel context.CancelFunc
+}
+
+// maxDropped bounds what is remembered for a device that is away. What falls out is forgotten by the worker in a day.
+const maxDropped = 1000
+
+// New checks the configuration.
+func New(config Config) (*Dispatcher, error) {
+	if config.Grace < 0 {
+		return nil, fmt.Errorf("dispatch: Config.Grace is %s: want a positive duration, or 0 for 15s", config.Grace)
+	}
+	if config.Grace == 0 {
+		config.Grace = 15 * time.Second
+	}
+	d := &Dispatcher{
+		config: config, log: config.Logger, sessions: map[string]*session{}, changed: map[string]chan struct{}{},
+		calls: map[string]*pending{}, dropped: map[string]map[string]bool{},
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	return d, nil
+}
+
+// Handler returns the path and the handler of zhiyun.flow.v1.DispatchService.
+func (d *Dispatcher) Handler() (string, http.Handler) {
+	return flowpbconnect.NewDispatchServiceHandler(service{d}, connect.WithReadMaxBytes(8<<20))
+}
+
+// Devices lists the devices whose workers are connected, by name.
+func (d *Dispatcher) Devices() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]string, 0, len(d.sessions))
+	for device := range d.sessions {
+		out = append(out, device)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Run implements flow.Remote.
+func (d *Dispatcher) Run(ctx context.Context, call flow.Call) flow.Result {
+	p := &pending{call: call, result: make(chan flow.Result, 1)}
+	d.mu.Lock()
+	if d.calls[call.ID] != nil {
+		d.mu.Unlock()
+		return flow.Result{Error: &flow.Error{Code: "dispatch", Message: "attempt " + call.ID + " is handed over twice at a time", Permanent: true}}
+	}
+	d.calls[call.ID] = p
+	delete(d.dropped[call.Device], call.ID)
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.calls, call.ID)
+		d.mu.Unlock()
+	}()
+
+	away := time.NewTimer(d.config.Grace)
+	defer away.Stop()
+	stop := ctx.Done()
+	stopping := false
+	for {
+		s, changed := d.session(call.Device)
+		if s != nil {
+			away.Stop()
+			if stopping {
+				s.send(stopMessage(call.ID))
+			} else {
+				s.send(runMessage(call))
+			}
+		} else {
+			away.Reset(d.config.Grace)
+		}
+	wait:
+		for {
+			select {
+			case result := <-p.result:
+				return result
+			case <-changed:
+				break wait
+			case <-away.C:
+				d.drop(call.Device, call.ID)
+				return flow.Result{Error: &flow.Error{
+					Code: flow.CodeDeviceLost, Unknown: true,
+					Message: fmt.Sprintf("the worker of device %s has been away for %s", call.Device, d.config.Grace),
+				}}
+			case <-stop:
+				if errors.Is(context.Cause(ctx), flow.ErrClosed) {
+					return flow.Result{Error: &flow.Error{Code: flow.CodeLost, Message: "the engine stopped", Unknown: true}}
+				}
+				stop, stopping = nil, true
+				if s != nil {
+					s.send(stopMessage(call.ID))
+				}
+			}
+		}
+	}
+}
+
+// Acknowledge implements flow.Remote.
+func (d *Dispatcher) Acknowledge(call flow.Call) {
+	s, _ := d.session(call.Device)
+	if s == nil {
+		d.drop(call.Device, call.ID)
+		return
+	}
+	s.send(acknowledgeMessage(call.ID))
+}
+
+// session returns the device's stream, nil if it is away, and a channel that is closed when that changes.
+func (d *Dispatcher) session(device string) (*session, <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	changed := d.changed[device]
+	if changed == nil {
+		changed = make(chan struct{})
+		d.changed[device] = changed
+	}
+	return d.sessions[device], changed
+}
+
+// drop remembers that the device shall forget an attempt when it is back.
+func (d *Dispatcher) drop(device, id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dropped[device] == nil {
+		d.dropped[device] = map[string]bool{}
+	}
+	if len(d.dropped[device]) < maxDropped {
+		d.dropped[device][id] = true
+	}
+}
+
+// send queues a message, unless the stream ends first: then the next stream starts afresh.
+func (s *session) send(message *flowpb.WorkResponse) {
+	select {
+	case s.out <- message:
+	case <-s.done:
+	}
+}
+
+// service is the handler of the wire protocol.
+type service struct{ d *Dispatcher }
+
+// Work implements flowpbconnect.DispatchServiceHandler.
+func (h service) Work(ctx context.Context, stream *connect.BidiStream[flowpb.WorkRequest, flowpb.WorkResponse]) error {
+	first, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello.GetDevice() == "" {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first message must be a hello that names the device"))
+	}
+	if h.d.config.Authorize != nil {
+		if err := h.d.config.Authorize(ctx, hello.GetDevice()); err != nil {
+			return connect.NewError(connect.CodePermissionDenied, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &session{device: hello.GetDevice(), out: make(chan *flowpb.WorkResponse, 64), done: make(chan struct{}), cancel: cancel}
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		defer cancel()
+		for {
+			select {
+			case message := <-s.out:
+				if stream.Send(message) != nil {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	h.d.join(s, hello)
+	received := make(chan error, 1)
+	go func() { received <- h.d.receive(s, stream) }() // ends with the stream, at the latest when this handler has returned
+	select {
+	case err = <-received:
+	case <-ctx.Done():
+		err = connect.NewError(connect.CodeAborted, errors.New("another worker of this device has connected, or the stream broke"))
+	}
+	cancel()
+	h.d.leave(s)
+	writer.Wait()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// join makes s the device's stream, in place of any other.
+func (d *Dispatcher) join(s *session, hello *flowpb.Hello) {
+	d.mu.Lock()
+	if old := d.sessions[s.device]; old != nil {
+		old.cancel()
+	}
+	d.sessions[s.device] = s
+	d.notify(s.device)
+	dropped := d.dropped[s.device]
+	delete(d.dropped, s.device)
+	d.mu.Unlock()
+	d.log.Info("worker connected", "device", s.device, "running", len(hello.GetRunning()), "finished", len(hello.GetFinished()))
+	if d.config.OnDevice != nil {
+		d.config.OnDevice(s.device, true)
+	}
+	for id := range dropped {
+		s.send(stopMessage(id))
+		s.send(acknowledgeMessage(id))
+	}
+}
+
+// notify tells that the device's stream has changed. The caller holds the mutex.
+func (d *Dispatcher) notify(device string) {
+	if changed := d.changed[device]; changed != nil {
+		close(changed)
+		delete(d.changed, device)
+	}
+}
+
+func (d *Dispatcher) leave(s *session) {
+	close(s.done)
+	d.mu.Lock()
+	current := d.sessions[s.device] == s
+	if current {
+		delete(d.sessions, s.device)
+		d.notify(s.device)
+	}
+	d.mu.Unlock()
+	if current {
+		d.log.Info("worker gone", "device", s.device)
+		if d.config.OnDevice != nil {
+			d.config.OnDevice(s.device, false)
+		}
+	}
+}
+
+// receive takes in what the worker says until its stream ends.
+func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[flowpb.WorkRequest, flowpb.WorkResponse]) error {
+	for {
+		message, err := stream.Receive()
+		if err != nil {
+			return err
+		}
+		switch kind := message.GetKind().(type) {
+		case *flowpb.WorkRequest_Finished:
+			if p := d.pending(s.device, kind.Finished.GetId()); p != nil {
+				select {
+				case p.result <- result(kind.Finished):
+				default: // told twice
+				}
+			}
+		case *flowpb.WorkRequest_Log:
+			if p := d.pending(s.device, kind.Log.GetId()); p != nil && p.call.Log != nil {
+				p.call.Log(kind.Log.GetData())
+			}
+		}
+	}
+}
+
+// pending returns the attempt that is waited for, if it is this device's.
+func (d *Dispatcher) pending(device, id string) *pending {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.calls[id]; p != nil && p.call.Device == device {
+		return p
+	}
+	return nil
+}
+
+func result(f *flowpb.Finished) flow.Result {
+	out := flow.Result{Output: f.GetOutput(), Logs: f.GetLogs()}
+	if e := f.GetError(); e != nil {
+		out.Error = &flow.Error{Code: e.GetCode(), Message: e.GetMessage(), Permanent: e.GetPermanent(), Unknown: e.GetUnknown()}
+	}
+	return out
+}
+
+func runMessage(c flow.Call) *flowpb.WorkResponse {
+	return &flowpb.WorkResponse{Kind: &flowpb.WorkResponse_Run{Run: &flowpb.Run{
+		Id: c.ID, Execution: c.Execution, Flow: c.Flow, Step: c.Step, Item: int32(c.Item), Attempt: int32(c.Attempt), Key: c.Key, Tool: c.Tool,
+		Undo: c.Undo, Probe: c.Probe, Input: c.Input, TimeoutMs: c.Timeout.Milliseconds(),
+	}}}
+}
+
+func stopMessage(id string) *flowpb.WorkResponse {
+	return &flowpb.WorkResponse{Kind: &flowpb.WorkResponse_Stop{Stop: &flowpb.Stop{Id: id}}}
+}
+
+func acknowledgeMessage(id string) *flowpb.WorkResponse {
+	return &flowpb.WorkResponse{Kind: &flowpb.WorkResponse_Acknowledge{Acknowledge: &flowpb.Acknowledge{Id: id}}}
+}

@@ -1,0 +1,3 @@
+package flowpb
+
+//go:generate go run -C ../../tools ./protogen ../flow/flowpb/flow.proto

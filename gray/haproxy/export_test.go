@@ -1,0 +1,4 @@
+package haproxy
+
+// Parse reads the answer to "show servers state".
+var Parse = parse

@@ -1,0 +1,4 @@
+package balance
+
+// Plant puts a bug into the group.
+func (g *Group) Plant(bug string) { g.plantedBug = bug }

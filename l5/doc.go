@@ -1,0 +1,44 @@
+// Package l5 routes calls to the instances of a service: the address is picked in the caller's own process, from a
+// copy that is pushed to it, and how the call went decides what is picked next.
+//
+//	client, err := l5.New(l5.Config{Target: "unix:///run/zhiyun/l5.sock", Caller: "shop.web"})
+//	group.Go(func() error { return client.Run(ctx) })
+//
+//	route, err := client.Route(ctx, "shop.cart") // waits for the first push, later takes nanoseconds
+//	begin := time.Now()
+//	err = call(route.Addr())
+//	route.Done(l5.Outcome{Err: err, Latency: time.Since(begin)})
+//
+//	web := &http.Client{Transport: l5http.NewTransport(client)} // the same for http://shop.cart/items
+//
+//	registration, err := client.Register(ctx, "shop.cart", "10.0.0.7:8080") // the other side
+//	defer registration.Drain(ctx)
+//
+// # Who is who
+//
+// A name server (package server) keeps the registry in a Store. A device's agent (package agent) keeps a copy of what
+// the device's programs call, survives the server's death, and holds the lease of what they register. Both speak the
+// protocol of package l5pb: Config.Target names either.
+//
+// # How a route is picked
+//
+// Each instance has a full weight and a share of it in percent; 0 takes no calls. Two instances are drawn by weight, and
+// the one with fewer calls in flight for its weight gets the call. An instance that fails some times in a row is
+// ejected for a second, and twice as long each further time; a probe, not a user's call, finds it back; then it is on
+// trial. One much slower than the faster quarter of its peers gets less. All this takes away no more than a bounded share
+// of a service (balance.Config.MaxEjected): beyond it, instances stay in use although they are down, and Route.Panic,
+// Explain, the metrics and the log say so. Client.Explain tells every instance's weight with its reason.
+//
+// # Life cycle
+//
+// New checks the Config and opens nothing. Run connects, reports outcomes about once a second, and blocks until its
+// context ends. Route may be called before, during and after Run: before, it waits; after, it goes on from what is known,
+// with health standing still. While the name service is away everything goes on from memory, and is reported later.
+//
+// # Limits
+//
+// A service stays subscribed to until the process ends. Calls that a program makes without Route and Done are not seen.
+// Outcomes that were acknowledged by an agent which then crashes within half a second are lost to the statistics. One
+// server at a time holds the leases of a registry: several may serve routes from one store, but an owner whose stream is on
+// another server looks lost after the grace period, so run the others in stand-by.
+package l5
