@@ -45,7 +45,7 @@ func (m *machine) compensate() bool {
 		for s.undo > 0 && s.undos < plan.Parallel {
 			t := &s.Tasks[s.undo-1]
 			s.undo--
-			if m.planted == "noundo" && t.Item == 0 && x.undoing == 0 {
+			if m.planted == "skip an undo" && t.Item == 0 && x.undoing == 0 {
 				continue
 			}
 			// An attempt that failed may have left something behind, too: undo tools succeed when there is nothing to do.

@@ -17,7 +17,11 @@ const (
 // doubt settles an attempt whose outcome is unknown. crashed: the engine died meanwhile, which is not the tool's fault and does
 // not count as a try.
 func (m *machine) doubt(s *StepStatus, plan *stepPlan, t *Task, e Event, crashed bool) {
-	switch plan.effect {
+	effect := plan.effect
+	if m.planted == "rerun manual" {
+		effect = Keyed
+	}
+	switch effect {
 	case Pure, Keyed:
 		if !crashed {
 			m.retryOrFail(s, plan, t, e)

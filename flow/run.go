@@ -126,11 +126,11 @@ func (r *run) perform(a *action, hold bool) {
 			stop(errStopped)
 		}
 	case actTimer:
-		due := input{kind: inDue, step: a.call.Step, item: a.call.Item, undo: a.call.Undo}
+		due := input{kind: inDue, step: a.call.Step, item: a.call.Item, undo: a.call.Undo, at: a.at}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.closed == nil && !hold {
-			r.timers = append(r.timers, time.AfterFunc(a.at.Sub(now())+time.Microsecond, func() { r.post(message{in: due}) }))
+			r.timers = append(r.timers, time.AfterFunc(a.at.Sub(now()), func() { r.post(message{in: due}) }))
 		}
 	}
 }

@@ -36,7 +36,8 @@ type input struct {
 	result  Result
 	actor   string
 	reason  string
-	done    bool // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
+	at      time.Time // inDue: the RetryAt that the timer was set for
+	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
 }
 
 // actionKind is what the shell has to do once a transition is durable.
@@ -349,7 +350,7 @@ func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (json.RawMess
 
 // key is what a tool keeps its effect under. It is the same for all attempts of one item.
 func (m *machine) key(s *StepStatus, item int) string {
-	if m.planted == "rekey" {
+	if m.planted == "another key" {
 		return m.x.ID + "/" + s.Name + "/" + strconv.Itoa(item) + "/" + strconv.Itoa(s.Tasks[item].Attempt)
 	}
 	return m.x.ID + "/" + s.Name + "/" + strconv.Itoa(item)
@@ -397,7 +398,7 @@ func (m *machine) ended(in input) {
 			m.probeEnded(s, plan, t, in)
 		}
 		return
-	case t.State != TaskRunning || t.Attempt != in.attempt:
+	case (t.State != TaskRunning || t.Attempt != in.attempt) && m.planted != "take late ends":
 		return
 	}
 	err := in.result.Error
@@ -419,6 +420,9 @@ func (m *machine) ended(in input) {
 // retryOrFail plans another attempt, or gives the task up.
 func (m *machine) retryOrFail(s *StepStatus, plan *stepPlan, t *Task, e Event) {
 	e.Kind = EventAttemptFailed
+	if m.planted == "forget tries" {
+		t.Tries = 0
+	}
 	next := m.now.Add(plan.Retry.delay(t.Tries))
 	again := e.Error == nil || !e.Error.Permanent
 	again = again && t.Tries < plan.Retry.Attempts && (s.failed == 0 || plan.OnFailure == Skip)
@@ -458,7 +462,7 @@ func (m *machine) timer(s *StepStatus, item int, undo bool, at time.Time) {
 	m.actions = append(m.actions, action{kind: actTimer, at: at, call: Call{Execution: m.x.ID, Step: s.Name, Item: item, Undo: undo}})
 }
 
-// due takes in that a retry's time has come. A paused execution lets it pass: resuming looks at all timers again.
+// due takes in that a retry's time has come: the timer says so, not the clock, which may have jumped. A paused execution lets it pass: resuming looks at all timers again.
 func (m *machine) due(in input) {
 	at := m.x.stepIndex(in.step)
 	t := m.x.task(at, in.item)
@@ -467,12 +471,12 @@ func (m *machine) due(in input) {
 	}
 	s, plan := &m.x.Steps[at], m.p.steps[at]
 	if in.undo {
-		if u := t.Undo; u != nil && !u.RetryAt.IsZero() && !u.RetryAt.After(m.now) {
+		if u := t.Undo; u != nil && !u.RetryAt.IsZero() && u.RetryAt.Equal(in.at) {
 			m.startUndo(s, plan, t, Event{})
 		}
 		return
 	}
-	if t.RetryAt.IsZero() || t.RetryAt.After(m.now) || m.x.Target != "" {
+	if t.RetryAt.IsZero() || !t.RetryAt.Equal(in.at) || m.x.Target != "" {
 		return
 	}
 	if t.State == TaskDoubt {

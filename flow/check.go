@@ -1,0 +1,140 @@
+package flow
+
+import (
+	"context"
+	"fmt"
+)
+
+// Violation is something in a store that cannot be.
+type Violation struct {
+	Execution string `json:"execution"`
+	Message   string `json:"message"`
+}
+
+func (v Violation) String() string { return v.Execution + ": " + v.Message }
+
+// Check verifies a whole store: that every history is without gaps and folds to the row that stands for it, and that every
+// open execution has exactly one source that wakes it, which fits its state. It reads only, and may run beside an
+// engine; an execution that moves meanwhile is looked at again.
+func Check(ctx context.Context, store Store) ([]Violation, error) {
+	definitions := map[versionKey]*Definition{}
+	var out []Violation
+	after := ""
+	for {
+		rows, err := store.List(ctx, Filter{Limit: 500, After: after})
+		if err != nil {
+			return nil, fmt.Errorf("flow: check: %w", err)
+		}
+		for _, row := range rows {
+			found, err := checkRow(ctx, store, row, definitions)
+			if err != nil {
+				return nil, fmt.Errorf("flow: check %s: %w", row.ID, err)
+			}
+			for _, message := range found {
+				out = append(out, Violation{row.ID, message})
+			}
+			after = row.ID
+		}
+		if len(rows) < 500 {
+			return out, nil
+		}
+	}
+}
+
+// checkRow returns what is wrong with one execution.
+func checkRow(ctx context.Context, store Store, row Row, definitions map[versionKey]*Definition) ([]string, error) {
+	key := versionKey{row.Flow, row.Version}
+	def := definitions[key]
+	if def == nil {
+		r, err := store.Definition(ctx, row.Flow, row.Version)
+		if err != nil {
+			return []string{fmt.Sprintf("its definition cannot be read: %v", err)}, nil
+		}
+		d := parse(r.Source)
+		d.Version = r.Version
+		def = &d.Definition
+		definitions[key] = def
+	}
+	for {
+		records, err := store.History(ctx, row.ID, 0, 0)
+		if err != nil {
+			return nil, err
+		}
+		x, found := refold(def, row.ID, records)
+		if len(found) > 0 {
+			return found, nil
+		}
+		if x.Seq != row.Seq {
+			// It may have moved on between the two reads.
+			again, err := store.Get(ctx, row.ID)
+			if err != nil {
+				return nil, err
+			}
+			if again.Seq != row.Seq {
+				row = again
+				continue
+			}
+			return []string{fmt.Sprintf("its history ends at %d, its row at %d", x.Seq, row.Seq)}, nil
+		}
+		return x.violations(row), nil
+	}
+}
+
+// refold replays a history.
+func refold(def *Definition, id string, records []Record) (*Execution, []string) {
+	x := newExecution(def, id)
+	for _, record := range records {
+		if record.Seq != x.Seq+1 {
+			return nil, []string{fmt.Sprintf("its history goes from event %d to %d", x.Seq, record.Seq)}
+		}
+		events, err := DecodeEvents(id, record)
+		if err != nil {
+			return nil, []string{err.Error()}
+		}
+		for i := range events {
+			if (x.Seq == 0) != (events[i].Kind == EventStarted) {
+				return nil, []string{fmt.Sprintf("event %d is %s", x.Seq+1, events[i].Kind)}
+			}
+			x.apply(&events[i])
+		}
+	}
+	if len(records) == 0 {
+		return nil, []string{"it has no history"}
+	}
+	return x, nil
+}
+
+// violations compares what the history says with the row, and looks for what no history should say.
+func (x *Execution) violations(row Row) []string {
+	var out []string
+	bad := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	want := x.row()
+	if want.State != row.State || want.Paused != row.Paused || want.Step != row.Step || want.Error != row.Error {
+		bad("its row says %s (paused %t) at step %q, its history %s (paused %t) at step %q", row.State, row.Paused, row.Step, want.State, want.Paused, want.Step)
+	}
+	if want.Wake.Kind != row.Wake.Kind || !want.Wake.At.Equal(row.Wake.At) || want.Wake.For != row.Wake.For {
+		bad("its row is woken by %+v, its history by %+v", row.Wake, want.Wake)
+	}
+	if x.State.Ended() != (row.Wake.Kind == WakeNone) {
+		bad("it is %s and woken by %s", x.State, row.Wake.Kind)
+	}
+	if x.active < 0 || x.undos < 0 || x.timers < 0 || x.held < 0 {
+		bad("its counters are negative: %d attempts, %d undos, %d timers, %d held", x.active, x.undos, x.timers, x.held)
+	}
+	if x.State.Ended() && x.active+x.undos+x.timers+x.held > 0 {
+		bad("it is %s with %d attempts, %d undos, %d timers and %d held", x.State, x.active, x.undos, x.timers, x.held)
+	}
+	for i := range x.Steps {
+		s := &x.Steps[i]
+		for j := range s.Tasks {
+			t := &s.Tasks[j]
+			if x.State == Done && open(t.State) {
+				bad("it is done and step %s item %d is %s", s.Name, j, t.State)
+			}
+			if t.Undo != nil && x.Target == "" {
+				bad("step %s item %d was undone, and the execution was not turned back", s.Name, j)
+			}
+		}
+	}
+	return out
+}
