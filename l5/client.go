@@ -64,7 +64,7 @@ func New(config Config) (*Client, error) {
 	host, _ := os.Hostname()
 	c.link = link.New(link.Config{
 		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
-		OnView: c.onView, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, Logger: config.Logger,
+		OnView: c.onView, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
 	})
 	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
 	if c.metrics, err = newMetrics(config.Metrics, c); err != nil {
@@ -175,4 +175,9 @@ func (c *Client) moved(service string, a balance.Moved) {
 	if c.config.OnEvent != nil {
 		c.config.OnEvent(Event{Service: service, Addr: a.Addr, From: a.From, To: a.To, Reason: a.Reason})
 	}
+}
+
+func (c *Client) onHold(service string, have, get int) {
+	c.config.Logger.Warn("l5: the name service lost its history and too many instances with it; what was known stays in use for up to a minute",
+		"service", service, "known", have, "pushed", get)
 }

@@ -5,13 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
 	"github.com/zhiyun-ops/zhiyun/l5/server"
 )
@@ -60,7 +67,6 @@ func TestRoutesGoOnWithoutServer(t *testing.T) {
 	}
 	late := l5test.Client(t, a.Target(), nil) // a new process of the same caller
 	route(t, late, "a")
-	before := s.Sink.Sum("a", "").Requests
 	s.Start()
 	if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: "127.0.0.1:9", Share: 100}}); err != nil {
 		t.Fatal(err)
@@ -68,9 +74,10 @@ func TestRoutesGoOnWithoutServer(t *testing.T) {
 	for _, c := range []*l5.Client{direct, local, late} {
 		l5test.Await(t, "the new server's push arrives", func() bool { return len(c.Explain("a").Instances) == 4 })
 	}
-	l5test.Await(t, "what was counted meanwhile is reported, once", func() bool { return s.Sink.Sum("a", "").Requests == 203 })
-	if before > 2 {
-		t.Errorf("%d calls were reported before the server died, want at most 2", before)
+	// The first two calls may count twice: a crash can come between the sink's word and the acknowledgement.
+	l5test.Await(t, "what was counted meanwhile is reported", func() bool { return s.Sink.Sum("a", "").Requests >= 203 })
+	if got := s.Sink.Sum("a", "").Requests; got > 205 {
+		t.Errorf("%d calls were reported, 203 were made", got)
 	}
 }
 
@@ -336,4 +343,92 @@ func TestRouteWithoutRun(t *testing.T) {
 	}
 	var zero l5.Route
 	zero.Done(l5.Outcome{})
+}
+
+// liar is a name service that says what it likes.
+type liar struct {
+	l5pbconnect.UnimplementedNameServiceHandler
+	say func(stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error
+}
+
+func (l *liar) Watch(_ context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
+	if _, err := stream.Receive(); err != nil {
+		return nil
+	}
+	return l.say(stream)
+}
+
+// serve serves a handler on a unix socket until the test ends.
+func serve(t *testing.T, service l5pbconnect.NameServiceHandler) (target string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "l5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	listener, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(l5pbconnect.NewNameServiceHandler(service))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- transport.NewServer(mux).Serve(ctx, listener, 10*time.Millisecond) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return "unix://" + listener.Addr().String()
+}
+
+func snapshotOf(epoch string, revision int64, addrs ...string) *l5pb.WatchResponse {
+	s := &l5pb.Snapshot{Service: "a", Epoch: epoch, Revision: revision}
+	for _, addr := range addrs {
+		s.Instances = append(s.Instances, &l5pb.Instance{Addr: addr})
+	}
+	return &l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: s}}
+}
+
+// Whatever a server says, slowly, wrongly or by fits and starts, a client that knew an instance goes on calling it.
+func TestBadServersTakeNobodyDown(t *testing.T) {
+	t.Parallel()
+	good := snapshotOf("e", 100, "127.0.0.1:1")
+	tests := map[string]func(send func(*l5pb.WatchResponse) error) error{
+		"flapping": func(send func(*l5pb.WatchResponse) error) error {
+			return errors.Join(send(good), errors.New("fell over"))
+		},
+		"lost its records": func(send func(*l5pb.WatchResponse) error) error {
+			return errors.Join(send(good), send(snapshotOf("other", 1)))
+		},
+		"late": func(send func(*l5pb.WatchResponse) error) error {
+			return errors.Join(send(good), send(snapshotOf("e", 50)))
+		},
+		"rubbish": func(send func(*l5pb.WatchResponse) error) error {
+			bad := snapshotOf("e", 101, "127.0.0.1:1", "127.0.0.1:1", "", "no port", "h:99999", "a b:1")
+			bad.GetSnapshot().Instances[4].Weight = 1 << 31
+			return errors.Join(send(good), send(&l5pb.WatchResponse{}), send(bad),
+				send(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Delta{Delta: &l5pb.Delta{Service: "a", Epoch: "e", Previous: 7, Revision: 200, Remove: []string{"127.0.0.1:1"}}}}),
+				send(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Verdict{Verdict: &l5pb.Verdict{Service: "a", Caller: "somebody else"}}}),
+				send(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Delta{Delta: &l5pb.Delta{Service: "never asked for", Put: []*l5pb.Instance{{Addr: "h:1"}}}}}))
+		},
+	}
+	for name, say := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			streams := make(chan struct{}, 1000)
+			c := l5test.Client(t, serve(t, &liar{say: func(stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
+				streams <- struct{}{}
+				return say(stream.Send)
+			}}), nil)
+			for range 3 { // said again on each new stream
+				if got := route(t, c, "a"); got != "127.0.0.1:1" {
+					t.Fatalf("route to %q", got)
+				}
+				<-streams
+			}
+			for range 100 {
+				if got := route(t, c, "a"); got != "127.0.0.1:1" {
+					t.Fatalf("route to %q", got)
+				}
+			}
+		})
+	}
 }

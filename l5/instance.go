@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"regexp"
 	"strconv"
 
@@ -84,6 +85,19 @@ func (i Instance) EffectiveWeight() float64 {
 
 var serviceID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
+// hostName is a DNS name, loosely; an IP address is told apart by its parser.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}$`)
+
+func validAddr(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	n, convErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || convErr != nil || n == 0 {
+		return false
+	}
+	_, notIP := netip.ParseAddr(host)
+	return notIP == nil || hostName.MatchString(host)
+}
+
 // CheckService reports what is wrong with a service id.
 func CheckService(service string) error {
 	if !serviceID.MatchString(service) {
@@ -95,8 +109,7 @@ func CheckService(service string) error {
 // Check reports all that is wrong with the instance.
 func (i Instance) Check() error {
 	errs := []error{CheckService(i.Service)}
-	host, port, err := net.SplitHostPort(i.Addr)
-	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || convErr != nil || n == 0 || len(i.Addr) > 280 {
+	if !validAddr(i.Addr) {
 		errs = append(errs, fmt.Errorf("l5: address %q: want host:port or [host]:port with a port of 1..65535", i.Addr))
 	}
 	if i.Weight < 0 || i.Weight > MaxWeight {

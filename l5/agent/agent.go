@@ -70,7 +70,7 @@ func New(config Config) (*Agent, error) {
 	}
 	a.link = link.New(link.Config{
 		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict,
-		OnResync: func(string) { a.metrics.resyncs.Inc() }, Logger: config.Logger,
+		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
 	a.callers = newCallers(a.link, config.Linger)
@@ -180,4 +180,9 @@ func (a *Agent) onState(connected bool, err error) {
 	}
 	a.metrics.connected.Set(0)
 	a.config.Logger.Warn("l5/agent: no connection upstream; serving what is known, connecting again", "upstream", a.config.Upstream, "error", err)
+}
+
+func (a *Agent) onHold(service string, have, get int) {
+	a.config.Logger.Warn("l5/agent: the server lost its history and too many instances with it; what was known stays in use for up to a minute",
+		"service", service, "known", have, "pushed", get)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -21,7 +22,8 @@ type Config struct {
 	// Peer names this process to the name service.
 	Peer string
 	// OnView is called with each new state of a service, and the delta that led there from the state before, if one
-	// did. OnVerdict is called with each verdict. Both are called from one goroutine at a time, in order. Required.
+	// did. OnVerdict is called with each verdict. Required. They are called in order from one goroutine, but for the OnView
+	// of a state that was held back.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
@@ -29,7 +31,10 @@ type Config struct {
 	OnState func(connected bool, err error)
 	// OnResync is called when a gap made a snapshot necessary; nil: not called.
 	OnResync func(service string)
-	Logger   *slog.Logger // required
+	// OnHold is called when a state is held back because it drops too much of a service; nil: not called. It must not
+	// call the link.
+	OnHold func(service string, have, get int)
+	Logger *slog.Logger // required
 }
 
 // Link is one watch stream, over and over.
@@ -43,7 +48,8 @@ type Link struct {
 	config Config
 
 	mu     sync.Mutex
-	views  map[string]view.View      // guarded by mu
+	views  map[string]view.View      // guarded by mu; in use
+	holds  map[string]holding        // guarded by mu; held back
 	wants  map[subscription]struct{} // guarded by mu
 	outbox []*l5pb.Subscription      // guarded by mu; not yet sent on the open stream
 	gone   []*l5pb.Subscription      // guarded by mu; unsubscriptions not yet sent
@@ -55,7 +61,7 @@ type subscription struct{ caller, service string }
 // New returns a link. It connects in Run.
 func New(config Config) *Link {
 	return &Link{
-		config: config, views: make(map[string]view.View),
+		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
 		wants: make(map[subscription]struct{}), wake: make(chan struct{}, 1),
 	}
 }
@@ -90,6 +96,7 @@ func (l *Link) Unsubscribe(caller, service string) {
 		}
 	}
 	delete(l.views, service)
+	delete(l.holds, service)
 }
 
 // Seed gives the link a state that is known from elsewhere, to resume from.
@@ -101,7 +108,7 @@ func (l *Link) Seed(v view.View) {
 
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(key subscription) *l5pb.Subscription {
-	held := l.views[key.service]
+	held, _ := l.newest(key.service)
 	return &l5pb.Subscription{Service: key.service, Caller: key.caller, Epoch: held.Epoch, Revision: held.Revision}
 }
 
@@ -114,6 +121,9 @@ func (l *Link) signal() {
 
 // Run keeps the stream until ctx ends, which it returns.
 func (l *Link) Run(ctx context.Context) error {
+	var releasing sync.WaitGroup
+	releasing.Go(func() { l.release(ctx) })
+	defer releasing.Wait()
 	var backoff Backoff
 	for told := false; ; {
 		err := l.stream(ctx, &backoff, func() { told = false })
@@ -219,26 +229,23 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
 	l.mu.Lock()
-	held, known := l.views[snapshot.GetService()]
-	same := known && held.Epoch == snapshot.GetEpoch() && held.Revision == snapshot.GetRevision()
-	if !l.wanted(snapshot.GetService()) || same || known && !held.Supersedes(snapshot) {
+	newest, known := l.newest(snapshot.GetService())
+	same := known && newest.Epoch == snapshot.GetEpoch() && newest.Revision == snapshot.GetRevision()
+	if !l.wanted(snapshot.GetService()) || same || known && !newest.Supersedes(snapshot) {
 		l.mu.Unlock()
 		return
 	}
-	next := view.Of(snapshot)
-	l.views[next.Service] = next
-	l.mu.Unlock()
-	l.config.OnView(next, nil)
+	l.use(view.Of(snapshot), nil)
 }
 
 func (l *Link) delta(delta *l5pb.Delta) {
 	l.mu.Lock()
-	held, known := l.views[delta.GetService()]
+	newest, known := l.newest(delta.GetService())
 	if !l.wanted(delta.GetService()) {
 		l.mu.Unlock()
 		return
 	}
-	next, err := held.Advance(delta)
+	next, err := newest.Advance(delta)
 	if !known || err != nil {
 		for key := range l.wants {
 			if key.service == delta.GetService() {
@@ -252,11 +259,26 @@ func (l *Link) delta(delta *l5pb.Delta) {
 		}
 		return
 	}
+	if next.Revision == newest.Revision {
+		l.mu.Unlock()
+		return
+	}
+	l.use(next, delta)
+}
+
+// use puts next into use, or holds it back. Callers hold mu, and lose it.
+func (l *Link) use(next view.View, change *l5pb.Delta) {
+	held := l.views[next.Service]
+	if !l.admit(held, next, time.Now()) {
+		l.mu.Unlock()
+		return
+	}
+	if change.GetPrevious() != held.Revision || held.Epoch != next.Epoch {
+		change = nil // it led here from a state that was held back
+	}
 	l.views[next.Service] = next
 	l.mu.Unlock()
-	if next.Revision != held.Revision {
-		l.config.OnView(next, delta)
-	}
+	l.config.OnView(next, change)
 }
 
 // wanted reports whether any caller subscribes to service. Callers hold mu.

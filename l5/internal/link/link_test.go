@@ -1,0 +1,77 @@
+package link_test
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+func snapshot(epoch string, revision int64, ports ...int) *l5pb.WatchResponse {
+	s := &l5pb.Snapshot{Service: "a", Epoch: epoch, Revision: revision}
+	for _, port := range ports {
+		s.Instances = append(s.Instances, &l5pb.Instance{Addr: fmt.Sprint("h:", port)})
+	}
+	return &l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: s}}
+}
+
+func put(epoch string, previous, revision int64, port int) *l5pb.WatchResponse {
+	return &l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Delta{Delta: &l5pb.Delta{
+		Service: "a", Epoch: epoch, Previous: previous, Revision: revision, Put: []*l5pb.Instance{{Addr: fmt.Sprint("h:", port)}},
+	}}}
+}
+
+// A name service that comes back without its records takes nobody down: what was known is held until it is known again.
+func TestLostHistoryIsHeld(t *testing.T) {
+	t.Parallel()
+	var seen []string
+	l := link.New(link.Config{
+		OnView: func(v view.View, change *l5pb.Delta) {
+			seen = append(seen, fmt.Sprintf("%s/%d: %d instances, delta %t", v.Epoch, v.Revision, len(v.Instances), change != nil))
+		},
+		OnHold: func(service string, have, get int) { seen = append(seen, fmt.Sprintf("held: %d -> %d", have, get)) },
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	l.Subscribe("c", "a")
+	l.Apply(&l5pb.WatchResponse{}) // a kind that this version does not know
+	l.Apply(snapshot("old", 90, 1, 2, 3, 4))
+	l.Apply(snapshot("old", 80, 1)) // late
+	l.Apply(snapshot("new", 1))     // empty
+	l.Apply(put("new", 1, 2, 1))    // they register again
+	l.Apply(put("new", 2, 3, 2))
+	l.Apply(put("new", 3, 4, 3)) // three of four: good
+	l.Apply(put("new", 4, 5, 4))
+	l.Apply(snapshot("newer", 1))
+	l.Release(time.Now())
+	l.Release(time.Now().Add(2 * time.Minute)) // nobody came back: so be it
+	l.Apply(snapshot("newer", 2, 9))
+	l.Apply(snapshot("newer", 3)) // removals within one history are believed at once
+	want := []string{
+		"old/90: 4 instances, delta false", "held: 4 -> 0", "new/4: 3 instances, delta false", "new/5: 4 instances, delta true",
+		"held: 4 -> 0", "newer/1: 0 instances, delta false", "newer/2: 1 instances, delta false", "newer/3: 0 instances, delta false",
+	}
+	if diff := cmp.Diff(want, seen); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestBackoffIsJitteredAndBounded(t *testing.T) {
+	t.Parallel()
+	var b link.Backoff
+	for i, step := range []time.Duration{50, 100, 200, 400, 800, 1600, 3000, 3000, 3000} {
+		got, step := b.Next(), step*time.Millisecond
+		if got < step/2 || got > step {
+			t.Errorf("wait %d is %v, want %v to %v", i, got, step/2, step)
+		}
+	}
+	b.Reset()
+	if got := b.Next(); got > 50*time.Millisecond {
+		t.Errorf("after a success: %v", got)
+	}
+}
