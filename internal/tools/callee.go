@@ -42,31 +42,27 @@ type RolloutEnd struct {
 // rolloutID is the same for every attempt under a key, so that a rollout is begun once and found again.
 func rolloutID(key, service string) string { return key + ":" + service }
 
-// CalleeJoin puts devices into service at weight 0: it registers them under each service id with share 0, begins a
-// rollout per service, and waits until gray has taken them to full weight. It can be killed and run again at any point:
-// the rollouts go on without it, and another attempt under the same key finds them. Codes: gray.aborted, device.state,
-// input.invalid.
+// CalleeJoin takes devices to full weight: it registers them under each service id with share 0, begins a rollout per
+// service, waits until gray has taken them to 100 %, and puts them into service. Until then the execution holds them, so
+// that nobody else takes or releases them. It can be killed and run again at any point: the rollouts go on without it, and
+// another attempt under the same key finds them. Codes: gray.aborted, device.state, device.lost, input.invalid.
 func CalleeJoin(ctx context.Context, env Env, in CalleeJoinIn) (CalleeJoinOut, error) {
 	out := CalleeJoinOut{Rollouts: []RolloutEnd{}}
-	if _, err := newInstances(in); err != nil {
-		return out, err
-	}
-	alive, err := env.serve(ctx, in)
+	alive, err := env.alive(ctx, in)
 	if err != nil {
 		return out, err
 	}
-	in.Devices = alive
-	instances, err := newInstances(in)
+	byService, err := newInstances(CalleeJoinIn{in.Module, in.Services, alive})
 	if err != nil {
 		return out, err
 	}
 	for _, service := range in.Services {
-		if err := env.begin(ctx, in, service, instances[service.ID]); err != nil {
+		if err := env.begin(ctx, in.Module, service, alive, byService[service.ID]); err != nil {
 			return out, err
 		}
 	}
 	for _, service := range in.Services {
-		end, err := env.await(ctx, rolloutID(env.Key, service.ID))
+		end, err := env.await(ctx, rolloutID(env.Key, service.ID), func() error { return env.renew(ctx, in) })
 		if err != nil {
 			return out, err
 		}
@@ -77,7 +73,7 @@ func CalleeJoin(ctx context.Context, env Env, in CalleeJoinIn) (CalleeJoinOut, e
 			ID: end.ID, Service: service.ID, State: string(end.Status.State), Reason: end.Status.Reason.String(), Lost: append([]string{}, end.Status.Lost...),
 		})
 	}
-	return out, nil
+	return out, env.serve(ctx, in)
 }
 
 // newInstances are the registrations of the devices, by service.
@@ -99,36 +95,69 @@ func newInstances(in CalleeJoinIn) (map[string][]l5.Instance, error) {
 	return out, nil
 }
 
-// serve puts the devices into service and returns those that are. One that was lost since it was acquired is left out:
-// the others go on without it, and scale replaces it.
-func (e Env) serve(ctx context.Context, in CalleeJoinIn) (alive []Device, err error) {
-	var wanted []string
+// alive are the devices that are not lost. One that was lost since it was acquired is left out: the others go on without
+// it, and scale replaces it. What is neither held by the execution nor already in service is refused.
+func (e Env) alive(ctx context.Context, in CalleeJoinIn) ([]Device, error) {
+	var alive []Device
 	for _, device := range in.Devices {
 		d, err := resource[cmdb.Device](ctx, e, cmdb.KindDevice, device.Name)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if d.State == cmdb.Faulty || d.State == cmdb.Retired {
+		case d.State == cmdb.Faulty || d.State == cmdb.Retired:
 			e.Logger.Warn("a device was lost on the way", "device", device.Name, "state", d.State, "fault", d.Fault)
-			continue
-		}
-		alive = append(alive, device)
-		if d.State != cmdb.InService || d.Module != in.Module {
-			wanted = append(wanted, device.Name)
+		case d.State == cmdb.Held && d.Holder == e.Execution, d.State == cmdb.InService && d.Module == in.Module:
+			alive = append(alive, device)
+		default:
+			return nil, fail("device.state", "device %s is %s (holder %q), not held by %s; acquire it first", device.Name, d.State, d.Holder, e.Execution)
 		}
 	}
 	if len(alive) == 0 {
 		return nil, fail("device.lost", "all %d devices were lost on the way", len(in.Devices))
 	}
-	if len(wanted) == 0 {
-		return alive, nil
+	return alive, nil
+}
+
+// held are the devices of a join that the execution holds.
+func (e Env) held(ctx context.Context, in CalleeJoinIn) ([]string, error) {
+	var out []string
+	for _, device := range in.Devices {
+		d, err := resource[cmdb.Device](ctx, e, cmdb.KindDevice, device.Name)
+		if err != nil {
+			return nil, err
+		}
+		if d.State == cmdb.Held && d.Holder == e.Execution {
+			out = append(out, device.Name)
+		}
 	}
-	_, err = e.Client.Devices.Serve(ctx, connect.NewRequest(&pb.DevicesRequest{Owner: e.Execution, Names: wanted, Module: in.Module, Cause: e.cause()}))
-	return alive, err
+	return out, nil
+}
+
+// renew keeps the devices while gray takes its time.
+func (e Env) renew(ctx context.Context, in CalleeJoinIn) error {
+	held, err := e.held(ctx, in)
+	if err != nil || len(held) == 0 {
+		return err
+	}
+	_, err = e.Client.Devices.Renew(ctx, connect.NewRequest(&pb.DevicesRequest{Owner: e.Execution, Names: held, Ttl: durationpb.New(joinHold), Cause: e.cause()}))
+	return err
+}
+
+// joinHold is how long devices stay held without a word from the join: a server may be down for a while.
+const joinHold = 24 * time.Hour
+
+// serve puts the devices that the execution holds into service.
+func (e Env) serve(ctx context.Context, in CalleeJoinIn) error {
+	held, err := e.held(ctx, in)
+	if err != nil || len(held) == 0 {
+		return err
+	}
+	_, err = e.Client.Devices.Serve(ctx, connect.NewRequest(&pb.DevicesRequest{Owner: e.Execution, Names: held, Module: in.Module, Cause: e.cause()}))
+	return err
 }
 
 // begin registers the instances of one service and starts their rollout, unless that was done before.
-func (e Env) begin(ctx context.Context, in CalleeJoinIn, service Service, instances []l5.Instance) error {
+func (e Env) begin(ctx context.Context, module string, service Service, devices []Device, instances []l5.Instance) error {
 	id := rolloutID(e.Key, service.ID)
 	_, err := e.Client.Gray.Get(ctx, connect.NewRequest(&pb.RolloutRequest{Id: id}))
 	if err == nil {
@@ -138,7 +167,7 @@ func (e Env) begin(ctx context.Context, in CalleeJoinIn, service Service, instan
 	if !isCode(err, "rollout.not_found") {
 		return err
 	}
-	rollout := gray.Rollout{ID: id, Service: service.ID, Module: in.Module}
+	rollout := gray.Rollout{ID: id, Service: service.ID, Module: module}
 	request := &pb.RegisterRequest{Cause: e.cause()}
 	for i, instance := range instances {
 		encoded, err := json.Marshal(instance)
@@ -146,7 +175,7 @@ func (e Env) begin(ctx context.Context, in CalleeJoinIn, service Service, instan
 			return fmt.Errorf("encode an instance: %w", err)
 		}
 		request.Instances = append(request.Instances, encoded)
-		rollout.New = append(rollout.New, gray.Member{ID: instance.Addr, Cores: max(in.Devices[i].Cores, 1)})
+		rollout.New = append(rollout.New, gray.Member{ID: instance.Addr, Cores: max(devices[i].Cores, 1)})
 	}
 	if _, err := e.Client.Registry.Register(ctx, connect.NewRequest(request)); err != nil {
 		return err
@@ -159,9 +188,13 @@ func (e Env) begin(ctx context.Context, in CalleeJoinIn, service Service, instan
 	return err
 }
 
-// await waits for the end of a rollout, through restarts of the server.
-func (e Env) await(ctx context.Context, id string) (gray.Rollout, error) {
+// await waits for the end of a rollout, through restarts of the server. between is called before each wait, which lasts
+// a minute at most.
+func (e Env) await(ctx context.Context, id string, between func() error) (gray.Rollout, error) {
 	for {
+		if err := between(); err != nil && !control.Retryable(err) {
+			return gray.Rollout{}, err
+		}
 		rollout, err := control.Decode[gray.Rollout](e.Client.Gray.Await(ctx, connect.NewRequest(&pb.AwaitRolloutRequest{
 			Id: id, Wait: durationpb.New(time.Minute),
 		})))
@@ -246,7 +279,7 @@ func (e Env) abort(ctx context.Context, id string) error {
 		return err
 	}
 	for !rollout.Status.State.Final() {
-		if rollout, err = e.await(ctx, id); err != nil {
+		if rollout, err = e.await(ctx, id, func() error { return nil }); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,11 @@ func named(err error) *Error {
 	}
 	var remote *connect.Error
 	if errors.As(err, &remote) {
-		return &Error{Code: control.NameOf(err), Message: remote.Message(), Retry: control.Retryable(err)}
+		name := control.NameOf(err)
+		if code := remote.Code(); code == connect.CodeCanceled || code == connect.CodeDeadlineExceeded {
+			name = "timeout"
+		}
+		return &Error{Code: name, Message: remote.Message(), Retry: control.Retryable(err) || name == "timeout"}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return &Error{Code: "timeout", Message: err.Error(), Retry: true}
