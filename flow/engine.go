@@ -67,6 +67,7 @@ type Engine struct {
 	latest   map[string]*program
 	versions map[versionKey]*program
 	watchers map[string]chan struct{} // closed when the execution has new events
+	ended    map[string]chan struct{} // closed when the execution has ended
 	planted  string                   // a bug that a test plants
 }
 
@@ -104,7 +105,7 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
-		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{},
+		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ended: map[string]chan struct{}{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -328,6 +329,10 @@ func (e *Engine) publish(m *machine) {
 	if changed := e.watchers[x.ID]; changed != nil {
 		close(changed)
 		delete(e.watchers, x.ID)
+	}
+	if ended := e.ended[x.ID]; ended != nil && x.State.Ended() {
+		close(ended)
+		delete(e.ended, x.ID)
 	}
 	e.mu.Unlock()
 	secrets := x.def.secrets(x.Params)

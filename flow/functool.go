@@ -66,6 +66,11 @@ func Func[In, Out any](tools *Tools, name string, fn func(context.Context, In) (
 		}
 		return Result{Output: data}
 	})
+	tools.mu.Lock()
+	defer tools.mu.Unlock()
+	if one := tools.tools[name]; one != nil {
+		one.typed = true
+	}
 }
 
 // fillNil turns nil slices and maps into empty ones, which encoding/json would write as null, and which an

@@ -241,14 +241,14 @@ func (e *Engine) subflow(ctx context.Context, call Call) Result {
 	}
 	deadline, cancel := context.WithTimeout(ctx, call.Timeout)
 	defer cancel()
-	x, err := e.wait(deadline, id)
+	x, err := e.Wait(deadline, id)
 	if err != nil && !errors.Is(context.Cause(ctx), ErrClosed) {
 		reason := "the calling execution was cancelled"
 		if ctx.Err() == nil {
 			reason = fmt.Sprintf("it did not end within %s", call.Timeout)
 		}
 		if err = e.Cancel(e.away, id, "flow", reason); err == nil {
-			x, err = e.wait(e.away, id)
+			x, err = e.Wait(e.away, id)
 		}
 	}
 	switch {
@@ -271,30 +271,11 @@ func (e *Engine) undoSubflow(ctx context.Context, call Call) Result {
 			err = e.turnBack(ctx, row.ID, input{kind: inCancel, actor: "flow", reason: "the calling execution is undone", done: true})
 		}
 		if err == nil {
-			_, err = e.wait(ctx, row.ID)
+			_, err = e.Wait(ctx, row.ID)
 		}
 	}
 	if err != nil {
 		return Result{Error: &Error{Code: "subflow", Message: err.Error()}}
 	}
 	return Result{Output: []byte("{}")}
-}
-
-// wait returns the execution once it has ended.
-func (e *Engine) wait(ctx context.Context, id string) (Execution, error) {
-	for {
-		changed := e.watch(id)
-		row, err := e.config.Store.Get(ctx, id)
-		if err != nil {
-			return Execution{}, err
-		}
-		if row.State.Ended() {
-			return e.Get(ctx, id)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return Execution{}, context.Cause(ctx)
-		}
-	}
 }

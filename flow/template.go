@@ -198,7 +198,7 @@ func (d *document) textTemplate(path, text string, sc scope) *template {
 	parts, bad, err := expr.Split(text)
 	if err != nil {
 		d.at(node, bad, path, "%v", err)
-		return &template{schema: expr.Any}
+		return &template{schema: expr.Any, text: []piece{}}
 	}
 	if len(parts) == 1 {
 		if !parts[0].Expr {
@@ -206,11 +206,11 @@ func (d *document) textTemplate(path, text string, sc scope) *template {
 		}
 		compiled := d.expression(node, path, parts[0].Text, parts[0].Offset, sc)
 		if compiled == nil {
-			return &template{schema: expr.Any}
+			return &template{schema: expr.Any, text: []piece{}} // not a constant, whatever it is
 		}
 		return &template{schema: compiled.Type, whole: compiled}
 	}
-	out := &template{schema: expr.String}
+	out := &template{schema: expr.String, text: []piece{}}
 	for _, part := range parts {
 		if !part.Expr {
 			out.text = append(out.text, piece{text: part.Text})

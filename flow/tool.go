@@ -122,6 +122,7 @@ type tool struct {
 	Manifest
 	run           func(context.Context, Call, []string) Result // nil: known here, run elsewhere
 	input, output *expr.Schema
+	typed         bool               // a Go function: what it returns has its type
 	accepts       *jsonschema.Schema // nil: anything
 	returns       *jsonschema.Schema
 }
@@ -329,6 +330,9 @@ func (t *Tools) Run(ctx context.Context, call Call, env []string) (result Result
 		result.Output = json.RawMessage("{}")
 	}
 	if call.Undo || call.Probe {
+		return result
+	}
+	if one.typed && len(result.Output) <= MaxOutput {
 		return result
 	}
 	if len(result.Output) > MaxOutput {

@@ -304,6 +304,31 @@ func (e *Engine) List(ctx context.Context, filter Filter) (executions []Executio
 	return executions, next, nil
 }
 
+// Wait returns the execution once it has ended, or ctx's error before.
+func (e *Engine) Wait(ctx context.Context, id string) (Execution, error) {
+	for {
+		e.mu.Lock()
+		ended := e.ended[id]
+		if ended == nil {
+			ended = make(chan struct{})
+			e.ended[id] = ended
+		}
+		e.mu.Unlock()
+		row, err := e.config.Store.Get(ctx, id)
+		if err != nil {
+			return Execution{}, fmt.Errorf("flow: wait for %s: %w", id, err)
+		}
+		if row.State.Ended() {
+			return e.Get(ctx, id)
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return Execution{}, context.Cause(ctx)
+		}
+	}
+}
+
 // watch returns a channel that is closed when the execution has new events.
 func (e *Engine) watch(id string) <-chan struct{} {
 	e.mu.Lock()

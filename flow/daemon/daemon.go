@@ -1,0 +1,207 @@
+// Package daemon is a flow engine with its store, its dispatcher and an HTTP API on one listener: what cmd/flow-server is made of.
+//
+// Documents (*.yaml) and manifests (*.json) are read from two folders when it starts. Paths of the API, all JSON:
+//
+//	GET  /v1/flows                              the latest definitions
+//	POST /v1/flows/NAME/executions?key=&by=&because=   starts with the body as parameters, answers {"id": ...}
+//	GET  /v1/executions?flow=&state=&after=     a page of executions
+//	GET  /v1/executions/ID                      one, with its steps
+//	GET  /v1/executions/ID/events               its events as they come, one per line
+//	POST /v1/executions/ID/VERB?by=&because=    cancel, pause, resume or retry
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
+	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
+)
+
+// Config of a Daemon.
+type Config struct {
+	// Listen is "unix:///run/zhiyun/flow.sock", opened with mode 0600, or "host:port" for TLS. Port 0 takes a free one. Required.
+	Listen string
+	// TLS is required for host:port, and has to demand client certificates.
+	TLS *tls.Config
+	// Data is the folder of the store. Required.
+	Data string
+	// Flows is a folder of documents to save at the start. Default: none.
+	Flows string
+	// Manifests is a folder of tools' manifests. Default: none.
+	Manifests string
+	// Logger gets the engine's and the dispatcher's lines. Default: none.
+	Logger *slog.Logger
+}
+
+// Daemon is an engine with its listener.
+type Daemon struct {
+	config Config
+	ready  chan struct{}
+	addr   string // set before ready is closed
+}
+
+// New checks the config, reports all its faults, and opens nothing.
+func New(config Config) (*Daemon, error) {
+	var faults []error
+	if !strings.HasPrefix(config.Listen, "unix:///") {
+		_, _, err := net.SplitHostPort(config.Listen)
+		switch {
+		case err != nil:
+			faults = append(faults, fmt.Errorf("Listen is %q: want unix:///path or host:port", config.Listen))
+		case config.TLS == nil || config.TLS.ClientAuth != tls.RequireAndVerifyClientCert:
+			faults = append(faults, errors.New("TLS must be set and demand client certificates (tls.RequireAndVerifyClientCert) for host:port; use unix:///path on one machine"))
+		}
+	}
+	if config.Data == "" {
+		faults = append(faults, errors.New("Data is empty: give the folder of the store"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("flow/daemon: config: %w", err)
+	}
+	return &Daemon{config: config, ready: make(chan struct{})}, nil
+}
+
+// Addr waits until the daemon listens and returns what clients and workers give as their target.
+func (d *Daemon) Addr(ctx context.Context) (string, error) {
+	select {
+	case <-d.ready:
+		return d.addr, nil
+	case <-ctx.Done():
+		return "", fmt.Errorf("flow/daemon: not listening yet: %w", context.Cause(ctx))
+	}
+}
+
+// Run reads the folders, listens and serves until ctx ends, then drains. It is called once.
+func (d *Daemon) Run(ctx context.Context) error {
+	tools, err := manifests(d.config.Manifests)
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	store, err := sqlitestore.Open(filepath.Join(d.config.Data, "flow.db"))
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	defer store.Close()
+	dispatcher, err := dispatch.New(dispatch.Config{Logger: d.config.Logger})
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Remote: dispatcher, Logger: d.config.Logger})
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	if err := documents(ctx, d.config.Flows, engine); err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	listener, err := d.listen()
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	close(d.ready)
+	mux := http.NewServeMux()
+	mux.Handle(dispatcher.Handler())
+	mux.Handle("/v1/", api(engine))
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return engine.Run(inner) })
+	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, 2*time.Second) })
+	return group.Wait()
+}
+
+// manifests registers every manifest of a folder.
+func manifests(dir string) (*flow.Tools, error) {
+	tools := flow.NewTools()
+	files, err := list(dir, ".json")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		var m flow.Manifest
+		if err := json.Unmarshal(data, &m); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", file, err)
+		}
+		tools.Exec(m)
+	}
+	return tools, nil
+}
+
+// documents saves every flow of a folder.
+func documents(ctx context.Context, dir string, engine *flow.Engine) error {
+	files, err := list(dir, ".yaml")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if _, err := engine.Save(ctx, data); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func list(dir, suffix string) ([]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
+	slices.Sort(files)
+	return files, err
+}
+
+// listen opens the listener. A unix socket is made in a folder that only this user can enter and then moved to its place.
+func (d *Daemon) listen() (net.Listener, error) {
+	path, unix := strings.CutPrefix(d.config.Listen, "unix://")
+	if !unix {
+		config := d.config.TLS.Clone()
+		config.NextProtos = []string{"h2", "http/1.1"}
+		listener, err := tls.Listen("tcp", d.config.Listen, config)
+		if err == nil {
+			d.addr = "https://" + listener.Addr().String()
+		}
+		return listener, err
+	}
+	// The store's lock has shown that no other daemon of this folder runs; a socket that somebody else serves is not ours to take.
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("another process serves %s; stop it or choose another path", path)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".flow")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	listener.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(filepath.Join(dir, "s"), 0o600), os.Rename(filepath.Join(dir, "s"), path)); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	d.addr = d.config.Listen
+	return listener, nil
+}

@@ -1,0 +1,59 @@
+// Package flow is a durable workflow engine for operations: flows are documents, steps are tools, and what was begun ends, through crashes
+// and restarts, either done or undone.
+//
+//	tools := flow.NewTools()
+//	flow.Func(tools, "device.acquire", acquire, flow.WithEffect(flow.Keyed), flow.WithUndo("device.release"))
+//	tools.Exec(flow.Manifest{Name: "package.install", Command: []string{"tools/package.install"}, Effect: flow.Keyed})
+//	store, err := sqlitestore.Open("flow.db")
+//	engine, err := flow.New(flow.Config{Store: store, Tools: tools})
+//	group.Go(func() error { return engine.Run(ctx) })
+//	_, err = engine.Save(ctx, document)
+//	id, err := engine.Start(ctx, "expand", map[string]any{"module": "shop.cart"}, flow.Key("burst-42"))
+//	for event, err := range engine.Watch(ctx, id) { fmt.Println(event, err) }
+//
+// # Documents
+//
+// A flow is YAML: typed parameters and steps, which run in order. The values of a step's with, and its when, each and on, may hold CEL
+// expressions over params, the outputs of earlier steps (steps.NAME.FIELD), execution (id, flow, key, actor, reason) and, in a
+// step with each, item and index. Save checks all of it against the tools' schemas and names line and column of what is wrong.
+//
+//	flow: expand
+//	params:
+//	  module: {type: string, required: true}
+//	  count:  {type: int, default: 1, min: 1}
+//	steps:
+//	  - name: acquire
+//	    tool: device.acquire
+//	    with: {module: "${params.module}", count: "${params.count}"}
+//	  - name: install
+//	    tool: package.install
+//	    each: "${steps.acquire.devices}"   # once per entry, four at a time, each on its device
+//	    parallel: 4
+//	    on: "${item.name}"
+//	    with: {module: "${params.module}"}
+//	    retry: {attempts: 3, backoff: 200ms, max: 5s}
+//	    timeout: 30s
+//
+// Other fields of a step: title, stage, notify or flow (a sub-flow) in place of tool, total (a bound on all attempts), undo (another tool
+// and input, or none) and on_failure (fail, skip, pause).
+//
+// # Execution
+//
+// An execution is a history of events, and its state is their fold. Each transition appends events and brings one row up to date in one
+// durable write, in which the start of an attempt goes with the end of the one before; only then is anything done. So a restart knows
+// which attempts are in doubt, begun and not known to have ended, and settles each by its tool's declared Effect: run again
+// with the same key, asked about, or put before a person. A step that has failed for good turns the execution back: what was begun is undone in
+// reverse, durably and with retries. An undo that keeps failing waits for a person, and the execution is stuck: Retry or Settle it.
+//
+// # Life cycle
+//
+// New checks the Config and starts nothing. Run takes up what is open, works until its context ends, and drains. One engine runs on a
+// store at a time. Tools that run on devices go through Config.Remote: see packages dispatch and worker.
+//
+// # Limits
+//
+// A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. Steps run one after
+// another; only each runs in parallel. The history of an execution is read whole when it is shown or taken up again.
+// Secret parameters are struck out of everything that is shown, but they stand in the store as they are: keep its file
+// to its owner.
+package flow

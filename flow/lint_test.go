@@ -1,0 +1,166 @@
+package flow_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+)
+
+func lintTools() *flow.Tools {
+	type acquire struct {
+		Module string `json:"module"`
+		Count  int    `json:"count,omitempty"`
+	}
+	tools := flow.NewTools()
+	flow.Func(tools, "acquire", func(context.Context, acquire) (acquireOut, error) { return acquireOut{}, nil }, flow.WithEffect(flow.Keyed), flow.WithUndo("free"))
+	flow.Func(tools, "free", func(context.Context, map[string]any) (struct{}, error) { return struct{}{}, nil })
+	tools.Exec(flow.Manifest{Name: "remote", OnDevice: true})
+	tools.Exec(flow.Manifest{Name: "level", Command: []string{"true"}, Input: []byte(`{"type":"object","properties":{"level":{"enum":["low","high"]}}}`)})
+	return tools
+}
+
+func lintEngine(t testing.TB) *flow.Engine {
+	engine, err := flow.New(flow.Config{Store: memstore.New(), Tools: lintTools()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return engine
+}
+
+const lintHead = `flow: f
+params:
+  module: {type: string, required: true}
+  names: {type: "list<string>"}
+  n: int
+steps:
+  - {name: first, tool: acquire, with: {module: "${params.module}"}}
+`
+
+// Each good step comes after lintHead.
+var goodSteps = []string{
+	`{name: a, tool: acquire, with: {module: "m-${params.n}", count: "${params.n}"}}`,
+	`{name: a, tool: acquire, when: "${params.n > 1 && has(steps.first)}", with: {module: x}}`,
+	`{name: a, tool: acquire, each: steps.first.devices, with: {module: "${item.name}", count: "${index}"}}`,
+	`{name: a, tool: acquire, each: "${params.names.filter(x, x != '')}", parallel: 8, with: {module: "${item}"}}`,
+	`{name: a, tool: remote, on: "${steps.first.devices[0].name}", with: {any: [1, {x: "${params.n}"}], text: "$${literal}"}}`,
+	`{name: a, notify: {severity: warning, text: "n is ${params.n} and ${params.module}"}}`,
+	`{name: a, flow: other, with: {x: 1}, undo: none}`,
+	`{name: a, tool: acquire, with: {module: x}, undo: {tool: free, with: {of: "${steps.a.devices}"}, retry: {attempts: 2}, on_failure: skip}}`,
+	`{name: a, tool: acquire, with: {module: "${execution.id}"}, retry: {attempts: 3, backoff: 200ms, max: 5s}, timeout: 30s, total: 2m, on_failure: skip}`,
+	`{name: a, tool: level, with: {level: low}}`,
+	`{name: a, tool: free, with: {whatever: "${ {'a': [1, 2]}.a[0] }"}}`,
+}
+
+func TestGoodStepsAreTaken(t *testing.T) {
+	t.Parallel()
+	engine := lintEngine(t)
+	for _, step := range goodSteps {
+		if faults := engine.Lint([]byte(lintHead + "  - " + step)); len(faults) > 0 {
+			t.Errorf("%s\n%v", step, faults)
+		}
+	}
+}
+
+// Every broken step is refused with the line and column of what is wrong with it: the column is where ^ stands, which is taken
+// out before.
+func TestBrokenStepsAreRefused(t *testing.T) {
+	t.Parallel()
+	engine := lintEngine(t)
+	for _, one := range []struct{ step, want string }{
+		{`{name: a, tool: ^acquier}`, "no tool is called"},
+		{`{name: a, tool: acquire, with: ^{count: 1}}`, "is missing; acquire requires it"},
+		{`{name: a, tool: acquire, with: {module: x, ^cuont: 1}}`, `did you mean "count"`},
+		{`{name: a, tool: acquire, with: {module: ^3}}`, "has type int, want string"},
+		{`{name: a, tool: acquire, with: {module: x, count: ^"${params.module}"}}`, "has type string, want int"},
+		{`{name: a, tool: acquire, with: {module: "x ${^params.modul}"}}`, `did you mean "module"`},
+		{`{name: a, tool: acquire, with: {module: "${^steps.later.x}"}}`, "no step is called"},
+		{`{name: a, tool: acquire, with: {module: "${^steps.a.devices[0].name}"}}`, "refers to itself"},
+		{`{name: a, tool: acquire, with: {module: "${steps.first^.device[0].name}"}}`, "undefined field 'device'"},
+		{`{name: a, tool: acquire, with: {module: "${steps.first.devices[0]^.nam}"}}`, "undefined field 'nam'"},
+		{`{name: a, tool: acquire, with: {module: "${^item}"}}`, "item is there only"},
+		{`{name: a, tool: acquire, with: {module: "^${params.n"}}`, "no closing }"},
+		{`{name: a, tool: acquire, with: {module: "${^nobody}"}}`, "undeclared reference"},
+		{`{name: a, tool: acquire, with: {module: "x ${^steps.first.devices}"}}`, "cannot be part of a text"},
+		{`{name: a, tool: acquire, when: ^params.n, with: {module: x}}`, "has type int, want bool"},
+		{`{name: a, tool: acquire, when: "params.n ^> 'x'", with: {module: x}}`, "no matching overload"},
+		{`{name: a, tool: acquire, each: ^params.n, with: {module: x}}`, "has type int, want list"},
+		{`{name: a, tool: acquire, each: "^params.names.map(a, params.names.map(b, params.names.map(c, a + b + c)))", with: {module: x}}`, "may cost"},
+		{`{name: a, tool: acquire, ^paralel: 2, with: {module: x}}`, "is unknown here"},
+		{`{name: a, tool: acquire, parallel: ^2, with: {module: x}}`, "is for steps with each"},
+		{`{name: a, tool: acquire, on: ^d1, with: {module: x}}`, "does not run on devices"},
+		{`{name: a, tool: ^remote}`, "runs on a device"},
+		{`{name: a, tool: acquire, timeout: ^30, with: {module: x}}`, "want a number with a unit"},
+		{`{name: a, tool: acquire, timeout: ^2m, total: 1m, with: {module: x}}`, "is more than total"},
+		{`{name: a, tool: acquire, retry: {attempts: ^0}, with: {module: x}}`, "from 1 to"},
+		{`{name: a, tool: acquire, on_failure: ^ignore, with: {module: x}}`, "want one of"},
+		{`{name: a, tool: acquire, undo: ^nothing, with: {module: x}}`, "want none"},
+		{`{name: a, tool: acquire, undo: {tool: ^fre}, with: {module: x}}`, `did you mean "free"`},
+		{`^{name: a, tool: acquire, flow: g, with: {module: x}}`, "exactly one"},
+		{`^{name: a}`, "exactly one"},
+		{`{name: ^first, tool: acquire, with: {module: x}}`, "is the name of step 1 already"},
+		{`{name: ^a-b, tool: acquire, with: {module: x}}`, "is not a step's name"},
+		{`{name: ^in, tool: acquire, with: {module: x}}`, "is not a step's name"},
+		{`{name: a, notify: {severity: ^loud, text: x}}`, "want info, warning or critical"},
+		{`{name: a, notify: {text: x}, retry: ^{attempts: 2}}`, "not for notify"},
+		{`{name: a, tool: level, with: ^{level: middle}}`, "must be one of"},
+		{`{name: a, name: ^b, tool: acquire, with: {module: x}}`, "is said twice"},
+	} {
+		column := strings.IndexByte(one.step, '^')
+		step := one.step[:column] + one.step[column+1:]
+		faults := engine.Lint([]byte(lintHead + "  - " + step))
+		if len(faults) == 0 {
+			t.Errorf("%s: taken, want %q", step, one.want)
+			continue
+		}
+		line, at := strings.Count(lintHead, "\n")+1, column+5
+		if f := faults[0]; f.Line != line || f.Column != at && !strings.Contains(one.want, "twice") || !strings.Contains(f.Message, one.want) {
+			t.Errorf("%s\n got %v\nwant %d:%d: ...%s", step, f, line, at, one.want)
+		}
+	}
+}
+
+func TestBrokenDocumentsAreRefused(t *testing.T) {
+	t.Parallel()
+	engine := lintEngine(t)
+	step := "\nsteps: [{name: a, tool: free}]"
+	for source, want := range map[string]string{
+		"":                                   "1:1: the document is empty",
+		"flow: f":                            "1:1: steps: is missing",
+		"steps: [{name: a, tool: x}]":        "1:1: flow: is missing",
+		"flow: F" + step:                     "1:7: flow: \"F\" is not a flow's name",
+		"flow: f\nsteps: 3":                  "2:8: steps: want a list of steps",
+		"flow: f\n  x: [":                    "not YAML",
+		"flow: f\nparams: {a: strin}" + step: "type \"strin\" is unknown",
+		"flow: f\nparams: {a: {type: int, default: x}}" + step:                    "is a text, want int",
+		"flow: f\nparams: {a: {type: int, default: 0, min: 1}}" + step:            "want at least 1",
+		"flow: f\nparams: {a: {type: secret, default: x}}" + step:                 "no place for secrets",
+		"flow: f\nparams: {a: {type: string, required: true, default: x}}" + step: "has no default",
+		"flow: f\nparams: {a: {type: int, pattern: x}}" + step:                    "a pattern is for a string",
+		"flow: f\nparams: {a: {type: string, pattern: '('}}" + step:               "error parsing regexp",
+		"flow: f\nparams: &p {a: int}\nsteps: [{name: a, tool: free, with: *p}]":  "anchors and aliases",
+	} {
+		faults := engine.Lint([]byte(source))
+		if len(faults) == 0 || !strings.Contains(fmt.Sprint(faults), want) {
+			t.Errorf("%q: %v, want %q", source, faults, want)
+		}
+	}
+}
+
+// No document makes the parser panic, and one that is taken is taken again in the same way.
+func FuzzLint(f *testing.F) {
+	for _, step := range goodSteps {
+		f.Add(lintHead + "  - " + step)
+	}
+	f.Add("flow: f\nsteps: [{name: a, tool: acquire, with: {module: |\n  x ${params.y}\n}}]")
+	engine := lintEngine(f)
+	f.Fuzz(func(t *testing.T, source string) {
+		first := fmt.Sprint(engine.Lint([]byte(source)))
+		if again := fmt.Sprint(engine.Lint([]byte(source))); first != again {
+			t.Errorf("%s, then %s", first, again)
+		}
+	})
+}
