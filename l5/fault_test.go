@@ -138,8 +138,9 @@ func TestDeadInstanceCostsTwoCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := l5test.Client(t, s.Target(), func(c *l5.Config) { c.Balance.EjectFor = 20 * time.Millisecond })
+	ctx := within(t)
 	call := func() error {
-		r, err := c.Route(within(t), "a")
+		r, err := c.Route(ctx, "a")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,12 +289,13 @@ func TestShareOfTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := l5test.Client(t, s.Target(), nil)
+	ctx := within(t)
 	for _, depth := range []int{0, 1, 4, 16, 64} { // calls in flight beside
 		picks := make(map[string]int)
 		var open []l5.Route
 		const n = 21000
 		for range n {
-			r, err := c.Route(within(t), "a")
+			r, err := c.Route(ctx, "a")
 			if err != nil {
 				t.Fatal(err)
 			}

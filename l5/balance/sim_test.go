@@ -34,7 +34,7 @@ func simulate(nodes []string, plant string) sim.Scenario {
 		}
 		c.group.Plant(plant)
 		c.members()
-		w.Every("", 20*time.Millisecond, c.call)
+		w.Every("", 40*time.Millisecond, c.call)
 		w.Every("", 250*time.Millisecond, c.tick)
 		w.Every("", 500*time.Millisecond, c.registry)
 		return c.converged
@@ -172,7 +172,7 @@ func (c *caller) converged() error {
 
 func simConfig() (sim.Config, []string) {
 	nodes := strings.Fields("a b c d e f")
-	return sim.Config{Nodes: nodes, Seeds: 300, Duration: 2 * time.Minute, Faults: 16, Kinds: []sim.Kind{sim.Crash, sim.Crash, sim.Crash, sim.Crash, sim.Cut, sim.Delay, sim.Duplicate}}, nodes
+	return sim.Config{Nodes: nodes, Seeds: 200, Duration: 2 * time.Minute, Faults: 16, Kinds: []sim.Kind{sim.Crash, sim.Crash, sim.Crash, sim.Crash, sim.Cut, sim.Delay, sim.Duplicate}}, nodes
 }
 
 func TestSimulation(t *testing.T) {

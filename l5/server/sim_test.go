@@ -149,7 +149,7 @@ func (w *world) at(service string, revision int64) map[string]int {
 func (w *world) startServer() {
 	w.replica = server.NewReplica(w.store, w.plant)
 	w.reload()
-	w.Every("server", 10*time.Millisecond, func() {
+	w.Every("server", 25*time.Millisecond, func() {
 		if w.Rand().IntN(20) == 0 && !w.Healing() {
 			return // a stall
 		}
@@ -183,7 +183,7 @@ func (h *holder) start() {
 	}
 	h.connect()
 	h.w.Every(h.name, 3*time.Second, h.connect) // what PING does: a stream that lost something is replaced
-	h.w.Every(h.name, 20*time.Millisecond, h.ask)
+	h.w.Every(h.name, 50*time.Millisecond, h.ask)
 }
 
 // ask sends what the link wants to ask on the stream that is open.
@@ -262,7 +262,7 @@ func (h *holder) pump(c *conn) {
 	for _, frame := range frames {
 		h.w.Send(h.upstream, h.name, func() { h.link.Apply(frame.Message()) })
 	}
-	h.w.After(h.upstream, 10*time.Millisecond, func() { h.pump(c) })
+	h.w.After(h.upstream, 25*time.Millisecond, func() { h.pump(c) })
 }
 
 // converged checks that in the end everyone holds what the store holds.
@@ -290,7 +290,7 @@ func (w *world) converged() error {
 }
 
 func simConfig(seeds int) sim.Config {
-	return sim.Config{Nodes: []string{"server", "agent1", "agent2", "client"}, Seeds: seeds, Duration: time.Minute, Faults: 10,
+	return sim.Config{Nodes: []string{"server", "agent1", "agent2", "client"}, Seeds: seeds, Duration: 30 * time.Second, Faults: 10,
 		Kinds: []sim.Kind{sim.Crash, sim.Cut, sim.Delay, sim.Duplicate, sim.Reorder}}
 }
 
