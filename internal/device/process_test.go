@@ -154,6 +154,45 @@ func TestPackageStartAndStop(t *testing.T) {
 	}
 }
 
+// I3: an agent that goes away while a tool waits for it leaves the tool's effect in doubt; under its key it is
+// settled when there is an agent again.
+func TestPackageStartOutlivesAnAgent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).withAgent()
+	serving(w, "1")
+	before := w.tree()
+	in := startIn("bin/serve", "serve")
+	in.Settle = "1s"
+	failed := make(chan error, 1)
+	go func() {
+		_, err := start(w, in)(w.env("k"))
+		failed <- err
+	}()
+	w.eventually("it is started", func() bool {
+		list, err := w.agent.List(w.Context())
+		return err == nil && len(list) == 1 && list[0].PID != 0
+	})
+	pid := pids(w)[0]
+	w.stopAgent()
+	if err := <-failed; code(err) != "agent.unreachable" && code(err) != "agent.stopping" {
+		t.Error("without an agent:", err)
+	}
+	if _, err := supervise.StartTime(pid); err != nil {
+		t.Error("the process went with the agent")
+	}
+	w.startAgent()
+	out := twice(w, "k", start(w, in))
+	if len(out.Processes) != 1 || len(pids(w)) != 1 || out.Processes[0].PID != pids(w)[0] {
+		t.Errorf("out %+v, pids %v", out, pids(w))
+	}
+	undone(w, "k", before, func(env device.Env) (device.Undone, error) {
+		return device.PackageStop(w.Context(), env, device.PackageStopIn{PackageStartIn: in})
+	})
+	if n := len(pids(w)); n != 0 {
+		t.Errorf("%d processes after the undo", n)
+	}
+}
+
 func TestPackageStartFailsByName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

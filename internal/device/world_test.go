@@ -55,6 +55,9 @@ type world struct {
 	blobs  *devicetest.Blobs
 	routes *devicetest.Routes
 	agent  *device.Client
+
+	socket    string
+	stopAgent func()
 }
 
 func newWorld(t *testing.T) *world {
@@ -66,42 +69,56 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// withAgent starts a real supervisor behind a real socket.
+// withAgent starts a real supervisor behind a real socket, for the whole test.
 func (w *world) withAgent() *world {
 	w.Helper()
 	sockets, err := os.MkdirTemp("", "zy") // a socket's path must be short
 	w.try(err)
-	s, err := supervise.New(supervise.Config{Dir: filepath.Join(w.root, "var/zhiyun/supervise"), Poll: 10 * time.Millisecond})
+	w.socket = filepath.Join(sockets, "device.sock")
+	w.agent, err = device.Dial(w.socket)
 	w.try(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	path := filepath.Join(sockets, "device.sock")
-	go func() { done <- s.Run(ctx) }()
-	go func() { done <- device.Serve(ctx, device.ServeConfig{Path: path, Supervisor: s, Routes: w.routes}) }()
-	w.agent, err = device.Dial(path)
-	w.try(err)
+	w.startAgent()
 	w.Cleanup(func() {
-		for _, spec := range s.Specs() {
-			if err := s.Stop(context.Background(), spec.Name, 0); err != nil {
+		specs, err := w.agent.Specs(context.Background())
+		if err != nil {
+			w.Error(err)
+		}
+		for _, spec := range specs {
+			if err := w.agent.Stop(context.Background(), spec.Name, 0); err != nil {
 				w.Error(err)
 			}
 		}
 		w.agent.Close()
+		w.stopAgent()
+		os.RemoveAll(sockets)
+	})
+	return w
+}
+
+func (w *world) startAgent() {
+	w.Helper()
+	s, err := supervise.New(supervise.Config{Dir: filepath.Join(w.root, "var/zhiyun/supervise"), Poll: 10 * time.Millisecond})
+	w.try(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- s.Run(ctx) }()
+	go func() {
+		done <- device.Serve(ctx, device.ServeConfig{Path: w.socket, Supervisor: s, Routes: w.routes})
+	}()
+	w.stopAgent = func() {
 		cancel()
 		for range 2 {
 			if err := <-done; err != nil {
 				w.Error(err)
 			}
 		}
-		os.RemoveAll(sockets)
-	})
+	}
 	w.eventually("the agent answers", func() bool { _, err := w.agent.List(w.Context()); return err == nil })
-	info, err := os.Stat(path)
+	info, err := os.Stat(w.socket)
 	w.try(err)
 	if info.Mode().Perm() != 0o600 {
 		w.Errorf("socket mode %v", info.Mode())
 	}
-	return w
 }
 
 func (w *world) env(key string) device.Env {

@@ -54,7 +54,7 @@ type Guarded struct {
 // ErrEnded matches the errors of Wait that say how the command ended.
 var ErrEnded = errors.New("guard: the command ended")
 
-// Start runs exe with args under a guard, its output going to the program's own. See Run for more.
+// Start runs exe with args under a guard, its output going to the program's own. See Config.Start for more.
 func Start(ctx context.Context, exe string, args ...string) (*Guarded, error) {
 	return Config{Exe: exe, Args: args, Stdout: os.Stdout, Stderr: os.Stderr}.Start(ctx)
 }
