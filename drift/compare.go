@@ -132,7 +132,7 @@ func compareFile(want, have File, there bool) []difference {
 		return []difference{{FieldType, want.describe(), have.describe()}}
 	}
 	var diffs []difference
-	if want.Digest != "" && wantType == Regular && bareDigest(want.Digest) != bareDigest(have.Digest) {
+	if want.Digest != "" && wantType == Regular && want.Digest != have.Digest && bareDigest(want.Digest) != bareDigest(have.Digest) {
 		diffs = append(diffs, difference{FieldContent, shortDigest(want.Digest), shortDigest(have.Digest)})
 	}
 	if want.Mode != 0 && wantType != Link && want.Mode != have.Mode {
@@ -232,7 +232,7 @@ func (p Process) fits(live Process) bool { return p.fitsExe(live) && p.fitsArgv(
 
 func (p Process) fitsExe(live Process) bool {
 	switch {
-	case p.Exe == "":
+	case p.Exe == "", live.Exe == "" && live.Name != "": // not declared, or not known
 		return true
 	case strings.Contains(p.Exe, "/"):
 		return p.Exe == live.Exe
@@ -242,6 +242,9 @@ func (p Process) fitsExe(live Process) bool {
 }
 
 func (p Process) fitsArgv(live Process) bool {
+	if live.Argv == nil && live.Name != "" {
+		return true // not known
+	}
 	rest := live.Argv
 	for i, want := range p.Argv {
 		at := slices.IndexFunc(rest, func(have string) bool {

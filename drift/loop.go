@@ -30,6 +30,7 @@ type job struct {
 	collector   int
 	only        []string // nil: all
 	first, last bool     // of the collector's jobs
+	beat        bool     // the last of all: a report is due even if there is nothing new
 }
 
 const (
@@ -212,6 +213,9 @@ func (l *loop) lookAtAll(wanted func(Kind) bool) {
 		}
 		l.todo[len(l.todo)-1].last = true
 	}
+	if wanted == nil && len(l.todo) > 0 {
+		l.todo[len(l.todo)-1].beat = true
+	}
 }
 
 // lookAtTouched looks at what watchers have noticed.
@@ -274,22 +278,29 @@ func (l *loop) look(ctx context.Context, j job) {
 		if !l.coverage[j.collector].Blind {
 			l.config.Logger.Warn("drift: nothing can be observed", "collector", name, "error", err)
 		}
-		l.coverage[j.collector] = Coverage{Collector: name, Kinds: collector.Kinds(), Blind: true, At: started,
-			Gaps: []Gap{{What: "everything", Why: err.Error(), Since: started}}}
-		l.core.dirty = true
+		l.cover(j.collector, Coverage{Collector: name, Kinds: collector.Kinds(), Blind: true, At: started,
+			Gaps: []Gap{{What: "everything", Why: err.Error(), Since: started}}})
+		l.core.dirty = l.core.dirty || j.beat
 		return
 	}
 	// Coverage counts from the first whole look on: a reader takes it as leave to close what is not reported.
 	if len(live.Coverage) > 0 && (j.last || l.coverage[j.collector].Collector != "" && !l.coverage[j.collector].Blind) {
-		l.coverage[j.collector] = live.Coverage[0]
+		l.cover(j.collector, live.Coverage[0])
 	}
-	if j.last {
-		l.core.dirty = true // the coverage, and that the device is alive, are news
-	}
+	l.core.dirty = l.core.dirty || j.beat
 	l.step(ctx, observedEvent{
 		findings: Compare(part(desired, collector.Kinds(), j.only), live),
 		names:    j.only, scope: scope(collector.Kinds(), j.only, live),
 	})
+}
+
+// cover keeps a collector's latest statement, which is news if it says something else than the last.
+func (l *loop) cover(collector int, now Coverage) {
+	before := l.coverage[collector]
+	if before.Collector != now.Collector || before.Via != now.Via || before.Blind != now.Blind || len(before.Gaps) != len(now.Gaps) {
+		l.core.dirty = true
+	}
+	l.coverage[collector] = now
 }
 
 // part is what of a declaration the subjects in only are compared with; nil means all.

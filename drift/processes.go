@@ -20,6 +20,37 @@ type ProcessList struct {
 	Gaps      []Gap
 }
 
+// Named returns a lister of what list sees, with the names that names gives to process ids: a supervisor's, say. An
+// error of names is a gap, and the processes go without.
+func Named(list ProcessLister, names func(context.Context) (map[int]string, error)) ProcessLister {
+	return named{list, names}
+}
+
+type named struct {
+	list  ProcessLister
+	names func(context.Context) (map[int]string, error)
+}
+
+// Processes implements ProcessLister.
+func (n named) Processes(ctx context.Context) (ProcessList, error) {
+	// Names first: a process that starts in between is then seen without one, rather than missed.
+	names, fault := n.names(ctx)
+	list, err := n.list.Processes(ctx)
+	if err != nil {
+		return ProcessList{}, err
+	}
+	if fault != nil {
+		list.Gaps = append(slices.Clip(list.Gaps), Gap{What: "the names of processes", Why: fault.Error()})
+	}
+	list.Processes = slices.Clone(list.Processes)
+	for i, p := range list.Processes {
+		if name, ok := names[p.PID]; ok {
+			list.Processes[i].Name = name
+		}
+	}
+	return list, nil
+}
+
 // ProcessCollector observes processes. Make it with Processes. It is safe for concurrent use.
 //
 // On Linux it notices by pidfd, at once, that a process that it has seen ends; starts are found by looking.

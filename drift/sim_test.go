@@ -260,7 +260,7 @@ func simulate(seed uint64, mode drift.Mode, planted string) error {
 // I6: comparing never writes; repair says what it will do before it does it.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(200)
+	seeds := uint64(100)
 	if testing.Short() {
 		seeds = 50
 	}

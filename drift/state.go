@@ -92,11 +92,14 @@ func (f File) fileType() FileType {
 	return f.Type
 }
 
-// Process is, in a declaration, a process that must run; in a live state, one that runs.
+// Process is, in a declaration, a process that must run; in a live state, one that runs. A live process with a name
+// answers to the declared one of that name, and what its lister does not know of it (Exe, Argv) is not compared; one
+// without answers to the first that it fits.
 type Process struct {
 	Name string `json:"name"` // declared: the subject of its findings. Live: the supervisor's name for it, or empty
 	// Exe is the executable. Declared with a slash it must equal the live path, which is relative to the root
-	// where it lies under it; without a slash only the last element counts; empty, any will do.
+	// where it lies under it and has all links resolved; without a slash only the last element counts; empty, any
+	// will do.
 	Exe string `json:"exe,omitempty"`
 	// Argv holds the arguments. Those declared must all occur among the live ones, in order; others may stand
 	// between them. The first is compared by its last element if it is declared without a slash.
