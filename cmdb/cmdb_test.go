@@ -23,7 +23,12 @@ func run(t testing.TB, s ...cmdb.Store) running {
 	if len(s) == 0 {
 		s = append(s, memstore.New())
 	}
-	db, err := cmdb.New(cmdb.Config{Store: s[0]})
+	return runConfig(t, cmdb.Config{Store: s[0]})
+}
+
+func runConfig(t testing.TB, config cmdb.Config) running {
+	t.Helper()
+	db, err := cmdb.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

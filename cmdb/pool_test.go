@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/cmdb/memstore"
 )
 
 func TestLifeOfADevice(t *testing.T) {
@@ -182,7 +183,9 @@ func TestRequestsAreChecked(t *testing.T) {
 func TestAcquisitionsAreForgotten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		db := shop(t)
+		db := runConfig(t, cmdb.Config{Store: memstore.New(), ExpireEvery: 10 * time.Minute})
+		defer db.stop()
+		apply(t, db.DB, cmdb.Dir("testdata/site"))
 		for _, key := range []string{"released", "held"} {
 			if _, err := db.Acquire(t.Context(), cmdb.AcquireRequest{Owner: "e", Key: key, Count: 1, TTL: 1000 * time.Hour}); err != nil {
 				t.Fatal(err)

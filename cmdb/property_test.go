@@ -81,13 +81,16 @@ func TestYAMLRoundTrip(t *testing.T) {
 // From any world to any other: the plan says what the apply does, the apply makes it so, and the next plan is empty.
 func TestPlanAndApplyConverge(t *testing.T) {
 	t.Parallel()
-	outer := t
-	rapid.Check(t, func(t *rapid.T) {
-		db := run(outer)
-		defer db.stop()
-		for range 3 {
-			want := world(t)
-			source := cmdb.Documents(yamlOf(t, want))
+	worlds := rapid.Custom(world)
+	for seed := range 12 {
+		db := run(t)
+		for i := range 3 {
+			want := worlds.Example(seed*3 + i)
+			text, err := cmdb.YAML(want...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source := cmdb.Documents(text)
 			prune := cmdb.Prune(cmdb.KindSite, cmdb.KindDeviceType, cmdb.KindModule)
 			// Idle devices cannot be pruned; those that the new world does not have are retired.
 			keep := map[string]bool{}
@@ -96,19 +99,19 @@ func TestPlanAndApplyConverge(t *testing.T) {
 			}
 			for _, d := range db.Devices(cmdb.DeviceFilter{}) {
 				if !keep["device/"+d.Name] {
-					if err := db.Retire(outer.Context(), d.Name); err != nil {
+					if err := db.Retire(t.Context(), d.Name); err != nil {
 						t.Fatal(err)
 					}
-					if _, err := db.Delete(outer.Context(), cmdb.KindDevice, d.Name); err != nil {
+					if _, err := db.Delete(t.Context(), cmdb.KindDevice, d.Name); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
-			plan, err := db.Plan(outer.Context(), source, prune)
+			plan, err := db.Plan(t.Context(), source, prune)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := db.Apply(outer.Context(), plan); err != nil {
+			if _, err := db.Apply(t.Context(), plan); err != nil {
 				t.Fatal(err)
 			}
 			for _, o := range want {
@@ -123,10 +126,11 @@ func TestPlanAndApplyConverge(t *testing.T) {
 			if n := len(db.Modules()) + len(db.Sites()) + len(db.DeviceTypes()) + len(db.Devices(cmdb.DeviceFilter{})); n != len(want) {
 				t.Errorf("%d objects, want %d", n, len(want))
 			}
-			again, err := db.Plan(outer.Context(), source, prune)
+			again, err := db.Plan(t.Context(), source, prune)
 			if err != nil || !again.Empty() || again.Unchanged != len(want) {
-				t.Errorf("the plan after the apply: %v, %v", again, err)
+				t.Errorf("seed %d: the plan after the apply: %v, %v", seed, again, err)
 			}
 		}
-	})
+		db.stop()
+	}
 }

@@ -171,7 +171,7 @@ func seeds() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("ZHIYUN_SEEDS"), 10, 32); err == nil && n > 0 {
 		return n
 	}
-	return 100
+	return 30
 }
 
 // I10: no device is ever held by two, and none is lost.

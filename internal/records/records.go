@@ -50,6 +50,8 @@ type DB struct {
 
 	open *openBuckets // touched by the committer alone
 
+	bugBlindToGaps bool // planted by a test: time between two runs counts as seen
+
 	mu       sync.Mutex
 	session  int64     // guarded by mu; row id of this process's run, 0 before Run
 	started  time.Time // guarded by mu; of the session
