@@ -195,7 +195,7 @@ func TestNoDataHolds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, "new1")
 				defer func() { b.stop() }()
-				b.cfg.Interval = 10 * time.Second
+				b.cfg.Interval = 20 * time.Second
 				b.restart(t)
 				fault.on(b.traffic)
 				b.start(t, "r", "new1")

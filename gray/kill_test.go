@@ -93,14 +93,14 @@ func liveAndDie(t *testing.T, fail float64, at int, after bool) (transitions []s
 		t.Fatal(err)
 	}
 	b.start(t, "r", "new1")
-	wait(10 * time.Minute)
+	wait(4 * time.Minute)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
 	if at > 0 {
 		b.restart(t)
-		wait(10 * time.Minute)
+		wait(4 * time.Minute)
 		b.stop()
 	}
 	s := b.state(t, "r")

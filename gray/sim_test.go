@@ -59,7 +59,7 @@ func newSim(seed uint64, bug string) *sim {
 
 // run plays the seed, and returns the first breach of an invariant.
 func (s *sim) run() error {
-	for range 400 {
+	for range 250 {
 		s.world()
 		for i := range s.rollouts {
 			if err := s.step(i); err != nil {
@@ -119,7 +119,7 @@ func (s *sim) world() {
 
 // window sums the traffic since from.
 func (s *sim) window(from time.Time) []gray.MemberOutcome {
-	sum := make(map[string]gray.MemberOutcome)
+	sum := make(map[string]gray.MemberOutcome, 5)
 	for _, t := range slices.Backward(s.traffic) {
 		if t.at.Before(from) {
 			break

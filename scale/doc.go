@@ -33,9 +33,10 @@
 // # Defaults
 //
 // The defaults of Policy suit production: the median load of 30 s, a trend of 5 min extended by 3 min, growth at
-// most once a minute, shrinking only after 15 min of load that fits, at most 100 devices an hour. For a demo in
-// which devices come within seconds, set ReactWithin to 3 s, StaleAfter to 5 s, Target to 0.7, NoForecast, InAfter
-// and the two cooldowns to a few seconds, and Config.Interval to 1 s.
+// most every 15 s, shrinking only after 15 min of load that fits, at most 100 devices an hour. For a demo in
+// which devices come within seconds, set ReactWithin to 3 s, StaleAfter to 5 s, Target to 0.7, NoForecast, OutStep to
+// all devices there are, InAfter, Backoff and the two cooldowns to a few seconds, and Config.Interval to 1 s. Target
+// must be set there: one that is learnt takes an hour, and a burst of that hour would count as the module's habit.
 //
 // # Limits
 //

@@ -94,7 +94,8 @@ type Policy struct {
 	// InAfter is for how long load must have fitted the smaller module before it shrinks. Default 15 min.
 	InAfter time.Duration `json:"in_after"`
 
-	// Cooldown is the least time between two orders to grow. Default 1 min. Falling below Min is exempt.
+	// Cooldown is the least time between two orders to grow. Default 15 s: devices on their way count, so that an
+	// order follows another only if load has grown further. Falling below Min is exempt.
 	Cooldown time.Duration `json:"cooldown"`
 
 	// CooldownIn is the least time between an order of either direction and one to shrink. Default 10 min.
@@ -123,7 +124,7 @@ func (m Module) filled() Module {
 	set(&p.Window, 5*time.Minute)
 	set(&p.Lead, 3*time.Minute)
 	set(&p.InAfter, 15*time.Minute)
-	set(&p.Cooldown, time.Minute)
+	set(&p.Cooldown, 15*time.Second)
 	set(&p.CooldownIn, 10*time.Minute)
 	set(&p.PerHour, 100)
 	set(&p.Backoff, time.Minute)
