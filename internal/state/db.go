@@ -99,7 +99,11 @@ func New(config Config) (*DB, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	tables := make(map[string]Schema, len(config.Tables))
-	for _, t := range config.Tables {
+	for i, t := range config.Tables {
+		if t == nil {
+			faults = append(faults, fmt.Errorf("state: Config.Tables[%d] is nil; give a table made by NewTable", i))
+			continue
+		}
 		wrong := t.faults()
 		if _, twice := tables[t.Name()]; twice {
 			wrong = append(wrong, fmt.Errorf("state: Config.Tables has %q twice; give each table a name of its own", t.Name()))

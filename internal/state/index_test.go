@@ -34,7 +34,7 @@ func TestIndexIsASortedSet(t *testing.T) {
 		}
 		return out
 	}
-	for seed := range uint64(20) {
+	for seed := range uint64(5) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		model, index := make(map[place]int64), state.NewOrdered()
 		var frozen []state.Ordered
@@ -75,8 +75,8 @@ func TestIndexIsASortedSet(t *testing.T) {
 		}
 		frozen, then = append(frozen, index), append(then, list(model))
 		for i := range frozen {
-			if diff := cmp.Diff(then[i], frozen[i].From("", "", 1<<30)); diff != "" {
-				t.Fatalf("seed %d: freeze %d differs from what it was:\n%s", seed, i, diff)
+			if got := frozen[i].From("", "", 1<<30); !slices.Equal(then[i], got) {
+				t.Fatalf("seed %d: freeze %d differs from what it was:\n%s", seed, i, cmp.Diff(then[i], got))
 			}
 		}
 		for p := range model {

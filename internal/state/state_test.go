@@ -304,11 +304,11 @@ func watchResumesAndSignalsResync(t *testing.T, s store.Store) {
 func TestNewNamesEveryFault(t *testing.T) {
 	t.Parallel()
 	bad := state.NewTable[device]("Device", nil, state.Index[device]("id", nil))
-	_, err := state.New(state.Config{Tables: []state.Schema{bad}, History: -1, StageGrace: -1})
+	_, err := state.New(state.Config{Tables: []state.Schema{bad, nil}, History: -1, StageGrace: -1})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, part := range []string{"Config.Store", `"Device"`, "key function", `"id"`, "Config.History", "Config.StageGrace"} {
+	for _, part := range []string{"Config.Store", `"Device"`, "key function", `"id"`, "Config.Tables[1]", "Config.History", "Config.StageGrace"} {
 		if !contains(err, part) {
 			t.Errorf("%q does not name %s", err, part)
 		}

@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds every wait of the suite; only a hang reaches it.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Run checks a store. Open returns an empty one each time it is called.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
