@@ -97,6 +97,17 @@ func (a *API) declared(ctx context.Context, name string) (drift.State, cmdb.Modu
 			return state, module, fmt.Errorf("file %s of module %s: %w", spec.Path, module.Name, err)
 		}
 	}
+	initial, err := a.initFiles(module)
+	if err != nil {
+		return state, module, err
+	}
+	for _, file := range initial {
+		mode, err := perm(file.Mode)
+		if err != nil {
+			return state, module, err
+		}
+		state.Files[file.Path] = drift.File{Kind: drift.KindFile, Digest: file.Digest, Size: int64(len(file.content)), Mode: mode}
+	}
 	rendered, err := a.renderAll(ctx, device, module)
 	if err != nil {
 		return state, module, err

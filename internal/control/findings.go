@@ -2,11 +2,14 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 )
@@ -81,29 +84,95 @@ func (f findings) Reopen(ctx context.Context, q *connect.Request[pb.FindingReque
 	return f.verb(ctx, "reopen", q.Msg, func(l *drift.Ledger, _ *pb.Cause) error { return l.Reopen(ctx, q.Msg.Id) })
 }
 
-// Peers compares what is declared for two devices, less what was found to differ on either: what the new one lacks
-// and the one in service has, and the other way round. Both must have reported on what is declared for them now.
+// Peers compares what is declared for two devices, each with what its agent found to differ. A device that is not in
+// service is not compared with anything, so it is inspected first.
 func (f findings) Peers(ctx context.Context, q *connect.Request[pb.PeersRequest]) (*connect.Response[pb.Listing], error) {
 	ledger, err := f.ledger()
 	if err != nil {
 		return nil, err
 	}
-	var sides [2]drift.State
-	for i, device := range []string{q.Msg.Device, q.Msg.Peer} {
-		state, _, err := f.declared(ctx, device)
-		if err != nil {
-			return nil, err
-		}
-		open, _, err := ledger.List(ctx, drift.Filter{Device: device, Limit: 10 * maxPage})
-		if err != nil {
-			return nil, err
-		}
-		for _, entry := range open {
-			found(&state, entry.Finding)
-		}
-		sides[i] = state
+	fresh, differs, err := f.seen(ctx, ledger, q.Msg.Device)
+	if err != nil {
+		return nil, err
 	}
-	return listing(drift.Peers(sides[0], sides[1]), "", nil)
+	if q.Msg.Peer == "" {
+		return listing(differs, "", nil)
+	}
+	serving, _, err := f.seen(ctx, ledger, q.Msg.Peer)
+	if err != nil {
+		return nil, err
+	}
+	return listing(drift.Peers(fresh, serving), "", nil)
+}
+
+// reportTime is how long an agent may take to report on a new declaration.
+const reportTime = 15 * time.Second
+
+// seen is what a device is by its agent's last report: its declaration, with what was found to differ.
+func (f findings) seen(ctx context.Context, ledger *drift.Ledger, device string) (drift.State, []drift.Finding, error) {
+	d, err := f.config.CMDB.Device(device)
+	if err != nil {
+		return drift.State{}, nil, err
+	}
+	if d.State != cmdb.InService {
+		if err := f.config.Centers.Inspections.Begin(ctx, device, time.Now().Add(2*reportTime), "control"); err != nil {
+			return drift.State{}, nil, err
+		}
+		defer f.endInspection(ctx, device)
+		if err := f.reported(ctx, ledger, device); err != nil {
+			return drift.State{}, nil, err
+		}
+	}
+	state, _, err := f.declared(ctx, device)
+	if err != nil {
+		return state, nil, err
+	}
+	open, _, err := ledger.List(ctx, drift.Filter{Device: device, Limit: 10 * maxPage})
+	if err != nil {
+		return state, nil, err
+	}
+	var differs []drift.Finding
+	for _, entry := range open {
+		found(&state, entry.Finding)
+		differs = append(differs, entry.Finding)
+	}
+	return state, differs, nil
+}
+
+// endInspection lets the agent forget the declaration again; if that fails, it ends by itself.
+func (f findings) endInspection(ctx context.Context, device string) {
+	if err := f.config.Centers.Inspections.End(context.WithoutCancel(ctx), device); err != nil {
+		f.logger.Warn("an inspection ends only by its time", "device", device, "error", err)
+	}
+}
+
+// reported waits until the agent has compared its device with what is declared now.
+func (f findings) reported(ctx context.Context, ledger *drift.Ledger, device string) error {
+	bound, cancel := context.WithTimeout(ctx, reportTime)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, generation, err := f.desired(bound, device)
+		if err != nil && bound.Err() == nil {
+			return err
+		}
+		status, err := ledger.Device(bound, device)
+		if err == nil && status.Generation == generation {
+			return nil
+		}
+		if err != nil && !errors.Is(err, drift.ErrNotFound) && bound.Err() == nil {
+			return err
+		}
+		select {
+		case <-bound.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return refusal(connect.CodeUnavailable, "test.no_report", "the agent of %s has not reported within %v; does it run? zhiyun get device %s", device, reportTime, device)
+		case <-tick.C:
+		}
+	}
 }
 
 // found takes a difference into a declared state, so that it becomes what was seen.

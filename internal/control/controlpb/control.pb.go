@@ -1114,6 +1114,50 @@ func (x *DeviceNames) GetNames() []string {
 	return nil
 }
 
+type InitFilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitFilesRequest) Reset() {
+	*x = InitFilesRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitFilesRequest) ProtoMessage() {}
+
+func (x *InitFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitFilesRequest.ProtoReflect.Descriptor instead.
+func (*InitFilesRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *InitFilesRequest) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
 type CountsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1122,7 +1166,7 @@ type CountsRequest struct {
 
 func (x *CountsRequest) Reset() {
 	*x = CountsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1178,7 @@ func (x *CountsRequest) String() string {
 func (*CountsRequest) ProtoMessage() {}
 
 func (x *CountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1191,7 @@ func (x *CountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountsRequest.ProtoReflect.Descriptor instead.
 func (*CountsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{18}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{19}
 }
 
 type CountsResponse struct {
@@ -1159,7 +1203,7 @@ type CountsResponse struct {
 
 func (x *CountsResponse) Reset() {
 	*x = CountsResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1215,7 @@ func (x *CountsResponse) String() string {
 func (*CountsResponse) ProtoMessage() {}
 
 func (x *CountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1228,7 @@ func (x *CountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountsResponse.ProtoReflect.Descriptor instead.
 func (*CountsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{19}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CountsResponse) GetStates() map[string]int64 {
@@ -1204,7 +1248,7 @@ type SaveFlowRequest struct {
 
 func (x *SaveFlowRequest) Reset() {
 	*x = SaveFlowRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1260,7 @@ func (x *SaveFlowRequest) String() string {
 func (*SaveFlowRequest) ProtoMessage() {}
 
 func (x *SaveFlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1273,7 @@ func (x *SaveFlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFlowRequest.ProtoReflect.Descriptor instead.
 func (*SaveFlowRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{20}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SaveFlowRequest) GetDocument() []byte {
@@ -1255,7 +1299,7 @@ type LintFlowRequest struct {
 
 func (x *LintFlowRequest) Reset() {
 	*x = LintFlowRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1311,7 @@ func (x *LintFlowRequest) String() string {
 func (*LintFlowRequest) ProtoMessage() {}
 
 func (x *LintFlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1324,7 @@ func (x *LintFlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LintFlowRequest.ProtoReflect.Descriptor instead.
 func (*LintFlowRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{21}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LintFlowRequest) GetDocument() []byte {
@@ -1298,7 +1342,7 @@ type DefinitionsRequest struct {
 
 func (x *DefinitionsRequest) Reset() {
 	*x = DefinitionsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1354,7 @@ func (x *DefinitionsRequest) String() string {
 func (*DefinitionsRequest) ProtoMessage() {}
 
 func (x *DefinitionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1367,7 @@ func (x *DefinitionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefinitionsRequest.ProtoReflect.Descriptor instead.
 func (*DefinitionsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{22}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{23}
 }
 
 type StartFlowRequest struct {
@@ -1337,7 +1381,7 @@ type StartFlowRequest struct {
 
 func (x *StartFlowRequest) Reset() {
 	*x = StartFlowRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1393,7 @@ func (x *StartFlowRequest) String() string {
 func (*StartFlowRequest) ProtoMessage() {}
 
 func (x *StartFlowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1406,7 @@ func (x *StartFlowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartFlowRequest.ProtoReflect.Descriptor instead.
 func (*StartFlowRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{23}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StartFlowRequest) GetFlow() string {
@@ -1395,7 +1439,7 @@ type StartFlowResponse struct {
 
 func (x *StartFlowResponse) Reset() {
 	*x = StartFlowResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1451,7 @@ func (x *StartFlowResponse) String() string {
 func (*StartFlowResponse) ProtoMessage() {}
 
 func (x *StartFlowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1464,7 @@ func (x *StartFlowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartFlowResponse.ProtoReflect.Descriptor instead.
 func (*StartFlowResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{24}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StartFlowResponse) GetId() string {
@@ -1440,7 +1484,7 @@ type ExecutionRequest struct {
 
 func (x *ExecutionRequest) Reset() {
 	*x = ExecutionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[25]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1496,7 @@ func (x *ExecutionRequest) String() string {
 func (*ExecutionRequest) ProtoMessage() {}
 
 func (x *ExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[25]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1509,7 @@ func (x *ExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionRequest.ProtoReflect.Descriptor instead.
 func (*ExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{25}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExecutionRequest) GetId() string {
@@ -1494,7 +1538,7 @@ type ListExecutionsRequest struct {
 
 func (x *ListExecutionsRequest) Reset() {
 	*x = ListExecutionsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[26]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1550,7 @@ func (x *ListExecutionsRequest) String() string {
 func (*ListExecutionsRequest) ProtoMessage() {}
 
 func (x *ListExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[26]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1563,7 @@ func (x *ListExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{26}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListExecutionsRequest) GetFlow() string {
@@ -1558,7 +1602,7 @@ type ToolsRequest struct {
 
 func (x *ToolsRequest) Reset() {
 	*x = ToolsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[27]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1614,7 @@ func (x *ToolsRequest) String() string {
 func (*ToolsRequest) ProtoMessage() {}
 
 func (x *ToolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[27]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1627,7 @@ func (x *ToolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolsRequest.ProtoReflect.Descriptor instead.
 func (*ToolsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{27}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{28}
 }
 
 type StartRolloutRequest struct {
@@ -1596,7 +1640,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[28]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1652,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[28]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1665,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{28}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StartRolloutRequest) GetRollout() []byte {
@@ -1648,7 +1692,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1704,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1717,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RolloutRequest) GetId() string {
@@ -1700,7 +1744,7 @@ type AwaitRolloutRequest struct {
 
 func (x *AwaitRolloutRequest) Reset() {
 	*x = AwaitRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1756,7 @@ func (x *AwaitRolloutRequest) String() string {
 func (*AwaitRolloutRequest) ProtoMessage() {}
 
 func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1769,7 @@ func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRolloutRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AwaitRolloutRequest) GetId() string {
@@ -1753,7 +1797,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1809,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1822,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListRolloutsRequest) GetService() string {
@@ -1814,7 +1858,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1870,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1883,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ScaleRequest) GetModule() string {
@@ -1883,7 +1927,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1939,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +1952,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListFindingsRequest) GetDevice() string {
@@ -1957,7 +2001,7 @@ type FindingRequest struct {
 
 func (x *FindingRequest) Reset() {
 	*x = FindingRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2013,7 @@ func (x *FindingRequest) String() string {
 func (*FindingRequest) ProtoMessage() {}
 
 func (x *FindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2026,7 @@ func (x *FindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingRequest.ProtoReflect.Descriptor instead.
 func (*FindingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FindingRequest) GetId() string {
@@ -2016,7 +2060,7 @@ type DesiredRequest struct {
 
 func (x *DesiredRequest) Reset() {
 	*x = DesiredRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2072,7 @@ func (x *DesiredRequest) String() string {
 func (*DesiredRequest) ProtoMessage() {}
 
 func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2085,7 @@ func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredRequest.ProtoReflect.Descriptor instead.
 func (*DesiredRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DesiredRequest) GetDevice() string {
@@ -2068,7 +2112,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2124,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2137,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DesiredState) GetGeneration() string {
@@ -2120,7 +2164,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2176,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2189,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PeersRequest) GetDevice() string {
@@ -2172,7 +2216,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2228,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2241,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ServicesRequest) GetPrefix() string {
@@ -2224,7 +2268,7 @@ type ServicesResponse struct {
 
 func (x *ServicesResponse) Reset() {
 	*x = ServicesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2280,7 @@ func (x *ServicesResponse) String() string {
 func (*ServicesResponse) ProtoMessage() {}
 
 func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2293,7 @@ func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
 func (*ServicesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ServicesResponse) GetServices() []string {
@@ -2276,7 +2320,7 @@ type ServiceRequest struct {
 
 func (x *ServiceRequest) Reset() {
 	*x = ServiceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2332,7 @@ func (x *ServiceRequest) String() string {
 func (*ServiceRequest) ProtoMessage() {}
 
 func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2345,7 @@ func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRequest.ProtoReflect.Descriptor instead.
 func (*ServiceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ServiceRequest) GetService() string {
@@ -2328,7 +2372,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2384,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2397,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RegisterRequest) GetInstances() [][]byte {
@@ -2381,7 +2425,7 @@ type InstanceRequest struct {
 
 func (x *InstanceRequest) Reset() {
 	*x = InstanceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2437,7 @@ func (x *InstanceRequest) String() string {
 func (*InstanceRequest) ProtoMessage() {}
 
 func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2450,7 @@ func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRequest.ProtoReflect.Descriptor instead.
 func (*InstanceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *InstanceRequest) GetService() string {
@@ -2441,7 +2485,7 @@ type SetSharesRequest struct {
 
 func (x *SetSharesRequest) Reset() {
 	*x = SetSharesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2497,7 @@ func (x *SetSharesRequest) String() string {
 func (*SetSharesRequest) ProtoMessage() {}
 
 func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2510,7 @@ func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSharesRequest.ProtoReflect.Descriptor instead.
 func (*SetSharesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetSharesRequest) GetService() string {
@@ -2501,7 +2545,7 @@ type TrafficRequest struct {
 
 func (x *TrafficRequest) Reset() {
 	*x = TrafficRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2557,7 @@ func (x *TrafficRequest) String() string {
 func (*TrafficRequest) ProtoMessage() {}
 
 func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2570,7 @@ func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficRequest.ProtoReflect.Descriptor instead.
 func (*TrafficRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TrafficRequest) GetService() string {
@@ -2560,7 +2604,7 @@ type TrafficResponse struct {
 
 func (x *TrafficResponse) Reset() {
 	*x = TrafficResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2616,7 @@ func (x *TrafficResponse) String() string {
 func (*TrafficResponse) ProtoMessage() {}
 
 func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2629,7 @@ func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficResponse.ProtoReflect.Descriptor instead.
 func (*TrafficResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TrafficResponse) GetRequests() int64 {
@@ -2614,7 +2658,7 @@ type PushPackageRequest struct {
 
 func (x *PushPackageRequest) Reset() {
 	*x = PushPackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2670,7 @@ func (x *PushPackageRequest) String() string {
 func (*PushPackageRequest) ProtoMessage() {}
 
 func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2683,7 @@ func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushPackageRequest.ProtoReflect.Descriptor instead.
 func (*PushPackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PushPackageRequest) GetName() string {
@@ -2681,7 +2725,7 @@ type PackageRequest struct {
 
 func (x *PackageRequest) Reset() {
 	*x = PackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2737,7 @@ func (x *PackageRequest) String() string {
 func (*PackageRequest) ProtoMessage() {}
 
 func (x *PackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2750,7 @@ func (x *PackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackageRequest.ProtoReflect.Descriptor instead.
 func (*PackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PackageRequest) GetName() string {
@@ -2743,7 +2787,7 @@ type PushFileRequest struct {
 
 func (x *PushFileRequest) Reset() {
 	*x = PushFileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2799,7 @@ func (x *PushFileRequest) String() string {
 func (*PushFileRequest) ProtoMessage() {}
 
 func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2812,7 @@ func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushFileRequest.ProtoReflect.Descriptor instead.
 func (*PushFileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PushFileRequest) GetNamespace() string {
@@ -2819,7 +2863,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2875,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2888,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FileRequest) GetNamespace() string {
@@ -2893,7 +2937,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +2949,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +2962,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -2956,7 +3000,7 @@ type ParamRequest struct {
 
 func (x *ParamRequest) Reset() {
 	*x = ParamRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3012,7 @@ func (x *ParamRequest) String() string {
 func (*ParamRequest) ProtoMessage() {}
 
 func (x *ParamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3025,7 @@ func (x *ParamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamRequest.ProtoReflect.Descriptor instead.
 func (*ParamRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ParamRequest) GetLevel() string {
@@ -3037,7 +3081,7 @@ type ParamsRequest struct {
 
 func (x *ParamsRequest) Reset() {
 	*x = ParamsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3093,7 @@ func (x *ParamsRequest) String() string {
 func (*ParamsRequest) ProtoMessage() {}
 
 func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3106,7 @@ func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamsRequest.ProtoReflect.Descriptor instead.
 func (*ParamsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ParamsRequest) GetLevel() string {
@@ -3097,7 +3141,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3153,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3166,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RenderRequest) GetTemplate() string {
@@ -3160,7 +3204,7 @@ type PermissionRequest struct {
 
 func (x *PermissionRequest) Reset() {
 	*x = PermissionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3172,7 +3216,7 @@ func (x *PermissionRequest) String() string {
 func (*PermissionRequest) ProtoMessage() {}
 
 func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3185,7 +3229,7 @@ func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionRequest.ProtoReflect.Descriptor instead.
 func (*PermissionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PermissionRequest) GetCaller() string {
@@ -3243,7 +3287,7 @@ type MuteRequest struct {
 
 func (x *MuteRequest) Reset() {
 	*x = MuteRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3299,7 @@ func (x *MuteRequest) String() string {
 func (*MuteRequest) ProtoMessage() {}
 
 func (x *MuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3312,7 @@ func (x *MuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MuteRequest.ProtoReflect.Descriptor instead.
 func (*MuteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *MuteRequest) GetKind() string {
@@ -3311,7 +3355,7 @@ type SilenceRequest struct {
 
 func (x *SilenceRequest) Reset() {
 	*x = SilenceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3367,7 @@ func (x *SilenceRequest) String() string {
 func (*SilenceRequest) ProtoMessage() {}
 
 func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3380,7 @@ func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
 func (*SilenceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SilenceRequest) GetDevices() []string {
@@ -3371,7 +3415,7 @@ type NotifyListRequest struct {
 
 func (x *NotifyListRequest) Reset() {
 	*x = NotifyListRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3427,7 @@ func (x *NotifyListRequest) String() string {
 func (*NotifyListRequest) ProtoMessage() {}
 
 func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3440,7 @@ func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyListRequest.ProtoReflect.Descriptor instead.
 func (*NotifyListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *NotifyListRequest) GetAll() bool {
@@ -3433,7 +3477,7 @@ type RecordChangeRequest struct {
 
 func (x *RecordChangeRequest) Reset() {
 	*x = RecordChangeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3445,7 +3489,7 @@ func (x *RecordChangeRequest) String() string {
 func (*RecordChangeRequest) ProtoMessage() {}
 
 func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3458,7 +3502,7 @@ func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChangeRequest.ProtoReflect.Descriptor instead.
 func (*RecordChangeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RecordChangeRequest) GetModule() string {
@@ -3508,7 +3552,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3520,7 +3564,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3533,7 +3577,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListChangesRequest) GetModule() string {
@@ -3578,7 +3622,7 @@ type RealServerRequest struct {
 
 func (x *RealServerRequest) Reset() {
 	*x = RealServerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3590,7 +3634,7 @@ func (x *RealServerRequest) String() string {
 func (*RealServerRequest) ProtoMessage() {}
 
 func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3603,7 +3647,7 @@ func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RealServerRequest.ProtoReflect.Descriptor instead.
 func (*RealServerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RealServerRequest) GetVirtual() string {
@@ -3658,7 +3702,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3714,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3727,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PauseRequest) GetModule() string {
@@ -3709,7 +3753,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +3765,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +3778,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ResumeResponse) GetWasPaused() bool {
@@ -3758,7 +3802,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3770,7 +3814,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3783,7 +3827,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AuditRequest) GetActor() string {
@@ -3836,7 +3880,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +3892,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +3905,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
 }
 
 var File_internal_control_controlpb_control_proto protoreflect.FileDescriptor
@@ -3940,7 +3984,9 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12.\n" +
 	"\x05cause\x18\x05 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"#\n" +
 	"\vDeviceNames\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"\x0f\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"*\n" +
+	"\x10InitFilesRequest\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\"\x0f\n" +
 	"\rCountsRequest\"\x92\x01\n" +
 	"\x0eCountsResponse\x12E\n" +
 	"\x06states\x18\x01 \x03(\v2-.zhiyun.control.v1.CountsResponse.StatesEntryR\x06states\x1a9\n" +
@@ -4137,7 +4183,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x04Plan\x12\x1e.zhiyun.control.v1.PlanRequest\x1a\x1f.zhiyun.control.v1.PlanResponse\"\x03\x90\x02\x01\x12J\n" +
 	"\x05Apply\x12\x1f.zhiyun.control.v1.ApplyRequest\x1a .zhiyun.control.v1.ApplyResponse\x12T\n" +
 	"\x06Delete\x12(.zhiyun.control.v1.DeleteResourceRequest\x1a .zhiyun.control.v1.ApplyResponse\x12M\n" +
-	"\aHistory\x12!.zhiyun.control.v1.HistoryRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xf4\x05\n" +
+	"\aHistory\x12!.zhiyun.control.v1.HistoryRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xbf\x06\n" +
 	"\rDeviceService\x12P\n" +
 	"\x05Query\x12&.zhiyun.control.v1.QueryDevicesRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12H\n" +
 	"\aAcquire\x12!.zhiyun.control.v1.AcquireRequest\x1a\x1a.zhiyun.control.v1.Listing\x12C\n" +
@@ -4148,7 +4194,8 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\n" +
 	"MarkFaulty\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Repair\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
-	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12R\n" +
+	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
+	"\tInitFiles\x12#.zhiyun.control.v1.InitFilesRequest\x1a\x17.zhiyun.control.v1.JSON\x12R\n" +
 	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\x99\a\n" +
 	"\vFlowService\x12C\n" +
 	"\x04Save\x12\".zhiyun.control.v1.SaveFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
@@ -4177,14 +4224,14 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Status\x12\x1f.zhiyun.control.v1.ScaleRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12?\n" +
 	"\x03Out\x12\x1f.zhiyun.control.v1.ScaleRequest\x1a\x17.zhiyun.control.v1.JSON\x12>\n" +
 	"\x02In\x12\x1f.zhiyun.control.v1.ScaleRequest\x1a\x17.zhiyun.control.v1.JSON\x12J\n" +
-	"\x06Orders\x12\x1f.zhiyun.control.v1.ScaleRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xc4\x03\n" +
+	"\x06Orders\x12\x1f.zhiyun.control.v1.ScaleRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xbf\x03\n" +
 	"\fDriftService\x12O\n" +
 	"\x04List\x12&.zhiyun.control.v1.ListFindingsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12F\n" +
 	"\x03Get\x12!.zhiyun.control.v1.FindingRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12D\n" +
 	"\x06Repair\x12!.zhiyun.control.v1.FindingRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Ignore\x12!.zhiyun.control.v1.FindingRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
-	"\x06Reopen\x12!.zhiyun.control.v1.FindingRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
-	"\x05Peers\x12\x1f.zhiyun.control.v1.PeersRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xe6\x01\n" +
+	"\x06Reopen\x12!.zhiyun.control.v1.FindingRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
+	"\x05Peers\x12\x1f.zhiyun.control.v1.PeersRequest\x1a\x1a.zhiyun.control.v1.Listing2\xe6\x01\n" +
 	"\fAgentService\x12O\n" +
 	"\aDesired\x12!.zhiyun.control.v1.DesiredRequest\x1a\x1f.zhiyun.control.v1.DesiredState0\x01\x12:\n" +
 	"\x06Report\x12\x17.zhiyun.control.v1.JSON\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
@@ -4267,7 +4314,7 @@ func file_internal_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_control_controlpb_control_proto_rawDescData
 }
 
-var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*Cause)(nil),                 // 0: zhiyun.control.v1.Cause
 	(*Page)(nil),                  // 1: zhiyun.control.v1.Page
@@ -4287,57 +4334,58 @@ var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*AcquireRequest)(nil),        // 15: zhiyun.control.v1.AcquireRequest
 	(*DevicesRequest)(nil),        // 16: zhiyun.control.v1.DevicesRequest
 	(*DeviceNames)(nil),           // 17: zhiyun.control.v1.DeviceNames
-	(*CountsRequest)(nil),         // 18: zhiyun.control.v1.CountsRequest
-	(*CountsResponse)(nil),        // 19: zhiyun.control.v1.CountsResponse
-	(*SaveFlowRequest)(nil),       // 20: zhiyun.control.v1.SaveFlowRequest
-	(*LintFlowRequest)(nil),       // 21: zhiyun.control.v1.LintFlowRequest
-	(*DefinitionsRequest)(nil),    // 22: zhiyun.control.v1.DefinitionsRequest
-	(*StartFlowRequest)(nil),      // 23: zhiyun.control.v1.StartFlowRequest
-	(*StartFlowResponse)(nil),     // 24: zhiyun.control.v1.StartFlowResponse
-	(*ExecutionRequest)(nil),      // 25: zhiyun.control.v1.ExecutionRequest
-	(*ListExecutionsRequest)(nil), // 26: zhiyun.control.v1.ListExecutionsRequest
-	(*ToolsRequest)(nil),          // 27: zhiyun.control.v1.ToolsRequest
-	(*StartRolloutRequest)(nil),   // 28: zhiyun.control.v1.StartRolloutRequest
-	(*RolloutRequest)(nil),        // 29: zhiyun.control.v1.RolloutRequest
-	(*AwaitRolloutRequest)(nil),   // 30: zhiyun.control.v1.AwaitRolloutRequest
-	(*ListRolloutsRequest)(nil),   // 31: zhiyun.control.v1.ListRolloutsRequest
-	(*ScaleRequest)(nil),          // 32: zhiyun.control.v1.ScaleRequest
-	(*ListFindingsRequest)(nil),   // 33: zhiyun.control.v1.ListFindingsRequest
-	(*FindingRequest)(nil),        // 34: zhiyun.control.v1.FindingRequest
-	(*DesiredRequest)(nil),        // 35: zhiyun.control.v1.DesiredRequest
-	(*DesiredState)(nil),          // 36: zhiyun.control.v1.DesiredState
-	(*PeersRequest)(nil),          // 37: zhiyun.control.v1.PeersRequest
-	(*ServicesRequest)(nil),       // 38: zhiyun.control.v1.ServicesRequest
-	(*ServicesResponse)(nil),      // 39: zhiyun.control.v1.ServicesResponse
-	(*ServiceRequest)(nil),        // 40: zhiyun.control.v1.ServiceRequest
-	(*RegisterRequest)(nil),       // 41: zhiyun.control.v1.RegisterRequest
-	(*InstanceRequest)(nil),       // 42: zhiyun.control.v1.InstanceRequest
-	(*SetSharesRequest)(nil),      // 43: zhiyun.control.v1.SetSharesRequest
-	(*TrafficRequest)(nil),        // 44: zhiyun.control.v1.TrafficRequest
-	(*TrafficResponse)(nil),       // 45: zhiyun.control.v1.TrafficResponse
-	(*PushPackageRequest)(nil),    // 46: zhiyun.control.v1.PushPackageRequest
-	(*PackageRequest)(nil),        // 47: zhiyun.control.v1.PackageRequest
-	(*PushFileRequest)(nil),       // 48: zhiyun.control.v1.PushFileRequest
-	(*FileRequest)(nil),           // 49: zhiyun.control.v1.FileRequest
-	(*TemplateRequest)(nil),       // 50: zhiyun.control.v1.TemplateRequest
-	(*ParamRequest)(nil),          // 51: zhiyun.control.v1.ParamRequest
-	(*ParamsRequest)(nil),         // 52: zhiyun.control.v1.ParamsRequest
-	(*RenderRequest)(nil),         // 53: zhiyun.control.v1.RenderRequest
-	(*PermissionRequest)(nil),     // 54: zhiyun.control.v1.PermissionRequest
-	(*MuteRequest)(nil),           // 55: zhiyun.control.v1.MuteRequest
-	(*SilenceRequest)(nil),        // 56: zhiyun.control.v1.SilenceRequest
-	(*NotifyListRequest)(nil),     // 57: zhiyun.control.v1.NotifyListRequest
-	(*RecordChangeRequest)(nil),   // 58: zhiyun.control.v1.RecordChangeRequest
-	(*ListChangesRequest)(nil),    // 59: zhiyun.control.v1.ListChangesRequest
-	(*RealServerRequest)(nil),     // 60: zhiyun.control.v1.RealServerRequest
-	(*PauseRequest)(nil),          // 61: zhiyun.control.v1.PauseRequest
-	(*ResumeResponse)(nil),        // 62: zhiyun.control.v1.ResumeResponse
-	(*AuditRequest)(nil),          // 63: zhiyun.control.v1.AuditRequest
-	(*InfoRequest)(nil),           // 64: zhiyun.control.v1.InfoRequest
-	nil,                           // 65: zhiyun.control.v1.CountsResponse.StatesEntry
-	nil,                           // 66: zhiyun.control.v1.SetSharesRequest.SharesEntry
-	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
+	(*InitFilesRequest)(nil),      // 18: zhiyun.control.v1.InitFilesRequest
+	(*CountsRequest)(nil),         // 19: zhiyun.control.v1.CountsRequest
+	(*CountsResponse)(nil),        // 20: zhiyun.control.v1.CountsResponse
+	(*SaveFlowRequest)(nil),       // 21: zhiyun.control.v1.SaveFlowRequest
+	(*LintFlowRequest)(nil),       // 22: zhiyun.control.v1.LintFlowRequest
+	(*DefinitionsRequest)(nil),    // 23: zhiyun.control.v1.DefinitionsRequest
+	(*StartFlowRequest)(nil),      // 24: zhiyun.control.v1.StartFlowRequest
+	(*StartFlowResponse)(nil),     // 25: zhiyun.control.v1.StartFlowResponse
+	(*ExecutionRequest)(nil),      // 26: zhiyun.control.v1.ExecutionRequest
+	(*ListExecutionsRequest)(nil), // 27: zhiyun.control.v1.ListExecutionsRequest
+	(*ToolsRequest)(nil),          // 28: zhiyun.control.v1.ToolsRequest
+	(*StartRolloutRequest)(nil),   // 29: zhiyun.control.v1.StartRolloutRequest
+	(*RolloutRequest)(nil),        // 30: zhiyun.control.v1.RolloutRequest
+	(*AwaitRolloutRequest)(nil),   // 31: zhiyun.control.v1.AwaitRolloutRequest
+	(*ListRolloutsRequest)(nil),   // 32: zhiyun.control.v1.ListRolloutsRequest
+	(*ScaleRequest)(nil),          // 33: zhiyun.control.v1.ScaleRequest
+	(*ListFindingsRequest)(nil),   // 34: zhiyun.control.v1.ListFindingsRequest
+	(*FindingRequest)(nil),        // 35: zhiyun.control.v1.FindingRequest
+	(*DesiredRequest)(nil),        // 36: zhiyun.control.v1.DesiredRequest
+	(*DesiredState)(nil),          // 37: zhiyun.control.v1.DesiredState
+	(*PeersRequest)(nil),          // 38: zhiyun.control.v1.PeersRequest
+	(*ServicesRequest)(nil),       // 39: zhiyun.control.v1.ServicesRequest
+	(*ServicesResponse)(nil),      // 40: zhiyun.control.v1.ServicesResponse
+	(*ServiceRequest)(nil),        // 41: zhiyun.control.v1.ServiceRequest
+	(*RegisterRequest)(nil),       // 42: zhiyun.control.v1.RegisterRequest
+	(*InstanceRequest)(nil),       // 43: zhiyun.control.v1.InstanceRequest
+	(*SetSharesRequest)(nil),      // 44: zhiyun.control.v1.SetSharesRequest
+	(*TrafficRequest)(nil),        // 45: zhiyun.control.v1.TrafficRequest
+	(*TrafficResponse)(nil),       // 46: zhiyun.control.v1.TrafficResponse
+	(*PushPackageRequest)(nil),    // 47: zhiyun.control.v1.PushPackageRequest
+	(*PackageRequest)(nil),        // 48: zhiyun.control.v1.PackageRequest
+	(*PushFileRequest)(nil),       // 49: zhiyun.control.v1.PushFileRequest
+	(*FileRequest)(nil),           // 50: zhiyun.control.v1.FileRequest
+	(*TemplateRequest)(nil),       // 51: zhiyun.control.v1.TemplateRequest
+	(*ParamRequest)(nil),          // 52: zhiyun.control.v1.ParamRequest
+	(*ParamsRequest)(nil),         // 53: zhiyun.control.v1.ParamsRequest
+	(*RenderRequest)(nil),         // 54: zhiyun.control.v1.RenderRequest
+	(*PermissionRequest)(nil),     // 55: zhiyun.control.v1.PermissionRequest
+	(*MuteRequest)(nil),           // 56: zhiyun.control.v1.MuteRequest
+	(*SilenceRequest)(nil),        // 57: zhiyun.control.v1.SilenceRequest
+	(*NotifyListRequest)(nil),     // 58: zhiyun.control.v1.NotifyListRequest
+	(*RecordChangeRequest)(nil),   // 59: zhiyun.control.v1.RecordChangeRequest
+	(*ListChangesRequest)(nil),    // 60: zhiyun.control.v1.ListChangesRequest
+	(*RealServerRequest)(nil),     // 61: zhiyun.control.v1.RealServerRequest
+	(*PauseRequest)(nil),          // 62: zhiyun.control.v1.PauseRequest
+	(*ResumeResponse)(nil),        // 63: zhiyun.control.v1.ResumeResponse
+	(*AuditRequest)(nil),          // 64: zhiyun.control.v1.AuditRequest
+	(*InfoRequest)(nil),           // 65: zhiyun.control.v1.InfoRequest
+	nil,                           // 66: zhiyun.control.v1.CountsResponse.StatesEntry
+	nil,                           // 67: zhiyun.control.v1.SetSharesRequest.SharesEntry
+	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 69: google.protobuf.Timestamp
 }
 var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 0: zhiyun.control.v1.ListResourcesRequest.page:type_name -> zhiyun.control.v1.Page
@@ -4346,29 +4394,29 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	0,   // 3: zhiyun.control.v1.ApplyRequest.cause:type_name -> zhiyun.control.v1.Cause
 	9,   // 4: zhiyun.control.v1.ApplyResponse.plan:type_name -> zhiyun.control.v1.PlanResponse
 	0,   // 5: zhiyun.control.v1.DeleteResourceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	67,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	68,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 7: zhiyun.control.v1.AcquireRequest.cause:type_name -> zhiyun.control.v1.Cause
-	67,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
+	68,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 9: zhiyun.control.v1.DevicesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	65,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
+	66,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
 	0,   // 11: zhiyun.control.v1.SaveFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 12: zhiyun.control.v1.StartFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 13: zhiyun.control.v1.ExecutionRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 14: zhiyun.control.v1.ListExecutionsRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 15: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 16: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	67,  // 17: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
+	68,  // 17: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
 	1,   // 18: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 19: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 20: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
-	68,  // 21: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
+	69,  // 21: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
 	0,   // 22: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 23: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 24: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 25: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	66,  // 26: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
+	67,  // 26: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
 	0,   // 27: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	67,  // 28: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
+	68,  // 28: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
 	0,   // 29: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 30: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 31: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
@@ -4379,18 +4427,18 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 36: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
 	1,   // 37: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 38: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
-	67,  // 39: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
+	68,  // 39: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
 	0,   // 40: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
-	67,  // 41: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
+	68,  // 41: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
 	0,   // 42: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 43: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 44: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	68,  // 45: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
+	69,  // 45: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
 	1,   // 46: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
 	1,   // 47: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 48: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 49: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
-	68,  // 50: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	69,  // 50: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
 	1,   // 51: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
 	5,   // 52: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
 	6,   // 53: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
@@ -4407,199 +4455,201 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	16,  // 64: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
 	16,  // 65: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
 	16,  // 66: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
-	18,  // 67: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
-	20,  // 68: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
-	21,  // 69: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
-	22,  // 70: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
-	23,  // 71: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
-	25,  // 72: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 73: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
-	25,  // 74: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
-	25,  // 75: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
-	25,  // 76: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
-	25,  // 77: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
-	25,  // 78: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
-	27,  // 79: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
-	28,  // 80: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
-	29,  // 81: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 82: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
-	29,  // 83: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
-	30,  // 84: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
-	29,  // 85: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
-	29,  // 86: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
-	29,  // 87: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
-	29,  // 88: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
-	32,  // 89: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
-	32,  // 90: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
-	32,  // 91: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
-	32,  // 92: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
-	33,  // 93: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
-	34,  // 94: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
-	34,  // 95: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
-	34,  // 96: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
-	34,  // 97: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
-	37,  // 98: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
-	35,  // 99: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
-	3,   // 100: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
-	35,  // 101: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
-	38,  // 102: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
-	40,  // 103: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
-	40,  // 104: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
-	41,  // 105: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
-	42,  // 106: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
-	42,  // 107: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
-	43,  // 108: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
-	44,  // 109: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
-	46,  // 110: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
-	47,  // 111: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
-	47,  // 112: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
-	48,  // 113: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
-	49,  // 114: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
-	49,  // 115: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
-	49,  // 116: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
-	49,  // 117: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
-	50,  // 118: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	50,  // 119: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	52,  // 120: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
-	51,  // 121: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
-	51,  // 122: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
-	51,  // 123: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
-	52,  // 124: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
-	53,  // 125: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
-	53,  // 126: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
-	54,  // 127: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 128: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 129: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 130: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 131: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 132: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 133: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
-	54,  // 134: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
-	55,  // 135: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
-	55,  // 136: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
-	57,  // 137: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
-	56,  // 138: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
-	56,  // 139: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
-	57,  // 140: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
-	3,   // 141: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
-	57,  // 142: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
-	58,  // 143: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
-	58,  // 144: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
-	59,  // 145: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
-	60,  // 146: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
-	60,  // 147: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
-	60,  // 148: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
-	61,  // 149: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
-	61,  // 150: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
-	61,  // 151: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
-	63,  // 152: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
-	64,  // 153: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
-	64,  // 154: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
-	3,   // 155: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 156: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
-	9,   // 157: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
-	11,  // 158: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
-	11,  // 159: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
-	4,   // 160: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
-	4,   // 161: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
-	4,   // 162: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
-	2,   // 163: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
-	17,  // 164: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
-	2,   // 165: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
-	4,   // 166: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
-	2,   // 167: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
-	2,   // 168: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 169: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
-	19,  // 170: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
-	3,   // 171: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
-	4,   // 172: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
-	4,   // 173: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
-	24,  // 174: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
-	3,   // 175: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 176: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 177: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
-	2,   // 178: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
-	2,   // 179: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
-	2,   // 180: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
-	2,   // 181: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
-	4,   // 182: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
-	3,   // 183: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
-	3,   // 184: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 185: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 186: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
-	3,   // 187: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
-	3,   // 188: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
-	3,   // 189: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
-	3,   // 190: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 191: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
-	4,   // 192: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
-	3,   // 193: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
-	3,   // 194: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
-	4,   // 195: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
-	4,   // 196: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 197: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
-	2,   // 198: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 199: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
-	2,   // 200: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
-	4,   // 201: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
-	36,  // 202: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
-	2,   // 203: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
-	3,   // 204: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
-	39,  // 205: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
-	4,   // 206: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
-	3,   // 207: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
-	2,   // 208: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
-	2,   // 209: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
-	2,   // 210: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
-	2,   // 211: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
-	45,  // 212: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
-	3,   // 213: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 214: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 215: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 216: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 217: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 218: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
-	2,   // 219: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
-	4,   // 220: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
-	3,   // 221: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
-	3,   // 222: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
-	4,   // 223: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
-	3,   // 224: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
-	2,   // 225: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
-	3,   // 226: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 227: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
-	3,   // 228: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
-	3,   // 229: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
-	3,   // 230: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
-	3,   // 231: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
-	3,   // 232: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
-	3,   // 233: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
-	3,   // 234: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
-	3,   // 235: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
-	4,   // 236: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 237: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
-	3,   // 238: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
-	2,   // 239: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
-	4,   // 240: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
-	3,   // 241: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
-	2,   // 242: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
-	4,   // 243: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
-	3,   // 244: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
-	4,   // 245: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
-	3,   // 246: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
-	2,   // 247: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
-	4,   // 248: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 249: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
-	2,   // 250: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
-	4,   // 251: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 252: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
-	62,  // 253: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 254: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
-	4,   // 255: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
-	3,   // 256: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
-	4,   // 257: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
-	155, // [155:258] is the sub-list for method output_type
-	52,  // [52:155] is the sub-list for method input_type
+	18,  // 67: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
+	19,  // 68: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
+	21,  // 69: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
+	22,  // 70: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
+	23,  // 71: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
+	24,  // 72: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
+	26,  // 73: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
+	27,  // 74: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
+	26,  // 75: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 76: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 77: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 78: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 79: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
+	28,  // 80: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
+	29,  // 81: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
+	30,  // 82: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
+	32,  // 83: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
+	30,  // 84: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
+	31,  // 85: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
+	30,  // 86: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
+	30,  // 87: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
+	30,  // 88: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
+	30,  // 89: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
+	33,  // 90: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
+	33,  // 91: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
+	33,  // 92: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
+	33,  // 93: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
+	34,  // 94: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
+	35,  // 95: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
+	35,  // 96: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
+	35,  // 97: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
+	35,  // 98: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
+	38,  // 99: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
+	36,  // 100: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
+	3,   // 101: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
+	36,  // 102: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
+	39,  // 103: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
+	41,  // 104: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
+	41,  // 105: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
+	42,  // 106: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
+	43,  // 107: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
+	43,  // 108: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
+	44,  // 109: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
+	45,  // 110: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
+	47,  // 111: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
+	48,  // 112: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
+	48,  // 113: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
+	49,  // 114: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
+	50,  // 115: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
+	50,  // 116: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
+	50,  // 117: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
+	50,  // 118: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
+	51,  // 119: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	51,  // 120: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	53,  // 121: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
+	52,  // 122: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
+	52,  // 123: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
+	52,  // 124: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
+	53,  // 125: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
+	54,  // 126: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
+	54,  // 127: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
+	55,  // 128: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 129: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 130: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 131: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 132: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 133: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 134: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
+	55,  // 135: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
+	56,  // 136: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
+	56,  // 137: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
+	58,  // 138: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
+	57,  // 139: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
+	57,  // 140: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
+	58,  // 141: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
+	3,   // 142: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
+	58,  // 143: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
+	59,  // 144: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
+	59,  // 145: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
+	60,  // 146: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
+	61,  // 147: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
+	61,  // 148: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
+	61,  // 149: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
+	62,  // 150: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
+	62,  // 151: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
+	62,  // 152: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
+	64,  // 153: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
+	65,  // 154: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
+	65,  // 155: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
+	3,   // 156: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 157: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
+	9,   // 158: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
+	11,  // 159: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
+	11,  // 160: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
+	4,   // 161: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
+	4,   // 162: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
+	4,   // 163: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
+	2,   // 164: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
+	17,  // 165: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
+	2,   // 166: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
+	4,   // 167: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
+	2,   // 168: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
+	2,   // 169: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 170: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
+	3,   // 171: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
+	20,  // 172: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
+	3,   // 173: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
+	4,   // 174: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
+	4,   // 175: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
+	25,  // 176: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
+	3,   // 177: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 178: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 179: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
+	2,   // 180: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
+	2,   // 181: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
+	2,   // 182: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
+	2,   // 183: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
+	4,   // 184: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
+	3,   // 185: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
+	3,   // 186: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 187: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 188: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
+	3,   // 189: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
+	3,   // 190: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
+	3,   // 191: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
+	3,   // 192: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 193: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
+	4,   // 194: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
+	3,   // 195: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
+	3,   // 196: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
+	4,   // 197: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
+	4,   // 198: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 199: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
+	2,   // 200: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 201: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
+	2,   // 202: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
+	4,   // 203: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
+	37,  // 204: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
+	2,   // 205: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
+	3,   // 206: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
+	40,  // 207: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
+	4,   // 208: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
+	3,   // 209: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
+	2,   // 210: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
+	2,   // 211: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
+	2,   // 212: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
+	2,   // 213: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
+	46,  // 214: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
+	3,   // 215: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 216: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 217: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 218: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 219: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 220: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
+	2,   // 221: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
+	4,   // 222: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
+	3,   // 223: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
+	3,   // 224: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
+	4,   // 225: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
+	3,   // 226: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
+	2,   // 227: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
+	3,   // 228: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 229: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
+	3,   // 230: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
+	3,   // 231: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
+	3,   // 232: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
+	3,   // 233: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
+	3,   // 234: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
+	3,   // 235: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
+	3,   // 236: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
+	3,   // 237: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
+	4,   // 238: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 239: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
+	3,   // 240: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
+	2,   // 241: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
+	4,   // 242: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
+	3,   // 243: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
+	2,   // 244: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
+	4,   // 245: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
+	3,   // 246: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 247: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
+	3,   // 248: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
+	2,   // 249: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
+	4,   // 250: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 251: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
+	2,   // 252: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
+	4,   // 253: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 254: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
+	63,  // 255: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 256: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
+	4,   // 257: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
+	3,   // 258: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
+	4,   // 259: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
+	156, // [156:260] is the sub-list for method output_type
+	52,  // [52:156] is the sub-list for method input_type
 	52,  // [52:52] is the sub-list for extension type_name
 	52,  // [52:52] is the sub-list for extension extendee
 	0,   // [0:52] is the sub-list for field type_name
@@ -4616,7 +4666,7 @@ func file_internal_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_control_controlpb_control_proto_rawDesc), len(file_internal_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   16,
 		},

@@ -99,6 +99,8 @@ const (
 	DeviceServiceRepairProcedure = "/zhiyun.control.v1.DeviceService/Repair"
 	// DeviceServiceRetireProcedure is the fully-qualified name of the DeviceService's Retire RPC.
 	DeviceServiceRetireProcedure = "/zhiyun.control.v1.DeviceService/Retire"
+	// DeviceServiceInitFilesProcedure is the fully-qualified name of the DeviceService's InitFiles RPC.
+	DeviceServiceInitFilesProcedure = "/zhiyun.control.v1.DeviceService/InitFiles"
 	// DeviceServiceCountsProcedure is the fully-qualified name of the DeviceService's Counts RPC.
 	DeviceServiceCountsProcedure = "/zhiyun.control.v1.DeviceService/Counts"
 	// FlowServiceSaveProcedure is the fully-qualified name of the FlowService's Save RPC.
@@ -518,6 +520,8 @@ type DeviceServiceClient interface {
 	MarkFaulty(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error)
 	Repair(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error)
 	Retire(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error)
+	// InitFiles lays down what the module's init profile declares, as blobs, and tells the files that carry it to a device.
+	InitFiles(context.Context, *connect.Request[controlpb.InitFilesRequest]) (*connect.Response[controlpb.JSON], error)
 	Counts(context.Context, *connect.Request[controlpb.CountsRequest]) (*connect.Response[controlpb.CountsResponse], error)
 }
 
@@ -587,6 +591,12 @@ func NewDeviceServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(deviceServiceMethods.ByName("Retire")),
 			connect.WithClientOptions(opts...),
 		),
+		initFiles: connect.NewClient[controlpb.InitFilesRequest, controlpb.JSON](
+			httpClient,
+			baseURL+DeviceServiceInitFilesProcedure,
+			connect.WithSchema(deviceServiceMethods.ByName("InitFiles")),
+			connect.WithClientOptions(opts...),
+		),
 		counts: connect.NewClient[controlpb.CountsRequest, controlpb.CountsResponse](
 			httpClient,
 			baseURL+DeviceServiceCountsProcedure,
@@ -608,6 +618,7 @@ type deviceServiceClient struct {
 	markFaulty *connect.Client[controlpb.DevicesRequest, controlpb.Done]
 	repair     *connect.Client[controlpb.DevicesRequest, controlpb.Done]
 	retire     *connect.Client[controlpb.DevicesRequest, controlpb.Done]
+	initFiles  *connect.Client[controlpb.InitFilesRequest, controlpb.JSON]
 	counts     *connect.Client[controlpb.CountsRequest, controlpb.CountsResponse]
 }
 
@@ -656,6 +667,11 @@ func (c *deviceServiceClient) Retire(ctx context.Context, req *connect.Request[c
 	return c.retire.CallUnary(ctx, req)
 }
 
+// InitFiles calls zhiyun.control.v1.DeviceService.InitFiles.
+func (c *deviceServiceClient) InitFiles(ctx context.Context, req *connect.Request[controlpb.InitFilesRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.initFiles.CallUnary(ctx, req)
+}
+
 // Counts calls zhiyun.control.v1.DeviceService.Counts.
 func (c *deviceServiceClient) Counts(ctx context.Context, req *connect.Request[controlpb.CountsRequest]) (*connect.Response[controlpb.CountsResponse], error) {
 	return c.counts.CallUnary(ctx, req)
@@ -676,6 +692,8 @@ type DeviceServiceHandler interface {
 	MarkFaulty(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error)
 	Repair(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error)
 	Retire(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error)
+	// InitFiles lays down what the module's init profile declares, as blobs, and tells the files that carry it to a device.
+	InitFiles(context.Context, *connect.Request[controlpb.InitFilesRequest]) (*connect.Response[controlpb.JSON], error)
 	Counts(context.Context, *connect.Request[controlpb.CountsRequest]) (*connect.Response[controlpb.CountsResponse], error)
 }
 
@@ -741,6 +759,12 @@ func NewDeviceServiceHandler(svc DeviceServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(deviceServiceMethods.ByName("Retire")),
 		connect.WithHandlerOptions(opts...),
 	)
+	deviceServiceInitFilesHandler := connect.NewUnaryHandler(
+		DeviceServiceInitFilesProcedure,
+		svc.InitFiles,
+		connect.WithSchema(deviceServiceMethods.ByName("InitFiles")),
+		connect.WithHandlerOptions(opts...),
+	)
 	deviceServiceCountsHandler := connect.NewUnaryHandler(
 		DeviceServiceCountsProcedure,
 		svc.Counts,
@@ -768,6 +792,8 @@ func NewDeviceServiceHandler(svc DeviceServiceHandler, opts ...connect.HandlerOp
 			deviceServiceRepairHandler.ServeHTTP(w, r)
 		case DeviceServiceRetireProcedure:
 			deviceServiceRetireHandler.ServeHTTP(w, r)
+		case DeviceServiceInitFilesProcedure:
+			deviceServiceInitFilesHandler.ServeHTTP(w, r)
 		case DeviceServiceCountsProcedure:
 			deviceServiceCountsHandler.ServeHTTP(w, r)
 		default:
@@ -813,6 +839,10 @@ func (UnimplementedDeviceServiceHandler) Repair(context.Context, *connect.Reques
 
 func (UnimplementedDeviceServiceHandler) Retire(context.Context, *connect.Request[controlpb.DevicesRequest]) (*connect.Response[controlpb.Done], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DeviceService.Retire is not implemented"))
+}
+
+func (UnimplementedDeviceServiceHandler) InitFiles(context.Context, *connect.Request[controlpb.InitFilesRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.DeviceService.InitFiles is not implemented"))
 }
 
 func (UnimplementedDeviceServiceHandler) Counts(context.Context, *connect.Request[controlpb.CountsRequest]) (*connect.Response[controlpb.CountsResponse], error) {
@@ -1640,7 +1670,8 @@ type DriftServiceClient interface {
 	Repair(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
 	Ignore(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
 	Reopen(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
-	// Peers says what is declared for, or was found on, the first device and not the second.
+	// Peers says how a device differs from another, or, if none is named, from its declaration. A device that is not in
+	// service yet is inspected for it: the call waits for its agent's report.
 	Peers(context.Context, *connect.Request[controlpb.PeersRequest]) (*connect.Response[controlpb.Listing], error)
 }
 
@@ -1691,7 +1722,6 @@ func NewDriftServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+DriftServicePeersProcedure,
 			connect.WithSchema(driftServiceMethods.ByName("Peers")),
-			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
 	}
@@ -1744,7 +1774,8 @@ type DriftServiceHandler interface {
 	Repair(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
 	Ignore(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
 	Reopen(context.Context, *connect.Request[controlpb.FindingRequest]) (*connect.Response[controlpb.Done], error)
-	// Peers says what is declared for, or was found on, the first device and not the second.
+	// Peers says how a device differs from another, or, if none is named, from its declaration. A device that is not in
+	// service yet is inspected for it: the call waits for its agent's report.
 	Peers(context.Context, *connect.Request[controlpb.PeersRequest]) (*connect.Response[controlpb.Listing], error)
 }
 
@@ -1791,7 +1822,6 @@ func NewDriftServiceHandler(svc DriftServiceHandler, opts ...connect.HandlerOpti
 		DriftServicePeersProcedure,
 		svc.Peers,
 		connect.WithSchema(driftServiceMethods.ByName("Peers")),
-		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	return "/zhiyun.control.v1.DriftService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,0 +1,105 @@
+package tools
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+)
+
+// Device is a device as the flows hand it on.
+type Device struct {
+	Name  string `json:"name"`
+	Addr  string `json:"addr" doc:"IP address"`
+	Site  string `json:"site"`
+	Type  string `json:"type"`
+	Cores int    `json:"cores"`
+}
+
+// Service is a service id under which the module's devices are registered.
+type Service struct {
+	ID     string `json:"id"`
+	Port   int    `json:"port"`
+	Weight int    `json:"weight" doc:"of a whole device"`
+}
+
+// Virtual is a virtual address in front of the module's devices.
+type Virtual struct {
+	Name string `json:"name"`
+	Addr string `json:"addr" doc:"that clients dial"`
+	Port int    `json:"port" doc:"on each device"`
+}
+
+func resource[T any](ctx context.Context, env Env, kind cmdb.Kind, name string) (T, error) {
+	return control.Decode[T](env.Client.Resources.Get(ctx, connect.NewRequest(&pb.GetResourceRequest{Kind: string(kind), Name: name})))
+}
+
+// module reads a module; one that is not there has a name of its own.
+func module(ctx context.Context, env Env, name string) (cmdb.Module, error) {
+	m, err := resource[cmdb.Module](ctx, env, cmdb.KindModule, name)
+	if isCode(err, "resource.not_found") {
+		return m, fail("module.unknown", "no module %q; zhiyun get modules lists those there are", name)
+	}
+	return m, err
+}
+
+// devicesWhere lists the devices that a CEL filter picks, all pages.
+func devicesWhere(ctx context.Context, env Env, filter string) ([]cmdb.Device, error) {
+	var out []cmdb.Device
+	for after := ""; ; {
+		page, next, err := control.DecodeList[cmdb.Device](env.Client.Resources.List(ctx, connect.NewRequest(&pb.ListResourcesRequest{
+			Kind: string(cmdb.KindDevice), Filter: filter, Page: &pb.Page{Limit: 1000, After: after},
+		})))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, page...)
+		if after = next; next == "" {
+			return out, nil
+		}
+	}
+}
+
+// told turns devices of the CMDB into those of the flows.
+func told(ctx context.Context, env Env, devices []cmdb.Device) ([]Device, error) {
+	cores := make(map[string]int)
+	out := make([]Device, len(devices))
+	for i, d := range devices {
+		if _, known := cores[d.Type]; !known {
+			t, err := resource[cmdb.DeviceType](ctx, env, cmdb.KindDeviceType, d.Type)
+			if err != nil {
+				return nil, err
+			}
+			cores[d.Type] = t.Cores
+		}
+		out[i] = Device{Name: d.Name, Addr: d.Addr, Site: d.Site, Type: d.Type, Cores: cores[d.Type]}
+	}
+	return out, nil
+}
+
+func names(devices []Device) []string {
+	out := make([]string, len(devices))
+	for i, d := range devices {
+		out[i] = d.Name
+	}
+	return out
+}
+
+func services(m cmdb.Module) []Service {
+	out := make([]Service, 0, len(m.Services))
+	for _, s := range m.Services {
+		out = append(out, Service{ID: s.ID, Port: s.Port, Weight: s.Weight})
+	}
+	return out
+}
+
+func virtuals(m cmdb.Module) []Virtual {
+	out := make([]Virtual, 0, len(m.VirtualAddrs))
+	for _, v := range m.VirtualAddrs {
+		out = append(out, Virtual{Name: v.Name, Addr: v.Addr, Port: v.Port})
+	}
+	return out
+}
