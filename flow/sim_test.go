@@ -76,7 +76,6 @@ type simWorld struct {
 	x       *Execution
 	inbox   []input
 	writing *Transition
-	after   func() // once the write is acknowledged
 	asked   map[string]Call
 
 	// On the device's disk, and in its memory.
