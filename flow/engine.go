@@ -68,7 +68,6 @@ type Engine struct {
 	versions map[versionKey]*program
 	watchers map[string]chan struct{} // closed when the execution has new events
 	ended    map[string]chan struct{} // closed when the execution has ended
-	planted  string                   // a bug that a test plants
 }
 
 type versionKey struct {

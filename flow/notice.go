@@ -27,7 +27,7 @@ type Notice struct {
 func (m *machine) notice(kind, severity, text string) {
 	m.notices = append(m.notices, Notice{
 		ID: fmt.Sprintf("%s/%d", m.x.ID, m.x.Seq), Execution: m.x.ID, Flow: m.x.Flow,
-		Kind: kind, Severity: severity, Text: text, At: m.now,
+		Kind: kind, Severity: severity, Text: redactText(text, m.x.def.secrets(m.x.Params)), At: m.now,
 	})
 }
 

@@ -67,7 +67,7 @@ func (r *run) drive() {
 			return
 		}
 		r.mu.Unlock()
-		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, planted: r.engine.planted}
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold}
 		prev := r.x.Seq
 		for _, msg := range batch {
 			m.step(msg.in)

@@ -76,7 +76,6 @@ type simWorld struct {
 	x       *Execution
 	inbox   []input
 	writing *Transition
-	after   func() // once the write is acknowledged
 	asked   map[string]Call
 
 	// On the device's disk, and in its memory.
@@ -440,7 +439,7 @@ func simConfig(seeds int) sim.Config {
 // I3, I9, and that every execution ends, each effect there exactly once or undone.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	if failure := sim.Explore(simConfig(400), simScenario(simProgram(t), "")); failure != nil {
+	if failure := sim.Explore(simConfig(200), simScenario(simProgram(t), "")); failure != nil {
 		t.Fatal(failure)
 	}
 }

@@ -95,15 +95,18 @@ type Filter struct {
 	After  string    // go on after this ID: what the last page returned
 }
 
-// row is the execution's row.
+// row is the execution's row. It is there to be shown, so secrets are struck out.
 func (x *Execution) row() Row {
+	secrets := x.def.secrets(x.Params)
 	r := Row{
 		ID: x.ID, Flow: x.Flow, Version: x.Version, Key: x.Key, Parent: x.Parent, State: x.State, Paused: x.Paused, Step: x.Step,
-		Wake: x.wake(), Seq: x.Seq, Actor: x.Actor, Reason: x.Reason, Started: x.Started, Updated: x.Updated, Ended: x.Ended,
+		Seq: x.Seq, Actor: x.Actor, Reason: redactText(x.Reason, secrets), Started: x.Started, Updated: x.Updated, Ended: x.Ended,
 	}
 	if x.Error != nil {
-		r.Error = x.Error.Error()
+		r.Error = redactText(x.Error.Error(), secrets)
 	}
+	r.Wake = x.wake()
+	r.Wake.For = redactText(r.Wake.For, secrets)
 	return r
 }
 

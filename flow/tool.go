@@ -127,7 +127,7 @@ type tool struct {
 	returns       *jsonschema.Schema
 }
 
-// Tools is a registry of tools. Register everything first, then hand it to New (or worker.New), which reports what is
+// Tools is a registry of tools. Register everything first, then hand it to New, which reports what is
 // wrong with it. It is safe for concurrent use.
 type Tools struct {
 	mu     sync.RWMutex // guards what follows

@@ -70,7 +70,7 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	e.mu.Lock()
 	live := e.running && !e.draining
 	e.mu.Unlock()
-	m := &machine{p: p, x: r.x, now: now(), hold: !live, planted: e.planted}
+	m := &machine{p: p, x: r.x, now: now(), hold: !live}
 	m.emit(Event{
 		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
 	})

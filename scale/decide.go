@@ -154,12 +154,14 @@ func (c *decider) out() (Decision, bool) {
 	var more []Number
 	switch {
 	case c.load.now > c.high*c.d.Capacity:
-		want = max(want, c.load.rising)
+		// The median says that it is time; while load rises it lags, so the newest bucket counts for how much.
+		want = max(want, c.load.last, c.load.rising)
 	case c.load.rising > c.high*c.d.Capacity:
 		want, code = c.load.rising, CodeLoadRising
 		more = []Number{{"expected", c.load.rising}, {"lead_s", c.m.Policy.Lead.Seconds()}}
-	case c.load.lost > c.m.Loss*c.load.now && c.load.now > c.target*c.d.Capacity:
-		code = CodeLossHigh
+	case c.load.lost > c.m.Loss*c.load.now && c.load.now > c.target*c.d.Capacity && c.busy() == 0:
+		// While devices are on their way, loss is what they were ordered for.
+		want, code = max(want, c.load.last), CodeLossHigh
 		more = []Number{{"lost", c.load.lost}, {"allowed", c.m.Loss * c.load.now}}
 	default:
 		return Decision{}, false
@@ -202,6 +204,17 @@ func (c *decider) commit(n int, reason Reason) Decision {
 	return c.d
 }
 
+// busy counts the devices that are on their way, in or out, or not yet at full weight.
+func (c *decider) busy() int {
+	busy := len(c.come) + len(c.m.Leaving)
+	for _, d := range c.stay {
+		if d.Share < 100 {
+			busy++
+		}
+	}
+	return busy
+}
+
 // in decides on shrinking.
 func (c *decider) in() Decision {
 	p := c.m.Policy
@@ -215,12 +228,7 @@ func (c *decider) in() Decision {
 	if spare < 1 {
 		return c.hold(CodeInBand, c.numbers(Number{"peak", c.load.peak})...)
 	}
-	busy := len(c.come) + len(c.m.Leaving)
-	for _, d := range c.stay {
-		if d.Share < 100 {
-			busy++
-		}
-	}
+	busy := c.busy()
 	last := c.m.LastIn
 	if c.m.LastOut.After(last) {
 		last = c.m.LastOut

@@ -9,6 +9,7 @@ import (
 // load is what a history says at one moment.
 type load struct {
 	now    float64 // median rate over ReactWithin: a spike shorter than half of it does not count
+	last   float64 // rate of the newest bucket
 	lost   float64 // mean lost rate over ReactWithin
 	rising float64 // rate expected Lead from now by the trend over Window; 0: no trend known
 	peak   float64 // highest rate, averaged over ReactWithin, of the last InAfter
@@ -42,7 +43,7 @@ func read(now time.Time, p Policy, h History) load {
 		l.code = CodeDataGap
 		return l
 	}
-	l.now = recent.median()
+	l.now, l.last = recent.median(), h[last].Rate
 	if !p.NoForecast {
 		// A step is no ramp: the line through the last fifth of the window must rise as well.
 		recent := p.Window / 5

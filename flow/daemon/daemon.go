@@ -65,11 +65,11 @@ func New(config Config) (*Daemon, error) {
 		case err != nil:
 			faults = append(faults, fmt.Errorf("Listen is %q: want unix:///path or host:port", config.Listen))
 		case config.TLS == nil || config.TLS.ClientAuth != tls.RequireAndVerifyClientCert:
-			faults = append(faults, errors.New("TLS must be set and demand client certificates (tls.RequireAndVerifyClientCert) for host:port; use unix:///path on one machine"))
+			faults = append(faults, errors.New("field TLS must be set and demand client certificates (tls.RequireAndVerifyClientCert) for host:port; use unix:///path on one machine"))
 		}
 	}
 	if config.Data == "" {
-		faults = append(faults, errors.New("Data is empty: give the folder of the store"))
+		faults = append(faults, errors.New("field Data is empty: give the folder of the store"))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("flow/daemon: config: %w", err)

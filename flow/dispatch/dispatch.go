@@ -46,6 +46,7 @@ type Dispatcher struct {
 	sessions map[string]*session
 	changed  map[string]chan struct{}   // per device, closed when its session changes
 	calls    map[string]*pending        // by attempt
+	left     map[string]time.Time       // when the stream of a device that is away ended
 	dropped  map[string]map[string]bool // per device: attempts given up, or acknowledged while it was away
 }
 
@@ -77,7 +78,7 @@ func New(config Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		config: config, log: config.Logger, sessions: map[string]*session{}, changed: map[string]chan struct{}{},
-		calls: map[string]*pending{}, dropped: map[string]map[string]bool{},
+		calls: map[string]*pending{}, left: map[string]time.Time{}, dropped: map[string]map[string]bool{},
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -133,7 +134,7 @@ func (d *Dispatcher) Run(ctx context.Context, call flow.Call) flow.Result {
 				s.send(runMessage(call))
 			}
 		} else {
-			away.Reset(d.config.Grace)
+			away.Reset(d.patience(call.Device))
 		}
 	wait:
 		for {
@@ -169,6 +170,17 @@ func (d *Dispatcher) Acknowledge(call flow.Call) {
 		return
 	}
 	s.send(acknowledgeMessage(call.ID))
+}
+
+// patience is how long a device that is away is still waited for. One that is known to be gone for longer than the grace
+// period fails attempts at once, so that undoing what was done there does not wait anew for each step.
+func (d *Dispatcher) patience(device string) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if left, known := d.left[device]; known {
+		return max(0, d.config.Grace-time.Since(left))
+	}
+	return d.config.Grace
 }
 
 // session returns the device's stream, nil if it is away, and a channel that is closed when that changes.
@@ -262,6 +274,7 @@ func (d *Dispatcher) join(s *session, hello *flowpb.Hello) {
 		old.cancel()
 	}
 	d.sessions[s.device] = s
+	delete(d.left, s.device)
 	d.notify(s.device)
 	dropped := d.dropped[s.device]
 	delete(d.dropped, s.device)
@@ -290,6 +303,7 @@ func (d *Dispatcher) leave(s *session) {
 	current := d.sessions[s.device] == s
 	if current {
 		delete(d.sessions, s.device)
+		d.left[s.device] = time.Now()
 		d.notify(s.device)
 	}
 	d.mu.Unlock()

@@ -21,7 +21,7 @@ import (
 // MaxTime, when it runs, since values may be larger than that.
 const (
 	MaxCost = 5_000_000
-	MaxList = 10_000
+	MaxList = 1000
 	MaxText = 1024
 	MaxTime = 100 * time.Millisecond
 	MaxSize = 16 << 10 // bytes of source

@@ -1,0 +1,53 @@
+package main
+
+import "github.com/urfave/cli/v2"
+
+// newApp is the command line: every verb, by what it is about.
+func newApp() *cli.App {
+	app := &cli.App{
+		Name:  "zhiyun",
+		Usage: "operate services that run on many devices",
+		Description: `The daemons, the tools of the flows and the operator's verbs in one binary. The verbs find the server of this machine
+by themselves; --server names another. Flags come first, then the environment, then --config.
+
+Exit codes: 0 it worked, 1 it failed, 2 the call itself was wrong.
+
+Start here:
+
+  $ zhiyun demo                 # a burst is absorbed with no hands
+  $ zhiyun dev --devices 4      # a whole Zhiyun on this machine`,
+		EnableBashCompletion:   true,
+		UseShortOptionHandling: true,
+		HideHelpCommand:        true,
+		ExitErrHandler:         func(*cli.Context, error) {}, // main decides
+		Commands: []*cli.Command{
+			demoCommand(), devCommand(), serverCommand(), agentCommand(),
+			getCommand(), describeCommand(), planCommand(), applyCommand(), deleteCommand(),
+			flowCommand(), grayCommand(), scaleCommand(), driftCommand(), l5Command(),
+			packageCommand(), fileCommand(), configCommand(), permissionCommand(), notifyCommand(),
+			deviceCommand(), toolCommand(), pauseCommand(), resumeCommand(), auditCommand(), doctorCommand(), tokenCommand(), certsCommand(),
+			sampleCommand(),
+		},
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) },
+	}
+	for _, command := range app.Commands {
+		mend(command)
+	}
+	return app
+}
+
+// mend gives each command the same answer to a wrong flag and a wrong name.
+func mend(command *cli.Command) {
+	command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) }
+	for _, sub := range command.Subcommands {
+		mend(sub)
+	}
+	if len(command.Subcommands) > 0 && command.Action == nil {
+		command.Action = func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("%s: no verb is called %q", c.Command.HelpName, c.Args().First())
+			}
+			return cli.ShowSubcommandHelp(c)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/user"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+)
+
+// dial connects to the server that the verb's flags name.
+func dial(c *cli.Context) (*control.Client, error) {
+	server, err := target(c)
+	if err != nil {
+		return nil, err
+	}
+	token, err := auth.ReadToken(c.String("token-file"))
+	if err != nil {
+		return nil, err
+	}
+	client, err := control.Dial(server, token)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	return client, nil
+}
+
+// cause says that the person at the terminal asked for it.
+func cause(c *cli.Context) *controlpb.Cause {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return &controlpb.Cause{Actor: "operator:" + name, Reason: c.String("reason")}
+}
+
+func reasonFlag() cli.Flag {
+	return &cli.StringFlag{Name: "reason", Usage: "why; kept in the audit record"}
+}
+
+// call sends one request and unwraps the answer. Errors lose Connect's wrapping and keep its words, which say what to do.
+func call[Q, A any](ctx context.Context, do func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), request *Q) (*A, error) {
+	response, err := do(ctx, connect.NewRequest(request))
+	if err != nil {
+		return nil, plainError(err)
+	}
+	return response.Msg, nil
+}
+
+func plainError(err error) error {
+	var wire *connect.Error
+	if !errors.As(err, &wire) {
+		return err
+	}
+	switch wire.Code() {
+	case connect.CodeUnavailable:
+		return fmt.Errorf("the server cannot be reached: %s", wire.Message())
+	case connect.CodeUnauthenticated:
+		return fmt.Errorf("the server wants a token: give --token-file (%s)", wire.Message())
+	case connect.CodeInvalidArgument:
+		return usage("%s", wire.Message())
+	}
+	return errors.New(wire.Message())
+}
+
+// decode turns a JSON document of the API into a value.
+func decode[T any](content []byte) (T, error) {
+	var value T
+	if err := json.Unmarshal(content, &value); err != nil {
+		return value, fmt.Errorf("the server's answer: %w", err)
+	}
+	return value, nil
+}
+
+// pages calls fetch until there is no next page or max items were seen; 0 is no bound.
+func pages(max int, fetch func(page *controlpb.Page) (*controlpb.Listing, error)) ([]json.RawMessage, error) {
+	const most = 1000
+	var items []json.RawMessage
+	page := &controlpb.Page{Limit: most}
+	for {
+		if max > 0 {
+			page.Limit = int32(min(most, max-len(items)))
+		}
+		listing, err := fetch(page)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range listing.Items {
+			items = append(items, item)
+		}
+		if listing.Next == "" || (max > 0 && len(items) >= max) {
+			return items, nil
+		}
+		page = &controlpb.Page{Limit: most, After: listing.Next}
+	}
+}
+
+func limitFlag() cli.Flag {
+	return &cli.IntFlag{Name: "limit", Value: 200, Usage: "`MOST` items to print; 0 prints all"}
+}

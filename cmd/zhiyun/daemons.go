@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zhiyun-ops/zhiyun/internal/agent"
+	"github.com/zhiyun-ops/zhiyun/internal/server"
+)
+
+// logFlags say how daemons log.
+func logFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: []string{"ZHIYUN_LOG_LEVEL"}, Usage: "`LEVEL`: debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-format", Value: "text", EnvVars: []string{"ZHIYUN_LOG_FORMAT"}, Usage: "`FORMAT`: text or json"},
+	}
+}
+
+func logger(c *cli.Context) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, usage("--log-level %q: want debug, info, warn or error", c.String("log-level"))
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch format := c.String("log-format"); format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	default:
+		return nil, usage("--log-format %q: want text or json", format)
+	}
+}
+
+func serverCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "server",
+		Usage: "run the control plane",
+		Description: `Keeps its record in an etcd embedded in --dir, or in a cluster with --etcd. Serves DIR/control.sock to its owner,
+and, with --listen, agents and operators that bring a token.
+
+Examples:
+
+  $ zhiyun server --dir /var/lib/zhiyun --listen 127.0.0.1:7070
+  $ zhiyun server --listen 10.0.0.5:7070 --cert server.pem --key server-key.pem --etcd https://10.0.0.7:2379`,
+		Flags: append([]cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` for all data of this server"},
+			&cli.StringFlag{Name: "listen", EnvVars: []string{"ZHIYUN_LISTEN"}, Usage: "TCP `ADDRESS` for agents and operators; off loopback it needs --cert and --key"},
+			&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` by which clients may call this server; repeatable"},
+			&cli.StringFlag{Name: "cert", Usage: "`FILE` with the server's certificate, PEM; read anew at each handshake"},
+			&cli.StringFlag{Name: "key", Usage: "`FILE` with its key, PEM"},
+			&cli.StringFlag{Name: "client-ca", Usage: "`FILE` with the CA that client certificates must be signed by"},
+			&cli.StringSliceFlag{Name: "etcd", Usage: "`ENDPOINT` of an external etcd; repeatable"},
+			&cli.StringFlag{Name: "etcd-ca", Usage: "`FILE` with etcd's CA"},
+			&cli.StringFlag{Name: "etcd-cert", Usage: "`FILE` with the client certificate for etcd"},
+			&cli.StringFlag{Name: "etcd-key", Usage: "`FILE` with its key"},
+			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
+			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
+			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
+			&cli.StringFlag{Name: "haproxy", Usage: "admin `SOCKET` of the HAProxy that holds the virtual addresses", DefaultText: "the built-in TCP proxy"},
+			&cli.StringFlag{Name: "approve", Value: "manual", Usage: "how permission requests are answered: manual or auto"},
+			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider; --scale=false leaves scaling to people"},
+			&cli.StringFlag{Name: "exe", Usage: "the zhiyun `BINARY` that runs the tools", DefaultText: "this one"},
+		}, logFlags()...),
+		Action: func(c *cli.Context) error {
+			if err := fromFile(c); err != nil {
+				return err
+			}
+			log, err := logger(c)
+			if err != nil {
+				return err
+			}
+			decide := c.Bool("scale")
+			s, err := server.New(server.Config{
+				Dir: c.String("dir"), Listen: c.String("listen"), Hosts: c.StringSlice("host"),
+				CertFile: c.String("cert"), KeyFile: c.String("key"), ClientCAFile: c.String("client-ca"),
+				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
+				Bucket: c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
+				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
+			})
+			if err != nil {
+				return cli.Exit(err, exitUsage)
+			}
+			return s.Run(c.Context)
+		},
+	}
+}
+
+func agentCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "agent",
+		Usage: "run the agent of one device",
+		Description: `Runs the device's share of flows, keeps its processes, answers its programs' routes on ROOT/run/l5.sock, and watches
+that it stays as declared. What it runs outlives it: the next agent adopts it.
+
+Example:
+
+  $ zhiyun token agent web-17 > /etc/zhiyun/token      # on the server
+  $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --token-file /etc/zhiyun/token`,
+		Flags: append([]cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "device", EnvVars: []string{"ZHIYUN_DEVICE"}, Required: true, Usage: "the device's `NAME` in the CMDB"},
+			&cli.StringFlag{Name: "addr", EnvVars: []string{"ZHIYUN_ADDR"}, Required: true, Usage: "its IP `ADDRESS`"},
+			&cli.StringFlag{Name: "site", Usage: "the `SITE` where it stands"},
+			&cli.StringFlag{Name: "root", EnvVars: []string{"ZHIYUN_ROOT"}, Value: "/srv/zhiyun", Usage: "`FOLDER` that the device's files live under"},
+			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
+			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
+			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},
+			&cli.DurationFlag{Name: "settle", Value: 30 * time.Second, Usage: "`TIME` that repair waits after the declaration changed"},
+			&cli.StringFlag{Name: "exe", Usage: "the zhiyun `BINARY` that runs the tools", DefaultText: "this one"},
+		}, append(serverFlags(), logFlags()...)...),
+		Action: func(c *cli.Context) error {
+			if err := fromFile(c); err != nil {
+				return err
+			}
+			log, err := logger(c)
+			if err != nil {
+				return err
+			}
+			server, err := target(c)
+			if err != nil {
+				return err
+			}
+			return agent.Run(c.Context, agent.Config{
+				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),
+				Server: server, TokenFile: c.String("token-file"), Exe: c.String("exe"), Listen: c.String("listen"),
+				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Logger: log,
+			})
+		},
+	}
+}
+
+// toolCommand runs a tool as a process, and tells about tools.
+func toolCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "tool",
+		Usage:     "run a tool as flows do, or list and describe tools",
+		ArgsUsage: "NAME | list | describe NAME",
+		Description: `A tool reads a JSON object from stdin and writes one to stdout; logs go to stderr. It finds the server and the device
+in its environment (ZHIYUN_SERVER, ZHIYUN_TOKEN_FILE, ZHIYUN_ROOT, ...), as flows and agents set it, and what makes the
+call one of a kind in ZHIYUN_KEY.
+
+Examples:
+
+  $ zhiyun tool list
+  $ zhiyun tool describe device.acquire
+  $ echo '{"module":"shop.cart"}' | zhiyun tool resource.manifest`,
+		Flags: []cli.Flag{outputFlag()},
+		Action: func(c *cli.Context) error {
+			switch name := c.Args().First(); {
+			case name == "" || name == "list":
+				return listTools(c)
+			case name == "describe":
+				return describeTool(c, c.Args().Get(1))
+			default:
+				return runTool(c.Context, name)
+			}
+		},
+	}
+}
+
+// runTool ends the process with the tool's exit code: that is the tool contract.
+func runTool(ctx context.Context, name string) error {
+	run := serverTool
+	if onDevice(name) {
+		run = deviceTool
+	}
+	if code := run(ctx, name); code != 0 {
+		return cli.Exit("", code)
+	}
+	return nil
+}
+
+func describeTool(c *cli.Context, name string) error {
+	for _, tool := range manifests() {
+		if tool.Name == name {
+			t := table{columns: []string{"FIELD", "VALUE"}, data: tool}
+			t.add("name", tool.Name)
+			t.add("title", tool.Title)
+			t.add("stage", tool.Stage)
+			t.add("effect", tool.Effect)
+			t.add("timeout", tool.Timeout)
+			t.add("undo", tool.Undo)
+			t.add("on device", tool.OnDevice)
+			t.add("input", strings.TrimSpace(string(tool.Input)))
+			t.add("output", strings.TrimSpace(string(tool.Output)))
+			return print(c, t)
+		}
+	}
+	return usage("tool describe %q: no such tool; 'zhiyun tool list' names them", name)
+}
+
+func listTools(c *cli.Context) error {
+	t := table{columns: []string{"NAME", "STAGE", "DEVICE", "EFFECT", "UNDO", "TITLE"}, data: manifests()}
+	for _, tool := range manifests() {
+		where := ""
+		if tool.OnDevice {
+			where = "yes"
+		}
+		t.add(tool.Name, tool.Stage, where, tool.Effect, tool.Undo, tool.Title)
+	}
+	return print(c, t)
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+)
+
+// with dials the server and hands its connection to do.
+func with(do func(*cli.Context, *control.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		server, err := dial(c)
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+		return do(c, server)
+	}
+}
+
+// arg is a required argument.
+func arg(c *cli.Context, i int, what string) (string, error) {
+	if value := c.Args().Get(i); value != "" {
+		return value, nil
+	}
+	return "", usage("%s: the %s is missing", c.Command.HelpName, what)
+}
+
+func flowCommand() *cli.Command {
+	return &cli.Command{
+		Name: "flow", Usage: "run, watch and steer executions",
+		Subcommands: []*cli.Command{
+			verb("run", "FLOW [NAME=VALUE ...]", "start an execution",
+				"zhiyun flow run expand module=shop.cart count=2 --watch",
+				[]cli.Flag{
+					&cli.StringFlag{Name: "key", Usage: "`KEY` that makes the start one of a kind: the same key again starts nothing"},
+					&cli.BoolFlag{Name: "watch", Usage: "print each event until the execution ends"}, reasonFlag(),
+				}, with(runFlow)),
+			verb("list", "", "list executions, the newest first", "zhiyun flow list --open",
+				[]cli.Flag{&cli.BoolFlag{Name: "open", Usage: "only those that have not ended"}, &cli.StringFlag{Name: "flow", Usage: "only those of this `FLOW`"}, limitFlag()},
+				with(listFlows)),
+			verb("show", "ID", "show an execution, step by step", "zhiyun flow show 3f2a", nil, with(showFlow)),
+			verb("watch", "ID", "print each event of an execution until it ends", "zhiyun flow watch 3f2a", nil, with(func(c *cli.Context, a *control.Client) error {
+				id, err := arg(c, 0, "execution's id")
+				if err != nil {
+					return err
+				}
+				return watchFlow(c, a, id)
+			})),
+			steerFlow("cancel", "undo what was done, and end the execution", controlpbconnect.FlowServiceClient.Cancel),
+			steerFlow("retry", "try again what an execution is stuck at", controlpbconnect.FlowServiceClient.Retry),
+			steerFlow("pause", "start no further step", controlpbconnect.FlowServiceClient.Pause),
+			steerFlow("resume", "go on with a paused execution", controlpbconnect.FlowServiceClient.Resume),
+			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),
+			verb("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+				text, err := readArg(c)
+				if err != nil {
+					return err
+				}
+				answer, err := call(c.Context, a.Flows.Save, &controlpb.SaveFlowRequest{Document: text, Cause: cause(c)})
+				if err != nil {
+					return err
+				}
+				return printDocuments(c, []json.RawMessage{answer.Json}, "FLOW:name", "VERSION:version")
+			})),
+			verb("definitions", "", "list the flows there are", "zhiyun flow definitions", nil, with(func(c *cli.Context, a *control.Client) error {
+				answer, err := call(c.Context, a.Flows.Definitions, &controlpb.DefinitionsRequest{})
+				if err != nil {
+					return err
+				}
+				return printDocuments(c, raws(answer.Items), "FLOW:name", "VERSION:version", "TITLE:title")
+			})),
+		},
+	}
+}
+
+func raws(items [][]byte) []json.RawMessage {
+	out := make([]json.RawMessage, len(items))
+	for i, item := range items {
+		out[i] = item
+	}
+	return out
+}
+
+func readArg(c *cli.Context) ([]byte, error) {
+	path, err := arg(c, 0, "file")
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+// params turns NAME=VALUE into parameters: numbers, booleans, lists and objects as JSON, everything else as text.
+func params(args []string) (map[string]any, error) {
+	out := make(map[string]any)
+	for _, arg := range args {
+		name, text, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, usage("parameter %q: want NAME=VALUE", arg)
+		}
+		var value any
+		if err := json.Unmarshal([]byte(text), &value); err != nil {
+			value = text
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+func runFlow(c *cli.Context, a *control.Client) error {
+	name, err := arg(c, 0, "flow's name")
+	if err != nil {
+		return err
+	}
+	values, err := params(c.Args().Tail())
+	if err != nil {
+		return err
+	}
+	content, err := json.Marshal(values)
+	if err != nil {
+		return err
+	}
+	why := cause(c)
+	why.Key = c.String("key")
+	answer, err := call(c.Context, a.Flows.Start, &controlpb.StartFlowRequest{Flow: name, Params: content, Cause: why})
+	if err != nil {
+		return err
+	}
+	if !c.Bool("watch") {
+		fmt.Fprintln(c.App.Writer, answer.Id)
+		return nil
+	}
+	fmt.Fprintln(c.App.ErrWriter, "execution", answer.Id)
+	return watchFlow(c, a, answer.Id)
+}
+
+// watchFlow follows an execution to its end; one that did not end well is exit code 1.
+func watchFlow(c *cli.Context, a *control.Client, id string) error {
+	stream, err := a.Flows.Watch(c.Context, connect.NewRequest(&controlpb.ExecutionRequest{Id: id}))
+	if err != nil {
+		return plainError(err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		event, err := decode[flow.Event](stream.Msg().Json)
+		if err != nil {
+			return err
+		}
+		if c.String("output") == "json" {
+			fmt.Fprintln(c.App.Writer, string(stream.Msg().Json))
+		} else {
+			fmt.Fprintln(c.App.Writer, eventLine(event))
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return plainError(err)
+	}
+	answer, err := call(c.Context, a.Flows.Get, &controlpb.ExecutionRequest{Id: id})
+	if err != nil {
+		return err
+	}
+	execution, err := decode[flow.Execution](answer.Json)
+	if err != nil {
+		return err
+	}
+	if execution.State != flow.Done {
+		return fmt.Errorf("execution %s: %s", id, execution.State)
+	}
+	return nil
+}
+
+// eventLine is one event for people.
+func eventLine(e flow.Event) string {
+	parts := []string{e.At.Local().Format("15:04:05.000"), fmt.Sprintf("%-20s", e.Kind)}
+	for _, part := range []string{e.Step, e.Tool, e.Device, e.Actor, e.Reason, e.Text} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	if e.Attempt > 1 {
+		parts = append(parts, "attempt "+strconv.Itoa(e.Attempt))
+	}
+	if e.Error != nil {
+		parts = append(parts, e.Error.Error())
+	}
+	return strings.Join(parts, "  ")
+}
+
+func listFlows(c *cli.Context, a *control.Client) error {
+	items, err := pages(c.Int("limit"), func(page *controlpb.Page) (*controlpb.Listing, error) {
+		return call(c.Context, a.Flows.List, &controlpb.ListExecutionsRequest{Flow: c.String("flow"), Open: c.Bool("open"), Page: page})
+	})
+	if err != nil {
+		return err
+	}
+	return printDocuments(c, items, "ID:id", "FLOW:flow", "STATE:state", "STEP:step", "MODULE:params.module", "BY:actor", "STARTED:started", "ENDED:ended")
+}
+
+func showFlow(c *cli.Context, a *control.Client) error {
+	id, err := arg(c, 0, "execution's id")
+	if err != nil {
+		return err
+	}
+	answer, err := call(c.Context, a.Flows.Get, &controlpb.ExecutionRequest{Id: id})
+	if err != nil {
+		return err
+	}
+	if c.String("output") != "table" {
+		return print(c, table{data: json.RawMessage(answer.Json)})
+	}
+	execution, err := decode[flow.Execution](answer.Json)
+	if err != nil {
+		return err
+	}
+	w := c.App.Writer
+	fmt.Fprintf(w, "%s  %s v%d  %s  by %s: %s\n", execution.ID, execution.Flow, execution.Version, execution.State, text(execution.Actor), text(execution.Reason))
+	if execution.Waiting != "" {
+		fmt.Fprintf(w, "waits for: %s\n", execution.Waiting)
+	}
+	if execution.Error != nil {
+		fmt.Fprintf(w, "error: %v\n", execution.Error)
+	}
+	t := table{columns: []string{"STEP", "STATE", "TASKS", "STARTED", "TOOK"}}
+	for _, step := range execution.Steps {
+		var took time.Duration
+		if !step.Ended.IsZero() {
+			took = step.Ended.Sub(step.Started)
+		}
+		t.add(step.Name, step.State, len(step.Tasks), step.Started, took)
+	}
+	return printTable(w, t)
+}
+
+type steer = func(controlpbconnect.FlowServiceClient, context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
+
+func steerFlow(name, short string, do steer) *cli.Command {
+	return verb(name, "ID", short, "zhiyun flow "+name+" 3f2a --reason 'wrong module'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+		id, err := arg(c, 0, "execution's id")
+		if err != nil {
+			return err
+		}
+		_, err = do(a.Flows, c.Context, connect.NewRequest(&controlpb.ExecutionRequest{Id: id, Cause: cause(c)}))
+		return plainError(err)
+	}))
+}
+
+func lintFlow(c *cli.Context, a *control.Client) error {
+	text, err := readArg(c)
+	if err != nil {
+		return err
+	}
+	answer, err := call(c.Context, a.Flows.Lint, &controlpb.LintFlowRequest{Document: text})
+	if err != nil {
+		return err
+	}
+	if len(answer.Items) == 0 {
+		fmt.Fprintln(c.App.Writer, "no faults")
+		return nil
+	}
+	if err := printDocuments(c, raws(answer.Items), "LINE:line", "COLUMN:column", "PATH:path", "PROBLEM:problem"); err != nil {
+		return err
+	}
+	return cli.Exit(fmt.Sprintf("%d faults", len(answer.Items)), exitFailed)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/certs"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/l5http"
+)
+
+func pauseCommand() *cli.Command {
+	return verb("pause", "[MODULE]", "the stop button: no automatic action, on a module or on anything", "zhiyun pause shop.cart --reason 'incident 42'",
+		[]cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			answer, err := call(c.Context, a.Ops.Pause, &controlpb.PauseRequest{Module: c.Args().First(), Cause: cause(c)})
+			if err != nil {
+				return err
+			}
+			return printDocuments(c, []json.RawMessage{answer.Json}, "MODULE:module", "BY:by", "SINCE:since", "REASON:reason")
+		}))
+}
+
+func resumeCommand() *cli.Command {
+	return verb("resume", "[MODULE]", "let automation go on", "zhiyun resume shop.cart", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+		answer, err := call(c.Context, a.Ops.Resume, &controlpb.PauseRequest{Module: c.Args().First(), Cause: cause(c)})
+		if err != nil {
+			return err
+		}
+		if !answer.WasPaused {
+			fmt.Fprintln(c.App.ErrWriter, "it was not paused")
+		}
+		return nil
+	}))
+}
+
+func auditCommand() *cli.Command {
+	return verb("audit", "", "who did what, when and why, the newest first", "zhiyun audit --since 1h --actor scale",
+		[]cli.Flag{
+			&cli.StringFlag{Name: "actor", Usage: "only by this `ACTOR`: scale, gray, drift, flow, operator:NAME"},
+			&cli.StringFlag{Name: "object", Usage: "only on this `OBJECT`, as module/shop.cart"},
+			&cli.DurationFlag{Name: "since", Usage: "only of the last `TIME`"}, limitFlag(),
+		}, with(func(c *cli.Context, a *control.Client) error {
+			request := &controlpb.AuditRequest{Actor: c.String("actor"), Object: c.String("object")}
+			if d := c.Duration("since"); d > 0 {
+				request.Since = timestamppb.New(time.Now().Add(-d))
+			}
+			items, err := pages(c.Int("limit"), func(page *controlpb.Page) (*controlpb.Listing, error) {
+				request.Page = page
+				return call(c.Context, a.Ops.Audit, request)
+			})
+			if err != nil {
+				return err
+			}
+			return printDocuments(c, items, "AT:at", "ACTOR:actor", "ACTION:action", "OBJECT:object", "REASON:reason")
+		}))
+}
+
+func doctorCommand() *cli.Command {
+	return verb("doctor", "", "look at each part of the server, and say what is wrong and how to mend it", "zhiyun doctor", nil, with(func(c *cli.Context, a *control.Client) error {
+		answer, err := call(c.Context, a.Ops.Doctor, &controlpb.InfoRequest{})
+		if err != nil {
+			return err
+		}
+		return printDocuments(c, raws(answer.Items), "CHECK:name", "OK:ok", "FOUND:found", "FAULT:fault")
+	}))
+}
+
+func tokenCommand() *cli.Command {
+	return &cli.Command{
+		Name: "token", Usage: "print the token of an operator, or of the agent of a device", ArgsUsage: "agent|operator NAME",
+		Description: "Reads the server's key, so it runs where the server does.\n\nExample:\n\n  $ zhiyun token agent web-17 > /etc/zhiyun/token && chmod 600 /etc/zhiyun/token",
+		Flags:       []cli.Flag{&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` of the server"}},
+		Action: func(c *cli.Context) error {
+			role := auth.Role(c.Args().First())
+			if role != auth.Agent && role != auth.Operator {
+				return usage("token %q: want agent or operator, and a name", role)
+			}
+			keys, err := auth.Open(filepath.Join(c.String("dir"), "key"))
+			if err != nil {
+				return err
+			}
+			token, err := keys.Token(auth.Identity{Role: role, Name: c.Args().Get(1)})
+			if err != nil {
+				return usage("%v", err)
+			}
+			fmt.Fprintln(c.App.Writer, token)
+			return nil
+		},
+	}
+}
+
+func certsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "certs", Usage: "make a private CA, and certificates signed by it", ArgsUsage: "FOLDER HOST ...",
+		Description: "Makes ca.pem and ca-key.pem in FOLDER if they are not there, and HOST.pem with HOST-key.pem for the hosts given (names or addresses).\n\nExample:\n\n  $ zhiyun certs /etc/zhiyun/tls 10.0.0.5 zhiyun.internal",
+		Flags:       []cli.Flag{&cli.DurationFlag{Name: "valid", Value: 365 * 24 * time.Hour, Usage: "how long the certificates are good for"}},
+		Action: func(c *cli.Context) error {
+			if c.NArg() < 2 {
+				return usage("certs: give a folder and at least one host name or address")
+			}
+			files, err := certs.Make(c.Args().First(), c.Args().Tail(), c.Duration("valid"))
+			if err != nil {
+				return err
+			}
+			for _, file := range files {
+				fmt.Fprintln(c.App.Writer, file)
+			}
+			return nil
+		},
+	}
+}
+
+// callService makes HTTP calls through the name service, as a program would.
+func callService(c *cli.Context) error {
+	service, err := arg(c, 0, "service id")
+	if err != nil {
+		return err
+	}
+	path := c.Args().Get(1)
+	if path == "" {
+		path = "/"
+	}
+	server, err := target(c)
+	if err != nil {
+		return err
+	}
+	token, err := auth.ReadToken(c.String("token-file"))
+	if err != nil {
+		return err
+	}
+	client, err := l5.New(l5.Config{Target: server, Caller: c.String("caller"), Token: token, ReportEvery: 100 * time.Millisecond})
+	if err != nil {
+		return usage("%v", err)
+	}
+	ctx, cancel := context.WithCancel(c.Context)
+	ended := make(chan error, 1)
+	go func() { ended <- client.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	web := &http.Client{Transport: l5http.NewTransport(client), Timeout: 10 * time.Second}
+	failed := 0
+	for range c.Int("count") {
+		began := time.Now()
+		response, err := web.Get("http://" + service + path)
+		if err != nil {
+			failed++
+			fmt.Fprintln(c.App.ErrWriter, err)
+			continue
+		}
+		body, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+		response.Body.Close()
+		if err != nil || response.StatusCode >= 500 {
+			failed++
+		}
+		fmt.Fprintf(c.App.Writer, "%s  %s  %s  %s\n", response.Request.URL.Host, response.Status, time.Since(began).Round(10*time.Microsecond), body)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d calls failed", failed, c.Int("count"))
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/worker"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/device"
+	"github.com/zhiyun-ops/zhiyun/internal/supervise"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/internal/wiring"
+	"github.com/zhiyun-ops/zhiyun/l5"
+	l5agent "github.com/zhiyun-ops/zhiyun/l5/agent"
+)
+
+// Run is the agent: it serves its device until ctx ends, or until a part of it fails for good. That the server cannot
+// be reached is no failure: routes are served from memory and disk, processes are kept, results wait.
+// The device's processes outlive the agent; the next one adopts them.
+func Run(ctx context.Context, config Config) error {
+	config, err := config.filled()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{config.Root, filepath.Dir(config.run("x")), config.state("worker")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
+	}
+	token, err := auth.ReadToken(config.TokenFile)
+	if err != nil {
+		return err
+	}
+	a := &parts{config: config, token: token, registry: prometheus.NewRegistry()}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := a.assemble(); err != nil {
+		return err
+	}
+	group, inner := errgroup.WithContext(ctx)
+	a.routes.start = func(run func(context.Context) error) {
+		group.Go(func() error { return run(inner) })
+	}
+	for _, run := range a.runs {
+		group.Go(func() error { return run(inner) })
+	}
+	config.Logger.Info("agent serves", "device", config.Device, "addr", config.Addr, "server", config.Server)
+	err = group.Wait()
+	a.close()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// parts are what an agent is made of.
+type parts struct {
+	config   Config
+	token    string
+	registry *prometheus.Registry
+	routes   *routes
+	runs     []func(context.Context) error
+	closers  []func()
+}
+
+func (a *parts) close() {
+	for _, closer := range a.closers {
+		closer()
+	}
+}
+
+// assemble makes all parts; it starts none.
+func (a *parts) assemble() error {
+	config := a.config
+	supervisor, err := supervise.New(supervise.Config{Dir: config.state("supervise"), Logger: config.Logger, Metrics: a.registry})
+	if err != nil {
+		return err
+	}
+	names, err := l5agent.New(l5agent.Config{
+		Upstream: config.Server, Device: config.Device, Socket: config.RoutesSocket(),
+		SnapshotFile: config.state("l5.snapshot"), Token: a.token, TLS: config.TLS, Logger: config.Logger, Metrics: a.registry,
+	})
+	if err != nil {
+		return err
+	}
+	a.routes = &routes{target: names.Target(), clients: make(map[string]*l5.Client)}
+	work, err := a.worker()
+	if err != nil {
+		return err
+	}
+	watch, declared, err := a.drift(supervisor)
+	if err != nil {
+		return err
+	}
+	serve := device.ServeConfig{Path: config.DeviceSocket(), Supervisor: supervisor, Routes: a.routes, Logger: config.Logger}
+	a.runs = append(a.runs, supervisor.Run, names.Run, work.Run, declared.run, watch.Run, a.metrics,
+		func(ctx context.Context) error { return device.Serve(ctx, serve) })
+	return nil
+}
+
+// env is what the device's tools find in their environment.
+func (a *parts) env() []string {
+	return []string{
+		"ZHIYUN_ROOT=" + a.config.Root, "ZHIYUN_AGENT=" + a.config.DeviceSocket(), "ZHIYUN_SERVER=" + a.config.Server,
+		"ZHIYUN_TOKEN_FILE=" + a.config.TokenFile, "ZHIYUN_DEVICE=" + a.config.Device, "ZHIYUN_ADDR=" + a.config.Addr,
+		"ZHIYUN_L5=unix://" + a.config.RoutesSocket(), "ZHIYUN_SITE=" + a.config.Site,
+	}
+}
+
+// worker runs the device's share of flows.
+func (a *parts) worker() (*worker.Worker, error) {
+	tools := flow.NewTools()
+	for _, manifest := range wiring.DeviceTools(a.config.Exe) {
+		tools.Exec(manifest)
+	}
+	return worker.New(worker.Config{
+		Target: a.config.Server, Token: a.token, TLS: a.config.TLS, Device: a.config.Device, Tools: tools,
+		Dir: a.config.state("worker"), Env: a.env(), Logger: a.config.Logger,
+	})
+}
+
+// drift watches that the device stays as declared.
+func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declaration, error) {
+	config := a.config
+	client, base, err := transport.Dial(transport.DialConfig{Target: config.Server, Token: a.token, TLS: config.TLS})
+	if err != nil {
+		return nil, nil, err
+	}
+	blobs, err := device.NewHTTPBlobs(config.Server, a.token, config.TLS)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.closers = append(a.closers, client.CloseIdleConnections, blobs.Close)
+	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, changed: make(chan struct{}, 1)}
+	repairer := &repairs{supervisor: supervisor, env: func(key string) device.Env {
+		return device.Env{Root: config.Root, Key: key, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger}
+	}}
+	lister := processes{supervisor, drift.Proc(config.Root)}
+	watch, err := drift.New(drift.Config{
+		Device: config.Device, Desired: declared, Repairer: repairer, Reporter: declared,
+		Collectors: []drift.Collector{drift.Files(config.Root), drift.Processes(lister), drift.Ports(config.Addr, lister)},
+		Rescan:     config.Rescan, Poll: config.Poll, Settle: config.Settle, Logger: config.Logger, Metrics: a.registry,
+	})
+	return watch, declared, err
+}
+
+// metrics serves /healthz and /metrics to this host, if asked to.
+func (a *parts) metrics(ctx context.Context) error {
+	if a.config.Listen == "" {
+		<-ctx.Done()
+		return nil
+	}
+	listener, err := net.Listen("tcp", a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	return transport.NewServer(mux).Serve(ctx, listener, time.Second)
+}

@@ -1,0 +1,91 @@
+// Package agent is the agent of one device as an importable package: it runs the device's share of flows, keeps its
+// processes, answers its programs' routes, and watches that it stays as declared.
+package agent
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config says which device this is and where the server is. Zero fields have the stated defaults.
+type Config struct {
+	// Device is the device's name in the CMDB. Required.
+	Device string
+	// Addr is its address. Required.
+	Addr string
+	// Site is where it stands; handed to scripts and processes.
+	Site string
+	// Root is the folder that the device's files live under: nothing outside of it is written. Required; made if absent.
+	// Unix sockets stand below it: 80 bytes at most.
+	Root string
+	// Server is "unix:///path", "http://127.0.0.1:port" or "https://host:port". Required.
+	Server string
+	// TokenFile holds the device's token, mode 0600.
+	TokenFile string
+	// TLS is used for https servers. Default: the system's roots.
+	TLS *tls.Config
+	// Exe is the zhiyun binary that runs the device's tools. Default: this program's own.
+	Exe string
+	// Rescan is the time between two full looks at the declared files; Poll between two at processes and ports.
+	// Default 1 min and 5 s.
+	Rescan, Poll time.Duration
+	// Settle is how long after a change of the declaration repair waits for the deployment. Default 30 s.
+	Settle time.Duration
+	// Listen is a loopback address for /healthz and /metrics. Default: none; the device's own socket is served anyway.
+	Listen string
+
+	Logger *slog.Logger // default: off
+}
+
+// filled returns the config with defaults, or all its faults at once.
+func (c Config) filled() (Config, error) {
+	var faults []error
+	if c.Device == "" {
+		faults = append(faults, errors.New("agent: Device is empty: give the device's name in the CMDB"))
+	}
+	if _, err := netip.ParseAddr(c.Addr); err != nil {
+		faults = append(faults, fmt.Errorf("agent: Addr %q: give the device's IP address: %w", c.Addr, err))
+	}
+	if c.Root == "" {
+		faults = append(faults, errors.New("agent: Root is empty: name the folder that the device's files live under"))
+	} else if root, err := filepath.Abs(c.Root); err != nil || len(root) > 80 {
+		faults = append(faults, fmt.Errorf("agent: Root %q: want a path of 80 bytes at most, since sockets stand below it", c.Root))
+	} else {
+		c.Root = root
+	}
+	if c.Server == "" {
+		faults = append(faults, errors.New("agent: Server is empty: want unix:///path, http://127.0.0.1:port or https://host:port"))
+	}
+	if c.Listen != "" {
+		if addr, err := netip.ParseAddrPort(c.Listen); err != nil || !addr.Addr().IsLoopback() {
+			faults = append(faults, fmt.Errorf("agent: Listen %q: metrics are for this host alone; give a loopback address, as 127.0.0.1:7071", c.Listen))
+		}
+	}
+	if c.Exe == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			faults = append(faults, fmt.Errorf("agent: Exe is empty and this program's own path is unknown: %w", err))
+		}
+		c.Exe = exe
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(faults...)
+}
+
+// The layout below the root. What belongs to modules (pkg, etc, data) is the tools' business.
+func (c Config) run(name string) string   { return filepath.Join(c.Root, "run", name) }
+func (c Config) state(name string) string { return filepath.Join(c.Root, "var", "zhiyun", name) }
+
+// RoutesSocket is where programs on the device route their calls.
+func (c Config) RoutesSocket() string { return c.run("l5.sock") }
+
+// DeviceSocket is where the device's tools reach the agent.
+func (c Config) DeviceSocket() string { return c.run("device.sock") }

@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+
+	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/device"
+	"github.com/zhiyun-ops/zhiyun/internal/supervise"
+)
+
+// declaration follows what the server says the device should be. It is a drift.Desired and a drift.Reporter.
+type declaration struct {
+	client  controlpbconnect.AgentServiceClient
+	device  string
+	changed chan struct{}
+
+	mu         sync.Mutex
+	state      drift.State // guarded by mu
+	generation string      // guarded by mu; empty: nothing was heard yet
+}
+
+var errUnheard = errors.New("agent: the server has not yet said what this device should be")
+
+// Desired implements drift.Desired.
+func (d *declaration) Desired(context.Context) (drift.State, string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.generation == "" {
+		return drift.State{}, "", errUnheard
+	}
+	return d.state, d.generation, nil
+}
+
+// Changed implements drift.Desired.
+func (d *declaration) Changed() <-chan struct{} { return d.changed }
+
+// run keeps a stream to the server, and takes it up again a second after it was lost.
+func (d *declaration) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		d.follow(ctx)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+func (d *declaration) follow(ctx context.Context) error {
+	d.mu.Lock()
+	have := d.generation
+	d.mu.Unlock()
+	stream, err := d.client.Desired(ctx, connect.NewRequest(&controlpb.DesiredRequest{Device: d.device, Generation: have}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		message := stream.Msg()
+		var state drift.State
+		if err := json.Unmarshal(message.State, &state); err != nil {
+			return fmt.Errorf("agent: the server's declaration: %w", err)
+		}
+		d.mu.Lock()
+		d.state, d.generation = state, message.Generation
+		d.mu.Unlock()
+		select {
+		case d.changed <- struct{}{}:
+		default:
+		}
+	}
+	return stream.Err()
+}
+
+// Report implements drift.Reporter.
+func (d *declaration) Report(ctx context.Context, report drift.Report) error {
+	content, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	_, err = d.client.Report(ctx, connect.NewRequest(&controlpb.JSON{Json: content}))
+	return err
+}
+
+// repairs brings back what differs by the tools that deployed it. Each repair runs under a key of its own, so that
+// its undo journal tells what was there before.
+type repairs struct {
+	env        func(key string) device.Env
+	supervisor *supervise.Supervisor
+}
+
+// Repair implements drift.Repairer.
+func (r *repairs) Repair(ctx context.Context, f drift.Finding) error {
+	switch {
+	case f.File != nil && f.File.Type == drift.Regular && f.File.Digest != "" && f.Kind != drift.KindPackage:
+		file := device.File{Path: f.Subject, Digest: f.File.Digest}
+		if f.File.Mode != 0 {
+			file.Mode = "0" + strconv.FormatUint(uint64(f.File.Mode), 8)
+		}
+		_, err := device.FileSync(ctx, r.env("drift-"+uuid.NewString()), device.FileSyncIn{Files: []device.File{file}})
+		return err
+	case f.Process != nil:
+		return r.supervisor.Kick(ctx, f.Process.Name)
+	}
+	return fmt.Errorf("%w: %s", drift.ErrCannotRepair, f.Kind)
+}
+
+// processes lists the device's processes: those of the supervisor by name, and whatever else runs from the root.
+type processes struct {
+	supervisor *supervise.Supervisor
+	others     drift.ProcessLister
+}
+
+// Processes implements drift.ProcessLister.
+func (p processes) Processes(ctx context.Context) (drift.ProcessList, error) {
+	list, err := p.others.Processes(ctx)
+	if err != nil {
+		return list, err
+	}
+	names := make(map[int]string)
+	for _, process := range p.supervisor.List() {
+		if process.PID != 0 {
+			names[process.PID] = process.Name
+		}
+	}
+	for i := range list.Processes {
+		list.Processes[i].Name = names[list.Processes[i].PID]
+	}
+	list.Via += "+supervisor"
+	return list, nil
+}

@@ -1,0 +1,171 @@
+package demo
+
+import (
+	"embed"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/dev"
+	"github.com/zhiyun-ops/zhiyun/internal/sample"
+)
+
+//go:embed site
+var site embed.FS
+
+// The devices stand at three sites, most of them small.
+var stands = []struct{ site, kind string }{
+	{"sz-a", "c2"}, {"sz-a", "c2"}, {"sz-a", "c2"}, {"sz-a", "c2"}, {"sz-a", "c4"},
+	{"sz-b", "c2"}, {"sz-b", "c2"}, {"sz-b", "c4"}, {"sz-b", "c2"},
+	{"gz-a", "c2"}, {"gz-a", "c4"}, {"gz-a", "c2"},
+}
+
+const callerDevice = "web-01"
+
+// configTemplate renders what an instance can carry from its device's type.
+const configTemplate = `# rendered for {{ .device.name }}
+rate: {{ if eq .device.type "c4" }}400{{ else }}200{{ end }}
+workers: {{ if eq .device.type "c4" }}8{{ else }}4{{ end }}
+greeting: {{ .param.greeting }}
+`
+
+func deviceName(i int) string { return fmt.Sprintf("api-%02d", i+1) }
+
+// addr is the address of the n-th device, from 1: on Linux all of 127/8 is this machine.
+func addr(n int) string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	return fmt.Sprintf("127.0.%d.1", n)
+}
+
+func because(reason string) *pb.Cause { return &pb.Cause{Actor: "demo", Reason: reason} }
+
+// raise starts the environment, and puts the module into the CMDB and the centers.
+func (s *story) raise() error {
+	config := dev.Config{Dir: s.config.Dir, Exe: s.config.Exe, ServerFlags: dev.FastServer(s.config.Decide), AgentFlags: dev.FastAgent()}
+	var fleet strings.Builder
+	for i, stand := range stands {
+		config.Devices = append(config.Devices, dev.Device{Name: deviceName(i), Addr: addr(i + 1)})
+		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: %s\ntype: %s\n", deviceName(i), addr(i+1), stand.site, stand.kind)
+	}
+	config.Devices = append(config.Devices, dev.Device{Name: callerDevice, Addr: addr(100)})
+	fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: sz-a\ntype: c2\n", callerDevice, addr(100))
+	environment, err := dev.Start(s.ctx, config)
+	if err != nil {
+		return err
+	}
+	s.environment = environment
+	if s.api, err = control.Dial(environment.Target(), ""); err != nil {
+		return err
+	}
+	s.say("", "server and %d agents run, each device with an address of its own; data in %s", len(config.Devices), s.config.Dir)
+	return s.declare(fleet.String())
+}
+
+func (s *story) declare(fleet string) error {
+	pack, err := sample.Pack(s.config.Exe)
+	if err != nil {
+		return err
+	}
+	defer pack.Close()
+	pushed, err := s.api.PushPackage(s.ctx, "demo-api", "1.0.0", pack, because("the sample module"))
+	if err != nil {
+		return err
+	}
+	s.say("", "package demo-api 1.0.0 is in the store: %s…, %d MiB", pushed.Digest[:19], pushed.Size>>20)
+	if _, err := s.api.PushFile(s.ctx, "demo", "motd.txt", 0o644, strings.NewReader("Zhiyun demo\n"), because("a file to mirror")); err != nil {
+		return err
+	}
+	if _, err := s.api.Configs.SetTemplate(s.ctx, connect.NewRequest(&pb.TemplateRequest{Name: "demo-api.yaml", Body: configTemplate, Cause: because("the module's settings")})); err != nil {
+		return err
+	}
+	texts := []*pb.SourceDocument{}
+	for _, name := range []string{"fleet.yaml", "modules.yaml"} {
+		file, err := site.Open("site/" + name)
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(file)
+		file.Close()
+		if err != nil {
+			return err
+		}
+		texts = append(texts, &pb.SourceDocument{Name: name, Text: text})
+	}
+	texts[0].Text = append(append(texts[0].Text, '\n'), fleet...)
+	applied, err := s.api.Resources.Apply(s.ctx, connect.NewRequest(&pb.ApplyRequest{Documents: texts, Cause: because("the demo's stage")}))
+	if err != nil {
+		return err
+	}
+	s.say("", "CMDB: %d devices at 3 sites, modules %s and %s, revision %d", len(stands)+1, module, callerModule, applied.Msg.Revision)
+	if _, err := s.api.Configs.Set(s.ctx, connect.NewRequest(&pb.ParamRequest{Level: "module", Owner: module, Key: "greeting", Value: []byte(`"hello from demo.api"`), Cause: because("a parameter")})); err != nil {
+		return err
+	}
+	if _, err := s.api.Permissions.Request(s.ctx, connect.NewRequest(&pb.PermissionRequest{Caller: callerModule, Service: service, Cause: &pb.Cause{Actor: "demo", Reason: "the callers call it", Key: "demo-grant"}})); err != nil {
+		return err
+	}
+	// The device of the callers serves their module.
+	held, err := s.api.Devices.Acquire(s.ctx, connect.NewRequest(&pb.AcquireRequest{Owner: "demo", Module: callerModule, Count: 1, Names: []string{callerDevice}, Cause: &pb.Cause{Actor: "demo", Reason: "the callers run on it", Key: "demo-web"}}))
+	if err != nil {
+		return err
+	}
+	if len(held.Msg.Items) != 1 {
+		return fmt.Errorf("device %s could not be acquired", callerDevice)
+	}
+	if _, err := s.api.Devices.Serve(s.ctx, connect.NewRequest(&pb.DevicesRequest{Owner: "demo", Names: []string{callerDevice}, Module: callerModule, Cause: because("the callers run on it")})); err != nil {
+		return err
+	}
+	return s.until("all agents are connected", func() (bool, error) {
+		_, err := s.devices("")
+		return err == nil, err
+	})
+}
+
+// devices lists the module's pool, or those of it in one state.
+func (s *story) devices(state cmdb.State) ([]cmdb.Device, error) {
+	all, _, err := control.DecodeList[cmdb.Device](s.api.Resources.List(s.ctx, connect.NewRequest(&pb.ListResourcesRequest{Kind: string(cmdb.KindDevice)})))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(d cmdb.Device) bool {
+		return d.Name == callerDevice || (state != "" && d.State != state)
+	}), nil
+}
+
+// states counts the pool by state.
+func (s *story) states() (map[cmdb.State]int, error) {
+	all, err := s.devices("")
+	counts := make(map[cmdb.State]int)
+	for _, d := range all {
+		counts[d.State]++
+	}
+	return counts, err
+}
+
+func names(devices []cmdb.Device) []string {
+	out := make([]string, len(devices))
+	for i, d := range devices {
+		out[i] = d.Name
+	}
+	slices.Sort(out)
+	return out
+}
+
+// pause lets the story rest.
+func (s *story) pause(d time.Duration) error {
+	select {
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

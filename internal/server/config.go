@@ -1,0 +1,181 @@
+// Package server is the control plane as an importable package: it opens the record, joins the packages, and
+// serves their APIs on a private socket and, with tokens, on a TCP address.
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config says where the server keeps its data and whom it serves. Zero fields have the stated defaults.
+type Config struct {
+	// Dir holds everything of this server: the embedded etcd, the SQL files, blobs, the key, and control.sock.
+	// Required; made with mode 0700.
+	Dir string
+
+	// Listen is a TCP address for agents and operators, as "127.0.0.1:7070". Default: the socket alone.
+	// Off loopback, TLS is required.
+	Listen string
+
+	// Hosts are names, besides loopback's and the listener's own address, by which clients may call.
+	Hosts []string
+
+	// CertFile and KeyFile are the server's certificate; ClientCAFile, if given, demands client certificates
+	// signed by it, besides tokens.
+	CertFile, KeyFile, ClientCAFile string
+
+	// Etcd lists the endpoints of an external cluster, with its TLS files. Default: one embedded member in Dir.
+	Etcd                                  []string
+	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
+
+	// Exe is the zhiyun binary that runs the tools. Default: this program's own.
+	Exe string
+
+	// Bucket is the width of the buckets in which outcomes are kept. Default 10 s.
+	Bucket time.Duration
+
+	// Tick is how often the controllers look. Default 1 s for gray, which paces itself by its policy, and for scale.
+	Tick time.Duration
+
+	// Grace is how long an agent may be away before its device counts as lost. Default 30 s.
+	Grace time.Duration
+
+	// HAProxy is the runtime API's socket of an HAProxy that holds the virtual addresses, as
+	// "unix:///run/haproxy/admin.sock". Default: the built-in TCP proxy.
+	HAProxy string
+
+	// Approve says how requests for permissions are answered that have no policy of their own: "manual" by a person,
+	// or "auto" at once. Default manual.
+	Approve string
+
+	// Scale turns the decider on. Nil means on.
+	Scale *bool
+
+	Logger *slog.Logger // default: off
+}
+
+// filled returns the config with defaults, or all its faults at once.
+func (c Config) filled() (Config, error) {
+	var faults []error
+	if c.Dir == "" {
+		faults = append(faults, errors.New("server: Dir is empty: name a folder for the server's data"))
+	} else if dir, err := filepath.Abs(c.Dir); err != nil {
+		faults = append(faults, fmt.Errorf("server: Dir %q: %w", c.Dir, err))
+	} else {
+		c.Dir = dir
+	}
+	if c.Listen != "" {
+		host, _, err := net.SplitHostPort(c.Listen)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("server: Listen %q: want host:port, as 127.0.0.1:7070: %w", c.Listen, err))
+		} else if addr, err := netip.ParseAddr(host); (err != nil || !addr.IsLoopback()) && host != "localhost" && c.CertFile == "" {
+			faults = append(faults, fmt.Errorf("server: Listen %q is reachable from outside: give CertFile and KeyFile, or listen on 127.0.0.1", c.Listen))
+		}
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		faults = append(faults, errors.New("server: CertFile and KeyFile belong together: give both or none"))
+	}
+	if c.ClientCAFile != "" && c.CertFile == "" {
+		faults = append(faults, errors.New("server: ClientCAFile without CertFile: client certificates need TLS"))
+	}
+	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
+		faults = append(faults, errors.New("server: EtcdCertFile and EtcdKeyFile belong together: give both or none"))
+	}
+	for _, field := range []struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}{{"Bucket", &c.Bucket, 10 * time.Second}, {"Tick", &c.Tick, time.Second}, {"Grace", &c.Grace, 30 * time.Second}} {
+		if *field.value == 0 {
+			*field.value = field.def
+		}
+		if *field.value < 10*time.Millisecond {
+			faults = append(faults, fmt.Errorf("server: %s is %v: give at least 10ms", field.name, *field.value))
+		}
+	}
+	if c.Exe == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			faults = append(faults, fmt.Errorf("server: Exe is empty and this program's own path is unknown: %w", err))
+		}
+		c.Exe = exe
+	}
+	switch c.Approve {
+	case "":
+		c.Approve = "manual"
+	case "manual", "auto":
+	default:
+		faults = append(faults, fmt.Errorf("server: Approve is %q: want manual or auto", c.Approve))
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(faults...)
+}
+
+// tls is the configuration of the TCP listener; nil for cleartext.
+func (c Config) tls() (*tls.Config, error) {
+	if c.CertFile == "" {
+		return nil, nil
+	}
+	// Read at each handshake, so that a renewed certificate needs no restart.
+	load := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		return &certificate, err
+	}
+	if _, err := load(nil); err != nil {
+		return nil, fmt.Errorf("server: certificate: %w", err)
+	}
+	config := &tls.Config{GetCertificate: load, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}
+	if c.ClientCAFile != "" {
+		pool, err := pool(c.ClientCAFile)
+		if err != nil {
+			return nil, err
+		}
+		config.ClientCAs, config.ClientAuth = pool, tls.RequireAndVerifyClientCert
+	}
+	return config, nil
+}
+
+// etcdTLS is how an external cluster is reached; nil for cleartext.
+func (c Config) etcdTLS() (*tls.Config, error) {
+	if c.EtcdCAFile == "" && c.EtcdCertFile == "" {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.EtcdCAFile != "" {
+		pool, err := pool(c.EtcdCAFile)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = pool
+	}
+	if c.EtcdCertFile != "" {
+		certificate, err := tls.LoadX509KeyPair(c.EtcdCertFile, c.EtcdKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("server: etcd client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{certificate}
+	}
+	return config, nil
+}
+
+func pool(file string) (*x509.CertPool, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("server: %s holds no PEM certificate", file)
+	}
+	return pool, nil
+}

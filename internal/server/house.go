@@ -1,0 +1,351 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
+	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/center"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/records"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/tools"
+	"github.com/zhiyun-ops/zhiyun/internal/wiring"
+	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
+	"github.com/zhiyun-ops/zhiyun/scale"
+)
+
+// house is everything that the server joins. Its parts are made by newHouse, in the order in which they need one
+// another, and run by serve.
+type house struct {
+	config   Config
+	registry *prometheus.Registry
+	record   *record
+	id       string
+
+	records  *records.DB
+	audit    *teller
+	cmdb     *cmdb.DB
+	centers  *center.Centers
+	balancer *balancer
+	names    *l5server.Server
+	liveness *wiring.Liveness
+	steps    *sqlitestore.Store
+	dispatch *dispatch.Dispatcher
+	tools    *flow.Tools
+	flow     *flow.Engine
+	gray     *gray.Controller // reads and takes orders; the leader's own one acts
+	scale    *scale.Controller
+	ledger   *drift.Ledger
+	api      *control.API
+
+	runs []func(context.Context) error
+}
+
+func newHouse(config Config, registry *prometheus.Registry, record *record, id string) (*house, error) {
+	h := &house{config: config, registry: registry, record: record, id: id}
+	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.controllers, h.surface} {
+		if err := build(); err != nil {
+			h.close()
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// close ends what holds files.
+func (h *house) close() {
+	if h.steps != nil {
+		h.steps.Close()
+	}
+	if h.records != nil {
+		h.records.Close()
+	}
+}
+
+func (h *house) run(runs ...func(context.Context) error) { h.runs = append(h.runs, runs...) }
+
+// keep opens the append-only records.
+func (h *house) keep() (err error) {
+	h.records, err = records.Open(filepath.Join(h.config.Dir, "records.db"), records.Config{
+		Bucket: h.config.Bucket, Logger: h.config.Logger, Metrics: h.registry,
+	})
+	if err != nil {
+		return err
+	}
+	h.audit = newTeller(h.records, func() *center.Notify { return h.centers.Notify }, h.config.Logger)
+	h.run(h.records.Run, h.audit.run)
+	return nil
+}
+
+// model makes what should be: the CMDB and the centers.
+func (h *house) model() (err error) {
+	if h.cmdb, err = cmdb.New(cmdb.Config{Store: h.record.store("cmdb"), Logger: h.config.Logger, Metrics: h.registry}); err != nil {
+		return err
+	}
+	if h.balancer, err = newBalancer(h.config, h.cmdb); err != nil {
+		return err
+	}
+	h.centers, err = center.New(center.Config{
+		Store: h.record.store("center"), Dir: filepath.Join(h.config.Dir, "blobs"),
+		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}},
+		Logger: h.config.Logger, Metrics: h.registry,
+	})
+	if err != nil {
+		return err
+	}
+	h.run(h.cmdb.Run, h.balancer.run, h.centers.Run)
+	return nil
+}
+
+// naming makes the name service, and what finds lost devices by it.
+func (h *house) naming() (err error) {
+	h.liveness = wiring.NewLiveness(wiring.LivenessConfig{
+		CMDB: h.cmdb, Withdraw: h.withdraw, Grace: h.config.Grace, Logger: h.config.Logger,
+		OnEvent: func(e wiring.LivenessEvent) {
+			h.audit.tell("liveness", "device."+e.Action, "device/"+e.Device, e.Reason, "", nil)
+		},
+	})
+	h.names, err = l5server.New(l5server.Config{
+		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
+		IdentifyOwner: identify, Grace: h.config.Grace,
+		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
+		Logger:  h.config.Logger, Metrics: h.registry,
+	})
+	if err != nil {
+		return err
+	}
+	h.run(h.names.Run, h.liveness.Run)
+	return nil
+}
+
+// identify lets an agent speak for its own device alone.
+func identify(ctx context.Context, _ http.Header, claimed string) (string, error) {
+	id, ok := auth.From(ctx)
+	if !ok {
+		return "", auth.ErrToken
+	}
+	if id.Role == auth.Agent && claimed != id.Name {
+		return "", fmt.Errorf("%w: the agent of %s cannot speak for %s", auth.ErrDenied, id.Name, claimed)
+	}
+	return claimed, nil
+}
+
+// speaksFor is identify for streams that carry no header of their own.
+func speaksFor(ctx context.Context, device string) error {
+	_, err := identify(ctx, nil, device)
+	return err
+}
+
+// withdraw takes the instances of a lost device out of the name service.
+func (h *house) withdraw(ctx context.Context, device string) error {
+	var faults []error
+	for _, service := range h.names.Services() {
+		for _, instance := range h.names.Instances(service) {
+			if instance.Device == device {
+				faults = append(faults, h.names.Deregister(ctx, service, instance.Addr))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// flows makes the flow engine with its tools.
+func (h *house) flows() (err error) {
+	if h.steps, err = sqlitestore.Open(filepath.Join(h.config.Dir, "flow.db")); err != nil {
+		return err
+	}
+	h.tools = flow.NewTools()
+	for _, manifest := range append(tools.Manifests(h.config.Exe), wiring.DeviceTools("")...) {
+		h.tools.Exec(manifest)
+	}
+	h.dispatch, err = dispatch.New(dispatch.Config{Grace: h.config.Grace, Authorize: speaksFor, Logger: h.config.Logger})
+	if err != nil {
+		return err
+	}
+	h.flow, err = flow.New(flow.Config{
+		Store: h.steps, Tools: h.tools, Remote: h.dispatch, Notifier: wiring.Notifier{Center: h.centers.Notify},
+		Env: []string{
+			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
+			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
+		},
+		OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
+	})
+	if err != nil {
+		return err
+	}
+	h.run(h.flow.Run)
+	return nil
+}
+
+// onFlow puts what executions do into the audit record: their turns, not their every attempt.
+func (h *house) onFlow(e flow.Event) {
+	switch e.Kind {
+	case flow.EventStarted, flow.EventCompensating, flow.EventStuck, flow.EventPaused, flow.EventResumed, flow.EventRetried,
+		flow.EventSettled, flow.EventDone, flow.EventFailed, flow.EventCancelled, flow.EventStepDone, flow.EventStepFailed:
+	default:
+		return
+	}
+	actor, object := e.Actor, "execution/"+e.Execution
+	if actor == "" {
+		actor = "flow"
+	}
+	if e.Step != "" {
+		object += "/" + e.Step
+	}
+	reason := e.Reason
+	if e.Error != nil {
+		reason = e.Error.Error()
+	}
+	h.audit.tell(actor, string(e.Kind), object, reason, e.Execution, nil)
+}
+
+// controllers makes gray, scale and drift's ledger. What acts is made anew for each term of leadership, with a store that
+// refuses writes once the term is over.
+func (h *house) controllers() (err error) {
+	if h.gray, err = gray.New(h.grayConfig(h.record.store("gray"), nil, nil)); err != nil {
+		return err
+	}
+	h.run(func(ctx context.Context) error {
+		return h.record.lead(ctx, "gray", h.id, func(ctx context.Context, term *store.Term) error {
+			metrics := newTermRegisterer(h.registry)
+			defer metrics.close()
+			leader, err := gray.New(h.grayConfig(store.Fenced(h.record.store("gray"), term), term.Fence, metrics))
+			if err != nil {
+				return err
+			}
+			return leader.Run(ctx)
+		})
+	})
+	if h.scale, err = scale.New(h.scaleConfig(h.record.store("scale"), nil)); err != nil {
+		return err
+	}
+	if h.config.Scale == nil || *h.config.Scale {
+		h.run(func(ctx context.Context) error {
+			return h.record.lead(ctx, "scale", h.id, func(ctx context.Context, term *store.Term) error {
+				metrics := newTermRegisterer(h.registry)
+				defer metrics.close()
+				leader, err := scale.New(h.scaleConfig(store.Fenced(h.record.store("scale"), term), metrics))
+				if err != nil {
+					return err
+				}
+				return leader.Run(ctx)
+			})
+		})
+	}
+	h.ledger, err = drift.NewLedger(drift.LedgerConfig{
+		Store: h.record.store("drift"), Fleet: wiring.DriftFleet{CMDB: h.cmdb}, Logger: h.config.Logger,
+		OnChange: func(c drift.EntryChange) {
+			if c.New != nil && (c.Old == nil || c.Old.Finding.Status != c.New.Finding.Status) {
+				f := c.New.Finding
+				h.audit.tell("drift", "finding."+string(f.Status), "finding/"+c.ID, f.String(), "", nil)
+			}
+		},
+	})
+	return err
+}
+
+func (h *house) grayConfig(records store.Store, fence func() int64, metrics prometheus.Registerer) gray.Config {
+	config := gray.Config{
+		Store: records, Weights: wiring.Weights{Names: h.names},
+		Outcomes: wiring.Outcomes{Records: h.records, Bucket: h.config.Bucket},
+		Interval: h.config.Tick, Fence: fence, Logger: h.config.Logger,
+		OnEvent: func(e gray.Event) {
+			h.audit.tell("gray", "rollout."+string(e.To), "rollout/"+e.Rollout, fmt.Sprintf("%d %%: %s", e.Percent, e.Reason), "", e)
+		},
+	}
+	if metrics != nil {
+		config.Metrics = metrics
+	}
+	return config
+}
+
+func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) scale.Config {
+	fleet := wiring.Fleet{CMDB: h.cmdb, Names: h.names, Paused: func(ctx context.Context, module string) (bool, error) {
+		_, paused, err := h.centers.Pause.Of(ctx, module)
+		return paused, err
+	}}
+	config := scale.Config{
+		Store: records, Modules: fleet, Devices: fleet, Launcher: wiring.Launcher{Engine: h.flow},
+		Metrics:  wiring.Load{Records: h.records, Module: h.cmdb.Module},
+		Interval: h.config.Tick, Logger: h.config.Logger,
+		OnEvent: func(e scale.Event) {
+			h.audit.tell("scale", string(e.Kind), "module/"+e.Module, e.Reason.String(), "", e)
+			h.audit.notice(center.Notice{
+				ID: fmt.Sprintf("scale-%s-%s-%d", e.Module, e.Kind, e.At.UnixNano()), Kind: "load", Module: e.Module,
+				Severity: "info", Text: string(e.Kind) + ": " + e.Reason.String(), At: e.At,
+			})
+		},
+	}
+	if metrics != nil {
+		config.Registry = metrics
+	}
+	return config
+}
+
+// surface makes the control API over all of it.
+func (h *house) surface() (err error) {
+	h.api, err = control.New(control.Config{
+		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
+		Flow: h.flow, Tools: h.tools, Names: h.names,
+		GrayPolicy: wiring.GrayPolicy,
+		DriftModes: func(module string) map[drift.Kind]drift.Mode {
+			m, err := h.cmdb.Module(module)
+			if err != nil {
+				return nil
+			}
+			return wiring.DriftModes(m.Drift)
+		},
+		Info:   map[string]any{"id": h.id, "started": time.Now(), "dir": h.config.Dir, "bucket": h.config.Bucket.String()},
+		Logger: h.config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	h.run(h.api.Run)
+	return nil
+}
+
+// mount puts the APIs on the mux.
+func (h *house) mount(mux *http.ServeMux) {
+	h.api.Mount(mux)
+	mux.Handle(h.names.Handler())
+	mux.Handle(h.dispatch.Handler())
+}
+
+// ready waits until everything that reads the record knows it.
+func (h *house) ready(ctx context.Context) error {
+	for _, ready := range []func(context.Context) error{h.cmdb.Ready, h.centers.Ready, h.names.Ready} {
+		if err := ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare saves the flows that the server brings. One that an operator has changed since keeps its newer version.
+func (h *house) prepare(ctx context.Context) error {
+	for name, source := range tools.Flows() {
+		if _, err := h.flow.Definition(ctx, name, 0); err == nil {
+			continue
+		} else if !errors.Is(err, flow.ErrNotFound) {
+			return err
+		}
+		if _, err := h.flow.Save(ctx, source); err != nil {
+			return fmt.Errorf("server: save the flow %s: %w", name, err)
+		}
+	}
+	return nil
+}
