@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -215,6 +214,3 @@ func l5Command() *cli.Command {
 		},
 	}
 }
-
-// seconds is a count of seconds, for people.
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s" }

@@ -53,6 +53,9 @@ func Run(ctx context.Context, config Config) error {
 	a.routes.start = func(run func(context.Context) error) {
 		group.Go(func() error { return run(inner) })
 	}
+	if err := a.routes.restore(config.Root); err != nil {
+		return err
+	}
 	for _, run := range a.runs {
 		group.Go(func() error { return run(inner) })
 	}
@@ -144,10 +147,10 @@ func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declarat
 	}
 	a.closers = append(a.closers, client.CloseIdleConnections, blobs.Close)
 	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, changed: make(chan struct{}, 1)}
-	repairer := &repairs{supervisor: supervisor, env: func(key string) device.Env {
-		return device.Env{Root: config.Root, Key: key, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger}
+	repairer := &repairs{supervisor: supervisor, env: device.Env{
+		Root: config.Root, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger,
 	}}
-	lister := processes{supervisor, drift.Proc(config.Root)}
+	lister := drift.Named(drift.Proc(config.Root), named(supervisor))
 	watch, err := drift.New(drift.Config{
 		Device: config.Device, Desired: declared, Repairer: repairer, Reporter: declared,
 		Collectors: []drift.Collector{drift.Files(config.Root), drift.Processes(lister), drift.Ports(config.Addr, lister)},

@@ -149,7 +149,7 @@ func (a *API) declarePackage(ctx context.Context, state *drift.State, spec cmdb.
 		at := path.Join(dir, file.Path)
 		switch file.Kind {
 		case center.EntryFile:
-			state.Files[at] = drift.File{Kind: drift.KindPackage, Digest: file.Digest, Size: file.Size, Mode: drift.Perm(file.Mode)}
+			state.Files[at] = drift.File{Kind: drift.KindPackage, Digest: file.Digest, Size: file.Size, Mode: drift.Perm(file.Mode), Source: p.Digest}
 		case center.EntryLink:
 			state.Files[at] = drift.File{Kind: drift.KindPackage, Type: drift.Link, Link: file.Target}
 		}
