@@ -1,0 +1,25 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The story as it goes, whatever the number of orders that a machine's pace makes of it.
+const want = `(?s)^6 devices are idle; .*` +
+	`scale: out, because below\.min\n.*gray: 10 %\ngray: 50 %\ngray: 100 %\ngray: done, because stage\.green\nflow: out is done\n.*2 devices serve\n` +
+	`the callers want 320 calls a second\n.*scale: out, because load\.high\n.*gray: done.*enough devices serve for the burst\n` +
+	`somebody changes etc/cart\.conf on a device\n.*drift: etc/cart\.conf differs in its \[content\], and will be repaired\n.*drift: etc/cart\.conf is repaired\n.*` +
+	`the burst is over\n.*scale: in, because load\.low\n.*flow: in is done\n.*2 devices serve, 4 are idle\n0 calls failed\n$`
+
+func TestOutput(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if err := run(t.Context(), &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !regexp.MustCompile(want).MatchString(out.String()) {
+		t.Errorf("the story went otherwise:\n%s", out.String())
+	}
+}
