@@ -66,7 +66,7 @@ func (f *fleet) start(device string) error {
 		return err
 	}
 	p := &program{addr: listener.Addr().String(), done: make(chan struct{})}
-	p.server = &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(settings) })}
+	p.server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(settings) })}
 	go func() { // ends with stop or close, which wait for it
 		defer close(p.done)
 		p.server.Serve(listener)
@@ -124,7 +124,8 @@ type callers struct {
 }
 
 func newCallers(client *l5.Client) *callers {
-	return &callers{web: &http.Client{Transport: l5http.NewTransport(client), Timeout: 20 * time.Second}}
+	base := &http.Transport{MaxIdleConnsPerHost: 100} // connections are kept: hundreds a second would be made else
+	return &callers{web: &http.Client{Transport: l5http.NewTransport(client, l5http.WithBase(base)), Timeout: 20 * time.Second}}
 }
 
 // first is the first error of a call.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -168,8 +169,8 @@ func (h *house) onGray(e gray.Event) {
 	case gray.Done:
 		h.rollouts.Add(1)
 		h.say("gray: done, because %s", e.Reason.Code)
-	case gray.Aborted:
-		h.say("gray: aborted, because %s", e.Reason)
+	case gray.Aborting:
+		h.say("gray: taken back, because %s", e.Reason)
 	}
 }
 
@@ -198,7 +199,9 @@ func (h *house) until(ctx context.Context, what string, ok func() bool) error {
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("expected that %s; devices by state: %v", what, h.cmdb.Counts())
+			status, err := h.scale.Status(context.WithoutCancel(ctx), module)
+			return errors.Join(fmt.Errorf("expected that %s; devices by state: %v; scale: %s; first failed call: %w",
+				what, h.cmdb.Counts(), status.Decision.Reason, h.callers.first()), err)
 		case <-ticker.C:
 		}
 	}
