@@ -74,6 +74,7 @@ func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 		"missing argument":    {"flow", "show", "--server", "http://127.0.0.1:1"},
 		"bad parameter":       {"flow", "run", "expand", "module", "--server", "http://127.0.0.1:1"},
 		"bad number":          {"dev", "--devices", "many"},
+		"nothing to measure":  {"bench"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

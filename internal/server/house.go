@@ -347,18 +347,3 @@ func (h *house) ready(ctx context.Context) error {
 	}
 	return nil
 }
-
-// prepare saves the flows that the server brings. One that an operator has changed since keeps its newer version.
-func (h *house) prepare(ctx context.Context) error {
-	for name, source := range tools.Flows() {
-		if _, err := h.flow.Definition(ctx, name, 0); err == nil {
-			continue
-		} else if !errors.Is(err, flow.ErrNotFound) {
-			return err
-		}
-		if _, err := h.flow.Save(ctx, source); err != nil {
-			return fmt.Errorf("server: save the flow %s: %w", name, err)
-		}
-	}
-	return nil
-}
