@@ -29,43 +29,19 @@ import (
 
 // running is a server with everything that it has, on a socket and on a TCP address.
 type running struct {
-	dir, base string
-	keys      *auth.Keys
+	base string
+	keys *auth.Keys
 }
 
-func start(t *testing.T) *running {
+func serve(t *testing.T) *running {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "zs") // t.TempDir is too long for a socket's path
+	folder := dir(t)
+	s, _ := start(t, server.Config{Dir: folder, Listen: "127.0.0.1:0", Exe: os.Args[0]})
+	keys, err := auth.Open(filepath.Join(folder, "key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := server.New(server.Config{Dir: dir, Listen: "127.0.0.1:0", Exe: os.Args[0]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err := <-ended:
-		ended <- nil
-		t.Fatalf("the server ended: %v", err)
-	case <-time.After(time.Minute):
-		t.Fatal("the server is not ready within a minute")
-	}
-	keys, err := auth.Open(filepath.Join(dir, "key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &running{dir: dir, base: "http://" + s.Addr(), keys: keys}
+	return &running{base: "http://" + s.Addr(), keys: keys}
 }
 
 func (r *running) token(t *testing.T, role auth.Role, name string) string {
@@ -106,7 +82,7 @@ func (r *running) status(t *testing.T, method, path, token string, header map[st
 
 func TestAccess(t *testing.T) {
 	t.Parallel()
-	r := start(t)
+	r := serve(t)
 	t.Run("paths", r.paths)
 	t.Run("agents speak for their own device", r.agents)
 	t.Run("agents change what is on their own device", r.instances)

@@ -49,6 +49,7 @@ type house struct {
 	flow     *flow.Engine
 	gray     *gray.Controller // reads and takes orders; the leader's own one acts
 	scale    *scale.Controller
+	faults   *faults // of modules' policies
 	ledger   *drift.Ledger
 	api      *control.API
 
@@ -56,7 +57,7 @@ type house struct {
 }
 
 func newHouse(config Config, registry *prometheus.Registry, record *record, id string) (*house, error) {
-	h := &house{config: config, registry: registry, record: record, id: id}
+	h := &house{config: config, registry: registry, record: record, id: id, faults: newFaults(config.Logger)}
 	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.controllers, h.surface} {
 		if err := build(); err != nil {
 			h.close()
@@ -286,7 +287,7 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 }
 
 func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) scale.Config {
-	fleet := wiring.Fleet{CMDB: h.cmdb, Names: h.names, Paused: func(ctx context.Context, module string) (bool, error) {
+	fleet := wiring.Fleet{CMDB: h.cmdb, Names: h.names, Fault: h.faults.tell, Paused: func(ctx context.Context, module string) (bool, error) {
 		_, paused, err := h.centers.Pause.Of(ctx, module)
 		return paused, err
 	}}
