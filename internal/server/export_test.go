@@ -15,3 +15,6 @@ func Lead(ctx context.Context, elector store.Elector, run func(context.Context, 
 	r := &record{elector: elector, logger: slog.New(slog.DiscardHandler)}
 	return r.lead(ctx, "test", "server-1", run)
 }
+
+// Own makes a record that of a data folder.
+func Own(ctx context.Context, record store.Store, dir string) error { return own(ctx, record, dir) }
