@@ -23,6 +23,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
+	"github.com/zhiyun-ops/zhiyun/l5"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -120,7 +121,7 @@ func (h *house) naming() (err error) {
 	})
 	h.names, err = l5server.New(l5server.Config{
 		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
-		IdentifyOwner: identify, Grace: h.config.Grace,
+		IdentifyOwner: identify, MayChange: mayChange, Grace: h.config.Grace,
 		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
 		Logger:  h.config.Logger, Metrics: h.registry,
 	})
@@ -147,6 +148,18 @@ func identify(ctx context.Context, _ http.Header, claimed string) (string, error
 func speaksFor(ctx context.Context, device string) error {
 	_, err := identify(ctx, nil, device)
 	return err
+}
+
+// mayChange lets an agent change the instances of its own device alone.
+func mayChange(ctx context.Context, _ string, instance l5.Instance) error {
+	id, ok := auth.From(ctx)
+	switch {
+	case !ok:
+		return auth.ErrToken
+	case id.Role != auth.Agent, instance.Device == id.Name, instance.Device == "" && instance.Owner == id.Name:
+		return nil
+	}
+	return fmt.Errorf("%w: the agent of %s cannot change what is on device %q", auth.ErrDenied, id.Name, instance.Device)
 }
 
 // withdraw takes the instances of a lost device out of the name service.
