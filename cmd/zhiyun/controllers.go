@@ -210,8 +210,7 @@ func l5Command() *cli.Command {
 					}
 					return print(c, table{data: json.RawMessage(answer.Json)})
 				})),
-			verb("call", "SERVICE [PATH]", "route one HTTP call to a service, and report how it went", "zhiyun l5 call shop.cart /healthz --caller shop.web",
-				[]cli.Flag{&cli.StringFlag{Name: "caller", Required: true, Usage: "the calling `MODULE`"}, &cli.IntFlag{Name: "count", Value: 1, Usage: "`NUMBER` of calls"}}, callService),
+			callCommand(),
 		},
 	}
 }

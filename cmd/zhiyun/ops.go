@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -17,8 +14,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/certs"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
-	"github.com/zhiyun-ops/zhiyun/l5"
-	"github.com/zhiyun-ops/zhiyun/l5/l5http"
 )
 
 func pauseCommand() *cli.Command {
@@ -136,53 +131,4 @@ func certsCommand() *cli.Command {
 			return nil
 		},
 	}
-}
-
-// callService makes HTTP calls through the name service, as a program would.
-func callService(c *cli.Context) error {
-	service, err := arg(c, 0, "service id")
-	if err != nil {
-		return err
-	}
-	path := c.Args().Get(1)
-	if path == "" {
-		path = "/"
-	}
-	server, err := target(c)
-	if err != nil {
-		return err
-	}
-	token, err := auth.ReadToken(c.String("token-file"))
-	if err != nil {
-		return err
-	}
-	client, err := l5.New(l5.Config{Target: server, Caller: c.String("caller"), Token: token, ReportEvery: 100 * time.Millisecond})
-	if err != nil {
-		return usage("%v", err)
-	}
-	ctx, cancel := context.WithCancel(c.Context)
-	ended := make(chan error, 1)
-	go func() { ended <- client.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-	web := &http.Client{Transport: l5http.NewTransport(client), Timeout: 10 * time.Second}
-	failed := 0
-	for range c.Int("count") {
-		began := time.Now()
-		response, err := web.Get("http://" + service + path)
-		if err != nil {
-			failed++
-			fmt.Fprintln(c.App.ErrWriter, err)
-			continue
-		}
-		body, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))
-		response.Body.Close()
-		if err != nil || response.StatusCode >= 500 {
-			failed++
-		}
-		fmt.Fprintf(c.App.Writer, "%s  %s  %s  %s\n", response.Request.URL.Host, response.Status, time.Since(began).Round(10*time.Microsecond), body)
-	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d calls failed", failed, c.Int("count"))
-	}
-	return nil
 }

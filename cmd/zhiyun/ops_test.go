@@ -14,7 +14,6 @@ import (
 
 // What the verbs show are fields that the documents have.
 func TestDoctorAndPauseSayWhatTheyFound(t *testing.T) {
-	t.Parallel()
 	w := controltest.New(t)
 	out, err := run(t, "doctor", "--server", w.Target)
 	if err != nil || !strings.Contains(out, "not paused") {
@@ -31,7 +30,6 @@ func TestDoctorAndPauseSayWhatTheyFound(t *testing.T) {
 }
 
 func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
-	t.Parallel()
 	_, err := run(t, "config", "set", "db.password", "hunter2", "--secret", "--of", "m", "--server", "http://127.0.0.1:1")
 	if exit, ok := err.(cli.ExitCoder); !ok || exit.ExitCode() != exitUsage {
 		t.Errorf("config set --secret: %v, want exit code 2", err)

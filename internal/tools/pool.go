@@ -226,6 +226,40 @@ func DeviceServe(ctx context.Context, env Env, in DeviceServeIn) (DeviceHoldOut,
 	return out, err
 }
 
+// DeviceRepairIn is what device.repair takes.
+type DeviceRepairIn struct {
+	Names []string `json:"names"`
+	Check bool     `json:"check,omitempty" doc:"change nothing, and fail unless all are faulty"`
+}
+
+// DeviceRepairOut is what device.repair tells.
+type DeviceRepairOut struct {
+	Names []string `json:"names" doc:"devices that went from faulty to idle"`
+}
+
+// DeviceRepair gives faulty devices back to the pool; those that are idle already are passed over. Codes:
+// resource.not_found, device.state.
+func DeviceRepair(ctx context.Context, env Env, in DeviceRepairIn) (DeviceRepairOut, error) {
+	out := DeviceRepairOut{Names: []string{}}
+	for _, name := range in.Names {
+		d, err := resource[cmdb.Device](ctx, env, cmdb.KindDevice, name)
+		if err != nil {
+			return out, err
+		}
+		if in.Check && d.State != cmdb.Faulty {
+			return out, fail("device.state", "device %s is %s, not faulty; what runs on it is left alone", name, d.State)
+		}
+		if in.Check || d.State == cmdb.Idle {
+			continue
+		}
+		if _, err := env.Client.Devices.Repair(ctx, connect.NewRequest(&pb.DevicesRequest{Names: []string{name}, Cause: env.cause()})); err != nil {
+			return out, err
+		}
+		out.Names = append(out.Names, name)
+	}
+	return out, nil
+}
+
 // ChangeReportIn is what change.report takes.
 type ChangeReportIn struct {
 	Module  string   `json:"module"`
