@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +46,7 @@ const (
 var pool = []string{resident, "d2", "d3", "d4"}
 
 // hang bounds each wait: nothing is said about speed.
-const hang = 2 * time.Minute
+const hang = 90 * time.Second
 
 // document declares everything; its placeholders are the virtual address and the devices.
 const document = `
@@ -261,8 +263,10 @@ func (w *world) declare(ctx context.Context) {
 	if _, err := w.api.Permissions.Request(ctx, connect.NewRequest(&pb.PermissionRequest{Caller: web, Service: module, Cause: because("web-grant")})); err != nil {
 		t.Fatal(err)
 	}
-	// What the module calls is there and never called: an instance without a lease.
-	instance, err := json.Marshal(l5.Instance{Service: callee, Addr: "127.0.0.1:9", Module: callee, Share: 100, State: l5.StateUp})
+	// What the module calls is there, and is only asked whether it is: an instance without a lease.
+	there := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(there.Close)
+	instance, err := json.Marshal(l5.Instance{Service: callee, Addr: there.Listener.Addr().String(), Module: callee, Share: 100, State: l5.StateUp})
 	if err != nil {
 		t.Fatal(err)
 	}
