@@ -24,7 +24,7 @@ var (
 	}
 	contraction = []string{
 		"device.pick", "notify.mute", "name.lookup", "resource.manifest", "alert.silence", "device.hold", "l5.drain", "vip.remove", "l5.callee.leave",
-		"package.stop", "l5.caller.leave", "config.restore", "file.restore", "package.remove", "permission.revoke", "change.report", "device.release",
+		"package.stop", "l5.caller.leave", "config.restore", "file.restore", "script.run", "package.remove", "permission.revoke", "change.report", "device.release",
 		"alert.unsilence", "notify.unmute",
 	}
 )

@@ -89,7 +89,7 @@ files:
 configs:
   - {template: e2e-api.yaml, path: etc/sample.yaml}
 scripts:
-  - {name: init, package: e2e-api, path: scripts/init}
+  - {name: init, package: e2e-api, path: scripts/init, undo: scripts/undo}
 processes:
   - name: e2e-api
     package: e2e-api
@@ -150,10 +150,11 @@ const (
 
 var targets = []string{server, agent, smpl}
 
+// address is a device's own: another one for each run of the tests, so that two may run side by side.
 func address(device string) string {
 	for i, name := range append(slices.Clone(pool), caller) {
 		if name == device {
-			return fmt.Sprintf("127.0.%d.1", 60+i)
+			return fmt.Sprintf("127.%d.%d.1", 20+os.Getpid()%200, 1+i)
 		}
 	}
 	return ""
