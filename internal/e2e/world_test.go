@@ -124,6 +124,7 @@ type world struct {
 
 	killing sync.Mutex     // one kill at a time; guards what follows
 	plan    map[string]aim // by tool
+	current string         // the execution under way
 	kills   map[string]int // done, by target
 	sprung  []string       // what happened in this run, for messages
 	revive  sync.WaitGroup // what restarts killed processes
@@ -146,6 +147,7 @@ const (
 	server = "server"
 	agent  = "agent"
 	smpl   = "sample"
+	cancel = "cancel" // kills nothing: the execution is cancelled
 )
 
 var targets = []string{server, agent, smpl}
@@ -366,6 +368,9 @@ func (w *world) start(name, device string) string {
 		})
 		if err == nil {
 			id = answer.Msg.Id
+			w.killing.Lock()
+			w.current = id
+			w.killing.Unlock()
 		}
 		return err
 	})
