@@ -8,7 +8,6 @@ import (
 
 // The JSON of bench is a contract: name, value, unit, floor, against, ratio.
 func TestBenchPrintsRows(t *testing.T) {
-	t.Parallel()
 	out, err := run(t, "bench", "gray", "scale", "--span", "1ms", "--json")
 	if err != nil {
 		t.Fatal(err)

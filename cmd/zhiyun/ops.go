@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -22,7 +23,7 @@ func pauseCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return printDocuments(c, []json.RawMessage{answer.Json}, "MODULE:module", "BY:by", "SINCE:since", "REASON:reason")
+			return printDocuments(c, []json.RawMessage{answer.Json}, "MODULE:module", "BY:actor", "SINCE:at", "REASON:reason")
 		}))
 }
 
@@ -67,7 +68,23 @@ func doctorCommand() *cli.Command {
 		if err != nil {
 			return err
 		}
-		return printDocuments(c, raws(answer.Items), "CHECK:name", "OK:ok", "FOUND:found", "FAULT:fault")
+		if err := printDocuments(c, raws(answer.Items), "CHECK:name", "OK:ok", "FOUND:text"); err != nil {
+			return err
+		}
+		var ill []string
+		for _, item := range answer.Items {
+			check, err := decode[control.Examined](item)
+			if err != nil {
+				return err
+			}
+			if !check.OK {
+				ill = append(ill, check.Name)
+			}
+		}
+		if len(ill) > 0 {
+			return fmt.Errorf("not in order: %s", strings.Join(ill, ", "))
+		}
+		return nil
 	}))
 }
 

@@ -58,6 +58,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := os.Chmod(config.Dir, 0o700); err != nil {
 		return fmt.Errorf("server: the data folder must be private: %w", err)
 	}
+	unlock, err := lock(config.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	keys, err := auth.Open(filepath.Join(config.Dir, "key"))
 	if err != nil {
@@ -76,6 +81,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	defer record.close()
+	if err := own(ctx, record.store("server"), config.Dir); err != nil {
+		return err
+	}
 	h, err := newHouse(config, s.registry, record, s.id)
 	if err != nil {
 		return err

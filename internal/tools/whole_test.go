@@ -252,6 +252,33 @@ func TestExpandAndContract(t *testing.T) {
 	}
 }
 
+// A device that was lost while it served comes back with what it ran; clean takes that away before it is used again.
+func TestCleanGivesAFaultyDeviceBack(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, "", "d1")
+	if x := f.run(t, "expand", map[string]any{"module": "shop.cart", "devices": []any{"d1"}}); x.State != flow.Done {
+		t.Fatalf("expansion is %s: %v", x.State, x.Error)
+	}
+	if x := f.run(t, "clean", map[string]any{"module": "shop.cart", "device": "d1"}); x.State != flow.Failed {
+		t.Errorf("cleaning a device in service is %s", x.State)
+	}
+	if list := f.lists["d1"].List(); len(list) != 1 || list[0].State != supervise.Running {
+		t.Errorf("cleaning a device in service touched its processes: %+v", list)
+	}
+	if err := f.CMDB.MarkFaulty(t.Context(), "d1", "it was gone"); err != nil {
+		t.Fatal(err)
+	}
+	if x := f.run(t, "clean", map[string]any{"module": "shop.cart", "device": "d1"}); x.State != flow.Done {
+		t.Fatalf("cleaning is %s: %v", x.State, x.Error)
+	}
+	if d := controltest.Must(f.CMDB.Device("d1"))(t); d.State != cmdb.Idle {
+		t.Errorf("the device is %s", d.State)
+	}
+	if left := f.left(t, "d1"); len(left) != 0 {
+		t.Errorf("left on the device: %v", left)
+	}
+}
+
 // Whichever step fails, though it had its effect, the execution ends compensated: nothing is left on the device, in the
 // registry or in the CMDB. I10: the device is idle again.
 func TestWhateverFailsIsTakenBack(t *testing.T) {
