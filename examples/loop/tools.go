@@ -103,14 +103,23 @@ func (h *house) leave(ctx context.Context, in deviceIn) (none, error) {
 		if err := h.names.Drain(ctx, module, instance.Addr); err != nil {
 			return none{}, err
 		}
-		select {
-		case <-ctx.Done():
-			return none{}, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		if err := h.until(ctx, "calls to "+instance.Addr+" end", func() bool { return h.left(instance.Addr) }); err != nil {
+			return none{}, err
 		}
 		return none{}, h.names.Deregister(ctx, module, instance.Addr)
 	}
 	return none{}, nil
+}
+
+// left says whether the callers know that an instance takes no more calls, and have none in flight to it. They are in this
+// process; where they are not, wait for a moment that is longer than any call.
+func (h *house) left(addr string) bool {
+	for _, instance := range h.client.Explain(module).Instances {
+		if instance.Addr == addr {
+			return instance.State == l5.StateDraining && instance.InFlight == 0
+		}
+	}
+	return true
 }
 
 // roll takes the new instances to full weight, and fails if gray takes them back. The step's key is the rollout's ID:
