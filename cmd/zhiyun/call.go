@@ -153,9 +153,13 @@ func (k *calls) last(c *cli.Context) error {
 		a := k.one(c.Context)
 		switch {
 		case end.IsZero() && (errors.Is(a.err, l5.ErrNoInstance) || errors.Is(a.err, l5.ErrDenied)):
-			if why := errors.Unwrap(a.err).Error(); why != because {
+			why := "for an instance that takes calls"
+			if errors.Is(a.err, l5.ErrDenied) {
+				why = fmt.Sprintf("for a grant: zhiyun permission request %s %s", c.String("caller"), c.Args().First())
+			}
+			if why != because {
 				because = why
-				fmt.Fprintln(c.App.ErrWriter, "waiting:", why)
+				fmt.Fprintln(c.App.ErrWriter, "waiting", why)
 			}
 			select {
 			case <-c.Context.Done():

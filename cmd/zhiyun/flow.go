@@ -204,7 +204,7 @@ func eventLine(e flow.Event) string {
 	if e.Error != nil {
 		parts = append(parts, e.Error.Error())
 	}
-	return strings.Join(parts, "  ")
+	return strings.TrimRight(strings.Join(parts, "  "), " ")
 }
 
 func listFlows(c *cli.Context, a *control.Client) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/demo"
 	"github.com/zhiyun-ops/zhiyun/internal/dev"
 )
 
@@ -24,8 +25,12 @@ var (
 	}
 	contraction = []string{
 		"device.pick", "notify.mute", "name.lookup", "resource.manifest", "alert.silence", "device.hold", "l5.drain", "vip.remove", "l5.callee.leave",
-		"package.stop", "l5.caller.leave", "config.restore", "file.restore", "package.remove", "permission.revoke", "change.report", "device.release",
+		"package.stop", "l5.caller.leave", "config.restore", "file.restore", "script.run", "package.remove", "permission.revoke", "change.report", "device.release",
 		"alert.unsilence", "notify.unmute",
+	}
+	compensation = []string{ // of an expansion that was cancelled while gray took its time
+		"l5.callee.leave", "vip.remove", "change.withdraw", "package.stop", "l5.caller.leave", "script.undo", "config.restore", "file.restore",
+		"package.remove", "alert.unsilence", "device.release", "permission.revoke", "notify.unmute",
 	}
 )
 
@@ -47,20 +52,45 @@ func (w *world) aimed(target, moment, tool, device string) aim {
 // run starts a flow for a device with traps set, waits for its end, and checks what is left.
 func (w *world) run(name, device string, aims ...aim) flow.Execution {
 	w.t.Helper()
-	began := time.Now()
+	began, failed := time.Now(), w.heard().Failed
 	w.aimAt(aims...)
 	e := w.finish(w.start(name, device))
-	sprung, left := w.struck()
+	left := w.over(e, device, began, failed)
 	if e.State == flow.Done && len(left) > 0 {
 		w.t.Errorf("every step of %s was done, and these traps did not go off: %v", e.ID, left)
 	}
+	return e
+}
+
+// over checks what an execution, and what was killed meanwhile, left behind. It returns the aims that did not go off.
+func (w *world) over(e flow.Execution, device string, began time.Time, failed int64) []aim {
+	w.t.Helper()
+	sprung, left := w.struck()
 	w.log(e, began, sprung)
 	serving := []string{resident}
-	if (name == "expand") == (e.State == flow.Done) {
+	if (e.Flow == "expand") == (e.State == flow.Done) {
 		serving = append(serving, device)
 	}
 	w.settled(e, serving...)
-	return e
+	// Calls need neither server nor agents; those that a killed instance had taken are lost with it.
+	now := w.heard().Failed
+	if died := slices.ContainsFunc(sprung, func(s string) bool { return strings.HasPrefix(s, smpl) }); now != failed && !died {
+		w.t.Errorf("%d calls failed, and no instance was killed", now-failed)
+	}
+	return left
+}
+
+// heard waits for the next word of the callers.
+func (w *world) heard() demo.Progress {
+	w.t.Helper()
+	asked := time.Now()
+	w.until("the callers tell how it goes", func() error {
+		if p := w.traffic.progress(); p.At.Before(asked) {
+			return fmt.Errorf("last heard at %s", p.At)
+		}
+		return nil
+	})
+	return w.traffic.progress()
 }
 
 func (w *world) log(e flow.Execution, began time.Time, sprung []string) {
@@ -97,7 +127,7 @@ func parts() []part {
 			}
 		}
 	}
-	return append(out, part{"contraction", contractions}, part{"seeds", seeds})
+	return append(out, part{"contraction", contractions}, part{"compensation", compensations}, part{"seeds", seeds})
 }
 
 // TestE2E kills processes of a whole Zhiyun and looks at what comes of it. The parts of the sample share one world;
@@ -186,6 +216,33 @@ func contractions(w *world) {
 	}
 }
 
+// compensations cancels an expansion in its last steps, and kills server and agent while it is taken back.
+func compensations(w *world) {
+	apart, moments, targets := 4, moments, []string{server, agent}
+	if !long() {
+		moments, targets = []string{after}, []string{server}
+	}
+	run := 0
+	for _, target := range targets {
+		for _, moment := range moments {
+			for i := range apart {
+				device := visitor(run)
+				run++
+				aims := []aim{{tool: "l5.callee.join", moment: during, target: cancel, delay: w.between(0, time.Second)}}
+				for n := i; n < len(compensation); n += apart {
+					aims = append(aims, w.aimed(target, moment, compensation[n], device))
+				}
+				if e := w.run("expand", device, aims...); e.State != flow.Cancelled {
+					w.t.Errorf("the expansion that was cancelled is %s", e.State)
+				}
+				if !long() {
+					return
+				}
+			}
+		}
+	}
+}
+
 // seeds kills whom and when chance says.
 func seeds(w *world) {
 	n := 1
@@ -195,12 +252,10 @@ func seeds(w *world) {
 	for i := range n {
 		device := visitor(w.draw(len(pool) - 1))
 		e := w.chance("expand", device)
-		for e.State == flow.Done {
-			if e = w.chance("contract", device); e.State == flow.Done {
-				break
+		if e.State == flow.Done {
+			if e = w.chance("contract", device); e.State != flow.Done {
+				w.back(device)
 			}
-			w.back(device)
-			break
 		}
 		w.t.Logf("seed %d is over", i)
 	}
@@ -209,7 +264,7 @@ func seeds(w *world) {
 // chance runs a flow while one to three kills happen at moments of their own.
 func (w *world) chance(name, device string) flow.Execution {
 	w.t.Helper()
-	began := time.Now()
+	began, failed := time.Now(), w.heard().Failed
 	var blows []aim
 	for range 1 + w.draw(3) {
 		blows = append(blows, aim{
@@ -227,13 +282,7 @@ func (w *world) chance(name, device string) flow.Execution {
 		})
 	}
 	e := w.finish(id)
-	sprung, _ := w.struck()
-	w.log(e, began, sprung)
-	serving := []string{resident}
-	if (name == "expand") == (e.State == flow.Done) {
-		serving = append(serving, device)
-	}
-	w.settled(e, serving...)
+	w.over(e, device, began, failed)
 	return e
 }
 

@@ -9,6 +9,9 @@ import (
 	"syscall"
 	"time"
 
+	"connectrpc.com/connect"
+
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/dev"
 )
 
@@ -62,6 +65,8 @@ func (w *world) kill(a aim) {
 	w.killing.Lock()
 	defer w.killing.Unlock()
 	switch a.target {
+	case cancel:
+		w.again(a, func(context.Context) error { return w.cancel() })
 	case server:
 		done := w.environment.ServerDone()
 		if ended(done) {
@@ -92,6 +97,29 @@ func (w *world) kill(a aim) {
 	}
 	w.kills[a.target]++
 	w.sprung = append(w.sprung, fmt.Sprintf("%s (%s)", a, a.device))
+}
+
+// cancel cancels the execution under way. Whoever calls is told by the answer that it is taken in.
+func (w *world) cancel() error {
+	w.killing.Lock()
+	id := w.current
+	w.killing.Unlock()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(hang)
+	for {
+		_, err := ask(func(ctx context.Context) (any, error) {
+			return w.api.Flows.Cancel(ctx, connect.NewRequest(&pb.ExecutionRequest{Id: id, Cause: because("")}))
+		})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			return err
+		}
+	}
 }
 
 // again starts what was killed, after its time away. The caller holds killing.

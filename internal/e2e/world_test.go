@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +46,7 @@ const (
 var pool = []string{resident, "d2", "d3", "d4"}
 
 // hang bounds each wait: nothing is said about speed.
-const hang = 2 * time.Minute
+const hang = 90 * time.Second
 
 // document declares everything; its placeholders are the virtual address and the devices.
 const document = `
@@ -87,7 +89,7 @@ files:
 configs:
   - {template: e2e-api.yaml, path: etc/sample.yaml}
 scripts:
-  - {name: init, package: e2e-api, path: scripts/init}
+  - {name: init, package: e2e-api, path: scripts/init, undo: scripts/undo}
 processes:
   - name: e2e-api
     package: e2e-api
@@ -122,6 +124,7 @@ type world struct {
 
 	killing sync.Mutex     // one kill at a time; guards what follows
 	plan    map[string]aim // by tool
+	current string         // the execution under way
 	kills   map[string]int // done, by target
 	sprung  []string       // what happened in this run, for messages
 	revive  sync.WaitGroup // what restarts killed processes
@@ -144,14 +147,16 @@ const (
 	server = "server"
 	agent  = "agent"
 	smpl   = "sample"
+	cancel = "cancel" // kills nothing: the execution is cancelled
 )
 
 var targets = []string{server, agent, smpl}
 
+// address is a device's own: another one for each run of the tests, so that two may run side by side.
 func address(device string) string {
 	for i, name := range append(slices.Clone(pool), caller) {
 		if name == device {
-			return fmt.Sprintf("127.0.%d.1", 60+i)
+			return fmt.Sprintf("127.%d.%d.1", 20+os.Getpid()%200, 1+i)
 		}
 	}
 	return ""
@@ -261,8 +266,10 @@ func (w *world) declare(ctx context.Context) {
 	if _, err := w.api.Permissions.Request(ctx, connect.NewRequest(&pb.PermissionRequest{Caller: web, Service: module, Cause: because("web-grant")})); err != nil {
 		t.Fatal(err)
 	}
-	// What the module calls is there and never called: an instance without a lease.
-	instance, err := json.Marshal(l5.Instance{Service: callee, Addr: "127.0.0.1:9", Module: callee, Share: 100, State: l5.StateUp})
+	// What the module calls is there, and is only asked whether it is: an instance without a lease.
+	there := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(there.Close)
+	instance, err := json.Marshal(l5.Instance{Service: callee, Addr: there.Listener.Addr().String(), Module: callee, Share: 100, State: l5.StateUp})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,6 +368,9 @@ func (w *world) start(name, device string) string {
 		})
 		if err == nil {
 			id = answer.Msg.Id
+			w.killing.Lock()
+			w.current = id
+			w.killing.Unlock()
 		}
 		return err
 	})

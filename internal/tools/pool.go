@@ -157,11 +157,13 @@ type DeviceHoldOut struct {
 	Names    []string      `json:"names"`
 	Installs []Installment `json:"installs" doc:"packages to remove, by device"`
 	Starts   []Starting    `json:"starts" doc:"programs to stop, by device"`
+	// Scripts are the undo scripts, each with the script that takes it back in turn.
+	Scripts []Scripting `json:"scripts" doc:"scripts that take back what the module's scripts did, by device"`
 }
 
 // DeviceHold takes devices of a module out of service, into the execution's hands. Codes: device.unknown, device.state.
 func DeviceHold(ctx context.Context, env Env, in DeviceHoldIn) (DeviceHoldOut, error) {
-	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}}
+	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}, Scripts: []Scripting{}}
 	ttl, err := span("ttl", in.TTL, forget)
 	if err != nil {
 		return out, err
@@ -191,7 +193,14 @@ func DeviceHold(ctx context.Context, env Env, in DeviceHoldIn) (DeviceHoldOut, e
 	}
 	out.Names = append(out.Names, in.Names...)
 	if in.Manifest != nil {
-		out.Installs, _, out.Starts = in.Manifest.work(in.Names)
+		var scripts []Scripting
+		out.Installs, scripts, out.Starts = in.Manifest.work(in.Names)
+		for _, s := range scripts {
+			if s.Script.Undo != "" {
+				s.Script.Path, s.Script.Undo = s.Script.Undo, s.Script.Path
+				out.Scripts = append(out.Scripts, s)
+			}
+		}
 	}
 	return out, nil
 }
@@ -207,7 +216,7 @@ type DeviceServeIn struct {
 
 // DeviceServe puts devices that the execution holds into service; others are passed over.
 func DeviceServe(ctx context.Context, env Env, in DeviceServeIn) (DeviceHoldOut, error) {
-	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}}
+	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}, Scripts: []Scripting{}}
 	var wanted []string
 	for _, name := range in.Names {
 		d, err := resource[cmdb.Device](ctx, env, cmdb.KindDevice, name)
