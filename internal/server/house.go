@@ -275,6 +275,10 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 	config := gray.Config{
 		Store: records, Weights: wiring.Weights{Names: h.names},
 		Outcomes: wiring.Outcomes{Records: h.records, Bucket: h.config.Bucket},
+		Stopped: func(ctx context.Context, _, module string) (string, bool, error) {
+			paused, is, err := h.centers.Pause.Of(ctx, module)
+			return "paused by " + paused.Actor + ": " + paused.Reason, is, err
+		},
 		Interval: h.config.Tick, Fence: fence, Logger: h.config.Logger,
 		OnEvent: func(e gray.Event) {
 			h.audit.tell("gray", "rollout."+string(e.To), "rollout/"+e.Rollout, fmt.Sprintf("%d %%: %s", e.Percent, e.Reason), "", e)
