@@ -152,7 +152,7 @@ func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declarat
 		return nil, nil, err
 	}
 	a.closers = append(a.closers, client.CloseIdleConnections, blobs.Close)
-	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, changed: make(chan struct{}, 1)}
+	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, logger: config.Logger, changed: make(chan struct{}, 1)}
 	repairer := &repairs{supervisor: supervisor, env: device.Env{
 		Root: config.Root, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger,
 	}}

@@ -343,6 +343,15 @@ func (h *house) mount(mux *http.ServeMux) {
 	mux.Handle(h.dispatch.Handler())
 }
 
+// answers says whether the server can do its work now: all is known, and the record can be read.
+func (h *house) answers(ctx context.Context) error {
+	if err := h.ready(ctx); err != nil {
+		return err
+	}
+	_, _, err := h.record.store("server").List(ctx, ownerKey)
+	return err
+}
+
 // ready waits until everything that reads the record knows it.
 func (h *house) ready(ctx context.Context) error {
 	for _, ready := range []func(context.Context) error{h.cmdb.Ready, h.centers.Ready, h.names.Ready} {
