@@ -18,8 +18,8 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/server"
 )
 
-// boot runs a server until the test ends or stop is called, and returns when it is ready.
-func boot(t *testing.T, config server.Config) (s *server.Server, stop func()) {
+// start runs a server until the test ends or stop is called, and returns when it is ready.
+func start(t *testing.T, config server.Config) (s *server.Server, stop func()) {
 	t.Helper()
 	s, err := server.New(config)
 	if err != nil {
@@ -70,7 +70,7 @@ func TestRestartKeepsWhatWasApplied(t *testing.T) {
 	}
 	defer client.Close()
 
-	_, stop := boot(t, config)
+	_, stop := start(t, config)
 	_, err = client.Resources.Apply(ctx, connect.NewRequest(&controlpb.ApplyRequest{
 		Documents: []*controlpb.SourceDocument{{Name: "x", Text: []byte("kind: site\nname: a\ncity: b\n")}},
 		Cause:     &controlpb.Cause{Actor: "test", Reason: "a site"},
@@ -84,7 +84,7 @@ func TestRestartKeepsWhatWasApplied(t *testing.T) {
 	stop()
 	client.Close() // the old connections are gone
 
-	boot(t, config)
+	start(t, config)
 	sites, err := client.Resources.List(ctx, connect.NewRequest(&controlpb.ListResourcesRequest{Kind: "site"}))
 	if err != nil || len(sites.Msg.Items) != 1 {
 		t.Fatalf("sites after the restart: %v, %v", sites, err)
@@ -104,7 +104,7 @@ func TestRestartKeepsWhatWasApplied(t *testing.T) {
 func TestSecondServerOnTheSameFolderIsRefused(t *testing.T) {
 	t.Parallel()
 	folder := dir(t)
-	boot(t, server.Config{Dir: folder})
+	start(t, server.Config{Dir: folder})
 	second, err := server.New(server.Config{Dir: folder})
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func TestConfigFaultsComeAllAtOnce(t *testing.T) {
 
 func TestHealthNeedsNoToken(t *testing.T) {
 	t.Parallel()
-	s, _ := boot(t, server.Config{Dir: dir(t), Listen: "127.0.0.1:0"})
+	s, _ := start(t, server.Config{Dir: dir(t), Listen: "127.0.0.1:0"})
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 401} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Addr()+path, nil)
 		if err != nil {
