@@ -41,6 +41,11 @@ func Run(ctx context.Context, config Config) error {
 			return fmt.Errorf("agent: %w", err)
 		}
 	}
+	unlock, err := lockRoot(config.state(""))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	token, err := auth.ReadToken(config.TokenFile)
 	if err != nil {
 		return err
