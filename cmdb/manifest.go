@@ -47,6 +47,9 @@ type ScriptSpec struct {
 	Path    string   `json:"path"`
 	Args    []string `json:"args,omitempty"`
 	Timeout Duration `json:"timeout,omitzero"` // default 1m
+	// Undo is the path of the script in the same package that takes back what this one did, when the device leaves the
+	// module. It may be run where nothing is left to take back. Empty: there is nothing to take back.
+	Undo string `json:"undo,omitempty"`
 }
 
 // ProcessSpec is a process that must run.
@@ -189,6 +192,9 @@ func (m *Module) checkProgram(c *checker) {
 	for i, s := range m.Scripts {
 		c.required(at("scripts", i, "name"), s.Name)
 		c.path(at("scripts", i, "path"), s.Path)
+		if s.Undo != "" {
+			c.path(at("scripts", i, "undo"), s.Undo)
+		}
 		m.checkPackage(c, at("scripts", i, "package"), s.Package)
 		c.positive(at("scripts", i, "timeout"), s.Timeout)
 	}

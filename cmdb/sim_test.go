@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/cmdb/memstore"
+	seeded "github.com/zhiyun-ops/zhiyun/internal/sim"
 )
 
 const simDevices = 5
@@ -168,10 +168,7 @@ func (s *sim) run(steps int) string {
 }
 
 func seeds() uint64 {
-	if n, err := strconv.ParseUint(os.Getenv("ZHIYUN_SEEDS"), 10, 32); err == nil && n > 0 {
-		return n
-	}
-	return 30
+	return uint64(seeded.Seeds(30))
 }
 
 // I10: no device is ever held by two, and none is lost.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/internal/sim"
 )
 
 // world is a simulated device around the pure core: files that somebody tampers with, observations that are late, partial
@@ -264,7 +265,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		seeds = 50
 	}
-	for seed := range seeds {
+	for seed := range uint64(sim.Seeds(int(seeds))) {
 		for _, mode := range []drift.Mode{drift.Repair, drift.Observe} {
 			if err := simulate(seed, mode, ""); err != nil {
 				t.Errorf("seed %d, mode %s: %v", seed, mode, err)

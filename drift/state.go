@@ -72,6 +72,7 @@ type File struct {
 	Size   int64    `json:"size,omitempty"`   // for people; the digest decides
 	Mode   Perm     `json:"mode,omitempty"`   // permission bits; 0: not compared
 	Link   string   `json:"link,omitempty"`   // target of a symbolic link
+	Source string   `json:"source,omitempty"` // declared: where the Repairer finds the content; never compared
 	// PerDevice says that the content is rendered for the device: Peers does not compare it, Compare does.
 	PerDevice bool `json:"per_device,omitempty"`
 }

@@ -439,7 +439,7 @@ func simConfig(seeds int) sim.Config {
 // I3, I9, and that every execution ends, each effect there exactly once or undone.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	if failure := sim.Explore(simConfig(200), simScenario(simProgram(t), "")); failure != nil {
+	if failure := sim.Explore(simConfig(sim.Seeds(200)), simScenario(simProgram(t), "")); failure != nil {
 		t.Fatal(failure)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	seeded "github.com/zhiyun-ops/zhiyun/internal/sim"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
@@ -226,15 +227,16 @@ func median(rates []float64) float64 {
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	outs, ins := 0, 0
-	for seed := range uint64(300) {
+	seeds := seeded.Seeds(300)
+	for seed := range uint64(seeds) {
 		s := newSim(seed, "")
 		if err := s.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		outs, ins = outs+s.outs, ins+s.ins
 	}
-	t.Logf("300 seeds: %d orders to grow, %d to shrink", outs, ins)
-	if outs < 1000 || ins < 300 {
+	t.Logf("%d seeds: %d orders to grow, %d to shrink", seeds, outs, ins)
+	if outs < 3*seeds || ins < seeds {
 		t.Errorf("the simulation is idle: %d orders to grow, %d to shrink", outs, ins)
 	}
 }

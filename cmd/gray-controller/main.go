@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,7 +29,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("gray-controller", flag.ContinueOnError)
+	flags := refdaemon.Flags("gray-controller", "brings new servers of a HAProxy to full weight", "gray-controller -listen /tmp/gray.sock -data /tmp/gray -haproxy /run/haproxy.sock\ncurl --unix-socket /tmp/gray.sock http://gray/rollouts")
 	listen := flags.String("listen", "/run/zhiyun/gray.sock", "path of the API's unix socket (mode 0600)")
 	data := flags.String("data", "/var/lib/zhiyun/gray", "folder of the record")
 	socket := flags.String("haproxy", "/run/haproxy.sock", "HAProxy's stats socket, of level admin")

@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -32,7 +31,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("scaler", flag.ContinueOnError)
+	flags := refdaemon.Flags("scaler", "keeps modules at the size that their load asks for", "scaler -listen /tmp/scale.sock -data /tmp/scale -program ./fleet.sh\ncurl --unix-socket /tmp/scale.sock http://scale/modules")
 	listen := flags.String("listen", "/run/zhiyun/scale.sock", "path of the API's unix socket (mode 0600)")
 	data := flags.String("data", "/var/lib/zhiyun/scale", "folder of the record")
 	program := flags.String("program", "", "executable that knows modules and devices and carries out orders (required)")

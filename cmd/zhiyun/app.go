@@ -26,7 +26,7 @@ Start here:
 			flowCommand(), grayCommand(), scaleCommand(), driftCommand(), l5Command(),
 			packageCommand(), fileCommand(), configCommand(), permissionCommand(), notifyCommand(),
 			deviceCommand(), toolCommand(), pauseCommand(), resumeCommand(), auditCommand(), doctorCommand(), tokenCommand(), certsCommand(),
-			sampleCommand(),
+			benchCommand(), sampleCommand(),
 		},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) },
 	}

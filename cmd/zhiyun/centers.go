@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"strconv"
 	"time"
@@ -99,6 +101,19 @@ func fileCommand() *cli.Command {
 	}
 }
 
+// paramValue is the value that a parameter is set to. A secret is not taken from the command line: every user of the
+// machine could read it there.
+func paramValue(stdin io.Reader, given string, secret bool) ([]byte, error) {
+	switch {
+	case given == "-":
+		value, err := io.ReadAll(io.LimitReader(stdin, 1<<20))
+		return bytes.TrimRight(value, "\r\n"), err
+	case secret:
+		return nil, usage("config set --secret: give - for the value, and the value on standard input: others can read a command line")
+	}
+	return []byte(given), nil
+}
+
 func configCommand() *cli.Command {
 	level := []cli.Flag{
 		&cli.StringFlag{Name: "level", Value: "module", Usage: "`LEVEL`: business, module, site or device; the nearer one overrides"},
@@ -107,10 +122,13 @@ func configCommand() *cli.Command {
 	return &cli.Command{
 		Name: "config", Usage: "the config center: templates and parameters",
 		Subcommands: []*cli.Command{
-			verb("set", "KEY VALUE", "set a parameter", "zhiyun config set cart.workers 8 --level module --of shop.cart",
+			verb("set", "KEY VALUE|-", "set a parameter; - reads the value from standard input, as a secret should be", "zhiyun config set cart.workers 8 --level module --of shop.cart",
 				append([]cli.Flag{&cli.BoolFlag{Name: "secret", Usage: "never show the value again"}, reasonFlag()}, level...),
 				with(func(c *cli.Context, a *control.Client) error {
-					value := []byte(c.Args().Get(1))
+					value, err := paramValue(c.App.Reader, c.Args().Get(1), c.Bool("secret"))
+					if err != nil {
+						return err
+					}
 					if !json.Valid(value) {
 						value, _ = json.Marshal(string(value))
 					}

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"strconv"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -194,6 +194,9 @@ func l5Command() *cli.Command {
 				if err != nil {
 					return err
 				}
+				if len(answer.Items) == 0 {
+					return fmt.Errorf("no instance of %s is registered; zhiyun l5 resolve lists the services there are", service)
+				}
 				return printDocuments(c, raws(answer.Items), "ADDR:addr", "DEVICE:device", "WEIGHT:weight", "SHARE:share", "STATE:state", "SUSPECT:suspect")
 			})),
 			verb("explain", "SERVICE", "say why each instance gets the weight that it gets", "zhiyun l5 explain shop.cart",
@@ -211,11 +214,7 @@ func l5Command() *cli.Command {
 					}
 					return print(c, table{data: json.RawMessage(answer.Json)})
 				})),
-			verb("call", "SERVICE [PATH]", "route one HTTP call to a service, and report how it went", "zhiyun l5 call shop.cart /healthz --caller shop.web",
-				[]cli.Flag{&cli.StringFlag{Name: "caller", Required: true, Usage: "the calling `MODULE`"}, &cli.IntFlag{Name: "count", Value: 1, Usage: "`NUMBER` of calls"}}, callService),
+			callCommand(),
 		},
 	}
 }
-
-// seconds is a count of seconds, for people.
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s" }

@@ -54,7 +54,7 @@ func deviceCommand() *cli.Command {
 				_, err := call(c.Context, a.Devices.MarkFaulty, q)
 				return err
 			}),
-			act("repair", "say that faulty devices are in order again: they become idle", func(c *cli.Context, a *control.Client, q *controlpb.DevicesRequest) error {
+			act("repair", "say that faulty devices are in order again: they become idle. One that served is cleaned first: zhiyun flow run clean device=NAME module=MODULE", func(c *cli.Context, a *control.Client, q *controlpb.DevicesRequest) error {
 				_, err := call(c.Context, a.Devices.Repair, q)
 				return err
 			}),

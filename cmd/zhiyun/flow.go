@@ -42,7 +42,7 @@ func flowCommand() *cli.Command {
 	return &cli.Command{
 		Name: "flow", Usage: "run, watch and steer executions",
 		Subcommands: []*cli.Command{
-			verb("run", "FLOW [NAME=VALUE ...]", "start an execution",
+			verb("run", "FLOW [NAME=VALUE|NAME=@FILE ...]", "start an execution; a secret comes from a file",
 				"zhiyun flow run expand module=shop.cart count=2 --watch",
 				[]cli.Flag{
 					&cli.StringFlag{Name: "key", Usage: "`KEY` that makes the start one of a kind: the same key again starts nothing"},
@@ -102,13 +102,22 @@ func readArg(c *cli.Context) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// params turns NAME=VALUE into parameters: numbers, booleans, lists and objects as JSON, everything else as text.
+// params turns NAME=VALUE into parameters: numbers, booleans, lists and objects as JSON, everything else as text. A value
+// @FILE is the text in a file: others can read a command line, so that is how secrets are given.
 func params(args []string) (map[string]any, error) {
 	out := make(map[string]any)
 	for _, arg := range args {
 		name, text, ok := strings.Cut(arg, "=")
 		if !ok {
 			return nil, usage("parameter %q: want NAME=VALUE", arg)
+		}
+		if file, ok := strings.CutPrefix(text, "@"); ok {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return nil, usage("parameter %s: %v", name, err)
+			}
+			out[name] = strings.TrimRight(string(content), "\r\n")
+			continue
 		}
 		var value any
 		if err := json.Unmarshal([]byte(text), &value); err != nil {
@@ -195,7 +204,7 @@ func eventLine(e flow.Event) string {
 	if e.Error != nil {
 		parts = append(parts, e.Error.Error())
 	}
-	return strings.Join(parts, "  ")
+	return strings.TrimRight(strings.Join(parts, "  "), " ")
 }
 
 func listFlows(c *cli.Context, a *control.Client) error {

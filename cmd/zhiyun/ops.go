@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,8 +14,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/certs"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
-	"github.com/zhiyun-ops/zhiyun/l5"
-	"github.com/zhiyun-ops/zhiyun/l5/l5http"
 )
 
 func pauseCommand() *cli.Command {
@@ -27,7 +23,7 @@ func pauseCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return printDocuments(c, []json.RawMessage{answer.Json}, "MODULE:module", "BY:by", "SINCE:since", "REASON:reason")
+			return printDocuments(c, []json.RawMessage{answer.Json}, "MODULE:module", "BY:actor", "SINCE:at", "REASON:reason")
 		}))
 }
 
@@ -72,19 +68,35 @@ func doctorCommand() *cli.Command {
 		if err != nil {
 			return err
 		}
-		return printDocuments(c, raws(answer.Items), "CHECK:name", "OK:ok", "FOUND:found", "FAULT:fault")
+		if err := printDocuments(c, raws(answer.Items), "CHECK:name", "OK:ok", "FOUND:text"); err != nil {
+			return err
+		}
+		var ill []string
+		for _, item := range answer.Items {
+			check, err := decode[control.Examined](item)
+			if err != nil {
+				return err
+			}
+			if !check.OK {
+				ill = append(ill, check.Name)
+			}
+		}
+		if len(ill) > 0 {
+			return fmt.Errorf("not in order: %s", strings.Join(ill, ", "))
+		}
+		return nil
 	}))
 }
 
 func tokenCommand() *cli.Command {
 	return &cli.Command{
-		Name: "token", Usage: "print the token of an operator, or of the agent of a device", ArgsUsage: "agent|operator NAME",
+		Name: "token", Usage: "print the token of an operator, of the agent of a device, or of who reads metrics", ArgsUsage: "agent|operator|metrics NAME",
 		Description: "Reads the server's key, so it runs where the server does.\n\nExample:\n\n  $ zhiyun token agent web-17 > /etc/zhiyun/token && chmod 600 /etc/zhiyun/token",
 		Flags:       []cli.Flag{&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` of the server"}},
 		Action: func(c *cli.Context) error {
 			role := auth.Role(c.Args().First())
-			if role != auth.Agent && role != auth.Operator {
-				return usage("token %q: want agent or operator, and a name", role)
+			if role != auth.Agent && role != auth.Operator && role != auth.Metrics {
+				return usage("token %q: want agent, operator or metrics, and a name", role)
 			}
 			keys, err := auth.Open(filepath.Join(c.String("dir"), "key"))
 			if err != nil {
@@ -119,53 +131,4 @@ func certsCommand() *cli.Command {
 			return nil
 		},
 	}
-}
-
-// callService makes HTTP calls through the name service, as a program would.
-func callService(c *cli.Context) error {
-	service, err := arg(c, 0, "service id")
-	if err != nil {
-		return err
-	}
-	path := c.Args().Get(1)
-	if path == "" {
-		path = "/"
-	}
-	server, err := target(c)
-	if err != nil {
-		return err
-	}
-	token, err := auth.ReadToken(c.String("token-file"))
-	if err != nil {
-		return err
-	}
-	client, err := l5.New(l5.Config{Target: server, Caller: c.String("caller"), Token: token, ReportEvery: 100 * time.Millisecond})
-	if err != nil {
-		return usage("%v", err)
-	}
-	ctx, cancel := context.WithCancel(c.Context)
-	ended := make(chan error, 1)
-	go func() { ended <- client.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-	web := &http.Client{Transport: l5http.NewTransport(client), Timeout: 10 * time.Second}
-	failed := 0
-	for range c.Int("count") {
-		began := time.Now()
-		response, err := web.Get("http://" + service + path)
-		if err != nil {
-			failed++
-			fmt.Fprintln(c.App.ErrWriter, err)
-			continue
-		}
-		body, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))
-		response.Body.Close()
-		if err != nil || response.StatusCode >= 500 {
-			failed++
-		}
-		fmt.Fprintf(c.App.Writer, "%s  %s  %s  %s\n", response.Request.URL.Host, response.Status, time.Since(began).Round(10*time.Microsecond), body)
-	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d calls failed", failed, c.Int("count"))
-	}
-	return nil
 }

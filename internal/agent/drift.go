@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/google/uuid"
 
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
@@ -23,6 +23,7 @@ import (
 type declaration struct {
 	client  controlpbconnect.AgentServiceClient
 	device  string
+	logger  *slog.Logger
 	changed chan struct{}
 
 	mu         sync.Mutex
@@ -47,8 +48,12 @@ func (d *declaration) Changed() <-chan struct{} { return d.changed }
 
 // run keeps a stream to the server, and takes it up again a second after it was lost.
 func (d *declaration) run(ctx context.Context) error {
+	last := ""
 	for ctx.Err() == nil {
-		d.follow(ctx)
+		if err := d.follow(ctx); err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
+			d.logger.Warn("what this device should be is not followed; trying again each second", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
@@ -93,22 +98,24 @@ func (d *declaration) Report(ctx context.Context, report drift.Report) error {
 	return err
 }
 
-// repairs brings back what differs by the tools that deployed it. Each repair runs under a key of its own, so that
-// its undo journal tells what was there before.
+// repairs brings back what differs, from the same blobs that were deployed and by the same writing.
 type repairs struct {
-	env        func(key string) device.Env
+	env        device.Env
 	supervisor *supervise.Supervisor
 }
 
 // Repair implements drift.Repairer.
 func (r *repairs) Repair(ctx context.Context, f drift.Finding) error {
 	switch {
-	case f.File != nil && f.File.Type == drift.Regular && f.File.Digest != "" && f.Kind != drift.KindPackage:
-		file := device.File{Path: f.Subject, Digest: f.File.Digest}
+	case f.File != nil && f.File.Type == drift.Regular && f.File.Digest != "":
+		in := device.RepairIn{Path: f.Subject, Digest: f.File.Digest, Package: f.File.Source}
 		if f.File.Mode != 0 {
-			file.Mode = "0" + strconv.FormatUint(uint64(f.File.Mode), 8)
+			in.Mode = "0" + strconv.FormatUint(uint64(f.File.Mode), 8)
 		}
-		_, err := device.FileSync(ctx, r.env("drift-"+uuid.NewString()), device.FileSyncIn{Files: []device.File{file}})
+		_, err := device.Repair(ctx, r.env, in)
+		return err
+	case f.File != nil && f.File.Type == drift.Absent:
+		_, err := device.Repair(ctx, r.env, device.RepairIn{Path: f.Subject, Remove: true})
 		return err
 	case f.Process != nil:
 		return r.supervisor.Kick(ctx, f.Process.Name)
@@ -116,27 +123,15 @@ func (r *repairs) Repair(ctx context.Context, f drift.Finding) error {
 	return fmt.Errorf("%w: %s", drift.ErrCannotRepair, f.Kind)
 }
 
-// processes lists the device's processes: those of the supervisor by name, and whatever else runs from the root.
-type processes struct {
-	supervisor *supervise.Supervisor
-	others     drift.ProcessLister
-}
-
-// Processes implements drift.ProcessLister.
-func (p processes) Processes(ctx context.Context) (drift.ProcessList, error) {
-	list, err := p.others.Processes(ctx)
-	if err != nil {
-		return list, err
-	}
-	names := make(map[int]string)
-	for _, process := range p.supervisor.List() {
-		if process.PID != 0 {
-			names[process.PID] = process.Name
+// named tells the supervisor's names of the processes that it runs.
+func named(supervisor *supervise.Supervisor) func(context.Context) (map[int]string, error) {
+	return func(context.Context) (map[int]string, error) {
+		names := make(map[int]string)
+		for _, process := range supervisor.List() {
+			if process.PID != 0 {
+				names[process.PID] = process.Name
+			}
 		}
+		return names, nil
 	}
-	for i := range list.Processes {
-		list.Processes[i].Name = names[list.Processes[i].PID]
-	}
-	list.Via += "+supervisor"
-	return list, nil
 }

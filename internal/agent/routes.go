@@ -42,6 +42,20 @@ func (r *routes) Warm(ctx context.Context, caller, service string) error {
 	return &device.Error{Code: "l5.unreachable", Message: fmt.Sprintf("route %s for %s: %v", service, caller, err), Retry: true}
 }
 
+// restore holds the routes of the modules that joined as callers before this agent started.
+func (r *routes) restore(root string) error {
+	joined, err := device.Callers(root)
+	if err != nil {
+		return fmt.Errorf("agent: which modules call from this device: %w", err)
+	}
+	for _, caller := range joined {
+		if _, err := r.client(caller.Caller); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *routes) client(caller string) (*l5.Client, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -29,6 +29,7 @@ const (
 	Operator Role = "operator" // everything
 	Tool     Role = "tool"     // everything, on behalf of a flow
 	Agent    Role = "agent"    // what the agent of one device needs, for that device
+	Metrics  Role = "metrics"  // reading metrics, and nothing else
 )
 
 // Identity is a caller that has proved who it is.
@@ -98,10 +99,10 @@ func (k *Keys) Token(id Identity) (string, error) {
 		return "", fmt.Errorf("auth: name %q: want letters, digits and _.- only, 128 at most", id.Name)
 	}
 	switch id.Role {
-	case Operator, Tool, Agent:
+	case Operator, Tool, Agent, Metrics:
 		return fmt.Sprintf("zy1:%s:%s:%s", id.Role, id.Name, k.mac(id)), nil
 	}
-	return "", fmt.Errorf("auth: role %q: want operator, tool or agent", id.Role)
+	return "", fmt.Errorf("auth: role %q: want operator, tool, agent or metrics", id.Role)
 }
 
 func (k *Keys) mac(id Identity) string {
@@ -180,11 +181,12 @@ type Guard struct {
 // Handler wraps next.
 func (g *Guard) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if conn := g.Conn(r.Context()); conn != nil && conn.LocalAddr().Network() == "unix" && r.Header.Get("Authorization") == "" {
+		conn := g.Conn(r.Context())
+		if conn != nil && conn.LocalAddr().Network() == "unix" && r.Header.Get("Authorization") == "" {
 			next.ServeHTTP(w, r.WithContext(With(r.Context(), Identity{Operator, "local"})))
 			return
 		}
-		if !g.knownHost(r.Host) {
+		if !g.knownHost(r.Host, conn) {
 			http.Error(w, fmt.Sprintf("host %q is not a name of this server; add it with --host", r.Host), http.StatusMisdirectedRequest)
 			return
 		}
@@ -217,12 +219,12 @@ func (g *Guard) Handler(next http.Handler) http.Handler {
 	})
 }
 
-func (g *Guard) knownHost(hostport string) bool {
+func (g *Guard) knownHost(hostport string, conn net.Conn) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
-	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil && addr.IsLoopback() {
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil && (addr.IsLoopback() || isLocal(addr, conn)) {
 		return true
 	}
 	if host == "localhost" {
@@ -234,4 +236,13 @@ func (g *Guard) knownHost(hostport string) bool {
 		}
 	}
 	return false
+}
+
+// isLocal says whether addr is the one that the connection was made to. A page that was rebound to it calls it by a name.
+func isLocal(addr netip.Addr, conn net.Conn) bool {
+	if conn == nil {
+		return false
+	}
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	return err == nil && local.Addr().Unmap().WithZone("") == addr.Unmap().WithZone("")
 }

@@ -106,7 +106,7 @@ type conn struct {
 
 func (c conn) LocalAddr() net.Addr { return c }
 func (c conn) Network() string     { return c.network }
-func (c conn) String() string      { return c.network }
+func (c conn) String() string      { return "10.0.0.5:7070" }
 
 func TestGuard(t *testing.T) {
 	t.Parallel()
@@ -130,6 +130,8 @@ func TestGuard(t *testing.T) {
 		"health is open":            {"tcp", "127.0.0.1:1", "", "", "/healthz", 200, ""},
 		"health for a rebound name": {"tcp", "evil.example", "", "", "/healthz", 421, ""},
 		"token on a socket counts":  {"unix", "localhost", "", agent, "/admin", 403, ""},
+		"the listener's address":    {"tcp", "10.0.0.5:7070", "", operator, "/x", 200, "operator:admin"},
+		"another address":           {"tcp", "10.0.0.6:7070", "", operator, "/x", 421, ""},
 		"IPv6 loopback":             {"tcp", "[::1]:80", "", operator, "/x", 200, "operator:admin"},
 	} {
 		t.Run(name, func(t *testing.T) {

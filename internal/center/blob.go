@@ -1,6 +1,7 @@
 package center
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -94,6 +95,17 @@ func (b *Blobs) Put(ctx context.Context, content io.Reader, want string) (string
 		return "", 0, fault("digest", want, "the content that arrived has sha256:%s; send it again", draft.digits())
 	}
 	return draft.keep()
+}
+
+// Keep is Put of a content at hand; one that is kept already is not written again.
+func (b *Blobs) Keep(ctx context.Context, content []byte) (string, error) {
+	sum := sha256.Sum256(content)
+	digits := hex.EncodeToString(sum[:])
+	if _, err := os.Stat(b.path(digits)); err == nil {
+		return DigestPrefix + digits, nil
+	}
+	digest, _, err := b.Put(ctx, bytes.NewReader(content), digits)
+	return digest, err
 }
 
 // draft is a blob while it is written.

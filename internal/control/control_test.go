@@ -356,6 +356,12 @@ func TestDesiredFollowsTheWorld(t *testing.T) {
 	if first == second {
 		t.Error("another declaration has the same generation")
 	}
+	// A repair may be the first to ask for what is declared.
+	blob := must[io.ReadCloser](t)(w.client.Blob(ctx, drift.Digest([]byte("listen 127.0.1.1:7000\nlevel debug\n"))))
+	if content, err := io.ReadAll(blob); err != nil || string(content) != "listen 127.0.1.1:7000\nlevel debug\n" {
+		t.Errorf("the declared configuration is %q, %v", content, err)
+	}
+	blob.Close()
 	must[*connect.Response[pb.JSON]](t)(w.client.Ops.Pause(t.Context(), connect.NewRequest(&pb.PauseRequest{Cause: cause("")})))
 	next(t, stream, "a pause holds repairs", func(s drift.State) bool { return len(s.Holds) == 1 && s.Modes[drift.KindConfig] == drift.Observe })
 	must[*connect.Response[pb.ResumeResponse]](t)(w.client.Ops.Resume(t.Context(), connect.NewRequest(&pb.PauseRequest{Cause: cause("")})))

@@ -106,6 +106,10 @@ func (a *API) declared(ctx context.Context, name string) (drift.State, cmdb.Modu
 		if err != nil {
 			return state, module, err
 		}
+		// What is declared can be fetched: a repair may be the first to ask for it.
+		if _, err := a.config.Centers.Blobs.Keep(ctx, file.content); err != nil {
+			return state, module, err
+		}
 		state.Files[file.Path] = drift.File{Kind: drift.KindFile, Digest: file.Digest, Size: int64(len(file.content)), Mode: mode}
 	}
 	rendered, err := a.renderAll(ctx, device, module)
@@ -115,6 +119,9 @@ func (a *API) declared(ctx context.Context, name string) (drift.State, cmdb.Modu
 	for i, file := range rendered {
 		mode, err := perm(module.Configs[i].Mode)
 		if err != nil {
+			return state, module, err
+		}
+		if _, err := a.config.Centers.Blobs.Keep(ctx, file.Body); err != nil {
 			return state, module, err
 		}
 		state.Files[module.Configs[i].Path] = drift.File{
@@ -149,7 +156,7 @@ func (a *API) declarePackage(ctx context.Context, state *drift.State, spec cmdb.
 		at := path.Join(dir, file.Path)
 		switch file.Kind {
 		case center.EntryFile:
-			state.Files[at] = drift.File{Kind: drift.KindPackage, Digest: file.Digest, Size: file.Size, Mode: drift.Perm(file.Mode)}
+			state.Files[at] = drift.File{Kind: drift.KindPackage, Digest: file.Digest, Size: file.Size, Mode: drift.Perm(file.Mode), Source: p.Digest}
 		case center.EntryLink:
 			state.Files[at] = drift.File{Kind: drift.KindPackage, Type: drift.Link, Link: file.Target}
 		}

@@ -104,21 +104,6 @@ func (c *caller) stop() *load.Report {
 	return c.final
 }
 
-// progress sums what the callers last told.
-func (s *story) progress() Progress {
-	var sum Progress
-	for _, c := range s.callers {
-		c.mu.Lock()
-		sum.Sent += c.last.Sent
-		sum.OK += c.last.OK
-		sum.Failed += c.last.Failed
-		sum.P50, sum.P99 = max(sum.P50, c.last.P50), max(sum.P99, c.last.P99)
-		sum.Phase = c.last.Phase
-		c.mu.Unlock()
-	}
-	return sum
-}
-
 // stopCallers ends the callers and adds their reports up.
 func (s *story) stopCallers() (load.Report, error) {
 	var sum load.Report

@@ -42,8 +42,8 @@ type Config struct {
 // Environment is a running Zhiyun.
 type Environment struct {
 	config Config
-	server *child
 	mu     sync.Mutex
+	server *child            // guarded by mu
 	agents map[string]*child // guarded by mu
 }
 
@@ -74,7 +74,7 @@ func Start(ctx context.Context, config Config) (*Environment, error) {
 		return nil, err
 	}
 	e := &Environment{config: config, agents: make(map[string]*child)}
-	if err := e.startServer(ctx); err != nil {
+	if err := e.StartServer(ctx); err != nil {
 		e.Stop(2 * time.Second)
 		return nil, err
 	}
@@ -105,19 +105,28 @@ func (e *Environment) Socket(device string) string {
 	return "unix://" + filepath.Join(e.Root(device), "run", "l5.sock")
 }
 
-func (e *Environment) startServer(ctx context.Context) error {
+// StartServer starts the server, also one that was killed, and waits until it is ready. The one before must have ended.
+func (e *Environment) StartServer(ctx context.Context) error {
 	if err := os.MkdirAll(e.ServerDir(), 0o700); err != nil {
 		return fmt.Errorf("dev: %w", err)
+	}
+	// A server that is there already would answer in place of ours, and let us believe that it is ready.
+	socket := strings.TrimPrefix(e.Target(), "unix://")
+	if conn, err := net.Dial("unix", socket); err == nil {
+		conn.Close()
+		return fmt.Errorf("dev: another server serves %s; end it, or use another folder", e.ServerDir())
 	}
 	args := append([]string{"server", "--dir", e.ServerDir()}, e.config.ServerFlags...)
 	server, err := e.start(filepath.Join(e.ServerDir(), "server.log"), args)
 	if err != nil {
 		return err
 	}
+	e.mu.Lock()
 	e.server = server
+	e.mu.Unlock()
 	// The socket appears when all is wired: then the server answers.
 	for {
-		conn, err := net.Dial("unix", strings.TrimPrefix(e.Target(), "unix://"))
+		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			return conn.Close()
 		}
@@ -187,20 +196,45 @@ func (e *Environment) AgentPID(device string) int {
 	return 0
 }
 
-// ServerDone is closed when the server has ended.
-func (e *Environment) ServerDone() <-chan struct{} { return e.server.done }
+// AgentDone is closed when the agent of a device that was started last has ended; nil if there was none.
+func (e *Environment) AgentDone(device string) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if agent := e.agents[device]; agent != nil {
+		return agent.done
+	}
+	return nil
+}
+
+// ServerPID is the process of the server that was started last, or 0.
+func (e *Environment) ServerPID() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.server != nil {
+		return e.server.Process.Pid
+	}
+	return 0
+}
+
+// ServerDone is closed when the server that was started last has ended.
+func (e *Environment) ServerDone() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server.done
+}
 
 // Stop ends agents and server with SIGTERM, and with SIGKILL those that outlive the grace period.
 func (e *Environment) Stop(grace time.Duration) {
 	e.mu.Lock()
-	children := make([]*child, 0, len(e.agents)+1)
+	children := make([]*child, 0, len(e.agents))
 	for _, agent := range e.agents {
 		children = append(children, agent)
 	}
+	server := e.server
 	e.mu.Unlock()
 	stopAll(children, grace)
-	if e.server != nil {
-		stopAll([]*child{e.server}, grace)
+	if server != nil {
+		stopAll([]*child{server}, grace)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"io"
 	"io/fs"
 	"strings"
 )
@@ -12,7 +13,7 @@ import (
 // ConfigFile is one rendered configuration file.
 type ConfigFile struct {
 	Path     string `json:"path" doc:"below the root"`
-	Content  string `json:"content" doc:"the rendered bytes"`
+	Content  string `json:"content,omitempty" doc:"the rendered bytes; absent, they are the blob of digest"`
 	Encoding string `json:"encoding,omitempty" enum:",base64" doc:"of content; default plain text"`
 	Mode     string `json:"mode,omitempty" doc:"octal permissions; default 0644"`
 	Digest   string `json:"digest,omitempty" doc:"sha256:HEX that the content must have"`
@@ -50,7 +51,7 @@ func ConfigPush(ctx context.Context, env Env, in ConfigPushIn) (ConfigPushOut, e
 			if err != nil {
 				return out, err
 			}
-			content, digits, err := f.bytes()
+			content, digits, err := c.rendered(ctx, f)
 			if err != nil {
 				return out, err
 			}
@@ -85,6 +86,36 @@ func ConfigPush(ctx context.Context, env Env, in ConfigPushIn) (ConfigPushOut, e
 		return out, nil
 	})
 }
+
+// rendered returns the file's bytes: those of the input or, where it has none, the blob of its digest. A file that
+// holds secrets comes by its digest, so that they enter no flow's record.
+func (c *call) rendered(ctx context.Context, f ConfigFile) (content, digits string, err error) {
+	if f.Content != "" || f.Digest == "" || f.Digest == emptyDigest {
+		return f.bytes()
+	}
+	if digits, err = hexDigest(f.Digest); err != nil {
+		return "", "", err
+	}
+	if err := need(c.Blobs != nil, "blob source", "set ZHIYUN_SERVER to the server's target"); err != nil {
+		return "", "", err
+	}
+	blob, err := c.Blobs.Open(ctx, "sha256:"+digits)
+	if err != nil {
+		return "", "", err
+	}
+	defer blob.Close()
+	text, err := io.ReadAll(&bounded{blob, inputLimit, f.Path})
+	if err != nil {
+		return "", "", err
+	}
+	if sum := sha256.Sum256(text); hex.EncodeToString(sum[:]) != digits {
+		return "", "", later("blob.digest", "the server sent something else for sha256:%s", digits)
+	}
+	return string(text), digits, nil
+}
+
+// emptyDigest is that of a file without content.
+const emptyDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 func (f ConfigFile) bytes() (content, digits string, err error) {
 	content = f.Content

@@ -83,6 +83,24 @@ func TestConfigPushAndRestore(t *testing.T) {
 	})
 }
 
+// A file that holds secrets comes by its digest alone.
+func TestConfigPushFetchesWhatTheInputDoesNotHold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.tree()
+	in := device.ConfigPushIn{Configs: []device.ConfigFile{
+		{Path: "etc/secret", Digest: w.blobs.Put([]byte("password: x")), Mode: "0600"},
+		{Path: "etc/empty", Digest: w.blobs.Put(nil)},
+	}}
+	out := twice(w, "k", func(env device.Env) (device.ConfigPushOut, error) { return device.ConfigPush(w.Context(), env, in) })
+	if w.read("etc/secret") != "password: x" || w.read("etc/empty") != "" {
+		t.Errorf("out: %+v", out)
+	}
+	undone(w, "k", before, func(env device.Env) (device.Undone, error) {
+		return device.ConfigRestore(w.Context(), env, device.ConfigRestoreIn{ConfigPushIn: in, Done: &out})
+	})
+}
+
 func TestConfigPushFailsByName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -5,12 +5,14 @@ package refdaemon
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +21,17 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/store/etcdstore"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
+
+// Flags are a daemon's flags, which exit with their meaning and an example when asked for help, and with status 2 when
+// they are wrong.
+func Flags(name, does, example string) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ExitOnError)
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "%s %s.\n\n  %s\n\nFlags:\n", name, does, strings.ReplaceAll(example, "\n", "\n  "))
+		flags.PrintDefaults()
+	}
+	return flags
+}
 
 // Config of a daemon. Socket, Data and Prefix are required.
 type Config struct {

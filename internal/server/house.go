@@ -23,6 +23,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
+	"github.com/zhiyun-ops/zhiyun/l5"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -48,6 +49,7 @@ type house struct {
 	flow     *flow.Engine
 	gray     *gray.Controller // reads and takes orders; the leader's own one acts
 	scale    *scale.Controller
+	faults   *faults // of modules' policies
 	ledger   *drift.Ledger
 	api      *control.API
 
@@ -55,7 +57,7 @@ type house struct {
 }
 
 func newHouse(config Config, registry *prometheus.Registry, record *record, id string) (*house, error) {
-	h := &house{config: config, registry: registry, record: record, id: id}
+	h := &house{config: config, registry: registry, record: record, id: id, faults: newFaults(config.Logger)}
 	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.controllers, h.surface} {
 		if err := build(); err != nil {
 			h.close()
@@ -120,7 +122,7 @@ func (h *house) naming() (err error) {
 	})
 	h.names, err = l5server.New(l5server.Config{
 		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
-		IdentifyOwner: identify, Grace: h.config.Grace,
+		IdentifyOwner: identify, MayChange: mayChange, Grace: h.config.Grace,
 		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
 		Logger:  h.config.Logger, Metrics: h.registry,
 	})
@@ -147,6 +149,18 @@ func identify(ctx context.Context, _ http.Header, claimed string) (string, error
 func speaksFor(ctx context.Context, device string) error {
 	_, err := identify(ctx, nil, device)
 	return err
+}
+
+// mayChange lets an agent change the instances of its own device alone.
+func mayChange(ctx context.Context, _ string, instance l5.Instance) error {
+	id, ok := auth.From(ctx)
+	switch {
+	case !ok:
+		return auth.ErrToken
+	case id.Role != auth.Agent, instance.Device == id.Name, instance.Device == "" && instance.Owner == id.Name:
+		return nil
+	}
+	return fmt.Errorf("%w: the agent of %s cannot change what is on device %q", auth.ErrDenied, id.Name, instance.Device)
 }
 
 // withdraw takes the instances of a lost device out of the name service.
@@ -261,6 +275,10 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 	config := gray.Config{
 		Store: records, Weights: wiring.Weights{Names: h.names},
 		Outcomes: wiring.Outcomes{Records: h.records, Bucket: h.config.Bucket},
+		Stopped: func(ctx context.Context, _, module string) (string, bool, error) {
+			paused, is, err := h.centers.Pause.Of(ctx, module)
+			return "paused by " + paused.Actor + ": " + paused.Reason, is, err
+		},
 		Interval: h.config.Tick, Fence: fence, Logger: h.config.Logger,
 		OnEvent: func(e gray.Event) {
 			h.audit.tell("gray", "rollout."+string(e.To), "rollout/"+e.Rollout, fmt.Sprintf("%d %%: %s", e.Percent, e.Reason), "", e)
@@ -273,7 +291,7 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 }
 
 func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) scale.Config {
-	fleet := wiring.Fleet{CMDB: h.cmdb, Names: h.names, Paused: func(ctx context.Context, module string) (bool, error) {
+	fleet := wiring.Fleet{CMDB: h.cmdb, Names: h.names, Fault: h.faults.tell, Paused: func(ctx context.Context, module string) (bool, error) {
 		_, paused, err := h.centers.Pause.Of(ctx, module)
 		return paused, err
 	}}
@@ -325,26 +343,20 @@ func (h *house) mount(mux *http.ServeMux) {
 	mux.Handle(h.dispatch.Handler())
 }
 
+// answers says whether the server can do its work now: all is known, and the record can be read.
+func (h *house) answers(ctx context.Context) error {
+	if err := h.ready(ctx); err != nil {
+		return err
+	}
+	_, _, err := h.record.store("server").List(ctx, ownerKey)
+	return err
+}
+
 // ready waits until everything that reads the record knows it.
 func (h *house) ready(ctx context.Context) error {
 	for _, ready := range []func(context.Context) error{h.cmdb.Ready, h.centers.Ready, h.names.Ready} {
 		if err := ready(ctx); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// prepare saves the flows that the server brings. One that an operator has changed since keeps its newer version.
-func (h *house) prepare(ctx context.Context) error {
-	for name, source := range tools.Flows() {
-		if _, err := h.flow.Definition(ctx, name, 0); err == nil {
-			continue
-		} else if !errors.Is(err, flow.ErrNotFound) {
-			return err
-		}
-		if _, err := h.flow.Save(ctx, source); err != nil {
-			return fmt.Errorf("server: save the flow %s: %w", name, err)
 		}
 	}
 	return nil

@@ -2,7 +2,8 @@ package server
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -17,11 +18,12 @@ type record struct {
 	client  *clientv3.Client
 	member  *etcdstore.Member // nil for a cluster
 	elector store.Elector
+	logger  *slog.Logger
 }
 
 // openRecord starts the embedded member, or connects to the cluster.
 func openRecord(ctx context.Context, config Config) (*record, error) {
-	r := &record{}
+	r := &record{logger: config.Logger}
 	if len(config.Etcd) > 0 {
 		secure, err := config.etcdTLS()
 		if err != nil {
@@ -78,7 +80,13 @@ func (r *record) lead(ctx context.Context, name, id string, run func(ctx context
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("server: campaign for %s: %w", name, err)
+			// The cluster is away: agents and callers go on meanwhile, and so does the server.
+			r.logger.Warn("campaigning again in a second", "for", name, "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			continue
 		}
 		inner, cancel := context.WithCancel(ctx)
 		go func() { // ends with inner, which this loop cancels
@@ -96,9 +104,11 @@ func (r *record) lead(ctx context.Context, name, id string, run func(ctx context
 			done()
 			return nil
 		}
-		if err != nil {
+		// A write that the end of the term has overtaken is the end of the term, whoever tells of it first.
+		if err != nil && !errors.Is(err, store.ErrFenced) {
 			return err
 		}
+		r.logger.Info("a term is over", "of", name)
 	}
 	return nil
 }

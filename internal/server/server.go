@@ -58,6 +58,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := os.Chmod(config.Dir, 0o700); err != nil {
 		return fmt.Errorf("server: the data folder must be private: %w", err)
 	}
+	unlock, err := lock(config.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	keys, err := auth.Open(filepath.Join(config.Dir, "key"))
 	if err != nil {
@@ -76,6 +81,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	defer record.close()
+	if err := own(ctx, record.store("server"), config.Dir); err != nil {
+		return err
+	}
 	h, err := newHouse(config, s.registry, record, s.id)
 	if err != nil {
 		return err
@@ -132,7 +140,7 @@ func (s *Server) open(ctx context.Context, group *errgroup.Group, keys *auth.Key
 	if err != nil {
 		return err
 	}
-	serving := transport.NewServer(handler(s.config, keys, s.registry, h.ready, mux))
+	serving := transport.NewServer(handler(s.config, keys, s.registry, h.answers, mux))
 	for _, listener := range doors.listeners {
 		group.Go(func() error { return serving.Serve(ctx, listener, drainTime) })
 	}

@@ -21,8 +21,13 @@ type teller struct {
 
 	mu      sync.Mutex
 	waiting []func(context.Context) error // guarded by mu
+	dropped int                           // guarded by mu; since the queue was last emptied
 	wake    chan struct{}
 }
+
+// mostWaiting bounds what is queued while the record is slow. What comes beyond it is dropped, and that is logged: the
+// controllers' own records have it all the same.
+const mostWaiting = 10_000
 
 func newTeller(db *records.DB, notify func() *center.Notify, logger *slog.Logger) *teller {
 	return &teller{records: db, notify: notify, logger: logger, wake: make(chan struct{}, 1)}
@@ -49,7 +54,11 @@ func (t *teller) notice(notice center.Notice) {
 
 func (t *teller) queue(job func(context.Context) error) {
 	t.mu.Lock()
-	t.waiting = append(t.waiting, job)
+	if len(t.waiting) < mostWaiting {
+		t.waiting = append(t.waiting, job)
+	} else {
+		t.dropped++
+	}
 	t.mu.Unlock()
 	select {
 	case t.wake <- struct{}{}:
@@ -74,9 +83,12 @@ func (t *teller) run(ctx context.Context) error {
 
 func (t *teller) work(ctx context.Context) {
 	t.mu.Lock()
-	batch := t.waiting
-	t.waiting = nil
+	batch, dropped := t.waiting, t.dropped
+	t.waiting, t.dropped = nil, 0
 	t.mu.Unlock()
+	if dropped > 0 {
+		t.logger.Error("the audit record is too slow: entries and notices were dropped", "dropped", dropped)
+	}
 	for _, job := range batch {
 		if err := job(ctx); err != nil {
 			t.logger.Error("write the audit record or deliver a notice", "error", err)

@@ -86,7 +86,7 @@ func newInstances(in CalleeJoinIn) (map[string][]l5.Instance, error) {
 				return nil, err
 			}
 			out[service.ID] = append(out[service.ID], l5.Instance{
-				Service: service.ID, Addr: addr, Device: device.Name, Module: in.Module, Weight: service.Weight, State: l5.StateUp,
+				Service: service.ID, Addr: addr, Device: device.Name, Module: in.Module, Weight: service.weight(device.Type), State: l5.StateUp,
 				// The live stream of the device's agent is the lease.
 				Owner: device.Name,
 			})

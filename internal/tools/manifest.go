@@ -54,6 +54,7 @@ type Script struct {
 	Path    string   `json:"path"`
 	Args    []string `json:"args"`
 	Timeout string   `json:"timeout"`
+	Undo    string   `json:"undo"` // of the script that takes it back; empty: there is none
 }
 
 // Program is what package.start takes.
@@ -143,7 +144,7 @@ func (out *Manifest) programs(m cmdb.Module) error {
 		if pkg == "" {
 			return fail("manifest.invalid", "script %s of module %s names no package, and there is not just one; name it", s.Name, m.Name)
 		}
-		out.Scripts = append(out.Scripts, Script{pkg, s.Path, append([]string{}, s.Args...), time.Duration(s.Timeout).String()})
+		out.Scripts = append(out.Scripts, Script{pkg, s.Path, append([]string{}, s.Args...), time.Duration(s.Timeout).String(), s.Undo})
 	}
 	at := make(map[string]int)
 	for _, p := range m.Processes {

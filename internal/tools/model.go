@@ -2,12 +2,14 @@ package tools
 
 import (
 	"context"
+	"math"
 
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/l5"
 )
 
 // Device is a device as the flows hand it on.
@@ -24,6 +26,16 @@ type Service struct {
 	ID     string `json:"id"`
 	Port   int    `json:"port"`
 	Weight int    `json:"weight" doc:"of a whole device"`
+
+	Weights map[string]int `json:"weights,omitempty" doc:"by device type, where types carry different loads"`
+}
+
+// weight is the full weight of an instance on a device of a type.
+func (s Service) weight(deviceType string) int {
+	if weight := s.Weights[deviceType]; weight > 0 {
+		return weight
+	}
+	return s.Weight
 }
 
 // Virtual is a virtual address in front of the module's devices.
@@ -88,10 +100,23 @@ func names(devices []Device) []string {
 	return out
 }
 
+// services are the names of a module, with weights by what a device of each type carries: the smallest has the declared
+// weight, one that carries twice as much has twice the weight.
 func services(m cmdb.Module) []Service {
+	least := math.Inf(1)
+	for _, capacity := range m.Scale.Capacity {
+		least = min(least, capacity)
+	}
 	out := make([]Service, 0, len(m.Services))
 	for _, s := range m.Services {
-		out = append(out, Service{ID: s.ID, Port: s.Port, Weight: s.Weight})
+		service := Service{ID: s.ID, Port: s.Port, Weight: s.Weight}
+		if len(m.Scale.Capacity) > 1 {
+			service.Weights = make(map[string]int)
+			for deviceType, capacity := range m.Scale.Capacity {
+				service.Weights[deviceType] = min(l5.MaxWeight, max(1, int(math.Round(float64(s.Weight)*capacity/least))))
+			}
+		}
+		out = append(out, service)
 	}
 	return out
 }

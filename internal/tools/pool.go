@@ -157,11 +157,13 @@ type DeviceHoldOut struct {
 	Names    []string      `json:"names"`
 	Installs []Installment `json:"installs" doc:"packages to remove, by device"`
 	Starts   []Starting    `json:"starts" doc:"programs to stop, by device"`
+	// Scripts are the undo scripts, each with the script that takes it back in turn.
+	Scripts []Scripting `json:"scripts" doc:"scripts that take back what the module's scripts did, by device"`
 }
 
 // DeviceHold takes devices of a module out of service, into the execution's hands. Codes: device.unknown, device.state.
 func DeviceHold(ctx context.Context, env Env, in DeviceHoldIn) (DeviceHoldOut, error) {
-	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}}
+	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}, Scripts: []Scripting{}}
 	ttl, err := span("ttl", in.TTL, forget)
 	if err != nil {
 		return out, err
@@ -191,7 +193,14 @@ func DeviceHold(ctx context.Context, env Env, in DeviceHoldIn) (DeviceHoldOut, e
 	}
 	out.Names = append(out.Names, in.Names...)
 	if in.Manifest != nil {
-		out.Installs, _, out.Starts = in.Manifest.work(in.Names)
+		var scripts []Scripting
+		out.Installs, scripts, out.Starts = in.Manifest.work(in.Names)
+		for _, s := range scripts {
+			if s.Script.Undo != "" {
+				s.Script.Path, s.Script.Undo = s.Script.Undo, s.Script.Path
+				out.Scripts = append(out.Scripts, s)
+			}
+		}
 	}
 	return out, nil
 }
@@ -207,7 +216,7 @@ type DeviceServeIn struct {
 
 // DeviceServe puts devices that the execution holds into service; others are passed over.
 func DeviceServe(ctx context.Context, env Env, in DeviceServeIn) (DeviceHoldOut, error) {
-	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}}
+	out := DeviceHoldOut{Names: []string{}, Installs: []Installment{}, Starts: []Starting{}, Scripts: []Scripting{}}
 	var wanted []string
 	for _, name := range in.Names {
 		d, err := resource[cmdb.Device](ctx, env, cmdb.KindDevice, name)
@@ -224,6 +233,40 @@ func DeviceServe(ctx context.Context, env Env, in DeviceServeIn) (DeviceHoldOut,
 	_, err := env.Client.Devices.Serve(ctx, connect.NewRequest(&pb.DevicesRequest{Owner: env.Execution, Names: wanted, Module: in.Module, Cause: env.cause()}))
 	out.Names = append(out.Names, wanted...)
 	return out, err
+}
+
+// DeviceRepairIn is what device.repair takes.
+type DeviceRepairIn struct {
+	Names []string `json:"names"`
+	Check bool     `json:"check,omitempty" doc:"change nothing, and fail unless all are faulty"`
+}
+
+// DeviceRepairOut is what device.repair tells.
+type DeviceRepairOut struct {
+	Names []string `json:"names" doc:"devices that went from faulty to idle"`
+}
+
+// DeviceRepair gives faulty devices back to the pool; those that are idle already are passed over. Codes:
+// resource.not_found, device.state.
+func DeviceRepair(ctx context.Context, env Env, in DeviceRepairIn) (DeviceRepairOut, error) {
+	out := DeviceRepairOut{Names: []string{}}
+	for _, name := range in.Names {
+		d, err := resource[cmdb.Device](ctx, env, cmdb.KindDevice, name)
+		if err != nil {
+			return out, err
+		}
+		if in.Check && d.State != cmdb.Faulty {
+			return out, fail("device.state", "device %s is %s, not faulty; what runs on it is left alone", name, d.State)
+		}
+		if in.Check || d.State == cmdb.Idle {
+			continue
+		}
+		if _, err := env.Client.Devices.Repair(ctx, connect.NewRequest(&pb.DevicesRequest{Names: []string{name}, Cause: env.cause()})); err != nil {
+			return out, err
+		}
+		out.Names = append(out.Names, name)
+	}
+	return out, nil
 }
 
 // ChangeReportIn is what change.report takes.

@@ -47,6 +47,7 @@ func table() []tool {
 		define("vip.remove", "take the device away from the virtual address", "gray", keyed, "vip.restore", 30*time.Second, VIPRemove),
 		define("vip.restore", "put the device back behind the virtual address", "gray", keyed, "", 30*time.Second, VIPRestore),
 		define("device.release", "give devices back to the pool", "obtain", keyed, "", 30*time.Second, DeviceRelease),
+		define("device.repair", "say that faulty devices are in order again", "close", keyed, "", 30*time.Second, DeviceRepair),
 		define("permission.revoke", "let go of grants", "obtain", keyed, "permission.restore", 10*time.Second, PermissionRevoke),
 		define("permission.restore", "ask again for grants that were let go of", "obtain", keyed, "", 10*time.Second, PermissionRestore),
 		define("change.withdraw", "mark the change record as taken back", "self-check", keyed, "", 10*time.Second, ChangeWithdraw),

@@ -55,7 +55,7 @@ init_profile: plain
 packages: [{name: cart, version: "1.0"}]
 files: [{source: shop/etc, path: etc/shop}]
 configs: [{template: cart.conf, path: etc/cart.conf}]
-scripts: [{name: init, path: bin/init}]
+scripts: [{name: init, path: bin/init, undo: bin/undo}]
 processes: [{name: cart, command: [bin/cart]}]
 ports: [{port: 7000}]
 services: [{id: shop.cart, port: 7000}]
@@ -508,7 +508,13 @@ func TestContractionGivesADeviceBack(t *testing.T) {
 		t.Fatalf("picked %v", picked)
 	}
 	devices := `"devices":[` + old + `]`
-	ok(t, w, "device.hold", "e1/6", `{"module":"shop.cart","names":["old"]}`)
+	held := ok(t, w, "device.hold", "e1/6", `{"module":"shop.cart","names":["old"],"manifest":`+strings.Replace(noManifest, `"scripts":[]`,
+		`"scripts":[{"package":"cart","path":"init","args":[],"timeout":"1m","undo":"undo"},{"package":"cart","path":"warm","args":[],"timeout":"1m","undo":""}]`, 1)+`}`)
+	// What takes a script back is run when a device leaves; what takes that back is the script.
+	script := map[string]any{"package": "cart", "path": "undo", "args": []any{}, "timeout": "1m", "undo": "init"}
+	if diff := cmp.Diff([]any{map[string]any{"device": "old", "script": script}}, held["scripts"]); diff != "" {
+		t.Error(diff)
+	}
 	ok(t, w, "l5.drain", "e1/7", `{"services":`+cartService+`,`+devices+`,"quiet":"50ms"}`)
 	ok(t, w, "vip.remove", "e1/8", `{"virtuals":`+webVirtual+`,"device":`+old+`,"force":true}`)
 	ok(t, w, "l5.callee.leave", "e1/9", `{"module":"shop.cart","services":`+cartService+`,`+devices+`,"keep":true,"quiet":"50ms"}`)

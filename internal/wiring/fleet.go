@@ -31,6 +31,8 @@ type Fleet struct {
 	}
 	// Paused says whether automation is stopped for a module.
 	Paused func(ctx context.Context, module string) (bool, error)
+	// Fault is told, each time the modules are read, what keeps a module from being scaled: nil for a sound one. Optional.
+	Fault func(module string, err error)
 }
 
 // Modules implements scale.Modules.
@@ -43,6 +45,9 @@ func (f Fleet) Modules(ctx context.Context) ([]scale.Module, error) {
 			continue
 		}
 		policy, err := ScalePolicy(m.Scale.Params)
+		if f.Fault != nil {
+			f.Fault(m.Name, err)
+		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("module %s: %w", m.Name, err))
 			continue

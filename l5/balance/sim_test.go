@@ -181,6 +181,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		config.Seeds = 30
 	}
+	config.Seeds = sim.Seeds(config.Seeds)
 	if failure := sim.Explore(config, simulate(nodes, "")); failure != nil {
 		t.Fatal(failure)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zhiyun-ops/zhiyun/l5"
 )
 
 // Config of a Server. A zero field means its documented default.
@@ -25,6 +27,10 @@ type Config struct {
 	// IdentifyOwner is the same for who registers: an agent may vouch for the callers on its device, but holds leases in
 	// no name but its own. Nil: Identify decides.
 	IdentifyOwner func(ctx context.Context, header http.Header, claimed string) (string, error)
+	// MayChange decides whether the holder of a register stream may register, replace, drain or remove an instance: it is
+	// asked about the instance as it is to be, and about what stands in its place. An error refuses that instance
+	// and no other of the request. Nil: every owner may change every instance.
+	MayChange func(ctx context.Context, owner string, instance l5.Instance) error
 	// Grace is how long the instances of an owner whose stream was lost wait for it to come back. Default: 10 s.
 	Grace time.Duration
 	// ExpiriesPerMinute bounds how many instances may expire in any minute, over all services. Default: 60.

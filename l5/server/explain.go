@@ -8,20 +8,20 @@ import (
 
 // Explanation is what the server knows about a service.
 type Explanation struct {
-	Service     string
-	Epoch       string // of the store's history
-	Revision    int64  // of the last commit that changed the service
-	Subscribers int    // open streams that watch it
-	Instances   []InstanceStatus
+	Service     string           `json:"service"`
+	Epoch       string           `json:"epoch"`       // of the store's history
+	Revision    int64            `json:"revision"`    // of the last commit that changed the service
+	Subscribers int              `json:"subscribers"` // open streams that watch it
+	Instances   []InstanceStatus `json:"instances"`
 }
 
 // InstanceStatus is an instance with the weight that it gets and why.
 type InstanceStatus struct {
 	l5.Instance
-	EffectiveWeight float64
-	Live            bool   // its owner's stream is open, or it has no owner
-	Revision        int64  // of the commit that last wrote it
-	Reason          string // of the weight
+	EffectiveWeight float64 `json:"effective_weight"`
+	Live            bool    `json:"live"`     // its owner's stream is open, or it has no owner
+	Revision        int64   `json:"revision"` // of the commit that last wrote it
+	Reason          string  `json:"reason"`   // of the weight
 }
 
 // Instances returns a service's instances by address; none for a service that has none.

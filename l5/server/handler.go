@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -151,22 +152,65 @@ func (s *Server) carryOut(ctx context.Context, owner string, request *l5pb.Regis
 }
 
 func (s *Server) change(ctx context.Context, owner string, request *l5pb.RegisterRequest) (int64, error) {
-	revision, err := s.registry.edit(ctx, names(request.GetRemove()), removeAll)
+	permit := permit{server: s, ctx: ctx, owner: owner, refused: make(map[id]error)}
+	revision, err := s.registry.edit(ctx, names(request.GetRemove()), permit.standing(removeAll))
 	if err != nil {
 		return revision, err
 	}
 	if len(request.GetPut()) > 0 {
-		instances := make([]l5.Instance, len(request.GetPut()))
-		for i, p := range request.GetPut() {
-			instances[i] = l5.InstanceFromProto(p)
-			instances[i].Owner = owner
+		instances := make([]l5.Instance, 0, len(request.GetPut()))
+		for _, p := range request.GetPut() {
+			instance := l5.InstanceFromProto(p)
+			instance.Owner = owner
+			if permit.allows(id{instance.Service, instance.Addr}, instance) {
+				instances = append(instances, instance)
+			}
 		}
-		if revision, err = s.register(ctx, instances); err != nil {
+		registered, err := s.register(ctx, instances, permit.standing)
+		if err != nil {
 			return revision, err
 		}
+		revision = max(revision, registered)
 	}
-	drained, err := s.registry.edit(ctx, names(request.GetDrain()), func(_ id, have *row) (l5.Instance, verb) { return draining(have) })
-	return max(revision, drained), err
+	drained, err := s.registry.edit(ctx, names(request.GetDrain()), permit.standing(func(_ id, have *row) (l5.Instance, verb) { return draining(have) }))
+	return max(revision, drained), errors.Join(err, permit.err())
+}
+
+// permit asks whether an owner may change what it asks to change, and remembers what was refused.
+type permit struct {
+	server  *Server
+	ctx     context.Context
+	owner   string
+	refused map[id]error
+}
+
+func (p *permit) allows(name id, instance l5.Instance) bool {
+	if p.server.config.MayChange == nil {
+		return true
+	}
+	err := p.server.config.MayChange(p.ctx, p.owner, instance)
+	if err != nil {
+		p.refused[name] = fmt.Errorf("%s of %s: %w", name.addr, name.service, err)
+	}
+	return err == nil
+}
+
+// standing leaves a row as it is that the owner may not change.
+func (p *permit) standing(change change) change {
+	return func(name id, have *row) (l5.Instance, verb) {
+		if have != nil && !p.allows(name, have.Instance) {
+			return l5.Instance{}, leave
+		}
+		return change(name, have)
+	}
+}
+
+func (p *permit) err() error {
+	var faults []error
+	for _, name := range slices.SortedFunc(maps.Keys(p.refused), compareID) {
+		faults = append(faults, p.refused[name])
+	}
+	return errors.Join(faults...)
 }
 
 func names(keys []*l5pb.Key) []id {

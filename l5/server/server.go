@@ -89,11 +89,14 @@ func (s *Server) Handler() (string, http.Handler) {
 // exists keeps its share, whatever the call says: SetShare alone changes it. All faults are reported and nothing is
 // written if there is one.
 func (s *Server) Register(ctx context.Context, instances []l5.Instance) error {
-	_, err := s.register(ctx, instances)
+	_, err := s.register(ctx, instances, nil)
 	return err
 }
 
-func (s *Server) register(ctx context.Context, instances []l5.Instance) (int64, error) {
+// change is what edit does to one row; wrap, if not nil, decides in front of it.
+type change = func(id, *row) (l5.Instance, verb)
+
+func (s *Server) register(ctx context.Context, instances []l5.Instance, wrap func(change) change) (int64, error) {
 	var errs []error
 	wanted := make(map[id]l5.Instance, len(instances))
 	for _, instance := range instances {
@@ -108,7 +111,7 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance) (int64, 
 		names = append(names, name)
 	}
 	slices.SortFunc(names, compareID)
-	return s.registry.edit(ctx, names, func(name id, have *row) (l5.Instance, verb) {
+	write := func(name id, have *row) (l5.Instance, verb) {
 		want := wanted[name]
 		want.Suspect = false
 		if want.Weight == 0 {
@@ -123,7 +126,11 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance) (int64, 
 			return want, leave
 		}
 		return want, put
-	})
+	}
+	if wrap != nil {
+		write = wrap(write)
+	}
+	return s.registry.edit(ctx, names, write)
 }
 
 // Deregister removes an instance. One that is not there is no error.

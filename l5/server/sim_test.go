@@ -300,7 +300,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		seeds = 20
 	}
-	if failure := sim.Explore(simConfig(seeds), scenario("")); failure != nil {
+	if failure := sim.Explore(simConfig(sim.Seeds(seeds)), scenario("")); failure != nil {
 		t.Fatal(failure)
 	}
 }

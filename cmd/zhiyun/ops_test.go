@@ -1,0 +1,58 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
+
+	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
+)
+
+// What the verbs show are fields that the documents have.
+func TestDoctorAndPauseSayWhatTheyFound(t *testing.T) {
+	w := controltest.New(t)
+	out, err := run(t, "doctor", "--server", w.Target)
+	if err != nil || !strings.Contains(out, "not paused") {
+		t.Errorf("doctor of a sound server: %v\n%s", err, out)
+	}
+	out, err = run(t, "pause", "--reason", "incident 42", "--server", w.Target)
+	if err != nil || !strings.Contains(out, "operator:") || strings.Count(out, "-") > 3 { // no module, and the dashes of a date
+		t.Errorf("pause: %v\n%s", err, out)
+	}
+	out, err = run(t, "doctor", "--server", w.Target)
+	if err == nil || !strings.Contains(err.Error(), "automation") || !strings.Contains(out, "incident 42") {
+		t.Errorf("doctor of a paused server: %v\n%s", err, out)
+	}
+}
+
+func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
+	_, err := run(t, "config", "set", "db.password", "hunter2", "--secret", "--of", "m", "--server", "http://127.0.0.1:1")
+	if exit, ok := err.(cli.ExitCoder); !ok || exit.ExitCode() != exitUsage {
+		t.Errorf("config set --secret: %v, want exit code 2", err)
+	}
+	value, err := paramValue(strings.NewReader("hunter2\n"), "-", true)
+	if err != nil || string(value) != "hunter2" {
+		t.Errorf("from standard input: %q, %v", value, err)
+	}
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := params([]string{"password=@" + file, "count=2", `text="@home"`})
+	if diff := cmp.Diff(map[string]any{"password": "hunter2", "count": 2.0, "text": "@home"}, got); err != nil || diff != "" {
+		t.Errorf("parameters: %v %s", err, diff)
+	}
+}
+
+func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
+	t.Parallel()
+	w := controltest.New(t)
+	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
+	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
+		t.Errorf("a service without instances: %v", err)
+	}
+}

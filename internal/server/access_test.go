@@ -1,0 +1,253 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/flow/flowpb"
+	"github.com/zhiyun-ops/zhiyun/flow/flowpb/flowpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/server"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
+)
+
+// running is a server with everything that it has, on a socket and on a TCP address.
+type running struct {
+	base string
+	keys *auth.Keys
+}
+
+func serve(t *testing.T) *running {
+	t.Helper()
+	folder := dir(t)
+	s, _ := start(t, server.Config{Dir: folder, Listen: "127.0.0.1:0", Exe: os.Args[0]})
+	keys, err := auth.Open(filepath.Join(folder, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &running{base: "http://" + s.Addr(), keys: keys}
+}
+
+func (r *running) token(t *testing.T, role auth.Role, name string) string {
+	t.Helper()
+	token, err := r.keys.Token(auth.Identity{Role: role, Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// status is the answer's, to a call without a body.
+func (r *running) status(t *testing.T, method, path, token string, header map[string]string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, r.base+path, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	for name, value := range header {
+		if request.Header.Set(name, value); name == "Host" {
+			request.Host = value
+		}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode
+}
+
+func TestAccess(t *testing.T) {
+	t.Parallel()
+	r := serve(t)
+	t.Run("paths", r.paths)
+	t.Run("agents speak for their own device", r.agents)
+	t.Run("agents change what is on their own device", r.instances)
+}
+
+// paths: without a token nothing but health is served, and the agent of a device gets at no operator's service.
+func (r *running) paths(t *testing.T) {
+	agent, operator := r.token(t, auth.Agent, "a"), r.token(t, auth.Operator, "admin")
+	reader := r.token(t, auth.Metrics, "prometheus")
+	var operators []string
+	services := controlpb.File_internal_control_controlpb_control_proto.Services()
+	for i := range services.Len() {
+		service := services.Get(i)
+		for k := range service.Methods().Len() {
+			if path := "/" + string(service.FullName()) + "/" + string(service.Methods().Get(k).Name()); service.Name() != "AgentService" {
+				operators = append(operators, path)
+			}
+		}
+	}
+	if len(operators) < 80 {
+		t.Fatalf("only %d methods are known", len(operators))
+	}
+	for _, path := range append(operators, "/metrics", "/nothing") {
+		if got := r.status(t, "POST", path, "", nil); got != http.StatusUnauthorized {
+			t.Errorf("%s without a token: %d", path, got)
+		}
+		if got := r.status(t, "POST", path, agent, nil); got != http.StatusForbidden {
+			t.Errorf("%s for an agent: %d", path, got)
+		}
+	}
+	blob := "/blobs/sha256/" + strings.Repeat("0", 64)
+	for _, c := range []struct {
+		method, path, token string
+		header              map[string]string
+		want                int
+	}{
+		{"GET", "/healthz", "", nil, 200},
+		{"GET", "/readyz", "", nil, 200},
+		{"GET", "/metrics", operator, nil, 200},
+		{"GET", "/metrics", reader, nil, 200},
+		{"GET", blob, reader, nil, 403},
+		{"POST", operators[0], reader, nil, 403},
+		{"POST", "/zhiyun.l5.v1.NameService/Explain", reader, nil, 403},
+		{"GET", blob, "", nil, 401},
+		{"GET", blob, agent, nil, 404},
+		{"PUT", blob, agent, nil, 403},
+		{"GET", "/blobs/../metrics", agent, nil, 403},
+		{"GET", "/healthz", "", map[string]string{"Host": "evil.example"}, 421},
+		{"POST", operators[0], operator, map[string]string{"Origin": "http://evil.example"}, 403},
+		{"POST", operators[0], agent + "0", nil, 401},
+		{"POST", operators[0], strings.Replace(agent, "agent", "operator", 1), nil, 401},
+	} {
+		if got := r.status(t, c.method, c.path, c.token, c.header); got != c.want {
+			t.Errorf("%s %s with %v: %d, want %d", c.method, c.path, c.header, got, c.want)
+		}
+	}
+}
+
+// dial connects as the agent of a device.
+func (r *running) dial(t *testing.T, device string) (*http.Client, string) {
+	t.Helper()
+	client, base, err := transport.Dial(transport.DialConfig{Target: r.base, Token: r.token(t, auth.Agent, device)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	return client, base
+}
+
+func denied(t *testing.T, what string, err error) {
+	t.Helper()
+	if code := connect.CodeOf(err); code != connect.CodePermissionDenied {
+		t.Errorf("%s: %v, want permission denied", what, err)
+	}
+}
+
+// agents: the agent of a cannot learn, report or do what is b's.
+func (r *running) agents(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	client, base := r.dial(t, "a")
+	api := control.NewClient(client, base).Agents
+	_, err := api.Device(ctx, connect.NewRequest(&controlpb.DesiredRequest{Device: "b"}))
+	denied(t, "the device of another", err)
+	_, err = api.Report(ctx, connect.NewRequest(&controlpb.JSON{Json: []byte(`{"device":"b"}`)}))
+	denied(t, "a report on another", err)
+	desired, err := api.Desired(ctx, connect.NewRequest(&controlpb.DesiredRequest{Device: "b"}))
+	if err == nil {
+		desired.Receive()
+		err = errors.Join(desired.Err(), desired.Close())
+	}
+	denied(t, "the declaration of another", err)
+	work := flowpbconnect.NewDispatchServiceClient(client, base, connect.WithGRPC()).Work(ctx)
+	if err := work.Send(&flowpb.WorkRequest{Kind: &flowpb.WorkRequest_Hello{Hello: &flowpb.Hello{Device: "b"}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = work.Receive()
+	denied(t, "the work of another", err)
+	names := l5pbconnect.NewNameServiceClient(client, base, connect.WithGRPC()).Register(ctx)
+	if err := names.Send(&l5pb.RegisterRequest{Owner: "b", Seq: 1}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = names.Receive()
+	denied(t, "the lease of another", err)
+}
+
+// instances: the agent of a can neither remove, drain, take over nor invent what is on b.
+func (r *running) instances(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	operator, err := control.Dial(r.base, r.token(t, auth.Operator, "admin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer operator.Close()
+	client, base := r.dial(t, "a")
+	stream := l5pbconnect.NewNameServiceClient(client, base, connect.WithGRPC()).Register(ctx)
+	defer stream.CloseResponse()
+	defer stream.CloseRequest()
+	seq := uint64(0)
+	ask := func(request *l5pb.RegisterRequest) string {
+		t.Helper()
+		seq++
+		request.Owner, request.Seq = "a", seq
+		if err := stream.Send(request); err != nil {
+			t.Fatal(err)
+		}
+		response, err := stream.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.GetFault()
+	}
+	of := func(device, addr string) *l5pb.Instance {
+		return &l5pb.Instance{Service: "s", Addr: addr, Device: device}
+	}
+	if fault := ask(&l5pb.RegisterRequest{Put: []*l5pb.Instance{of("a", "127.0.0.1:1")}}); fault != "" {
+		t.Errorf("its own: %s", fault)
+	}
+	registered := []byte(`{"service":"s","addr":"127.0.0.1:2","device":"b","owner":"b"}`)
+	if _, err := operator.Registry.Register(ctx, connect.NewRequest(&controlpb.RegisterRequest{
+		Instances: [][]byte{registered}, Cause: &controlpb.Cause{Reason: "test"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	theirs := []*l5pb.Key{{Service: "s", Addr: "127.0.0.1:2"}}
+	for what, request := range map[string]*l5pb.RegisterRequest{
+		"removes":    {Remove: theirs},
+		"drains":     {Drain: theirs},
+		"takes over": {Put: []*l5pb.Instance{of("a", "127.0.0.1:2")}},
+		"invents":    {Put: []*l5pb.Instance{of("b", "127.0.0.1:3")}},
+	} {
+		if fault := ask(request); !strings.Contains(fault, "not allowed") {
+			t.Errorf("an agent %s what is another's: %q", what, fault)
+		}
+	}
+	list, _, err := control.DecodeList[l5server.InstanceStatus](operator.Registry.Instances(ctx, connect.NewRequest(&controlpb.ServiceRequest{Service: "s"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(list, func(i l5server.InstanceStatus) bool { return i.Addr == "127.0.0.1:2" })
+	if len(list) != 2 || i < 0 || list[i].Owner != "b" || list[i].Device != "b" || list[i].State != l5.StateUp {
+		t.Errorf("there are %+v", list)
+	}
+	if fault := ask(&l5pb.RegisterRequest{Remove: []*l5pb.Key{{Service: "s", Addr: "127.0.0.1:1"}}}); fault != "" {
+		t.Errorf("its own: %s", fault)
+	}
+}

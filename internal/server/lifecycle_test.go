@@ -1,0 +1,147 @@
+package server_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/server"
+)
+
+// start runs a server until the test ends or stop is called, and returns when it is ready.
+func start(t *testing.T, config server.Config) (s *server.Server, stop func()) {
+	t.Helper()
+	s, err := server.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		ended <- nil
+	}
+	t.Cleanup(stop)
+	select {
+	case <-s.Ready():
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the server ended while starting: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("the server is not ready after a minute")
+	}
+	return s, stop
+}
+
+// dir is short: a unix socket stands in it.
+func dir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "zs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestRestartKeepsWhatWasApplied(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	folder := dir(t)
+	config := server.Config{Dir: folder, Bucket: time.Second}
+	target := "unix://" + filepath.Join(folder, "control.sock")
+	client, err := control.Dial(target, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+
+	_, stop := start(t, config)
+	_, err = client.Resources.Apply(ctx, connect.NewRequest(&controlpb.ApplyRequest{
+		Documents: []*controlpb.SourceDocument{{Name: "x", Text: []byte("kind: site\nname: a\ncity: b\n")}},
+		Cause:     &controlpb.Cause{Actor: "test", Reason: "a site"},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.New(server.Config{}); err == nil {
+		t.Error("a config without a folder was accepted")
+	}
+	stop()
+	client.Close() // the old connections are gone
+
+	start(t, config)
+	sites, err := client.Resources.List(ctx, connect.NewRequest(&controlpb.ListResourcesRequest{Kind: "site"}))
+	if err != nil || len(sites.Msg.Items) != 1 {
+		t.Fatalf("sites after the restart: %v, %v", sites, err)
+	}
+	// The flows that the server brings are saved once, not at each start.
+	flows, _, err := control.DecodeList[flow.Definition](client.Flows.Definitions(ctx, connect.NewRequest(&controlpb.DefinitionsRequest{})))
+	if err != nil || len(flows) == 0 {
+		t.Fatalf("definitions: %v, %v", flows, err)
+	}
+	for _, f := range flows {
+		if f.Version != 1 {
+			t.Errorf("flow %s has version %d after a restart, want 1", f.Name, f.Version)
+		}
+	}
+}
+
+func TestSecondServerOnTheSameFolderIsRefused(t *testing.T) {
+	t.Parallel()
+	folder := dir(t)
+	start(t, server.Config{Dir: folder})
+	second, err := server.New(server.Config{Dir: folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := second.Run(ctx); err == nil || ctx.Err() != nil {
+		t.Fatalf("a second server on the same folder: %v", err)
+	}
+}
+
+func TestConfigFaultsComeAllAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := server.New(server.Config{Listen: "0.0.0.0:1", CertFile: "", KeyFile: "k", EtcdCertFile: "c", Bucket: -1, Approve: "maybe"})
+	for _, want := range []string{"Dir", "Listen", "KeyFile", "EtcdCertFile", "Bucket", "Approve"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+func TestHealthNeedsNoToken(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, server.Config{Dir: dir(t), Listen: "127.0.0.1:0"})
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 401} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Addr()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: %d %s, want %d", path, response.StatusCode, body, want)
+		}
+	}
+}
