@@ -246,7 +246,7 @@ func (h *house) controllers() (err error) {
 	if h.scale, err = scale.New(h.scaleConfig(h.record.store("scale"), nil)); err != nil {
 		return err
 	}
-	if h.config.Scale == nil || *h.config.Scale {
+	if h.decides() {
 		h.run(func(ctx context.Context) error {
 			return h.record.lead(ctx, "scale", h.id, func(ctx context.Context, term *store.Term) error {
 				metrics := newTermRegisterer(h.registry)
@@ -313,11 +313,14 @@ func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) 
 	return config
 }
 
+// decides says whether the decider runs.
+func (h *house) decides() bool { return h.config.Scale == nil || *h.config.Scale }
+
 // surface makes the control API over all of it.
 func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Tools: h.tools, Names: h.names,
+		Flow: h.flow, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)
