@@ -22,7 +22,7 @@ race: ## the tests with the race detector, as CI runs them
 
 .PHONY: e2e
 e2e: ## the long end-to-end tests: kill -9 aimed at each step, random seeds
-	ZHIYUN_LONG=1 $(GO) test -timeout 60m -run 'E2E|Kill' -v ./internal/e2e/...
+	ZHIYUN_LONG=1 $(GO) test -timeout 90m -run 'E2E|Kill' -v ./internal/e2e/...
 
 .PHONY: sim
 sim: ## simulations, ten times the seeds of a plain test

@@ -41,6 +41,10 @@ type Config struct {
 	// Nil: 0, for programs that run one controller only.
 	Fence func() int64
 
+	// Stopped says whether automation is stopped for a service, or for its module, and why. No rollout starts and no gate
+	// opens meanwhile; a red gate still rolls back, and so does a person. An error counts as stopped. Nil: never.
+	Stopped func(ctx context.Context, service, module string) (why string, stopped bool, err error)
+
 	// OnEvent is told each transition this controller wrote, after it was stored; from several goroutines, but
 	// those of one rollout in order. It must not block. A crash can swallow calls, never records: Watch has all.
 	OnEvent func(Event)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +127,48 @@ func TestHealthyRolloutPassesAllStages(t *testing.T) {
 		}
 		if got := b.lb.Share("shop.cart", "new2"); got != 100 {
 			t.Errorf("final share is %d, want 100", got)
+		}
+	})
+}
+
+// While automation is stopped no rollout starts and no stage ends; what fails is rolled back all the same.
+func TestStoppedAutomationGoesNoFurther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "new1")
+		defer func() { b.stop() }()
+		var stopped atomic.Bool
+		var broken atomic.Bool
+		b.cfg.Stopped = func(context.Context, string, string) (string, bool, error) {
+			if broken.Load() {
+				return "", false, errors.New("the record is away")
+			}
+			return "incident 42", stopped.Load(), nil
+		}
+		b.restart(t)
+		stopped.Store(true)
+		b.start(t, "r", "new1")
+		wait(10 * time.Minute)
+		if s := b.state(t, "r"); s.State != gray.Queued || s.Verdict.Reason.Code != gray.CodeStopped || s.Verdict.Reason.Text != "incident 42" {
+			t.Errorf("stopped before it started: %s, %s", s.State, s.Verdict)
+		}
+		stopped.Store(false)
+		wait(5 * time.Second)
+		stopped.Store(true)
+		wait(10 * time.Minute)
+		if s, share := b.state(t, "r"), b.lb.Share("shop.cart", "new1"); s.State != gray.Running || share != 10 || s.Verdict.Reason.Code != gray.CodeStopped {
+			t.Errorf("stopped in the first stage: %s at %d %%, %s", s.State, share, s.Verdict)
+		}
+		stopped.Store(false)
+		broken.Store(true)
+		wait(10 * time.Minute)
+		if share := b.lb.Share("shop.cart", "new1"); share != 10 {
+			t.Errorf("it is not known whether automation is stopped: share %d, want 10", share)
+		}
+		b.traffic.Fail("new1", 0.5)
+		wait(2 * time.Minute)
+		if s, share := b.state(t, "r"), b.lb.Share("shop.cart", "new1"); s.State != gray.Aborted || share != 0 {
+			t.Errorf("a red gate while stopped: %s at %d %%", s.State, share)
 		}
 	})
 }

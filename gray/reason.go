@@ -36,6 +36,7 @@ const (
 	CodeWeightsPending  = "weights.pending"   // hold: the wanted shares are not in force yet
 	CodeWeightsError    = "weights.error"     // hold: the shares cannot be read
 	CodeSoaking         = "soaking"           // hold: good so far, and the soak is not over
+	CodeStopped         = "stopped"           // hold: a person has stopped automation
 )
 
 // Codes of transitions.

@@ -163,11 +163,17 @@ func (c *Controller) reconcile(ctx context.Context, s saved, first bool) error {
 // observe reads what a step needs to know.
 func (c *Controller) observe(ctx context.Context, r Rollout, first bool, at time.Time) observation {
 	o := observation{First: first}
+	call, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	if c.cfg.Stopped != nil && r.Status.State != Aborting {
+		var err error
+		if o.Why, o.Stopped, err = c.cfg.Stopped(call, r.Service, r.Module); err != nil {
+			o.Why, o.Stopped = "whether automation is stopped is not known: "+err.Error(), true
+		}
+	}
 	if r.Status.State == Queued {
 		return o
 	}
-	call, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
 	shares, err := c.cfg.Weights.Shares(call, r.Service)
 	if err != nil {
 		o.SharesErr = err.Error()

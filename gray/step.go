@@ -13,6 +13,8 @@ type observation struct {
 	SharesErr string
 	Window    Window // evidence of [Status.WindowFrom, now); empty while no stage is in force
 	WindowErr string
+	Stopped   bool   // automation is stopped for the service
+	Why       string // it is
 }
 
 // effect is what a step wants done, in this order, once the new rollout is committed.
@@ -36,9 +38,12 @@ func step(now time.Time, r Rollout, o observation, bug string) (Rollout, effect)
 	s := stepper{now: now, r: r.clone(), bug: bug}
 	switch r.Status.State {
 	case Queued:
-		if o.First || bug == "no-queue" {
+		switch {
+		case o.Stopped:
+			s.look(stopped(o))
+		case o.First || bug == "no-queue":
 			s.enter(0, Reason{Code: CodeStarted})
-		} else {
+		default:
 			s.look(hold(CodeWeightsPending))
 		}
 	case Running, Paused:
@@ -78,6 +83,9 @@ func (s *stepper) advance(o observation) {
 		v = Verdict{Decision: Hold, Reason: Reason{Code: CodeSoaking, Numbers: append(v.Reason.Numbers,
 			Number{"soaked_s", s.now.Sub(s.r.Status.InForce).Seconds()}, Number{"soak_s", s.r.Policy.Soak.Seconds()})}}
 	}
+	if o.Stopped && v.Decision != Fail {
+		v = stopped(o)
+	}
 	if s.bug == "hold-passes" && v.Decision == Hold && soaked {
 		v.Decision = Pass
 	}
@@ -88,7 +96,7 @@ func (s *stepper) advance(o observation) {
 		s.set(o)
 	case s.r.Status.Waived && shares && !s.r.Status.InForce.IsZero():
 		s.next(Reason{Code: CodePromoted, Text: "the last stage is in force, and its gate was waived"})
-	case s.r.Status.State == Paused: // holds what it has; a red gate still ends it, above
+	case s.r.Status.State == Paused, o.Stopped: // holds what it has; a red gate still ends it, above
 	case v.Decision == Pass:
 		s.next(Reason{Code: CodeGateGreen, Numbers: v.Reason.Numbers})
 		if s.r.Status.State == Running {
@@ -98,6 +106,13 @@ func (s *stepper) advance(o observation) {
 		s.to(Paused, Reason{Code: CodeOverdue, Text: v.Reason.Code, Numbers: append(slices.Clone(v.Reason.Numbers),
 			Number{"max_stage_s", s.r.Policy.MaxStage.Seconds()})})
 	}
+}
+
+// stopped is the verdict while automation is stopped.
+func stopped(o observation) Verdict {
+	v := hold(CodeStopped)
+	v.Reason.Text = o.Why
+	return v
 }
 
 // evidence is the verdict on what callers reported, and keeps watch over holes in it.

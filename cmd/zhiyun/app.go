@@ -1,6 +1,10 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
 
 // newApp is the command line: every verb, by what it is about.
 func newApp() *cli.App {
@@ -36,8 +40,17 @@ Start here:
 	return app
 }
 
-// mend gives each command the same answer to a wrong flag and a wrong name.
+// mend gives each command the same answer to a wrong flag, a wrong name, and an argument too many: one that is passed over
+// in silence was meant as something.
 func mend(command *cli.Command) {
+	if action, most := command.Action, len(strings.Fields(command.ArgsUsage)); action != nil && len(command.Subcommands) == 0 && !strings.Contains(command.ArgsUsage, "...") {
+		command.Action = func(c *cli.Context) error {
+			if c.NArg() > most {
+				return usage("%s: %q is one argument too many; see --help for its flags", c.Command.HelpName, c.Args().Get(most))
+			}
+			return action(c)
+		}
+	}
 	command.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) }
 	for _, sub := range command.Subcommands {
 		mend(sub)

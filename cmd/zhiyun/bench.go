@@ -15,7 +15,7 @@ import (
 
 func benchCommand() *cli.Command {
 	return &cli.Command{
-		Name: "bench", ArgsUsage: strings.Join(bench.Packages(), "|") + "|all", Usage: "measure the packages on this machine, each beside its floor",
+		Name: "bench", ArgsUsage: strings.Join(bench.Packages(), "|") + "|all ...", Usage: "measure the packages on this machine, each beside its floor",
 		Description: `A row each: our figure, the floor (what the same work costs with nothing of ours in the way), and their ratio. Absolute
 figures are this machine's; ratios travel. It needs about a minute, no server, and leaves no file behind.
 

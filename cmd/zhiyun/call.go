@@ -41,7 +41,11 @@ func callCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			client, err := l5.New(l5.Config{Target: server, Caller: c.String("caller"), Token: token, ReportEvery: 100 * time.Millisecond})
+			secure, err := tlsFiles(c).TLS()
+			if err != nil {
+				return usage("%v", err)
+			}
+			client, err := l5.New(l5.Config{Target: server, Caller: c.String("caller"), Token: token, TLS: secure, ReportEvery: 100 * time.Millisecond})
 			if err != nil {
 				return usage("%v", err)
 			}

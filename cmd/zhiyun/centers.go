@@ -62,7 +62,7 @@ func packageCommand() *cli.Command {
 }
 
 func fileCommand() *cli.Command {
-	columns := []string{"NAMESPACE:namespace", "PATH:name", "MODE:mode", "SIZE:size", "DIGEST:digest", "PUSHED:pushed_at"}
+	columns := []string{"NAMESPACE:namespace", "PATH:path", "MODE:mode", "SIZE:size", "DIGEST:digest", "PUSHED:pushed_at"}
 	return &cli.Command{
 		Name: "file", Usage: "the central file source",
 		Subcommands: []*cli.Command{

@@ -13,6 +13,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // dial connects to the server that the verb's flags name.
@@ -25,7 +26,11 @@ func dial(c *cli.Context) (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := control.Dial(server, token)
+	secure, err := tlsFiles(c).TLS()
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	client, err := control.DialConfig(transport.DialConfig{Target: server, Token: token, TLS: secure})
 	if err != nil {
 		return nil, usage("%v", err)
 	}

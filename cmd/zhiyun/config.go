@@ -8,6 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // configFlag names the YAML file whose keys are the verb's flags. What stands on the command line comes first,
@@ -75,7 +77,15 @@ func serverFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "server", EnvVars: []string{"ZHIYUN_SERVER"}, Usage: "`TARGET`: unix:///path, http://127.0.0.1:port or https://host:port", DefaultText: "the socket of the server or of zhiyun dev on this machine"},
 		&cli.StringFlag{Name: "token-file", EnvVars: []string{"ZHIYUN_TOKEN_FILE"}, Usage: "`FILE` with the token to call with; a unix socket needs none"},
+		&cli.StringFlag{Name: "ca", EnvVars: []string{transport.EnvCA}, Usage: "`FILE` with the CA of an https server", DefaultText: "the system's roots"},
+		&cli.StringFlag{Name: "client-cert", EnvVars: []string{transport.EnvCert}, Usage: "`FILE` with a client certificate, for a server with --client-ca"},
+		&cli.StringFlag{Name: "client-key", EnvVars: []string{transport.EnvKey}, Usage: "`FILE` with its key"},
 	}
+}
+
+// tlsFiles are what the flags name for https servers.
+func tlsFiles(c *cli.Context) transport.ClientFiles {
+	return transport.ClientFiles{CA: c.String("ca"), Cert: c.String("client-cert"), Key: c.String("client-key")}
 }
 
 // target is the server that the verb talks to.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -192,6 +193,9 @@ func l5Command() *cli.Command {
 				answer, err := call(c.Context, a.Registry.Instances, &controlpb.ServiceRequest{Service: service})
 				if err != nil {
 					return err
+				}
+				if len(answer.Items) == 0 {
+					return fmt.Errorf("no instance of %s is registered; zhiyun l5 resolve lists the services there are", service)
 				}
 				return printDocuments(c, raws(answer.Items), "ADDR:addr", "DEVICE:device", "WEIGHT:weight", "SHARE:share", "STATE:state", "SUSPECT:suspect")
 			})),

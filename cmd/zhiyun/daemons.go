@@ -103,7 +103,7 @@ that it stays as declared. What it runs outlives it: the next agent adopts it.
 Example:
 
   $ zhiyun token agent web-17 > /etc/zhiyun/token      # on the server
-  $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --token-file /etc/zhiyun/token`,
+  $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --token-file /etc/zhiyun/token --ca /etc/zhiyun/ca.pem`,
 		Flags: append([]cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "device", EnvVars: []string{"ZHIYUN_DEVICE"}, Required: true, Usage: "the device's `NAME` in the CMDB"},
@@ -130,7 +130,7 @@ Example:
 			}
 			return agent.Run(c.Context, agent.Config{
 				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),
-				Server: server, TokenFile: c.String("token-file"), Exe: c.String("exe"), Listen: c.String("listen"),
+				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Exe: c.String("exe"), Listen: c.String("listen"),
 				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Logger: log,
 			})
 		},

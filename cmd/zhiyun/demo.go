@@ -28,7 +28,7 @@ Examples:
 			&cli.StringFlag{Name: "dir", Usage: "`FOLDER` for data and logs; a short path. It is kept", DefaultText: "a new temporary one"},
 			&cli.BoolFlag{Name: "keep", Usage: "keep the temporary folder"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider"},
-			&cli.DurationFlag{Name: "hang", Usage: "`TIME` after which a chapter in which nothing more happens has failed", DefaultText: "90s"},
+			&cli.DurationFlag{Name: "hang", Usage: "`TIME` after which a chapter in which nothing more happens has failed", DefaultText: "4m"},
 		},
 		Action: guarded(func(c *cli.Context) error {
 			exe, err := os.Executable()

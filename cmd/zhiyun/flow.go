@@ -73,14 +73,14 @@ func flowCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				return printDocuments(c, []json.RawMessage{answer.Json}, "FLOW:name", "VERSION:version")
+				return printDocuments(c, []json.RawMessage{answer.Json}, "FLOW:flow", "VERSION:version")
 			})),
 			verb("definitions", "", "list the flows there are", "zhiyun flow definitions", nil, with(func(c *cli.Context, a *control.Client) error {
 				answer, err := call(c.Context, a.Flows.Definitions, &controlpb.DefinitionsRequest{})
 				if err != nil {
 					return err
 				}
-				return printDocuments(c, raws(answer.Items), "FLOW:name", "VERSION:version", "TITLE:title")
+				return printDocuments(c, raws(answer.Items), "FLOW:flow", "VERSION:version", "TITLE:title")
 			})),
 		},
 	}

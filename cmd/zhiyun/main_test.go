@@ -72,6 +72,9 @@ func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 		"missing argument":    {"flow", "show", "--server", "http://127.0.0.1:1"},
 		"bad parameter":       {"flow", "run", "expand", "module", "--server", "http://127.0.0.1:1"},
 		"bad number":          {"dev", "--devices", "many"},
+		"argument too many":   {"scale", "out", "shop.cart", "9", "--server", "http://127.0.0.1:1"},
+		"two to pause":        {"pause", "shop.cart", "shop.web", "--server", "http://127.0.0.1:1"},
+		"number of devices":   {"dev", "8"},
 		"nothing to measure":  {"bench"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -90,13 +90,13 @@ func doctorCommand() *cli.Command {
 
 func tokenCommand() *cli.Command {
 	return &cli.Command{
-		Name: "token", Usage: "print the token of an operator, or of the agent of a device", ArgsUsage: "agent|operator NAME",
+		Name: "token", Usage: "print the token of an operator, of the agent of a device, or of who reads metrics", ArgsUsage: "agent|operator|metrics NAME",
 		Description: "Reads the server's key, so it runs where the server does.\n\nExample:\n\n  $ zhiyun token agent web-17 > /etc/zhiyun/token && chmod 600 /etc/zhiyun/token",
 		Flags:       []cli.Flag{&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` of the server"}},
 		Action: func(c *cli.Context) error {
 			role := auth.Role(c.Args().First())
-			if role != auth.Agent && role != auth.Operator {
-				return usage("token %q: want agent or operator, and a name", role)
+			if role != auth.Agent && role != auth.Operator && role != auth.Metrics {
+				return usage("token %q: want agent, operator or metrics, and a name", role)
 			}
 			keys, err := auth.Open(filepath.Join(c.String("dir"), "key"))
 			if err != nil {

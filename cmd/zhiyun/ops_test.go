@@ -47,3 +47,12 @@ func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
 		t.Errorf("parameters: %v %s", err, diff)
 	}
 }
+
+func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
+	t.Parallel()
+	w := controltest.New(t)
+	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
+	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
+		t.Errorf("a service without instances: %v", err)
+	}
+}

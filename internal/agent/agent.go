@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -40,11 +41,20 @@ func Run(ctx context.Context, config Config) error {
 			return fmt.Errorf("agent: %w", err)
 		}
 	}
+	unlock, err := lockRoot(config.state(""))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	token, err := auth.ReadToken(config.TokenFile)
 	if err != nil {
 		return err
 	}
-	a := &parts{config: config, token: token, registry: prometheus.NewRegistry()}
+	secure, err := config.TLS.TLS()
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	a := &parts{config: config, token: token, tls: secure, registry: prometheus.NewRegistry()}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := a.assemble(); err != nil {
 		return err
@@ -72,6 +82,7 @@ func Run(ctx context.Context, config Config) error {
 type parts struct {
 	config   Config
 	token    string
+	tls      *tls.Config // nil: the system's roots
 	registry *prometheus.Registry
 	routes   *routes
 	runs     []func(context.Context) error
@@ -93,7 +104,7 @@ func (a *parts) assemble() error {
 	}
 	names, err := l5agent.New(l5agent.Config{
 		Upstream: config.Server, Device: config.Device, Socket: config.RoutesSocket(),
-		SnapshotFile: config.state("l5.snapshot"), Token: a.token, TLS: config.TLS, Logger: config.Logger, Metrics: a.registry,
+		SnapshotFile: config.state("l5.snapshot"), Token: a.token, TLS: a.tls, Logger: config.Logger, Metrics: a.registry,
 	})
 	if err != nil {
 		return err
@@ -115,11 +126,11 @@ func (a *parts) assemble() error {
 
 // env is what the device's tools find in their environment.
 func (a *parts) env() []string {
-	return []string{
-		"ZHIYUN_ROOT=" + a.config.Root, "ZHIYUN_AGENT=" + a.config.DeviceSocket(), "ZHIYUN_SERVER=" + a.config.Server,
-		"ZHIYUN_TOKEN_FILE=" + a.config.TokenFile, "ZHIYUN_DEVICE=" + a.config.Device, "ZHIYUN_ADDR=" + a.config.Addr,
-		"ZHIYUN_L5=unix://" + a.config.RoutesSocket(), "ZHIYUN_SITE=" + a.config.Site,
-	}
+	return append(a.config.TLS.Env(),
+		"ZHIYUN_ROOT="+a.config.Root, "ZHIYUN_AGENT="+a.config.DeviceSocket(), "ZHIYUN_SERVER="+a.config.Server,
+		"ZHIYUN_TOKEN_FILE="+a.config.TokenFile, "ZHIYUN_DEVICE="+a.config.Device, "ZHIYUN_ADDR="+a.config.Addr,
+		"ZHIYUN_L5=unix://"+a.config.RoutesSocket(), "ZHIYUN_SITE="+a.config.Site,
+	)
 }
 
 // worker runs the device's share of flows.
@@ -129,7 +140,7 @@ func (a *parts) worker() (*worker.Worker, error) {
 		tools.Exec(manifest)
 	}
 	return worker.New(worker.Config{
-		Target: a.config.Server, Token: a.token, TLS: a.config.TLS, Device: a.config.Device, Tools: tools,
+		Target: a.config.Server, Token: a.token, TLS: a.tls, Device: a.config.Device, Tools: tools,
 		Dir: a.config.state("worker"), Env: a.env(), Logger: a.config.Logger,
 	})
 }
@@ -137,16 +148,16 @@ func (a *parts) worker() (*worker.Worker, error) {
 // drift watches that the device stays as declared.
 func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declaration, error) {
 	config := a.config
-	client, base, err := transport.Dial(transport.DialConfig{Target: config.Server, Token: a.token, TLS: config.TLS})
+	client, base, err := transport.Dial(transport.DialConfig{Target: config.Server, Token: a.token, TLS: a.tls})
 	if err != nil {
 		return nil, nil, err
 	}
-	blobs, err := device.NewHTTPBlobs(config.Server, a.token, config.TLS)
+	blobs, err := device.NewHTTPBlobs(config.Server, a.token, a.tls)
 	if err != nil {
 		return nil, nil, err
 	}
 	a.closers = append(a.closers, client.CloseIdleConnections, blobs.Close)
-	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, changed: make(chan struct{}, 1)}
+	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, logger: config.Logger, changed: make(chan struct{}, 1)}
 	repairer := &repairs{supervisor: supervisor, env: device.Env{
 		Root: config.Root, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger,
 	}}

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // Config says which device this is and where the server is. Zero fields have the stated defaults.
@@ -28,8 +29,9 @@ type Config struct {
 	Server string
 	// TokenFile holds the device's token, mode 0600.
 	TokenFile string
-	// TLS is used for https servers. Default: the system's roots.
-	TLS *tls.Config
+	// TLS names the files for https servers: the tools of the device are processes, and get them too. Default: the system's
+	// roots, and no certificate.
+	TLS transport.ClientFiles
 	// Exe is the zhiyun binary that runs the device's tools. Default: this program's own.
 	Exe string
 	// Rescan is the time between two full looks at the declared files; Poll between two at processes and ports.

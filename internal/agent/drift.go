@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ import (
 type declaration struct {
 	client  controlpbconnect.AgentServiceClient
 	device  string
+	logger  *slog.Logger
 	changed chan struct{}
 
 	mu         sync.Mutex
@@ -46,8 +48,12 @@ func (d *declaration) Changed() <-chan struct{} { return d.changed }
 
 // run keeps a stream to the server, and takes it up again a second after it was lost.
 func (d *declaration) run(ctx context.Context) error {
+	last := ""
 	for ctx.Err() == nil {
-		d.follow(ctx)
+		if err := d.follow(ctx); err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
+			d.logger.Warn("what this device should be is not followed; trying again each second", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

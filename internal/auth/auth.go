@@ -29,6 +29,7 @@ const (
 	Operator Role = "operator" // everything
 	Tool     Role = "tool"     // everything, on behalf of a flow
 	Agent    Role = "agent"    // what the agent of one device needs, for that device
+	Metrics  Role = "metrics"  // reading metrics, and nothing else
 )
 
 // Identity is a caller that has proved who it is.
@@ -98,10 +99,10 @@ func (k *Keys) Token(id Identity) (string, error) {
 		return "", fmt.Errorf("auth: name %q: want letters, digits and _.- only, 128 at most", id.Name)
 	}
 	switch id.Role {
-	case Operator, Tool, Agent:
+	case Operator, Tool, Agent, Metrics:
 		return fmt.Sprintf("zy1:%s:%s:%s", id.Role, id.Name, k.mac(id)), nil
 	}
-	return "", fmt.Errorf("auth: role %q: want operator, tool or agent", id.Role)
+	return "", fmt.Errorf("auth: role %q: want operator, tool, agent or metrics", id.Role)
 }
 
 func (k *Keys) mac(id Identity) string {

@@ -30,10 +30,12 @@ type Config struct {
 	Records *records.DB
 	Gray    *gray.Controller
 	Scale   *scale.Controller
-	Drift   *drift.Ledger
-	Flow    *flow.Engine
-	Tools   *flow.Tools // those that the engine runs, to be listed
-	Names   *l5server.Server
+	// ScaleOff says that no Scale controller runs on this record: it answers, but nobody would carry out an order by hand.
+	ScaleOff bool
+	Drift    *drift.Ledger
+	Flow     *flow.Engine
+	Tools    *flow.Tools // those that the engine runs, to be listed
+	Names    *l5server.Server
 
 	// GrayPolicy is the policy that a module's manifest asks for, for rollouts that name none. Default: gray.Default.
 	GrayPolicy func(cmdb.GraySpec) (gray.Policy, error)

@@ -17,6 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
@@ -264,6 +265,18 @@ func TestErrorsHaveNames(t *testing.T) {
 	} {
 		if err := call(); control.NameOf(err) != name {
 			t.Errorf("error %v has the name %q, want %q", err, control.NameOf(err), name)
+		}
+	}
+}
+
+// Each bucket of a window costs memory, whether calls were reported in it or not.
+func TestTrafficOfAnEraIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for window, want := range map[time.Duration]string{time.Hour: "", 1000 * time.Hour: "invalid", -time.Second: "invalid"} {
+		_, err := w.client.Registry.Traffic(t.Context(), connect.NewRequest(&pb.TrafficRequest{Service: "s", Window: durationpb.New(window)}))
+		if got := control.NameOf(err); got != want {
+			t.Errorf("traffic of the last %v: error %v, want the name %q", window, err, want)
 		}
 	}
 }

@@ -136,10 +136,16 @@ func (r registry) SetShares(ctx context.Context, q *connect.Request[pb.SetShares
 	return done(r.audit(ctx, c, "l5.share", "service/"+q.Msg.Service, shares))
 }
 
+// maxTraffic bounds what one question adds up: each bucket of the window costs, whether calls were reported in it or not.
+const maxTraffic = 24 * time.Hour
+
 func (r registry) Traffic(ctx context.Context, q *connect.Request[pb.TrafficRequest]) (*connect.Response[pb.TrafficResponse], error) {
 	window, err := duration("window", q.Msg.Window, 10*time.Second)
 	if err != nil {
 		return nil, err
+	}
+	if window > maxTraffic {
+		return nil, invalid("window", window, "give "+maxTraffic.String()+" at most")
 	}
 	now := time.Now()
 	outcomes, err := r.config.Records.Outcomes(ctx, q.Msg.Service, now.Add(-window), now)

@@ -45,6 +45,12 @@ func (s scaling) byHand(ctx context.Context, q *pb.ScaleRequest, name string, pi
 	if err != nil {
 		return nil, err
 	}
+	if q.Count < 0 {
+		return nil, invalid("count", q.Count, "give 1 or more, or 0 for 1")
+	}
+	if s.config.ScaleOff && !q.DryRun {
+		return nil, fmt.Errorf("%w: the decider, which carries orders out; start the flow itself: zhiyun flow run expand module=%s count=%d", ErrAbsent, q.Module, max(q.Count, 1))
+	}
 	plan, err := pick(controller)(ctx, q.Module, max(int(q.Count), 1), c.Actor, q.DryRun)
 	if err != nil || q.DryRun {
 		return document(plan, err)

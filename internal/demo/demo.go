@@ -29,7 +29,7 @@ type Config struct {
 	Out io.Writer
 	// Decide turns the decider on. Without it nothing is expanded, and the demo fails: that is what it is for.
 	Decide bool
-	// Hang bounds each chapter. Default 90 s; it is a limit for what hangs, no goal.
+	// Hang bounds each chapter. Default 4 min; it is a limit for what hangs, no goal.
 	Hang time.Duration
 }
 
@@ -49,7 +49,7 @@ const (
 func Run(ctx context.Context, config Config) (report *Report, err error) {
 	report = &Report{Started: time.Now()}
 	if config.Hang == 0 {
-		config.Hang = 90 * time.Second
+		config.Hang = 4 * time.Minute
 	}
 	if config.Dir == "" {
 		dir, err := os.MkdirTemp("", "zy")

@@ -110,6 +110,12 @@ func (e *Environment) StartServer(ctx context.Context) error {
 	if err := os.MkdirAll(e.ServerDir(), 0o700); err != nil {
 		return fmt.Errorf("dev: %w", err)
 	}
+	// A server that is there already would answer in place of ours, and let us believe that it is ready.
+	socket := strings.TrimPrefix(e.Target(), "unix://")
+	if conn, err := net.Dial("unix", socket); err == nil {
+		conn.Close()
+		return fmt.Errorf("dev: another server serves %s; end it, or use another folder", e.ServerDir())
+	}
 	args := append([]string{"server", "--dir", e.ServerDir()}, e.config.ServerFlags...)
 	server, err := e.start(filepath.Join(e.ServerDir(), "server.log"), args)
 	if err != nil {
@@ -120,7 +126,7 @@ func (e *Environment) StartServer(ctx context.Context) error {
 	e.mu.Unlock()
 	// The socket appears when all is wired: then the server answers.
 	for {
-		conn, err := net.Dial("unix", strings.TrimPrefix(e.Target(), "unix://"))
+		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			return conn.Close()
 		}

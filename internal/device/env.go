@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/supervise"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // Env is what a tool works with: the device it runs on, the key it runs under, and whom it asks. A tool that
@@ -60,7 +61,7 @@ type Routes interface {
 }
 
 // EnvFrom reads what an agent hands to the tools it runs: ZHIYUN_ROOT, ZHIYUN_KEY, ZHIYUN_DEVICE, ZHIYUN_ADDR,
-// ZHIYUN_AGENT (path of device.sock), ZHIYUN_SERVER and ZHIYUN_TOKEN_FILE. Blobs, Processes and Routes are
+// ZHIYUN_AGENT (path of device.sock), ZHIYUN_SERVER, ZHIYUN_TOKEN_FILE and the files of transport.ClientFiles. Blobs, Processes and Routes are
 // made when the variables for them are set. Close releases their connections.
 func EnvFrom(getenv func(string) string) (env Env, closeEnv func(), err error) {
 	env = Env{Root: getenv("ZHIYUN_ROOT"), Key: getenv("ZHIYUN_KEY"), Device: getenv("ZHIYUN_DEVICE"), Addr: getenv("ZHIYUN_ADDR")}
@@ -92,7 +93,11 @@ func EnvFrom(getenv func(string) string) (env Env, closeEnv func(), err error) {
 			}
 			token = strings.TrimSpace(string(text))
 		}
-		blobs, err := NewHTTPBlobs(server, token, nil)
+		secure, err := transport.FilesFromEnv(getenv).TLS()
+		if err != nil {
+			return env, closeEnv, fail("env.tls", "%v", err)
+		}
+		blobs, err := NewHTTPBlobs(server, token, secure)
 		if err != nil {
 			return env, closeEnv, err
 		}

@@ -4,8 +4,10 @@ package e2e_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -243,13 +245,22 @@ func compensations(w *world) {
 	}
 }
 
-// seeds kills whom and when chance says.
+// seeds kills whom and when chance says. ZHIYUN_SEED is the first seed, default 1.
 func seeds(w *world) {
-	n := 1
+	first, n := uint64(1), uint64(1)
 	if long() {
 		n = 20
 	}
-	for i := range n {
+	if text := os.Getenv("ZHIYUN_SEED"); text != "" {
+		given, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			w.t.Fatalf("ZHIYUN_SEED: %v", err)
+		}
+		first = given
+	}
+	for seed := first; seed < first+n; seed++ {
+		w.t.Logf("seed %d", seed)
+		w.seed(seed)
 		device := visitor(w.draw(len(pool) - 1))
 		e := w.chance("expand", device)
 		if e.State == flow.Done {
@@ -257,7 +268,6 @@ func seeds(w *world) {
 				w.back(device)
 			}
 		}
-		w.t.Logf("seed %d is over", i)
 	}
 }
 
@@ -330,6 +340,13 @@ func agentAlone(w *world) {
 		}
 		return w.registered([]string{resident})
 	})
+}
+
+// seed begins the draws anew.
+func (w *world) seed(seed uint64) {
+	w.killing.Lock()
+	defer w.killing.Unlock()
+	w.random = rand.New(rand.NewPCG(seed, 1))
 }
 
 // draw is a number below n.

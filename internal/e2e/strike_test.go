@@ -72,7 +72,7 @@ func (w *world) kill(a aim) {
 		if ended(done) {
 			return // killed already, and not back yet
 		}
-		syscall.Kill(w.environment.ServerPID(), syscall.SIGKILL)
+		syscall.Kill(w.environment.ServerPID(), syscall.SIGKILL) // it may have ended by itself: done tells
 		<-done
 		w.again(a, func(ctx context.Context) error { return w.environment.StartServer(ctx) })
 	case agent:

@@ -45,8 +45,9 @@ const (
 // pool are the devices of the module; those behind the first come and go.
 var pool = []string{resident, "d2", "d3", "d4"}
 
-// hang bounds each wait: nothing is said about speed.
-const hang = 90 * time.Second
+// hang bounds each wait: nothing is said about speed. An instance that died often is ejected for a minute, and gray waits
+// for it.
+const hang = 3 * time.Minute
 
 // document declares everything; its placeholders are the virtual address and the devices.
 const document = `

@@ -91,6 +91,7 @@ func TestAccess(t *testing.T) {
 // paths: without a token nothing but health is served, and the agent of a device gets at no operator's service.
 func (r *running) paths(t *testing.T) {
 	agent, operator := r.token(t, auth.Agent, "a"), r.token(t, auth.Operator, "admin")
+	reader := r.token(t, auth.Metrics, "prometheus")
 	var operators []string
 	services := controlpb.File_internal_control_controlpb_control_proto.Services()
 	for i := range services.Len() {
@@ -121,6 +122,10 @@ func (r *running) paths(t *testing.T) {
 		{"GET", "/healthz", "", nil, 200},
 		{"GET", "/readyz", "", nil, 200},
 		{"GET", "/metrics", operator, nil, 200},
+		{"GET", "/metrics", reader, nil, 200},
+		{"GET", blob, reader, nil, 403},
+		{"POST", operators[0], reader, nil, 403},
+		{"POST", "/zhiyun.l5.v1.NameService/Explain", reader, nil, 403},
 		{"GET", blob, "", nil, 401},
 		{"GET", blob, agent, nil, 404},
 		{"PUT", blob, agent, nil, 403},

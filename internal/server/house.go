@@ -246,7 +246,7 @@ func (h *house) controllers() (err error) {
 	if h.scale, err = scale.New(h.scaleConfig(h.record.store("scale"), nil)); err != nil {
 		return err
 	}
-	if h.config.Scale == nil || *h.config.Scale {
+	if h.decides() {
 		h.run(func(ctx context.Context) error {
 			return h.record.lead(ctx, "scale", h.id, func(ctx context.Context, term *store.Term) error {
 				metrics := newTermRegisterer(h.registry)
@@ -275,6 +275,10 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 	config := gray.Config{
 		Store: records, Weights: wiring.Weights{Names: h.names},
 		Outcomes: wiring.Outcomes{Records: h.records, Bucket: h.config.Bucket},
+		Stopped: func(ctx context.Context, _, module string) (string, bool, error) {
+			paused, is, err := h.centers.Pause.Of(ctx, module)
+			return "paused by " + paused.Actor + ": " + paused.Reason, is, err
+		},
 		Interval: h.config.Tick, Fence: fence, Logger: h.config.Logger,
 		OnEvent: func(e gray.Event) {
 			h.audit.tell("gray", "rollout."+string(e.To), "rollout/"+e.Rollout, fmt.Sprintf("%d %%: %s", e.Percent, e.Reason), "", e)
@@ -309,11 +313,14 @@ func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) 
 	return config
 }
 
+// decides says whether the decider runs.
+func (h *house) decides() bool { return h.config.Scale == nil || *h.config.Scale }
+
 // surface makes the control API over all of it.
 func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Tools: h.tools, Names: h.names,
+		Flow: h.flow, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)
@@ -337,6 +344,15 @@ func (h *house) mount(mux *http.ServeMux) {
 	h.api.Mount(mux)
 	mux.Handle(h.names.Handler())
 	mux.Handle(h.dispatch.Handler())
+}
+
+// answers says whether the server can do its work now: all is known, and the record can be read.
+func (h *house) answers(ctx context.Context) error {
+	if err := h.ready(ctx); err != nil {
+		return err
+	}
+	_, _, err := h.record.store("server").List(ctx, ownerKey)
+	return err
 }
 
 // ready waits until everything that reads the record knows it.

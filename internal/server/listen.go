@@ -32,8 +32,14 @@ var agentPaths = []string{
 
 // allow is the whole of authorization by path. Handlers that act for one device check its name themselves.
 func allow(id auth.Identity, r *http.Request) error {
-	if id.Role != auth.Agent {
+	switch id.Role {
+	case auth.Operator, auth.Tool:
 		return nil
+	case auth.Metrics:
+		if r.URL.Path == "/metrics" {
+			return nil
+		}
+		return fmt.Errorf("%w: %s is not for those who read metrics", auth.ErrDenied, r.URL.Path)
 	}
 	for _, prefix := range agentPaths {
 		if strings.HasPrefix(r.URL.Path, prefix) && (prefix != "/blobs/" || r.Method == http.MethodGet) {

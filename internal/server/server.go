@@ -140,7 +140,7 @@ func (s *Server) open(ctx context.Context, group *errgroup.Group, keys *auth.Key
 	if err != nil {
 		return err
 	}
-	serving := transport.NewServer(handler(s.config, keys, s.registry, h.ready, mux))
+	serving := transport.NewServer(handler(s.config, keys, s.registry, h.answers, mux))
 	for _, listener := range doors.listeners {
 		group.Go(func() error { return serving.Serve(ctx, listener, drainTime) })
 	}

@@ -116,14 +116,17 @@ func New(config Config) (*DB, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
+	replica, err := newReplica(tables)
+	if err != nil {
+		return nil, err
+	}
 	db := &DB{
 		config: config, tables: tables, syncs: newSyncs(),
-		replica: newReplica(tables),
+		replica: replica,
 		changed: make(chan struct{}), mine: make(map[string]verdict), own: make(map[string]struct{}),
 		ready: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	db.current.Store(db.replica.view())
-	var err error
 	if db.metrics, err = newMetrics(config.Metrics, db); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
@@ -29,7 +28,10 @@ func NewReplica(bug string, tables ...Schema) *Replica {
 	for _, t := range tables {
 		byName[t.Name()] = t
 	}
-	r := newReplica(byName)
+	r, err := newReplica(byName)
+	if err != nil {
+		panic(err)
+	}
 	r.plantedBug = bug
 	return &Replica{r}
 }
@@ -39,6 +41,9 @@ func (r *Replica) Apply(e store.Event) []RowChange { return r.r.apply(e) }
 
 // Load takes a listing.
 func (r *Replica) Load(records []store.Record, revision int64) { r.r.load(records, revision) }
+
+// Snapshot returns the replica as it is.
+func (r *Replica) Snapshot() *Snapshot { return &Snapshot{r.r.view()} }
 
 // Guard returns the condition that a writer puts on the generation's record, and whether one is open.
 func (r *Replica) Guard() (int64, bool) { return r.r.guard, r.r.open != nil }
@@ -58,15 +63,6 @@ func (r *Replica) Rows(show func(any) string) []string {
 		}
 	}
 	return out
-}
-
-// Index returns the keys under an index's value.
-func (r *Replica) Index(table, index, value string) string {
-	var out []string
-	for e := range r.r.view().scan(table, scan{indexed: true, index: slices.Index(r.r.tables[table].schema.indexNames(), index), value: value}) {
-		out = append(out, e.key)
-	}
-	return strings.Join(out, " ")
 }
 
 // StageOps returns what a stager commits: the chunks, and the record that publishes them if guard allows.
@@ -118,75 +114,4 @@ func (r *Replica) FoldOps() []func(guard int64) []store.Op {
 		}
 	}
 	return append(out, func(guard int64) []store.Op { return []store.Op{store.Delete(generationKey).At(guard)} })
-}
-
-// Ordered is the ordered set beneath the tables.
-type Ordered struct{ x *index }
-
-// NewOrdered returns an empty one.
-func NewOrdered() Ordered { return Ordered{newIndex()} }
-
-// Set, Remove and Freeze do as in the index; rows are told apart by their revision.
-func (i Ordered) Set(at, key string, revision int64) {
-	i.x.set(at, &entry{key: key, revision: revision})
-}
-func (i Ordered) Remove(at, key string) { i.x.remove(at, key) }
-func (i Ordered) Freeze() Ordered       { f := i.x.freeze(); return Ordered{&f} }
-
-// From returns up to n rows from (at, key) on, as "at/key=revision".
-func (i Ordered) From(at, key string, n int) []string {
-	out := []string{}
-	i.x.ascend(at, key, func(it item) bool {
-		if len(out) < n {
-			out = append(out, fmt.Sprintf("%s/%s=%d", it.at, it.row.key, it.row.revision))
-		}
-		return len(out) < n
-	})
-	return out
-}
-
-// Get returns the revision of a row, or 0.
-func (i Ordered) Get(at, key string) int64 {
-	if e := i.x.get(at, key); e != nil {
-		return e.revision
-	}
-	return 0
-}
-
-// Check returns what is wrong with the tree's form.
-func (i Ordered) Check() error {
-	count := 0
-	var walk func(n *node) (int, error)
-	walk = func(n *node) (depth int, err error) {
-		count += len(n.items)
-		if len(n.items) > maxItems || len(n.items) == 0 {
-			return 0, fmt.Errorf("a node of %d items", len(n.items))
-		}
-		if n.children == nil {
-			return 1, nil
-		}
-		if len(n.children) != len(n.items)+1 {
-			return 0, fmt.Errorf("a node of %d items has %d children", len(n.items), len(n.children))
-		}
-		for _, c := range n.children {
-			d, err := walk(c)
-			if err != nil {
-				return 0, err
-			}
-			if depth != 0 && d != depth {
-				return 0, fmt.Errorf("children of depths %d and %d", depth, d)
-			}
-			depth = d
-		}
-		return depth + 1, nil
-	}
-	if i.x.root != nil {
-		if _, err := walk(i.x.root); err != nil {
-			return err
-		}
-	}
-	if count != i.x.size {
-		return fmt.Errorf("%d items, size says %d", count, i.x.size)
-	}
-	return nil
 }

@@ -116,6 +116,7 @@ func (r *replica) generation(changes []RowChange, record store.Record) []RowChan
 	if g.folding {
 		g.published = have.Folding
 	}
+	r.settle()
 	g.rows, g.valid = r.judge(have)
 	r.open = g
 	if !g.valid {
@@ -176,7 +177,7 @@ func (r *replica) show(changes []RowChange, n name, row stagedRow, revision int6
 	if old != nil && old.revision == revision {
 		return changes // listed from its record
 	}
-	value, err := t.schema.decode(n.key, row.Value)
+	value, err := t.decode(n.key, row.Value)
 	if err != nil {
 		if old != nil {
 			changes = r.remove(changes, n)

@@ -10,13 +10,18 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/go-memdb"
+
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // replica turns a store's commits into rows. It is a function of what it is fed: replicas that saw the same commits
 // hold the same rows, and judge a staged generation alike. It has no clock and no I/O, and is for one goroutine.
 type replica struct {
-	tables   map[string]*rows
+	mem      *memdb.MemDB
+	txn      *memdb.Txn // writes the commit that is being applied; nil between commits
+	rows     *memdb.Txn // reads the rows as they were before txn, or when it was last settled
+	tables   map[string]Schema
 	revision int64
 	faults   map[string]*Fault
 	guard    int64       // revision of the generation's record
@@ -29,30 +34,42 @@ type replica struct {
 	plantedBug string
 }
 
-func newReplica(tables map[string]Schema) *replica {
-	r := &replica{tables: make(map[string]*rows, len(tables)), staged: make(map[string]*staging), verdicts: make(map[string]verdict)}
-	for name, schema := range tables {
-		r.tables[name] = newRows(schema)
+func newReplica(tables map[string]Schema) (*replica, error) {
+	mem, err := memory(tables)
+	if err != nil {
+		return nil, fmt.Errorf("state: tables: %w", err)
 	}
-	return r
+	return &replica{
+		mem: mem, rows: mem.Txn(false), tables: tables,
+		staged: make(map[string]*staging), verdicts: make(map[string]verdict),
+	}, nil
 }
 
 // view freezes the replica's present moment.
 func (r *replica) view() *view {
-	tables := make(map[string]frozen, len(r.tables))
-	for name, t := range r.tables {
-		tables[name] = t.freeze()
-	}
-	return &view{tables: tables, revision: r.revision, open: r.open, guard: r.guard, progress: r.progress, faults: r.faults}
+	return &view{rows: r.rows, revision: r.revision, open: r.open, guard: r.guard, progress: r.progress, faults: r.faults}
 }
+
+func (r *replica) begin() { r.txn = r.mem.Txn(true) }
+
+func (r *replica) commit() {
+	r.txn.Commit()
+	r.txn, r.rows = nil, r.mem.Txn(false)
+}
+
+// settle lets find see what the transaction has written. That is not for each write: a look into a transaction
+// makes it copy anew every node that it writes afterwards. It need not be, since a commit names a key once.
+func (r *replica) settle() { r.rows = r.txn.Snapshot() }
 
 // apply takes one commit, and returns what it did to the rows.
 func (r *replica) apply(event store.Event) []RowChange {
+	r.begin()
+	defer r.commit()
 	r.revision = event.Revision
 	var changes []RowChange
 	for _, record := range event.Puts {
 		if n, ok := r.rowName(record.Key); ok {
-			changes = r.put(changes, n, record)
+			changes = r.put(changes, n, r.find(n), record)
 		} else {
 			r.stage(record)
 		}
@@ -77,23 +94,30 @@ func (r *replica) apply(event store.Event) []RowChange {
 
 // load makes the replica equal to a listing of the whole store. Rows that did not change keep their values.
 func (r *replica) load(records []store.Record, revision int64) {
+	r.begin()
+	defer r.commit()
 	r.revision, r.guard, r.open, r.faults = revision, 0, nil, nil
 	clear(r.staged)
 	listed := make(map[string]map[string]struct{}, len(r.tables))
 	fresh := make(map[string]bool, len(r.tables)) // tables without a row need no second look
-	for table, t := range r.tables {
-		listed[table] = make(map[string]struct{})
-		fresh[table] = t.primary.size == 0
+	before := r.view()
+	for table := range r.tables {
+		listed[table], fresh[table] = make(map[string]struct{}), true
+		for range before.scan(table, scan{}) {
+			fresh[table] = false
+			break
+		}
 	}
 	var generation *store.Record
 	for i, record := range records {
 		n, ok := r.rowName(record.Key)
 		switch {
 		case ok:
+			var old *entry
 			if !fresh[n.table] {
-				listed[n.table][n.key] = struct{}{}
+				listed[n.table][n.key], old = struct{}{}, r.find(n)
 			}
-			r.put(nil, n, record)
+			r.put(nil, n, old, record)
 		case record.Key == generationKey:
 			generation = &records[i]
 		default:
@@ -104,15 +128,10 @@ func (r *replica) load(records []store.Record, revision int64) {
 		if fresh[table] || r.plantedBug == "a listing removes nothing" {
 			continue
 		}
-		var gone []string
-		r.tables[table].primary.ascend("", "", func(it item) bool {
-			if _, ok := keys[it.at]; !ok {
-				gone = append(gone, it.at)
+		for e := range before.scan(table, scan{}) {
+			if _, ok := keys[e.key]; !ok {
+				r.remove(nil, name{table, e.key})
 			}
-			return true
-		})
-		for _, key := range gone {
-			r.remove(nil, name{table, key})
 		}
 	}
 	if generation != nil {
@@ -130,26 +149,29 @@ func (r *replica) rowName(key string) (name, bool) {
 	if !ok {
 		return name{}, false
 	}
-	return name{t.schema.Name(), rest}, true
+	return name{t.Name(), rest}, true
 }
 
-// find returns the row, or nil.
-func (r *replica) find(n name) *entry { return r.tables[n.table].primary.get(n.key, n.key) }
+// find returns the row as it was when the transaction began, or was last settled, or nil.
+func (r *replica) find(n name) *entry { return find(r.rows, n.table, n.key) }
 
-// put writes one record into its table.
-func (r *replica) put(changes []RowChange, n name, record store.Record) []RowChange {
-	old := r.find(n)
+// put writes one record into its table, in the place of old, which is nil if there was none.
+func (r *replica) put(changes []RowChange, n name, old *entry, record store.Record) []RowChange {
 	body, revision, err := unwrap(record)
 	if err == nil && old != nil && old.revision == revision && r.plantedBug != "a row written out is a change" {
 		if old.record != record.Revision { // a staged row arrives at its record: readers have it already
 			r.progress = record.Revision
-			r.tables[n.table].put(old, &entry{key: old.key, value: old.value, revision: revision, record: record.Revision})
+			next := *old
+			next.record = record.Revision
+			if err := r.txn.Insert(n.table, &next); err != nil {
+				return r.notTaken(changes, n, record.Revision, err)
+			}
 		}
 		return changes
 	}
 	var value any
 	if err == nil {
-		value, err = r.tables[n.table].schema.decode(n.key, body)
+		value, err = r.tables[n.table].decode(n.key, body)
 	}
 	if err != nil {
 		if old != nil {
@@ -163,7 +185,10 @@ func (r *replica) put(changes []RowChange, n name, record store.Record) []RowCha
 }
 
 func (r *replica) insert(changes []RowChange, n name, old, e *entry) []RowChange {
-	r.tables[n.table].put(old, e)
+	e.places = places(r.tables[n.table], e.key, e.value)
+	if err := r.txn.Insert(n.table, e); err != nil {
+		return r.notTaken(changes, n, e.record, err)
+	}
 	change := RowChange{Table: n.table, Key: n.key, New: e.value}
 	if old != nil {
 		change.Old = old.value
@@ -177,8 +202,16 @@ func (r *replica) remove(changes []RowChange, n name) []RowChange {
 	if old == nil {
 		return changes
 	}
-	r.tables[n.table].remove(old)
+	if err := r.txn.Delete(n.table, old); err != nil {
+		return r.notTaken(changes, n, old.record, err)
+	}
 	return append(changes, RowChange{Table: n.table, Key: n.key, Old: old.value})
+}
+
+// notTaken notes that go-memdb did not take a write. It refuses what its indexers refuse, and ours refuse nothing.
+func (r *replica) notTaken(changes []RowChange, n name, record int64, err error) []RowChange {
+	r.fault(n.String(), &Fault{Table: n.table, Key: n.key, Revision: record, Err: err})
+	return changes
 }
 
 // fault notes or clears that a record is no row. Views share the map, so that it is replaced.

@@ -212,7 +212,7 @@ func (s *simulation) compare(i int) error {
 		return fmt.Errorf("I9: at %d, replica %d differs from a listing (-listing +replica):\n%s", revision, i, cmp.Diff(want, got))
 	}
 	for _, m := range []string{"m0", "m1"} {
-		if a, b := listing.Index("device", "module", m), s.replicas[i].Index("device", "module", m); a != b {
+		if a, b := rows(s.w.devices.By(listing.Snapshot(), "module", m)), rows(s.w.devices.By(s.replicas[i].Snapshot(), "module", m)); !slices.Equal(a, b) {
 			return fmt.Errorf("I9: at %d, the index of %s is %q, of a listing %q", revision, m, b, a)
 		}
 	}

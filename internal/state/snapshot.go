@@ -6,19 +6,13 @@ import (
 	"slices"
 	"strings"
 	"time"
-)
 
-// entry is a row as the replica holds it. It is never changed: a write makes a new one.
-type entry struct {
-	key      string
-	value    any   // *T
-	revision int64 // of the commit that wrote the row, as readers see it
-	record   int64 // of the store's record, for conditions; differs from revision for rows that were staged
-}
+	"github.com/hashicorp/go-memdb"
+)
 
 // view is one moment of the replica: immutable, shared by all who read it.
 type view struct {
-	tables   map[string]frozen
+	rows     *memdb.Txn // reads only, and so is safe to share
 	revision int64
 	open     *generation       // staged rows that are published and not yet written to their records, or nil
 	guard    int64             // revision of the generation's record, 0 if there is none
@@ -41,23 +35,39 @@ type scan struct {
 	has          func(value any) bool // the index's own test, for rows that are not indexed yet
 }
 
-func (v *view) get(table, key string) *entry {
-	t := v.tables[table]
-	return t.primary.get(key, key)
+func (v *view) get(table, key string) *entry { return find(v.rows, table, key) }
+
+// find returns the row under key, or nil.
+func find(rows *memdb.Txn, table, key string) *entry {
+	found, err := rows.First(table, byKey, key)
+	if err != nil || found == nil {
+		return nil // the only error is a table that the DB does not have
+	}
+	return found.(*entry)
 }
 
 func (v *view) scan(table string, s scan) iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		t, ok := v.tables[table]
-		if !ok {
-			return
+		var (
+			found memdb.ResultIterator
+			err   error
+		)
+		switch {
+		case s.indexed:
+			found, err = v.rows.Get(table, byValue, s.index, s.value)
+		case s.from > s.prefix:
+			found, err = v.rows.LowerBound(table, byKey, s.from)
+		default:
+			found, err = v.rows.Get(table, byKeyPrefix, s.prefix)
 		}
-		if s.indexed {
-			t.by[s.index].ascend(s.value, "", func(it item) bool { return it.at == s.value && yield(it.row) })
-			return
+		if err != nil {
+			return // the only error is a table that the DB does not have
 		}
-		from := max(s.from, s.prefix)
-		t.primary.ascend(from, "", func(it item) bool { return strings.HasPrefix(it.at, s.prefix) && yield(it.row) })
+		for row := found.Next(); row != nil; row = found.Next() {
+			if e := row.(*entry); !strings.HasPrefix(e.key, s.prefix) || !yield(e) {
+				return
+			}
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ type Schema interface {
 	Name() string
 
 	faults() []error
-	indexNames() []string
+	indexCount() int
 	indexValues(i int, value any) []string
 	decode(key string, value []byte) (any, error)
 }
@@ -190,12 +190,6 @@ func (t *Table[T]) decode(key string, value []byte) (any, error) {
 	return v, nil
 }
 
-func (t *Table[T]) indexNames() []string {
-	names := make([]string, len(t.indexes))
-	for i, x := range t.indexes {
-		names[i] = x.name
-	}
-	return names
-}
+func (t *Table[T]) indexCount() int { return len(t.indexes) }
 
 func (t *Table[T]) indexValues(i int, value any) []string { return t.indexes[i].values(value.(*T)) }

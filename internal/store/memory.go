@@ -14,7 +14,10 @@ import (
 // usable; call NewMemory.
 type Memory struct {
 	mu        sync.Mutex
-	records   map[string]Record // guarded by mu
+	records   map[string]Record // guarded by mu; a deleted one has revision 0, and stays for a while
+	deleted   int               // guarded by mu; how many of records are deleted
+	sorted    []string          // guarded by mu; the keys of records, in order, but for
+	added     []string          // guarded by mu; those that came since the last List
 	log       []logged          // guarded by mu; commits after compacted, in order
 	revision  int64             // guarded by mu
 	compacted int64             // guarded by mu; commits up to here are gone
@@ -43,14 +46,67 @@ func (m *Memory) List(ctx context.Context, prefix string) ([]Record, int64, erro
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.sort()
 	var out []Record
-	for key, record := range m.records {
-		if strings.HasPrefix(key, prefix) {
+	from, _ := slices.BinarySearch(m.sorted, prefix)
+	for _, key := range m.sorted[from:] {
+		if !strings.HasPrefix(key, prefix) {
+			break
+		}
+		if record := m.records[key]; record.Revision > 0 {
 			out = append(out, record)
 		}
 	}
-	slices.SortFunc(out, func(a, b Record) int { return strings.Compare(a.Key, b.Key) })
 	return out, m.revision, nil
+}
+
+// sort merges the added keys into the sorted ones, from the back, so that a few cost little. The caller holds mu.
+func (m *Memory) sort() {
+	slices.Sort(m.added)
+	i, j := len(m.sorted)-1, len(m.added)-1
+	m.sorted = append(m.sorted, m.added...)
+	for at := len(m.sorted) - 1; j >= 0; at-- {
+		if i >= 0 && m.sorted[i] > m.added[j] {
+			m.sorted[at], i = m.sorted[i], i-1
+		} else {
+			m.sorted[at], j = m.added[j], j-1
+		}
+	}
+	m.added = nil
+}
+
+// put writes a record. The caller holds mu.
+func (m *Memory) put(record Record) {
+	before, known := m.records[record.Key]
+	switch {
+	case !known:
+		m.added = append(m.added, record.Key)
+	case before.Revision == 0:
+		m.deleted--
+	}
+	m.records[record.Key] = record
+}
+
+// remove deletes a record, and reports whether there was one. Deleted ones go for good once they are the greater
+// part, so that each pays for one step of that. The caller holds mu.
+func (m *Memory) remove(key string) bool {
+	if m.records[key].Revision == 0 {
+		return false
+	}
+	m.records[key] = Record{}
+	if m.deleted++; m.deleted <= len(m.records)/2 {
+		return true
+	}
+	m.sort()
+	m.sorted = slices.DeleteFunc(m.sorted, func(key string) bool {
+		gone := m.records[key].Revision == 0
+		if gone {
+			delete(m.records, key)
+		}
+		return gone
+	})
+	m.deleted = 0
+	return true
 }
 
 // Watch implements Store.
@@ -122,11 +178,10 @@ func (m *Memory) Commit(ctx context.Context, ops ...Op) (int64, error) {
 		switch op.Kind {
 		case KindPut:
 			record := Record{Key: op.Key, Value: slices.Clone(op.Value), Revision: commit.revision}
-			m.records[op.Key] = record
+			m.put(record)
 			commit.puts = append(commit.puts, record)
 		case KindDelete:
-			if _, ok := m.records[op.Key]; ok {
-				delete(m.records, op.Key)
+			if m.remove(op.Key) {
 				commit.deletes = append(commit.deletes, op.Key)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // Env is what a tool works with.
@@ -39,7 +40,11 @@ func EnvFrom(getenv func(string) string) (env Env, done func(), err error) {
 	if err != nil {
 		return env, func() {}, fail("env.token", "%v", err)
 	}
-	if env.Client, err = control.Dial(target, token); err != nil {
+	secure, err := transport.FilesFromEnv(getenv).TLS()
+	if err != nil {
+		return env, func() {}, fail("env.tls", "%v", err)
+	}
+	if env.Client, err = control.DialConfig(transport.DialConfig{Target: target, Token: token, TLS: secure}); err != nil {
 		return env, func() {}, fail("env.server", "%v", err)
 	}
 	return env, env.Client.Close, nil

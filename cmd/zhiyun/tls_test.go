@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/agent"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/certs"
+	"github.com/zhiyun-ops/zhiyun/internal/server"
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
+)
+
+// lines is a log that tells when a text has come.
+type lines struct {
+	mu    sync.Mutex
+	text  bytes.Buffer // guarded by mu
+	wrote chan struct{}
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case l.wrote <- struct{}{}:
+	default:
+	}
+	return l.text.Write(p)
+}
+
+func (l *lines) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
+// A server with a private CA that wants client certificates is reached by verbs and by agents that bring theirs, and by
+// nobody else.
+func TestVerbsAndAgentsTalkTLS(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "zt") // sockets stand in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if _, err := certs.Make(filepath.Join(dir, "tls"), []string{"127.0.0.1"}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string) string { return filepath.Join(dir, "tls", name) }
+	log := &lines{wrote: make(chan struct{}, 1)}
+	s, err := server.New(server.Config{
+		Dir: filepath.Join(dir, "s"), Listen: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(log, nil)),
+		CertFile: file("127.0.0.1.pem"), KeyFile: file("127.0.0.1-key.pem"), ClientCAFile: file("ca.pem"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var daemons sync.WaitGroup
+	t.Cleanup(daemons.Wait)
+	t.Cleanup(cancel)
+	daemons.Go(func() {
+		if err := s.Run(ctx); err != nil {
+			t.Errorf("server: %v", err)
+		}
+	})
+	patience := time.After(time.Minute)
+	select {
+	case <-s.Ready():
+	case <-patience:
+		t.Fatal("the server is not ready after a minute")
+	}
+	call := []string{"device", "counts", "--server", "https://" + s.Addr(), "--token-file", filepath.Join(dir, "s", "token")}
+	if out, err := run(t, call...); err == nil {
+		t.Errorf("an unknown CA was trusted: %s", out)
+	}
+	call = append(call, "--ca", file("ca.pem"))
+	if out, err := run(t, call...); err == nil {
+		t.Errorf("no client certificate was needed: %s", out)
+	}
+	call = append(call, "--client-cert", file("127.0.0.1.pem"), "--client-key", file("127.0.0.1-key.pem"))
+	if out, err := run(t, call...); err != nil || !strings.Contains(out, "IDLE") {
+		t.Errorf("with CA and certificate: %v %s", err, out)
+	}
+
+	keys, err := auth.Open(filepath.Join(dir, "s", "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := filepath.Join(dir, "agent.token")
+	if err := keys.WriteToken(token, auth.Identity{Role: auth.Agent, Name: "d1"}); err != nil {
+		t.Fatal(err)
+	}
+	daemons.Go(func() {
+		err := agent.Run(ctx, agent.Config{
+			Device: "d1", Addr: "127.0.0.1", Root: filepath.Join(dir, "d1"), Server: "https://" + s.Addr(), TokenFile: token,
+			TLS: transport.ClientFiles{CA: file("ca.pem"), Cert: file("127.0.0.1.pem"), Key: file("127.0.0.1-key.pem")},
+		})
+		if err != nil {
+			t.Errorf("agent: %v", err)
+		}
+	})
+	for !log.has("worker connected") {
+		select {
+		case <-log.wrote:
+		case <-patience:
+			t.Fatal("the agent has not connected within a minute")
+		}
+	}
+}
