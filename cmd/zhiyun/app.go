@@ -46,7 +46,7 @@ func mend(command *cli.Command) {
 	if action, most := command.Action, len(strings.Fields(command.ArgsUsage)); action != nil && len(command.Subcommands) == 0 && !strings.Contains(command.ArgsUsage, "...") {
 		command.Action = func(c *cli.Context) error {
 			if c.NArg() > most {
-				return usage("%s: %q is one argument too many; see --help for its flags", c.Command.HelpName, c.Args().Get(most))
+				return usage("%s: %q is one argument too many", c.Command.HelpName, c.Args().Get(most))
 			}
 			return action(c)
 		}

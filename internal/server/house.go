@@ -265,6 +265,12 @@ func (h *house) controllers() (err error) {
 			if c.New != nil && (c.Old == nil || c.Old.Finding.Status != c.New.Finding.Status) {
 				f := c.New.Finding
 				h.audit.tell("drift", "finding."+string(f.Status), "finding/"+c.ID, f.String(), "", nil)
+				if f.Status == drift.StatusEscalated { // nothing mends it by itself any more
+					h.audit.notice(center.Notice{
+						ID: fmt.Sprintf("drift-%s-%d", c.ID, time.Now().UnixNano()), Kind: "drift", Module: c.New.Module, Device: f.Device,
+						Severity: "warning", Text: "repair has given up on " + f.String(), At: time.Now(),
+					})
+				}
 			}
 		},
 	})
