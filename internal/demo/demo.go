@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -65,7 +66,7 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 			os.RemoveAll(dir)
 		}()
 	}
-	s := &story{ctx: ctx, config: config, report: report, began: report.Started, told: make(map[string]bool)}
+	s := &story{ctx: ctx, config: config, report: report, began: report.Started, network: 16 + rand.IntN(200), told: make(map[string]bool)}
 	defer s.end()
 	for _, chapter := range []struct {
 		title string
@@ -86,7 +87,9 @@ func Run(ctx context.Context, config Config) (report *Report, err error) {
 		err := chapter.tell()
 		cancel()
 		if err != nil {
-			if errors.Is(err, context.DeadlineExceeded) {
+			if ctx.Err() != nil {
+				err = errors.New("interrupted")
+			} else if errors.Is(err, context.DeadlineExceeded) {
 				err = fmt.Errorf("nothing more happened within %s: %w", config.Hang, err)
 			}
 			report.Ended = time.Now()
@@ -106,6 +109,7 @@ type story struct {
 	report *Report
 	began  time.Time
 
+	network     int // the second byte of the devices' addresses
 	environment *dev.Environment
 	api         *control.Client
 	callers     []*caller

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"embed"
 	"fmt"
 	"io"
@@ -39,12 +40,13 @@ greeting: {{ .param.greeting }}
 
 func deviceName(i int) string { return fmt.Sprintf("api-%02d", i+1) }
 
-// addr is the address of the n-th device, from 1: on Linux all of 127/8 is this machine.
-func addr(n int) string {
+// addr is the address of the n-th device, from 1: on Linux all of 127/8 is this machine. Each demo takes a network of its
+// own from it, so that two can run at a time.
+func (s *story) addr(n int) string {
 	if runtime.GOOS != "linux" {
 		return "127.0.0.1"
 	}
-	return fmt.Sprintf("127.0.%d.1", n)
+	return fmt.Sprintf("127.%d.%d.1", s.network, n)
 }
 
 func because(reason string) *pb.Cause { return &pb.Cause{Actor: "demo", Reason: reason} }
@@ -54,11 +56,11 @@ func (s *story) raise() error {
 	config := dev.Config{Dir: s.config.Dir, Exe: s.config.Exe, ServerFlags: dev.FastServer(s.config.Decide), AgentFlags: dev.FastAgent()}
 	var fleet strings.Builder
 	for i, stand := range stands {
-		config.Devices = append(config.Devices, dev.Device{Name: deviceName(i), Addr: addr(i + 1)})
-		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: %s\ntype: %s\n", deviceName(i), addr(i+1), stand.site, stand.kind)
+		config.Devices = append(config.Devices, dev.Device{Name: deviceName(i), Addr: s.addr(i + 1)})
+		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: %s\ntype: %s\n", deviceName(i), s.addr(i+1), stand.site, stand.kind)
 	}
-	config.Devices = append(config.Devices, dev.Device{Name: callerDevice, Addr: addr(100)})
-	fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: sz-a\ntype: c2\n", callerDevice, addr(100))
+	config.Devices = append(config.Devices, dev.Device{Name: callerDevice, Addr: s.addr(100)})
+	fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: sz-a\ntype: c2\n", callerDevice, s.addr(100))
 	environment, err := dev.Start(s.ctx, config)
 	if err != nil {
 		return err
@@ -99,6 +101,7 @@ func (s *story) declare(fleet string) error {
 		if err != nil {
 			return err
 		}
+		text = bytes.ReplaceAll(text, []byte("VIRTUAL"), []byte(s.addr(200)))
 		texts = append(texts, &pb.SourceDocument{Name: name, Text: text})
 	}
 	texts[0].Text = append(append(texts[0].Text, '\n'), fleet...)

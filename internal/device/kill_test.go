@@ -43,11 +43,12 @@ type killable struct {
 	*world
 	server  string
 	planted string
+	stride  int // from one moment to the next that is aimed at
 }
 
 func newKillable(t *testing.T) *killable {
 	t.Helper()
-	k := &killable{world: newWorld(t)}
+	k := &killable{world: newWorld(t), stride: stride}
 	// Some hundred processes write and sync: in memory, where that is to be had, they take seconds.
 	if dir, err := os.MkdirTemp("/dev/shm", "zy"); err == nil {
 		k.root = dir
@@ -169,7 +170,7 @@ func (k *killable) atEveryMoment(c killCase, fault func(string)) (moments int) {
 	k.run(c.undo, c.undoInput, 0)
 	tree("undo", before)
 	k.clean(c.tool)
-	for n := 1; ; n++ {
+	for n := 1; ; n += k.stride {
 		_, killed := k.run(c.tool, c.input, n)
 		if !killed {
 			k.run(c.undo, c.undoInput, 0)
@@ -191,7 +192,7 @@ func (k *killable) atEveryMoment(c killCase, fault func(string)) (moments int) {
 		k.run(c.undo, c.undoInput, 0)
 		tree(fmt.Sprintf("killed at %d, run again and undone", n), before)
 	}
-	for n := 1; ; n++ {
+	for n := 1; ; n += k.stride {
 		k.run(c.tool, c.input, 0)
 		_, killed := k.run(c.undo, c.undoInput, n)
 		k.run(c.undo, c.undoInput, 0)
@@ -230,7 +231,7 @@ func TestAPlantedFaultIsFound(t *testing.T) {
 		t.Skip("starts some hundred processes")
 	}
 	k := newKillable(t)
-	k.planted = "late journal"
+	k.planted, k.stride = "late journal", 1
 	var found []string
 	k.atEveryMoment(killCases(k.world)[2], func(text string) { found = append(found, text) })
 	if len(found) == 0 {

@@ -81,7 +81,7 @@ func TestExpansionIsThe23Steps(t *testing.T) {
 // What changes something must say how it is undone, or that it needs no undo.
 func TestManifestsAreWhole(t *testing.T) {
 	t.Parallel()
-	final := "notify.unmute alert.unsilence device.serve device.release l5.undrain l5.callee.restore vip.restore permission.restore change.withdraw"
+	final := "device.repair notify.unmute alert.unsilence device.serve device.release l5.undrain l5.callee.restore vip.restore permission.restore change.withdraw"
 	for _, m := range tools.Manifests("zhiyun") {
 		if m.Title == "" || m.Stage == "" || m.Timeout == 0 || len(m.Input) == 0 || len(m.Output) == 0 {
 			t.Errorf("%s is not described: %+v", m.Name, m)

@@ -150,7 +150,11 @@ func (f *fleet) pack(t *testing.T) {
 	t.Helper()
 	var archive bytes.Buffer
 	tw := tar.NewWriter(&archive)
-	for name, body := range map[string]string{"bin/cart": "#!/bin/sh\nexec sleep 600\n", "bin/init": "#!/bin/sh\nexit 0\n"} {
+	for name, body := range map[string]string{
+		"bin/cart": "#!/bin/sh\nexec sleep 600\n",
+		"bin/init": "#!/bin/sh\nmkdir -p \"$ZHIYUN_ROOT/data\"\necho ready > \"$ZHIYUN_ROOT/data/cart\"\n",
+		"bin/undo": "#!/bin/sh\nrm -f \"$ZHIYUN_ROOT/data/cart\"\n",
+	} {
 		if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(body)), Typeflag: tar.TypeReg}); err != nil {
 			t.Fatal(err)
 		}
