@@ -16,6 +16,9 @@ build: ## build everything; bin/zhiyun is the product
 test: ## the tests, as a newcomer runs them
 	$(GO) test ./...
 
+# A process with the race detector sleeps for a second at its end, and the tests start many.
+export GORACE := atexit_sleep_ms=0
+
 .PHONY: race
 race: ## the tests with the race detector, as CI runs them
 	$(GO) test -race -timeout 20m ./...

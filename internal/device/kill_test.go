@@ -43,12 +43,11 @@ type killable struct {
 	*world
 	server  string
 	planted string
-	stride  int // from one moment to the next that is aimed at
 }
 
 func newKillable(t *testing.T) *killable {
 	t.Helper()
-	k := &killable{world: newWorld(t), stride: stride}
+	k := &killable{world: newWorld(t)}
 	// Some hundred processes write and sync: in memory, where that is to be had, they take seconds.
 	if dir, err := os.MkdirTemp("/dev/shm", "zy"); err == nil {
 		k.root = dir
@@ -94,7 +93,8 @@ func (k *killable) command(tool string, input any) *exec.Cmd {
 	k.try(os.WriteFile(token, []byte("secret\n"), 0o600))
 	cmd := exec.Command(exe, "tool", tool)
 	cmd.Env = []string{"ZHIYUN_ROOT=" + k.root, "ZHIYUN_KEY=exec/step/1", "ZHIYUN_DEVICE=web-7", "ZHIYUN_SERVER=" + k.server,
-		"ZHIYUN_TOKEN_FILE=" + token, "PLANTED=" + k.planted}
+		"ZHIYUN_TOKEN_FILE=" + token, "PLANTED=" + k.planted,
+		"GORACE=atexit_sleep_ms=0"} // a process with the race detector sleeps for a second at its end
 	cmd.Stdin = bytes.NewReader(text)
 	return cmd
 }
@@ -170,7 +170,7 @@ func (k *killable) atEveryMoment(c killCase, fault func(string)) (moments int) {
 	k.run(c.undo, c.undoInput, 0)
 	tree("undo", before)
 	k.clean(c.tool)
-	for n := 1; ; n += k.stride {
+	for n := 1; ; n++ {
 		_, killed := k.run(c.tool, c.input, n)
 		if !killed {
 			k.run(c.undo, c.undoInput, 0)
@@ -192,7 +192,7 @@ func (k *killable) atEveryMoment(c killCase, fault func(string)) (moments int) {
 		k.run(c.undo, c.undoInput, 0)
 		tree(fmt.Sprintf("killed at %d, run again and undone", n), before)
 	}
-	for n := 1; ; n += k.stride {
+	for n := 1; ; n++ {
 		k.run(c.tool, c.input, 0)
 		_, killed := k.run(c.undo, c.undoInput, n)
 		k.run(c.undo, c.undoInput, 0)
@@ -231,7 +231,7 @@ func TestAPlantedFaultIsFound(t *testing.T) {
 		t.Skip("starts some hundred processes")
 	}
 	k := newKillable(t)
-	k.planted, k.stride = "late journal", 1
+	k.planted = "late journal"
 	var found []string
 	k.atEveryMoment(killCases(k.world)[2], func(text string) { found = append(found, text) })
 	if len(found) == 0 {
