@@ -128,8 +128,8 @@ func TestForbiddenImports(t *testing.T) {
 	}
 }
 
-// cli/v2 may age: it stays where it can be replaced. The same goes for backoff/v4 and uuid.
-func TestAgingDependenciesStayWhereTheyCanBeReplaced(t *testing.T) {
+// cli/v2 may age: it stays where it can be replaced.
+func TestCommandLineLibraryStaysUnderCmd(t *testing.T) {
 	t.Parallel()
 	for path, p := range list(t) {
 		for _, imported := range p.Imports {
