@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/pgtest"
 )
 
 // chain is a flow of n steps, each of which takes the output of the one before.
@@ -41,7 +43,7 @@ func stepTool(tools *flow.Tools) {
 	}, flow.WithEffect(flow.Keyed))
 }
 
-// BenchmarkFlow23Steps runs flows of 23 steps on SQLite at synchronous=FULL, so many at a time; beside it, floor is 23 times a write and fdatasync
+// BenchmarkFlow23Steps runs flows of 23 steps on SQLite at synchronous=FULL and on PostgreSQL, so many at a time; beside it, floor is 23 times a write and fdatasync
 // of the bytes that a step takes. Compare ns/op of inflight=1 with floor, and steps/s of inflight=64.
 func BenchmarkFlow23Steps(b *testing.B) {
 	b.Run("floor", func(b *testing.B) {
@@ -62,12 +64,36 @@ func BenchmarkFlow23Steps(b *testing.B) {
 			}
 		}
 	})
-	for _, inflight := range []int{1, 64} {
-		b.Run(fmt.Sprintf("inflight=%d", inflight), func(b *testing.B) {
+	b.Run("sqlite", func(b *testing.B) {
+		flow23(b, func(b *testing.B) closer {
 			store, err := sqlitestore.Open(filepath.Join(b.TempDir(), "flow.db"))
 			if err != nil {
 				b.Fatal(err)
 			}
+			return store
+		})
+	})
+	b.Run("postgres", func(b *testing.B) {
+		server := pgtest.Start(b)
+		flow23(b, func(b *testing.B) closer {
+			store, err := pgstore.Open(b.Context(), server.Database(b))
+			if err != nil {
+				b.Fatal(err)
+			}
+			return store
+		})
+	})
+}
+
+type closer interface {
+	flow.Store
+	Close() error
+}
+
+func flow23(b *testing.B, open func(b *testing.B) closer) {
+	for _, inflight := range []int{1, 64} {
+		b.Run(fmt.Sprintf("inflight=%d", inflight), func(b *testing.B) {
+			store := open(b)
 			defer store.Close()
 			tools := flow.NewTools()
 			stepTool(tools)
