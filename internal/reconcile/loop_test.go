@@ -22,8 +22,8 @@ import (
 type bench struct {
 	*reconcile.Loop
 	start  time.Time
-	passes []time.Duration // by the loop alone; read once the bubble is idle
-	sweeps []time.Duration // likewise
+	passes []time.Duration      // by the loop alone; read once the bubble is idle
+	sweeps []time.Duration      // likewise
 	fail   func(pass int) error // what pass 1, 2, ... returns; nil: they all succeed
 }
 
@@ -200,7 +200,9 @@ func TestAnErrorIsLoggedOnceCountedAndForgotten(t *testing.T) {
 func TestLossOfLeadershipEndsRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		_, stop := run(t, func(b *bench, _ *reconcile.Config) { b.fail = func(int) error { return fmt.Errorf("write: %w", store.ErrFenced) } })
+		_, stop := run(t, func(b *bench, _ *reconcile.Config) {
+			b.fail = func(int) error { return fmt.Errorf("write: %w", store.ErrFenced) }
+		})
 		after(time.Second)
 		if err := stop(); !errors.Is(err, store.ErrFenced) {
 			t.Errorf("Run returned %v", err)
