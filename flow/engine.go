@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // Config says what an Engine works with.
@@ -374,11 +375,11 @@ func errorText(err *Error) string {
 
 // newID returns an ID that sorts by time.
 func newID() (string, error) {
-	id, err := uuid.NewV7()
+	made, err := uid.Ordered()
 	if err != nil {
 		return "", fmt.Errorf("flow: make an ID: %w", err)
 	}
-	return id.String(), nil
+	return made, nil
 }
 
 // program returns the latest version of a flow.
