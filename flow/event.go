@@ -17,8 +17,10 @@ const (
 	EventStuck        EventKind = "execution.stuck"        // waits for a person; Reason says what for
 	EventPaused       EventKind = "execution.paused"
 	EventResumed      EventKind = "execution.resumed"
-	EventRetried      EventKind = "execution.retried" // a person had what is held tried again
-	EventSettled      EventKind = "execution.settled" // a person said how a held task ended
+	EventRetried      EventKind = "execution.retried"   // a person had what is held tried again
+	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
+	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
+	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
 	EventDone         EventKind = "execution.done"
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
