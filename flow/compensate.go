@@ -25,7 +25,7 @@ func (m *machine) turn(e Event) {
 	if s.active > 0 {
 		m.giveUp(s)
 		for i := range s.Tasks {
-			if t := &s.Tasks[i]; t.State == TaskRunning || t.State == TaskDoubt {
+			if t := &s.Tasks[i]; t.inFlight() {
 				m.stop(s, t)
 			}
 		}

@@ -25,19 +25,21 @@ const (
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
 
-	EventStepFanned  EventKind = "step.fanned" // into Items tasks
-	EventStepDone    EventKind = "step.done"
-	EventStepSkipped EventKind = "step.skipped"
-	EventStepFailed  EventKind = "step.failed"
-	EventNoticed     EventKind = "step.noticed"
+	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
+	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
+	EventStepDone     EventKind = "step.done"
+	EventStepSkipped  EventKind = "step.skipped"
+	EventStepFailed   EventKind = "step.failed"
+	EventNoticed      EventKind = "step.noticed"
 
-	EventAttemptStarted EventKind = "attempt.started"
-	EventAttemptDone    EventKind = "attempt.done"
-	EventAttemptFailed  EventKind = "attempt.failed" // with RetryAt: to be tried again
-	EventAttemptDoubt   EventKind = "attempt.doubt"  // whether it had its effect is not known
-	EventAttemptHeld    EventKind = "attempt.held"   // until a person decides
-	EventProbeStarted   EventKind = "probe.started"
-	EventProbeFailed    EventKind = "probe.failed" // asked again at RetryAt
+	EventAttemptStarted  EventKind = "attempt.started"
+	EventAttemptDone     EventKind = "attempt.done"
+	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
+	EventAttemptDoubt    EventKind = "attempt.doubt"    // whether it had its effect is not known
+	EventAttemptStopping EventKind = "attempt.stopping" // a person gave it up; Error says so
+	EventAttemptHeld     EventKind = "attempt.held"     // until a person decides
+	EventProbeStarted    EventKind = "probe.started"
+	EventProbeFailed     EventKind = "probe.failed" // asked again at RetryAt
 
 	EventUndoStarted EventKind = "undo.started"
 	EventUndoDone    EventKind = "undo.done"

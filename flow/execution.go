@@ -111,7 +111,9 @@ type StepStatus struct {
 	Output  json.RawMessage `json:"output,omitempty"`
 	Reason  string          `json:"reason,omitempty"` // why it was skipped
 	Error   *Error          `json:"error,omitempty"`
-	Round   int             `json:"round,omitempty"` // how often the execution was taken back over the step
+	// Skipping: a person skips it, and what runs of it is being stopped.
+	Skipping bool `json:"skipping,omitempty"`
+	Round    int  `json:"round,omitempty"` // how often the execution was taken back over the step
 
 	next    int // the next task to start
 	active  int // tasks started and not ended
@@ -136,8 +138,15 @@ type Task struct {
 	Error   *Error          `json:"error,omitempty"`
 	Logs    string          `json:"logs,omitempty"`
 	Undo    *UndoStatus     `json:"undo,omitempty"`
+	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
+	Stopping *Error `json:"stopping,omitempty"`
 
 	probes int
+}
+
+// inFlight reports whether an attempt or a probe runs.
+func (t *Task) inFlight() bool {
+	return t.State == TaskRunning || t.State == TaskDoubt && t.RetryAt.IsZero()
 }
 
 // UndoStatus is the undo of one task.

@@ -83,7 +83,7 @@ func (x *Execution) applyStep(e *Event) {
 		}
 		s.undo = e.Items
 	case EventStepDone, EventStepSkipped:
-		s.State, s.Ended, s.Reason, s.Error = StepDone, e.At, e.Reason, e.Error
+		s.State, s.Ended, s.Reason, s.Error, s.Skipping = StepDone, e.At, e.Reason, e.Error, false
 		if e.Kind == EventStepSkipped {
 			s.State = StepSkipped
 		} else {
@@ -93,6 +93,12 @@ func (x *Execution) applyStep(e *Event) {
 		}
 		x.cursor, x.items = at+1, nil
 		x.at()
+	case EventStepSkipping:
+		s.Skipping, s.Output, s.Reason = true, e.Output, e.Reason
+	case EventAttemptStopping:
+		if t := x.task(at, e.Item); t != nil {
+			t.Stopping = e.Error
+		}
 	case EventStepFailed:
 		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error
 	case EventSettled:
@@ -163,7 +169,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	t := &s.Tasks[e.Item]
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
-	t.RetryAt = e.RetryAt
+	t.RetryAt, t.Stopping = e.RetryAt, nil
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}

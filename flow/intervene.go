@@ -86,12 +86,14 @@ func (m *machine) here(in input) (*StepStatus, *stepPlan) {
 	return nil, nil
 }
 
-// drop ends one item as failed by a person, and stops it if it runs.
+// drop ends one item as failed by a person. What runs is stopped first, and its end awaited: until then it may still have its effect.
 func (m *machine) drop(s *StepStatus, t *Task, err *Error, in input) {
-	if t.State == TaskRunning || t.State == TaskDoubt && t.RetryAt.IsZero() {
+	e := Event{Kind: EventAttemptFailed, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Error: err, Actor: in.actor, Reason: in.reason}
+	if t.inFlight() {
+		e.Kind = EventAttemptStopping
 		m.stop(s, t)
 	}
-	m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Error: err, Actor: in.actor, Reason: in.reason})
+	m.emit(e)
 }
 
 func byPerson(what string, in input) *Error {
@@ -110,16 +112,26 @@ func (m *machine) skip(in input) {
 		}
 	}
 	m.unpark(in)
+	err := byPerson("skipped", in)
+	m.emit(Event{Kind: EventStepSkipping, Step: s.Name, Output: in.result.Output, Actor: in.actor, Reason: err.Message})
 	for i := range s.Tasks {
 		if t := &s.Tasks[i]; open(t.State) {
-			m.drop(s, t, byPerson("skipped", in), in)
+			m.drop(s, t, err, in)
 		}
 	}
-	e := Event{Kind: EventStepSkipped, Step: s.Name, Reason: byPerson("skipped", in).Message, Actor: in.actor}
-	if len(in.result.Output) > 0 {
-		e.Kind, e.Output = EventStepDone, in.result.Output
+}
+
+// skipped ends a step that a person skips, once nothing of it runs any more; it reports whether it has.
+func (m *machine) skipped(s *StepStatus) bool {
+	if s.active > 0 {
+		return false
+	}
+	e := Event{Kind: EventStepSkipped, Step: s.Name, Reason: s.Reason}
+	if len(s.Output) > 0 {
+		e.Kind, e.Output = EventStepDone, s.Output
 	}
 	m.emit(e)
+	return true
 }
 
 // fits says what is wrong with an output that a person gives for the step.

@@ -205,6 +205,9 @@ func (m *machine) heldReason() string {
 // forward works on step i; it reports whether the step ended (or the execution turned back), so that there is more to do.
 func (m *machine) forward(i int) bool {
 	s, plan := &m.x.Steps[i], m.p.steps[i]
+	if s.Skipping {
+		return m.skipped(s)
+	}
 	if s.State == StepWaiting {
 		if ended := m.open(s, plan); ended {
 			return true
@@ -427,6 +430,9 @@ func (m *machine) ended(in input) {
 	err := in.result.Error
 	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: err}
 	switch {
+	case t.Stopping != nil:
+		e.Kind, e.Error = EventAttemptFailed, t.Stopping
+		m.emit(e)
 	case err == nil:
 		e.Kind, e.Output = EventAttemptDone, in.result.Output
 		m.emit(e)
