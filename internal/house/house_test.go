@@ -259,6 +259,7 @@ var requirements = map[string]string{
 	"github.com/google/go-cmp":                 "tests: diffs",
 	"github.com/google/uuid":                   "identifiers",
 	"github.com/hashicorp/go-memdb":            "the in-memory replica's tables",
+	"github.com/jackc/pgx/v5":                  "PostgreSQL: array parameters, no database/sql between",
 	"github.com/prometheus/client_golang":      "metrics",
 	"github.com/santhosh-tekuri/jsonschema/v6": "validates tool inputs and outputs",
 	"github.com/urfave/cli/v2":                 "the command line",
