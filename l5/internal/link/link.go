@@ -51,12 +51,12 @@ type Link struct {
 	config Config
 
 	mu     sync.Mutex
-	views  map[string]view.View      // guarded by mu; in use
-	holds  map[string]holding        // guarded by mu; held back
+	views  map[string]view.View           // guarded by mu; in use
+	holds  map[string]holding             // guarded by mu; held back
 	wants  map[string]map[string]struct{} // guarded by mu; callers by service
-	outbox []*l5pb.Subscription      // guarded by mu; not yet sent on the open stream
-	gone   []*l5pb.Subscription      // guarded by mu; unsubscriptions not yet sent
-	wake   chan struct{}             // signals outbox and gone
+	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
+	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	wake   chan struct{}                  // signals outbox and gone
 }
 
 // New returns a link. It connects in Run.
