@@ -57,6 +57,7 @@ type Link struct {
 	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
 	wake   chan struct{}                  // signals outbox and gone
+	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
@@ -64,6 +65,7 @@ func New(config Config) *Link {
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
 		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
+		down: make(chan struct{}),
 	}
 }
 
@@ -106,11 +108,15 @@ func (l *Link) Unsubscribe(caller, service string) {
 	}
 }
 
-// Seed gives the link a state that is known from elsewhere, to resume from.
-func (l *Link) Seed(v view.View) {
+// Seed gives the link a state that is known from elsewhere, to resume from; false if it holds one that is not older.
+func (l *Link) Seed(v view.View) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if held, ok := l.views[v.Service]; ok && (held.Epoch != v.Epoch || held.Revision >= v.Revision) {
+		return false
+	}
 	l.views[v.Service] = v
+	return true
 }
 
 // subscription says what is already held. Callers hold mu.
@@ -137,14 +143,35 @@ func (l *Link) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if l.config.OnState != nil && !told {
+		if !told {
 			told = true // once, not for each attempt
-			l.config.OnState(false, err)
+			l.state(false, err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// state says that there is a stream, or none.
+func (l *Link) state(connected bool, err error) {
+	l.mu.Lock()
+	if connected {
+		l.down = make(chan struct{})
+	} else {
+		close(l.down)
+	}
+	l.mu.Unlock()
+	if l.config.OnState != nil {
+		l.config.OnState(connected, err)
+	}
+}
+
+// Down returns a channel that is closed as soon as there is no stream and an attempt to open one has failed.
+func (l *Link) Down() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
 }
 
 // stream is one life of the stream. It returns why it ended.
@@ -176,9 +203,7 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 			first = false
 			opened()
 			backoff.Reset()
-			if l.config.OnState != nil {
-				l.config.OnState(true, nil)
-			}
+			l.state(true, nil)
 		}
 		l.Apply(response)
 	}
