@@ -57,6 +57,7 @@ type Link struct {
 	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
 	wake   chan struct{}                  // signals outbox and gone
+	heard  time.Time                      // guarded by mu; when the last message came
 	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
@@ -167,6 +168,18 @@ func (l *Link) state(connected bool, err error) {
 	}
 }
 
+// Heard returns when the stream last said something, and whether there is none now.
+func (l *Link) Heard() (at time.Time, silent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.down:
+		return l.heard, true
+	default:
+		return l.heard, false
+	}
+}
+
 // Down returns a channel that is closed as soon as there is no stream and an attempt to open one has failed.
 func (l *Link) Down() <-chan struct{} {
 	l.mu.Lock()
@@ -205,6 +218,9 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 			backoff.Reset()
 			l.state(true, nil)
 		}
+		l.mu.Lock()
+		l.heard = time.Now()
+		l.mu.Unlock()
 		l.Apply(response)
 	}
 }
