@@ -22,9 +22,10 @@ type Explanation struct {
 type InstanceExplanation struct {
 	Instance
 	Health    balance.Health
-	Until     time.Time     // when an ejection's time is over
-	Base      float64       // effective weight as registered
-	Weight    float64       // in force here: Base by health and latency
+	Until     time.Time // when an ejection's time is over
+	Base      float64   // effective weight as registered
+	Weight    float64   // in force here: the product of Factors
+	Factors   balance.Factors
 	PickShare float64       // of all draws, 0..1
 	Latency   time.Duration // estimate; 0: none
 	InFlight  int64
@@ -51,7 +52,7 @@ func (c *Client) Explain(service string) Explanation {
 		e.collect()
 		total := &e.state.total
 		out.Instances = append(out.Instances, InstanceExplanation{
-			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight,
+			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight, Factors: status.Factors,
 			PickShare: status.Share, Latency: status.Latency, InFlight: int64(e.load.InFlight()),
 			Successes: uint64(total.successes), Failures: uint64(total.failures), Rejected: uint64(total.rejected), Reason: status.Reason,
 		})
