@@ -43,6 +43,8 @@ type Agent struct {
 	locals   *locals
 	forward  *forward
 	disk     *disk
+	lookups  *lookups
+	now      func() time.Time
 	metrics  *metrics
 	started  atomic.Bool
 	ready    chan struct{}   // closed when the socket listens
@@ -61,7 +63,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
 	a := &Agent{
-		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}),
+		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}), now: time.Now,
 		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
@@ -69,7 +71,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
 	}
 	a.link = link.New(link.Config{
-		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict,
+		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
@@ -77,6 +79,7 @@ func New(config Config) (*Agent, error) {
 	a.locals = newLocals(a.keeper, config)
 	a.forward = newForward(a.wire, uuid.NewString(), config, a.metrics)
 	a.disk = newDisk(a)
+	a.lookups = newLookups(a)
 	return a, nil
 }
 
@@ -164,11 +167,20 @@ func (a *Agent) onView(v view.View, change *l5pb.Delta) {
 	if err := a.hub.Publish(v, change); err != nil {
 		a.config.Logger.Error("l5/agent: a service's state is not passed on", "service", v.Service, "error", err)
 	}
+	a.lookups.change(v.Service)
 	a.disk.touch()
 }
 
 func (a *Agent) onVerdict(verdict *l5pb.Verdict) {
 	a.callers.decide(verdict)
+	a.lookups.change(verdict.GetService())
+	a.disk.touch()
+}
+
+// onForget drops what nobody on this device calls any more.
+func (a *Agent) onForget(service string) {
+	a.hub.Forget(service)
+	a.lookups.change(service)
 	a.disk.touch()
 }
 
