@@ -34,7 +34,12 @@ func Listen(addr string, most int) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &limited{Listener: listener, slots: make(chan struct{}, most), closed: make(chan struct{})}, nil
+	return Limit(listener, most), nil
+}
+
+// Limit makes listener accept no more than most connections at a time.
+func Limit(listener net.Listener, most int) net.Listener {
+	return &limited{Listener: listener, slots: make(chan struct{}, most), closed: make(chan struct{})}
 }
 
 type limited struct {
