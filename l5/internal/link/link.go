@@ -51,12 +51,14 @@ type Link struct {
 	config Config
 
 	mu     sync.Mutex
-	views  map[string]view.View      // guarded by mu; in use
-	holds  map[string]holding        // guarded by mu; held back
+	views  map[string]view.View           // guarded by mu; in use
+	holds  map[string]holding             // guarded by mu; held back
 	wants  map[string]map[string]struct{} // guarded by mu; callers by service
-	outbox []*l5pb.Subscription      // guarded by mu; not yet sent on the open stream
-	gone   []*l5pb.Subscription      // guarded by mu; unsubscriptions not yet sent
-	wake   chan struct{}             // signals outbox and gone
+	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
+	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	wake   chan struct{}                  // signals outbox and gone
+	heard  time.Time                      // guarded by mu; when the last message came
+	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
@@ -64,6 +66,7 @@ func New(config Config) *Link {
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
 		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
+		down: make(chan struct{}),
 	}
 }
 
@@ -106,11 +109,15 @@ func (l *Link) Unsubscribe(caller, service string) {
 	}
 }
 
-// Seed gives the link a state that is known from elsewhere, to resume from.
-func (l *Link) Seed(v view.View) {
+// Seed gives the link a state that is known from elsewhere, to resume from; false if it holds one that is not older.
+func (l *Link) Seed(v view.View) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if held, ok := l.views[v.Service]; ok && (held.Epoch != v.Epoch || held.Revision >= v.Revision) {
+		return false
+	}
 	l.views[v.Service] = v
+	return true
 }
 
 // subscription says what is already held. Callers hold mu.
@@ -137,14 +144,47 @@ func (l *Link) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if l.config.OnState != nil && !told {
+		if !told {
 			told = true // once, not for each attempt
-			l.config.OnState(false, err)
+			l.state(false, err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// state says that there is a stream, or none.
+func (l *Link) state(connected bool, err error) {
+	l.mu.Lock()
+	if connected {
+		l.down = make(chan struct{})
+	} else {
+		close(l.down)
+	}
+	l.mu.Unlock()
+	if l.config.OnState != nil {
+		l.config.OnState(connected, err)
+	}
+}
+
+// Heard returns when the stream last said something, and whether there is none now.
+func (l *Link) Heard() (at time.Time, silent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.down:
+		return l.heard, true
+	default:
+		return l.heard, false
+	}
+}
+
+// Down returns a channel that is closed as soon as there is no stream and an attempt to open one has failed.
+func (l *Link) Down() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
 }
 
 // stream is one life of the stream. It returns why it ended.
@@ -176,10 +216,11 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 			first = false
 			opened()
 			backoff.Reset()
-			if l.config.OnState != nil {
-				l.config.OnState(true, nil)
-			}
+			l.state(true, nil)
 		}
+		l.mu.Lock()
+		l.heard = time.Now()
+		l.mu.Unlock()
 		l.Apply(response)
 	}
 }
