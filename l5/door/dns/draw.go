@@ -13,23 +13,23 @@ import (
 // deck is what answers for one service and one type of record are drawn from, made once per state.
 type deck struct {
 	hosts    []host
-	table    balance.Table // nil if all hosts fit an answer
+	picker   *balance.Picker // nil if all hosts fit an answer
 	heaviest float64
 }
 
 // newDeck makes a deck of those hosts that keep says can answer.
 func newDeck(all []host, most int, keep func(host) bool) *deck {
 	d := &deck{hosts: make([]host, 0, len(all))}
-	var weights []float64
+	var candidates []balance.Candidate
 	for _, h := range all {
 		if keep(h) {
 			d.hosts = append(d.hosts, h)
-			weights = append(weights, h.weight)
+			candidates = append(candidates, balance.Candidate{Weight: h.weight})
 			d.heaviest = max(d.heaviest, h.weight)
 		}
 	}
 	if len(d.hosts) > most {
-		d.table = balance.NewTable(weights)
+		d.picker = balance.NewPicker(balance.WeightedRandom, candidates, 0)
 	}
 	return d
 }
@@ -37,7 +37,7 @@ func newDeck(all []host, most int, keep func(host) bool) *deck {
 // draw returns at most most hosts, without a double, in an order that weights decide: that of A-Res (Efraimidis and
 // Spirakis, 2006) if all fit; else the first different ones of draws with replacement, which is the same order.
 func (d *deck) draw(most int, random *rand.Rand) []host {
-	if d.table.Len() == 0 {
+	if d.picker == nil {
 		type keyed struct {
 			host
 			key float64
@@ -58,10 +58,10 @@ func (d *deck) draw(most int, random *rand.Rand) []host {
 		}
 		return out
 	}
-	seen := make(map[uint32]bool, most)
+	seen := make(map[int]bool, most)
 	out := make([]host, 0, most)
 	for range 8 * most { // a few hosts of nearly all the weight would keep it drawing
-		i := d.table.Draw(random.Uint32())
+		i, _ := d.picker.Pick(random.Uint64(), 0)
 		if !seen[i] {
 			seen[i] = true
 			if out = append(out, d.hosts[i]); len(out) == most {
