@@ -61,7 +61,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
 	a := &Agent{
-		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}),
+		config: config, http: httpClient, hub: hub.New(), ready: make(chan struct{}),
 		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())

@@ -48,9 +48,10 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: config, hub: hub.New(true)}
+	s := &Server{config: config}
 	s.stopping, s.stop = context.WithCancel(context.Background())
-	s.registry = newRegistry(config.Store, s.hub, config.Logger)
+	s.registry = newRegistry(config.Store, config.Logger)
+	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
 	s.intake = newIntake(config.Sink)
 	if s.metrics, err = newMetrics(config.Metrics, s); err != nil {
