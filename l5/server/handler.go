@@ -91,8 +91,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			}
 			return request, nil
 		},
-		Send:    send,
-		Changed: s.config.Grants.Changed,
+		Send: send,
 	}, sub)
 }
 

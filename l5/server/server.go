@@ -69,11 +69,25 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.registry.run(inner) })
 	group.Go(func() error { return s.leases.run(inner) })
 	group.Go(func() error { return s.intake.run(inner) })
+	group.Go(func() error { return s.recheck(inner) })
 	err := group.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// recheck asks who may call what again, for all streams, whenever a grant changes.
+func (s *Server) recheck(ctx context.Context) error {
+	for {
+		next := s.config.Grants.Changed() // before asking again: a change in between is then seen
+		s.hub.Recheck()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next:
+		}
+	}
 }
 
 // Ready waits until the registry is loaded.

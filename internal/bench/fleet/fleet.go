@@ -100,7 +100,7 @@ func Streams(ctx context.Context, config StreamsConfig) (out StreamsFigures, err
 			r.host.kill()
 		}
 	}()
-	for _, step := range []func(*StreamsFigures) error{r.open, r.watch, r.push, r.fan, r.restart} {
+	for _, step := range []func(*StreamsFigures) error{r.open, r.fan, r.watch, r.push, r.restart} {
 		if err := step(&out); err != nil {
 			return out, err
 		}
@@ -211,7 +211,7 @@ func (r *run) fan(out *StreamsFigures) error {
 		return nil
 	}
 	listening, err := r.join("listen", func(int) []string { return []string{r.served.Raw} })
-	r.bare = append(r.bare, listening...)
+	r.bare = listening
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,14 @@ func (r *run) fan(out *StreamsFigures) error {
 		return err
 	}
 	out.BareCPU = began.CPU / time.Duration(r.config.Changes*r.config.Streams)
-	out.BarePush, err = r.heard(listening, began.Times[0])
+	if out.BarePush, err = r.heard(listening, began.Times[0]); err != nil {
+		return err
+	}
+	for _, c := range listening {
+		c.kill()
+	}
+	r.bare = nil
+	_, err = r.host.tell(order{Do: "hang up"}) // a process has too few files for both
 	return err
 }
 

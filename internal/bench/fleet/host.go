@@ -50,6 +50,14 @@ func (h *host) obey(ctx context.Context, o order) (report, error) {
 		return h.change(ctx, o)
 	case "fan":
 		return h.fan(o)
+	case "hang up":
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, conn := range h.bare {
+			conn.Close()
+		}
+		h.bare = nil
+		return report{}, nil
 	}
 	return report{}, errors.New("unknown order")
 }

@@ -119,6 +119,21 @@ func (h *Hub) published(t *topic) {
 	}
 }
 
+// Recheck asks the gates of all subscribers again, after grants changed.
+func (h *Hub) Recheck() {
+	h.mu.Lock()
+	subs := make(map[*Subscriber]struct{})
+	for _, t := range h.topics {
+		for s := range t.subs {
+			subs[s] = struct{}{}
+		}
+	}
+	h.mu.Unlock()
+	for s := range subs {
+		s.Recheck()
+	}
+}
+
 // View returns the state of a service, if it was published.
 func (h *Hub) View(service string) (view.View, bool) {
 	h.mu.Lock()
