@@ -22,6 +22,9 @@ const (
 	PingTimeout = 5 * time.Second
 )
 
+// headerTable bounds what a server remembers of a connection's headers, in bytes.
+const headerTable = 256
+
 // MaxStreams is how many calls one HTTP/2 connection may carry at a time.
 const MaxStreams = 10_000
 
@@ -142,6 +145,9 @@ func NewServer(handler http.Handler) *Server {
 			PingTimeout:          PingTimeout,
 			MaxReadFrameSize:     1 << 20,
 			MaxConcurrentStreams: MaxStreams,
+			// A table of headers per connection pays for those that carry many calls; most here carry one long stream.
+			MaxDecoderHeaderTableSize: headerTable,
+			MaxEncoderHeaderTableSize: headerTable,
 		},
 	}}
 }

@@ -65,8 +65,6 @@ func (g gate) Verdict(caller, service string) (allowed, known bool, reason strin
 // Watch implements the wire protocol.
 func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
 	s := h.server
-	ctx, cancel := s.life(ctx)
-	defer cancel()
 	if err := s.registry.loaded(ctx); err != nil {
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -78,7 +76,9 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	if strings.Contains(stream.RequestHeader().Get("Content-Type"), "json") {
 		send = func(f *hub.Frame) error { return stream.Send(f.Message()) }
 	}
-	return hub.Serve(ctx, hub.Stream{
+	// All streams share the context of the server: one for each would cost more than the rest of what is ours.
+	return hub.Serve(s.stopping, hub.Stream{
+		Close: inbound.Closer(ctx),
 		Receive: func() (*l5pb.WatchRequest, error) {
 			request, err := stream.Receive()
 			if err != nil {

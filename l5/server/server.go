@@ -38,7 +38,7 @@ type Server struct {
 	intake   *intake
 	metrics  *metrics
 	stopping context.Context // ends when Run drains
-	stop     context.CancelFunc
+	stop     context.CancelCauseFunc
 }
 
 // New returns a server that keeps its registry in config.Store. It reports all faults of config at once. It starts
@@ -49,7 +49,7 @@ func New(config Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: config}
-	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.stopping, s.stop = context.WithCancelCause(context.Background())
 	s.registry = newRegistry(config.Store, config.Logger)
 	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
@@ -64,7 +64,7 @@ func New(config Config) (*Server, error) {
 // Run loads the registry, follows the store and keeps the leases until ctx ends; then it ends all streams, so that
 // their peers connect again elsewhere, and returns nil. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.stop()
+	defer s.stop(errStopping)
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.registry.run(inner) })
 	group.Go(func() error { return s.leases.run(inner) })

@@ -107,11 +107,14 @@ func from(i int) net.Addr {
 func (c *crowd) listen(target string, i int, joined func(error)) {
 	dialer := net.Dialer{LocalAddr: from(i)}
 	conn, err := dialer.Dial("tcp", target)
+	if err == nil {
+		_, err = io.ReadFull(conn, make([]byte, 1))
+	}
+	e := c.ear()
 	joined(err)
 	if err != nil {
 		return
 	}
-	e := c.ear()
 	head, body := make([]byte, 4), make([]byte, 0, 512)
 	for {
 		if _, err := io.ReadFull(conn, head); err != nil {

@@ -144,6 +144,7 @@ func (h *host) serve(ctx context.Context, o order) (report, error) {
 			h.mu.Lock()
 			h.bare = append(h.bare, conn)
 			h.mu.Unlock()
+			_, _ = conn.Write([]byte{0}) // the other side waits for it, and tells if it does not come
 		}
 	}()
 	return out, nil

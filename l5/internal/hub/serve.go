@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -17,6 +18,9 @@ type Stream struct {
 	Changed func() <-chan struct{}
 	// Requested is called with each request before it is served; nil: not called.
 	Requested func(*l5pb.WatchRequest)
+	// Close ends a Receive that waits; nil: that of inbound.Closer for Serve's ctx. With it, that ctx need not be the
+	// request's: thousands of streams may share one that says when to stop.
+	Close func()
 }
 
 // Serve serves stream from sub until the peer ends it, ctx ends, or either way fails. The caller's goroutine receives;
@@ -26,25 +30,26 @@ type Stream struct {
 //	                   |
 //	                   +--Send failed--> over
 func Serve(ctx context.Context, stream Stream, sub *Subscriber) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// A receive that waits for a silent peer ends with the stream's context.
-	defer context.AfterFunc(ctx, inbound.Closer(ctx))()
-	s := &sender{stream: stream, sub: sub, fail: cancel}
+	if stream.Close == nil {
+		stream.Close = inbound.Closer(ctx)
+	}
+	s := &sender{stream: stream, sub: sub}
+	defer context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })()
 	sub.onWake(s.wake)
 	defer s.stop()
 	if stream.Changed != nil {
+		ctx, cancel := context.WithCancel(ctx)
 		var rechecking sync.WaitGroup
 		rechecking.Go(func() { recheck(ctx, stream.Changed, sub) })
 		defer rechecking.Wait()
-		defer cancel(nil)
+		defer cancel()
 	}
 	for {
 		request, err := stream.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return inbound.Ended(context.Cause(ctx))
-		case err != nil:
+		if cause := s.cause(); cause != nil {
+			err = cause
+		}
+		if err != nil {
 			return inbound.Ended(err)
 		}
 		if stream.Requested != nil {
@@ -71,12 +76,12 @@ func recheck(ctx context.Context, changed func() <-chan struct{}, sub *Subscribe
 type sender struct {
 	stream Stream
 	sub    *Subscriber
-	fail   context.CancelCauseFunc
 
 	mu      sync.Mutex
-	running bool // guarded by mu; a goroutine sends
-	again   bool // guarded by mu; woken since that one looked
-	over    bool // guarded by mu
+	running bool  // guarded by mu; a goroutine sends
+	again   bool  // guarded by mu; woken since that one looked
+	over    bool  // guarded by mu
+	err     error // guarded by mu; why it is over
 	ended   sync.WaitGroup
 }
 
@@ -102,11 +107,24 @@ func (s *sender) run() {
 		}
 		if err != nil {
 			s.fail(err)
-			s.mu.Lock()
-			s.over = true
-			s.mu.Unlock()
 		}
 	}
+}
+
+// fail ends the stream.
+func (s *sender) fail(err error) {
+	s.mu.Lock()
+	s.over = true
+	s.err = cmp.Or(s.err, err)
+	s.mu.Unlock()
+	s.stream.Close()
+}
+
+// cause returns why the stream was ended; nil if it was not.
+func (s *sender) cause() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // next reports whether to look again; if not, the goroutine is over.

@@ -150,7 +150,7 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*Frame
-	for _, service := range slices.Sorted(maps.Keys(s.dirty)) {
+	for _, service := range inOrder(s.dirty) {
 		delete(s.dirty, service)
 		w := s.wants[service]
 		if w == nil {
@@ -176,9 +176,21 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 	return out, nil
 }
 
+// inOrder returns the keys of m in order. Most have one.
+func inOrder[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	if len(keys) > 1 {
+		slices.Sort(keys)
+	}
+	return keys
+}
+
 // verdicts returns the frames of verdicts that are new or changed, and whether any caller is allowed.
 func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, any bool, err error) {
-	for _, caller := range slices.Sorted(maps.Keys(w.callers)) {
+	for _, caller := range inOrder(w.callers) {
 		allowed, known, reason := s.gate.Verdict(caller, service)
 		if !known {
 			continue
