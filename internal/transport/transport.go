@@ -22,15 +22,13 @@ const (
 	PingTimeout = 5 * time.Second
 )
 
-// headerTable bounds what a server remembers of a connection's headers, in bytes.
-const headerTable = 256
-
 // MaxStreams is how many calls one HTTP/2 connection may carry at a time.
 const MaxStreams = 10_000
 
 // DialConfig says where a server is and how to be known to it.
 type DialConfig struct {
-	// Target is "unix:///path/to.sock", "http://127.0.0.1:7070" (loopback only) or "https://host:port". Required.
+	// Target is "unix:///path/to.sock", "http://127.0.0.1:7070" (loopback only) or "https://host:port", or several of
+	// them with commas in between: servers that serve the same, of which any may die. Required.
 	Target string
 	// Token is sent as a bearer token. Default: none.
 	Token string
@@ -42,6 +40,9 @@ type DialConfig struct {
 // overall timeout, since streams outlive any: bound each call by its context. Close idle connections with
 // client.CloseIdleConnections.
 func Dial(config DialConfig) (*http.Client, string, error) {
+	if list := strings.Split(config.Target, ","); len(list) > 1 {
+		return dialSeveral(config, list)
+	}
 	target, err := url.Parse(config.Target)
 	if err != nil {
 		return nil, "", fmt.Errorf("target %q: %w", config.Target, err)
@@ -145,9 +146,6 @@ func NewServer(handler http.Handler) *Server {
 			PingTimeout:          PingTimeout,
 			MaxReadFrameSize:     1 << 20,
 			MaxConcurrentStreams: MaxStreams,
-			// A table of headers per connection pays for those that carry many calls; most here carry one long stream.
-			MaxDecoderHeaderTableSize: headerTable,
-			MaxEncoderHeaderTableSize: headerTable,
 		},
 	}}
 }

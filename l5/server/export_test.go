@@ -57,11 +57,14 @@ func Decode(record store.Record) (l5.Instance, bool) {
 }
 
 // Expiry is the decision what may expire.
-type Expiry struct{ expiry expiry }
+type Expiry struct {
+	expiry  expiry
+	history []expired
+}
 
 // NewExpiry returns one with its bounds.
 func NewExpiry(perMinute int, share float64) *Expiry {
-	return &Expiry{expiry{perMinute: perMinute, share: share}}
+	return &Expiry{expiry: expiry{perMinute: perMinute, share: share}}
 }
 
 // Decide takes addresses of one service and its size.
@@ -70,7 +73,8 @@ func (e *Expiry) Decide(now time.Time, service string, addrs []string, size int)
 	for i, addr := range addrs {
 		due[i] = id{service, addr}
 	}
-	out, why := e.expiry.decide(now, due, func(string) int { return size })
+	out, why, history := e.expiry.decide(now, decodeHistory(encodeHistory(e.history)), due, func(string) int { return size })
+	e.history = history
 	for _, name := range out {
 		expire = append(expire, name.addr)
 	}

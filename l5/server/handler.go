@@ -36,6 +36,8 @@ func (s *Server) life(ctx context.Context) (context.Context, func()) {
 
 var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping; connect again"))
 
+var errAway = connect.NewError(connect.CodeUnavailable, errors.New("this server is cut off from its store; register with another"))
+
 // identify returns who is calling.
 func (s *Server) identify(ctx context.Context, header http.Header, claimed string) (string, error) {
 	return proven(ctx, s.config.Identify, header, claimed)
@@ -113,6 +115,8 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 			return context.Cause(ctx)
 		case err := <-ended:
 			return inbound.Ended(err)
+		case <-s.leases.away():
+			return errAway
 		case request = <-requests:
 		}
 		if owner == "" {
@@ -123,7 +127,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 			if owner == "" {
 				return connect.NewError(connect.CodeInvalidArgument, errors.New("the first request of a register stream names its owner"))
 			}
-			s.leases.opened(owner)
+			s.leases.opened(owner, time.Now())
 			defer s.release(owner)
 		}
 		if err := stream.Send(s.carryOut(ctx, owner, request)); err != nil {

@@ -43,6 +43,7 @@ type registry struct {
 	revision int64               // guarded by mu; applied and announced up to here
 	services map[string]*service // guarded by mu
 	owned    map[string][]id     // guarded by mu; by owner, in order
+	fresh    []string            // guarded by mu; owners that were given their first instance, not yet taken
 	applied  chan struct{}       // guarded by mu; closed and replaced with each step
 }
 
@@ -346,6 +347,9 @@ func (r *registry) own(owner string, name id) {
 		return
 	}
 	names := r.owned[owner]
+	if len(names) == 0 {
+		r.fresh = append(r.fresh, owner)
+	}
 	if at, ok := slices.BinarySearchFunc(names, name, compareID); !ok {
 		r.owned[owner] = slices.Insert(names, at, name)
 	}
@@ -444,6 +448,15 @@ func (r *registry) ownedBy(owner string) []id {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.owned[owner])
+}
+
+// newcomers returns who was given a first instance since the last call.
+func (r *registry) newcomers() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fresh := r.fresh
+	r.fresh = nil
+	return fresh
 }
 
 // owners returns everyone who owns an instance, in order.

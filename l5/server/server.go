@@ -274,8 +274,12 @@ func (s *Server) fence(ctx context.Context, service string, number int64) ([]sto
 // Services returns the service ids that have instances, in order.
 func (s *Server) Services() []string { return s.registry.names() }
 
-// Owners returns those whose streams are open, in order: the live holders of leases.
+// Owners returns those whose streams are open, to this server or another over the same store, in order: the live holders
+// of leases.
 func (s *Server) Owners() []string { return s.leases.live() }
+
+// Streams returns those whose streams are open to this server, in order.
+func (s *Server) Streams() []string { return s.leases.own() }
 
 // sameInstance reports whether writing b over a would change nothing.
 func sameInstance(a, b l5.Instance) bool {
