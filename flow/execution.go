@@ -2,6 +2,8 @@ package flow
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -14,6 +16,8 @@ import (
 //	 |   |                |   ^   every undo done
 //	 v   |                v   |
 //	stuck (retry, settle) stuck
+//
+// Compensating ends as running again if a person took the execution back to a step: Target says so.
 type State string
 
 const (
@@ -85,6 +89,7 @@ type Execution struct {
 	vars    map[string]any // for expressions; outputs are decoded when first used
 	cursor  int            // the step that it is at
 	undoing int            // the step that compensation is at
+	floor   int            // the step at which compensation ends
 	active  int            // forward attempts and probes in flight
 	undos   int            // undo attempts in flight
 	timers  int            // tasks and undos that wait for a timer
@@ -106,6 +111,9 @@ type StepStatus struct {
 	Output  json.RawMessage `json:"output,omitempty"`
 	Reason  string          `json:"reason,omitempty"` // why it was skipped
 	Error   *Error          `json:"error,omitempty"`
+	// Skipping: a person skips it, and what runs of it is being stopped.
+	Skipping bool `json:"skipping,omitempty"`
+	Round    int  `json:"round,omitempty"` // how often the execution was taken back over the step
 
 	next    int // the next task to start
 	active  int // tasks started and not ended
@@ -130,8 +138,15 @@ type Task struct {
 	Error   *Error          `json:"error,omitempty"`
 	Logs    string          `json:"logs,omitempty"`
 	Undo    *UndoStatus     `json:"undo,omitempty"`
+	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
+	Stopping *Error `json:"stopping,omitempty"`
 
 	probes int
+}
+
+// inFlight reports whether an attempt or a probe runs.
+func (t *Task) inFlight() bool {
+	return t.State == TaskRunning || t.State == TaskDoubt && t.RetryAt.IsZero()
 }
 
 // UndoStatus is the undo of one task.
@@ -172,6 +187,21 @@ func newExecution(def *Definition, id string) *Execution {
 		x.Steps[i] = StepStatus{Name: step.Name, Stage: step.Stage, Tool: step.Tool, State: StepWaiting}
 	}
 	return x
+}
+
+// shown returns a copy that is no longer the engine's, secrets struck out.
+func (x *Execution) shown() Execution {
+	out := *x
+	out.vars, out.items = nil, nil
+	out.Wake = x.wake()
+	if out.Params = nil; len(x.Params) > 0 {
+		out.Params = maps.Clone(x.Params)
+	}
+	out.Steps = slices.Clone(x.Steps)
+	for i := range out.Steps {
+		out.Steps[i].Tasks = slices.Clone(out.Steps[i].Tasks)
+	}
+	return redact(out, x.def.secrets(x.Params))
 }
 
 // wake computes the source that moves the execution on.

@@ -15,6 +15,7 @@ type run struct {
 	id     string
 	p      *program   // of the driver
 	x      *Execution // of the driver
+	events []Event    // of the driver: room for those of the next transition
 
 	mu     sync.Mutex // guards what follows
 	inbox  []message
@@ -30,6 +31,8 @@ type message struct {
 	in   input
 	ack  *Call      // a remote attempt whose result the input carries
 	fate chan error // may be nil
+
+	refused error // what its fate is, once the rest is durable
 }
 
 // errStopped is the cause with which an attempt is stopped because its execution was cancelled.
@@ -55,6 +58,13 @@ func (r *run) post(msg message) {
 	r.drive()
 }
 
+// first puts a message before those that have come in since the run was reserved. The caller has set busy.
+func (r *run) first(msg message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inbox = append([]message{msg}, r.inbox...)
+}
+
 // drive works the inbox off. The caller has set busy.
 func (r *run) drive() {
 	for {
@@ -67,14 +77,17 @@ func (r *run) drive() {
 			return
 		}
 		r.mu.Unlock()
-		m := &machine{p: r.p, x: r.x, now: now(), hold: hold}
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0]}
 		prev := r.x.Seq
-		for _, msg := range batch {
-			m.step(msg.in)
+		for i := range batch {
+			m.step(batch[i].in)
+			batch[i].refused = m.refused
 		}
 		if err := r.settle(m, prev, batch); err != nil {
 			return
 		}
+		r.events = m.events
+		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)
 			return
@@ -105,7 +118,7 @@ func (r *run) settle(m *machine, prev int64, batch []message) error {
 			r.engine.config.Remote.Acknowledge(*msg.ack)
 		}
 		if msg.fate != nil {
-			msg.fate <- nil
+			msg.fate <- msg.refused
 		}
 	}
 	return nil

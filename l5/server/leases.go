@@ -11,9 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 	"github.com/zhiyun-ops/zhiyun/l5"
 )
 
@@ -46,7 +45,7 @@ type leases struct {
 func newLeases(config Config, r *registry) *leases {
 	return &leases{
 		config: config, registry: r, expiry: expiry{perMinute: config.ExpiriesPerMinute, share: config.ExpiryShare}, kick: make(chan struct{}, 1),
-		tenure: newTenure(uuid.NewString(), min(max(config.Grace/10, 20*time.Millisecond), time.Second)),
+		tenure: newTenure(uid.New(), min(max(config.Grace/10, 20*time.Millisecond), time.Second)),
 		shards: make(map[string]struct{}), marks: make(map[string]struct{}), held: make(map[id]string),
 		renewed: make(map[string]time.Time), cut: make(chan struct{}),
 	}

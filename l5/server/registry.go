@@ -12,10 +12,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
 )
@@ -115,7 +115,7 @@ func (r *registry) nameEpoch(ctx context.Context) error {
 		}
 	}
 	if epoch == "" {
-		epoch = uuid.NewString()
+		epoch = uid.New()
 		if _, err := r.store.Commit(ctx, store.Put(epochKey, []byte(epoch)).IfAbsent()); err != nil {
 			return fmt.Errorf("write the epoch: %w", err)
 		}

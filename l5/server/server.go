@@ -36,6 +36,7 @@ type Server struct {
 	registry *registry
 	leases   *leases
 	intake   *intake
+	audience *audience
 	metrics  *metrics
 	stopping context.Context // ends when Run drains
 	stop     context.CancelCauseFunc
@@ -48,7 +49,7 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: config}
+	s := &Server{config: config, audience: newAudience()}
 	s.stopping, s.stop = context.WithCancelCause(context.Background())
 	s.registry = newRegistry(config.Store, config.Logger)
 	s.hub = s.registry.hub

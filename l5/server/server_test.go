@@ -150,6 +150,11 @@ func TestLeaseResumes(t *testing.T) {
 	if err := a.Deregister(within(t), "a", "127.0.0.1:1"); err != nil {
 		t.Fatal(err)
 	}
+	l5test.Await(t, "the owner's comings and goings are told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(events) >= 3
+	})
 	mu.Lock()
 	defer mu.Unlock()
 	want := []server.OwnerEvent{{Owner: "device-1", Live: true}, {Owner: "device-1"}, {Owner: "device-1", Live: true}}
