@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 )
 
@@ -41,16 +39,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := play(t, string(data))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(data), got); diff != "" {
-				t.Errorf("%s (-recorded +now; -update records anew):\n%s", file, diff)
-			}
+			recorded(t, file, play(t, string(data)))
 		})
 	}
 }
