@@ -1,0 +1,10 @@
+package limit
+
+// PlantThrottle plants a bug for simulations to find.
+func PlantThrottle(g *Gate, bug string) { g.throttle.plantedBug = bug }
+
+// PlantAdaptive plants a bug for simulations to find.
+func PlantAdaptive(a *Adaptive, bug string) { a.plantedBug = bug }
+
+// PlantLimiter plants a bug for simulations to find.
+func PlantLimiter(l *Limiter, bug string) { l.adaptive.plantedBug = bug }
