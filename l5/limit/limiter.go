@@ -21,6 +21,7 @@ type LimiterConfig struct {
 // window ends computes the next limit. Its methods are safe for concurrent use.
 type Limiter struct {
 	every    int64
+	healthy  time.Duration
 	base     time.Time // times below are ns since base
 	limits   [priorities]atomic.Int64
 	inflight atomic.Int64
@@ -55,7 +56,7 @@ func NewLimiter(config LimiterConfig, now time.Time) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Limiter{every: int64(config.Every), base: now, adaptive: adaptive}
+	l := &Limiter{every: int64(config.Every), healthy: config.Healthy, base: now, adaptive: adaptive}
 	l.ends.Store(l.every)
 	l.publish(adaptive.State())
 	return l, nil
@@ -78,14 +79,18 @@ type Result uint8
 
 // The results.
 const (
-	Done    Result = iota // its latency counts
-	Failed                // its latency does not: failing is often quick
-	Expired               // nobody waited for it any more
+	Done      Result = iota // its latency counts
+	Failed                  // its latency does not: failing is often quick
+	Expired                 // its deadline passed
+	Abandoned               // the caller went away: as Expired if it had waited longer than is healthy, else as Failed
 )
 
 // Leave ends a call that was admitted, after it took so long.
 func (l *Limiter) Leave(now time.Time, took time.Duration, result Result) {
 	l.inflight.Add(-1)
+	if result == Abandoned && took > l.healthy {
+		result = Expired
+	}
 	switch result {
 	case Done:
 		l.succeeded.Add(1)

@@ -126,4 +126,3 @@ func record(t *testing.T, file, got string) {
 		t.Errorf("%s (-recorded +now; -update records anew):\n%s", file, diff)
 	}
 }
-
