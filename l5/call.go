@@ -61,8 +61,8 @@ type caller[T any] struct {
 
 // result is what an attempt came to.
 type result[T any] struct {
-	value  T
-	err    error
+	value T
+	err   error
 }
 
 // run makes attempts until one succeeds or none may follow.

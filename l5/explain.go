@@ -15,6 +15,7 @@ type Explanation struct {
 	Epoch     string // of the name service's history
 	Revision  int64  // of the state held
 	Panic     string // why instances that are down are in use; empty: none is
+	Guard     GuardExplanation
 	Instances []InstanceExplanation
 }
 
@@ -45,6 +46,7 @@ func (c *Client) Explain(service string) Explanation {
 	defer s.mu.Unlock()
 	out.Known = s.picks.Load() != nil
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
+	out.Guard = s.guard.explain()
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]
 		instance := *e.state.instance.Load()

@@ -57,6 +57,27 @@ func (c *Config) instanceLimit() *limit.Config {
 	return &config
 }
 
+// bounded reports whether calls in flight per instance are.
+func (c *Config) bounded() bool { return c.MaxInFlight > 0 || c.Guard.Limit.Healthy > 0 }
+
+// bound sets the first bound on the calls in flight.
+func (e *endpoint) bound(config *Config) {
+	limits := math.MaxInt32
+	if c := config.instanceLimit(); c != nil {
+		e.state.guard.adaptive, _ = limit.NewAdaptive(*c) // Config was checked
+		limits = e.state.guard.adaptive.State().Limit
+	}
+	e.ceiling.Store(config.ceiling(limits))
+}
+
+// ceiling is how many calls may be in flight at an instance whose adaptive limit is so much.
+func (c *Config) ceiling(limit int) uint32 {
+	if c.MaxInFlight > 0 {
+		limit = min(limit, c.MaxInFlight)
+	}
+	return uint32(min(limit, math.MaxInt32))
+}
+
 // admit lets a call through to the pick, or says why not. A call that was let through must leave the gate.
 func (s *service) admit(ctx context.Context) error {
 	g := s.guard
@@ -105,7 +126,7 @@ func (s *service) stepGuard(now time.Time) {
 	for _, e := range s.endpoints {
 		calls := e.state.guard.calls(span)
 		if adaptive := e.state.guard.adaptive; adaptive != nil {
-			e.ceiling.Store(uint32(s.ceiling(adaptive.Step(calls).Limit)))
+			e.ceiling.Store(s.client.config.ceiling(adaptive.Step(calls).Limit))
 		}
 		if n := float64(calls.Succeeded + calls.Failed + calls.Rejected); calls.Load > 0 && n > 0 {
 			loads += calls.Load * n
@@ -143,14 +164,6 @@ func (e *endpointGuard) calls(span time.Duration) limit.Calls {
 	calls.Failed = max(d.failures-calls.TimedOut, 0)
 	e.oldTimed, e.oldFul = timed, full
 	return calls
-}
-
-// ceiling is how many calls may be in flight at an instance whose limit is so much.
-func (s *service) ceiling(limit int) int {
-	if most := s.client.config.MaxInFlight; most > 0 {
-		limit = min(limit, most)
-	}
-	return min(limit, math.MaxInt32)
 }
 
 // explainGuard makes the errors of the refusals until the next step. Callers hold mu.
