@@ -26,6 +26,9 @@ const (
 // tell puts the caller's hints into an outgoing request, but for those that are there already.
 func tell(request *http.Request, now time.Time) {
 	ctx := request.Context()
+	if request.Header == nil {
+		request.Header = make(http.Header)
+	}
 	if deadline, ok := ctx.Deadline(); ok && request.Header.Get(TimeoutHeader) == "" {
 		left := deadline.Sub(now).Milliseconds()
 		request.Header.Set(TimeoutHeader, strconv.FormatInt(max(left, 0), 10))
