@@ -107,7 +107,7 @@ func (c *caller[T]) route(ctx context.Context) (Route, error) {
 	s := route.endpoint.service
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < time.Duration(s.guard.least.Load()) {
 		route.Done(Outcome{Err: context.Canceled})
-		return Route{}, s.refuse(limit.TooLate)
+		return Route{}, s.turnAway(limit.TooLate)
 	}
 	c.tried = append(c.tried, route.endpoint)
 	return route, nil

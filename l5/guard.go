@@ -82,7 +82,7 @@ func (c *Config) ceiling(limit int) uint32 {
 func (s *service) admit(ctx context.Context) error {
 	g := s.guard
 	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < g.soonest.Load() {
-		return s.refuse(limit.TooLate)
+		return s.turnAway(limit.TooLate)
 	}
 	if reason := g.gate.Enter(ctx); reason != limit.Admitted {
 		return s.because(reason)
@@ -90,8 +90,8 @@ func (s *service) admit(ctx context.Context) error {
 	return nil
 }
 
-// refuse counts a call that the gate did not judge, and says why it is refused.
-func (s *service) refuse(reason limit.Reason) error {
+// turnAway counts a call that the gate did not judge, and says why it is refused.
+func (s *service) turnAway(reason limit.Reason) error {
 	s.guard.gate.Refuse(reason)
 	return s.because(reason)
 }

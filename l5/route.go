@@ -96,7 +96,7 @@ func (p *picks) route(hash uint64) (Route, error) {
 		load.End()
 		e.state.guard.full.Add(1)
 		if draw == fullDraws {
-			return Route{}, e.service.refuse(limit.InstanceFull)
+			return Route{}, e.service.turnAway(limit.InstanceFull)
 		}
 	}
 }
