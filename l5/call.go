@@ -138,7 +138,7 @@ func (c *caller[T]) again(ctx context.Context, s *service, err error) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < time.Duration(s.guard.least.Load()) {
 		return false
 	}
-	return s.guard.gate.Again()
+	return s.guard.gate.Again(limit.PriorityOf(ctx))
 }
 
 // pause waits before an attempt that follows a rejection, longer each time and never as long as another; false: the context ended.
@@ -182,7 +182,7 @@ func (c *caller[T]) hedge(ctx context.Context, route Route, after time.Duration)
 				return r
 			}
 		case <-timer.C:
-			if !route.endpoint.service.guard.gate.Again() {
+			if !route.endpoint.service.guard.gate.Again(limit.PriorityOf(ctx)) {
 				continue
 			}
 			second, err := c.route(ctx)

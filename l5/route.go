@@ -72,18 +72,18 @@ func (s *service) route(ctx context.Context, p *picks, hash uint64) (Route, erro
 	if err := s.admit(ctx); err != nil {
 		return Route{}, err
 	}
-	route, err := p.route(hash)
+	route, err := p.route(ctx, hash)
 	if err != nil {
 		p.gate.Leave()
 	}
 	return route, err
 }
 
-// fullDraws is how many picks find a full instance before the call is refused.
+// fullDraws is how many picks find a full instance before the call is refused, or goes to one if it is critical.
 const fullDraws = 3
 
 // route makes one pick.
-func (p *picks) route(hash uint64) (Route, error) {
+func (p *picks) route(ctx context.Context, hash uint64) (Route, error) {
 	for draw := 1; ; draw++ {
 		i, load := p.picker.Pick(rand.Uint64(), hash)
 		if load == nil {
@@ -93,8 +93,11 @@ func (p *picks) route(hash uint64) (Route, error) {
 		if n := load.Begin(); !p.bounded || n <= int(e.ceiling.Load()) {
 			return Route{endpoint: e, load: load, picks: p}, nil
 		}
-		load.End()
 		e.state.guard.full.Add(1)
+		if draw == fullDraws && e.service.client.config.MaxInFlight == 0 && limit.PriorityOf(ctx) == limit.Critical {
+			return Route{endpoint: e, load: load, picks: p}, nil
+		}
+		load.End()
 		if draw == fullDraws {
 			return Route{}, e.service.turnAway(limit.InstanceFull)
 		}

@@ -16,12 +16,13 @@ type Config struct {
 	// Min and Max bound the limit. Default: 4 and 10,000.
 	Min, Max int
 	// Start is the first limit; it doubles each step that it is reached in, until the first sign of a queue.
-	// Default: Max towards an instance or a service, where nothing is limited that has not shown trouble; 64 in a
+	// Default: Max towards an instance or a service, where nothing is limited that has not shown trouble; 16 in a
 	// Limiter, which may be started amid a storm.
 	Start int
 	// Tolerance is how many times the baseline latency is taken without seeing a queue. Default: 2; at least 1.1.
 	Tolerance float64
-	// MinVolume is how many calls make a measurement; until there are as many, windows are joined. Default: 20.
+	// MinVolume is how many calls make a measurement; until there are as many, or a quarter of that and a second is over,
+	// windows are joined. Default: 20.
 	MinVolume int
 }
 
@@ -104,7 +105,8 @@ type Adaptive struct {
 	pending  Calls   // not enough to measure
 	limit    float64 // within Min and Max
 	baseline float64 // ns; 0: none yet
-	peak     float64 // calls per second that were seen to succeed
+	rate     float64 // of calls that succeed, per second, smoothed over rateOver
+	peak     float64 // the highest rate of late
 	phase    Phase
 	pinned   int // measurements in a row at Min with a queue
 	latency  time.Duration
@@ -112,8 +114,10 @@ type Adaptive struct {
 	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
 }
 
-// peakHalfLife is after how long the highest rate counts half: a callee may lose capacity for good.
-const peakHalfLife = 10 * time.Minute
+const (
+	rateOver     = 2 * time.Second  // the highest of rates of single windows would be far above what the callee can do
+	peakHalfLife = 10 * time.Minute // after which the highest rate counts half: a callee may lose capacity for good
+)
 
 // State is what an Adaptive limit decided, with the numbers that did.
 type State struct {
@@ -158,7 +162,8 @@ func (a *Adaptive) State() State {
 func (a *Adaptive) Step(c Calls) State {
 	a.pending = a.pending.add(c)
 	c = a.pending
-	if c.Succeeded+c.TimedOut < int64(a.config.MinVolume) {
+	volume, enough := c.Succeeded+c.TimedOut, int64(a.config.MinVolume)
+	if volume < enough && (volume < enough/4 || c.Span < time.Second) {
 		if c.Span > time.Minute { // too little goes on to tell: old calls are not held against new ones
 			a.pending = Calls{}
 		}
@@ -167,8 +172,7 @@ func (a *Adaptive) Step(c Calls) State {
 	a.pending = Calls{}
 	a.latency = c.mean()
 	inUse := c.inUse()
-	rate := float64(c.Succeeded) / max(c.Span.Seconds(), 1e-9)
-	a.peak = max(rate, a.peak*math.Exp2(-float64(c.Span)/float64(peakHalfLife)))
+	a.measureRate(c)
 	switch latency := float64(a.latency); {
 	case a.latency > a.config.Healthy || c.TimedOut*10 > c.Succeeded+c.TimedOut:
 		a.phase, a.pinned = Trouble, 0
@@ -186,12 +190,22 @@ func (a *Adaptive) Step(c Calls) State {
 		if a.phase != Fresh {
 			a.phase = Calm
 		}
-		if latency < a.baseline || rate < 0.75*a.peak || a.plantedBug == "a queue is learned" {
+		if latency < a.baseline || a.rate < 0.75*a.peak || a.plantedBug == "a queue is learned" {
 			a.learn(latency, 0.05)
 		}
 		a.grow(c, inUse)
 	}
 	return a.State()
+}
+
+// measureRate moves rate and peak along.
+func (a *Adaptive) measureRate(c Calls) {
+	if c.Span <= 0 {
+		return
+	}
+	gain := min(float64(c.Span)/float64(rateOver), 1)
+	a.rate += gain * (float64(c.Succeeded)/c.Span.Seconds() - a.rate)
+	a.peak = max(a.rate, a.peak*math.Exp2(-float64(c.Span)/float64(peakHalfLife)))
 }
 
 // queued shrinks the limit by the gradient. At Min for pinAfter measurements it takes the latency as it is.

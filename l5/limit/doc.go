@@ -15,7 +15,7 @@
 // # What is refused first
 //
 // A call has a Priority, carried by its context. Sheddable calls are refused before normal ones, those before critical
-// ones: by the throttle in full, by a concurrency limit through shares of 75, 95 and 100 % that each may fill.
+// ones: by the throttle in full, by a concurrency limit through shares of 60, 80 and 100 % that each may fill.
 //
 // # What a caller of few calls sees
 //

@@ -1,7 +1,12 @@
 package limit
 
-// PlantThrottle plants a bug for simulations to find.
-func PlantThrottle(g *Gate, bug string) { g.throttle.plantedBug = bug }
+// PlantGate plants a bug for simulations to find.
+func PlantGate(g *Gate, bug string) {
+	g.throttle.plantedBug = bug
+	if g.adaptive != nil {
+		g.adaptive.plantedBug = bug
+	}
+}
 
 // PlantAdaptive plants a bug for simulations to find.
 func PlantAdaptive(a *Adaptive, bug string) { a.plantedBug = bug }

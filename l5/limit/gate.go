@@ -142,9 +142,9 @@ func (g *Gate) closer(p Priority, n int64, random uint32) Reason {
 // Refuse counts a call that was refused for a reason that the gate does not judge.
 func (g *Gate) Refuse(r Reason) { g.refused[min(r, reasons-1)].Add(1) }
 
-// Again asks whether a call may be made again, as a retry or a hedge. While calls are shed none may.
-func (g *Gate) Again() bool {
-	if g.shed[Normal].Load() == 0 && g.budget.Spend() {
+// Again asks whether a call may be made again, as a retry or a hedge. While calls of its priority are shed none may.
+func (g *Gate) Again(p Priority) bool {
+	if g.shed[min(p, Sheddable)].Load() == 0 && g.budget.Spend() {
 		return true
 	}
 	g.refused[BudgetSpent].Add(1)
@@ -197,7 +197,7 @@ func (g *Gate) publish() {
 	if g.adaptive != nil {
 		g.state.Limit = g.adaptive.State()
 		for p := range g.limits {
-			g.limits[p].Store(int64(math.Ceil(float64(g.state.Limit.Limit) * Priority(p).share())))
+			g.limits[p].Store(Priority(p).of(g.state.Limit.Limit))
 		}
 		tight = g.limits[Sheddable].Load()
 	}

@@ -10,7 +10,7 @@ import (
 
 // LimiterConfig tunes a Limiter.
 type LimiterConfig struct {
-	// Config is of the limit; Healthy is required. Start is 64 by default here.
+	// Config is of the limit; Healthy is required. Start is 16 by default here.
 	Config
 	// Every is how often the limit is computed. Default: 100 ms.
 	Every time.Duration
@@ -47,7 +47,7 @@ func NewLimiter(config LimiterConfig, now time.Time) (*Limiter, error) {
 		config.Every = 100 * time.Millisecond
 	}
 	if config.Start == 0 {
-		config.Start = 64
+		config.Start = 16
 		if config.Max > 0 {
 			config.Start = min(config.Start, config.Max)
 		}
@@ -137,7 +137,7 @@ func (l *Limiter) turn(now time.Time) {
 
 func (l *Limiter) publish(s State) {
 	for p := range l.limits {
-		l.limits[p].Store(int64(math.Ceil(float64(s.Limit) * Priority(p).share())))
+		l.limits[p].Store(Priority(p).of(s.Limit))
 	}
 }
 

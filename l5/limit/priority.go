@@ -51,10 +51,13 @@ func (p Priority) share() float64 {
 	case Critical:
 		return 1
 	case Sheddable:
-		return 0.75
+		return 0.6
 	}
-	return 0.95
+	return 0.8
 }
+
+// of is how much of a limit the priority may fill: at least one call.
+func (p Priority) of(limit int) int64 { return max(int64(float64(limit)*p.share()), 1) }
 
 type priorityKey struct{}
 

@@ -11,15 +11,14 @@ import (
 // The simulated service: four servers of eight workers, 20 ms a call, so that 1,600 calls a second are all it can do.
 // Nobody waits longer than half a second.
 const (
-	servers     = 4
-	workers     = 8
-	work        = 20 * time.Millisecond
-	capacity    = float64(servers*workers) / 0.020
-	patience    = 500 * time.Millisecond
-	healthy     = 250 * time.Millisecond
-	turnAway    = 100 * time.Microsecond // of a worker's time, for a rejection
-	clientCount = 16
-	tick        = 250 * time.Millisecond
+	servers  = 4
+	workers  = 8
+	work     = 20 * time.Millisecond
+	capacity = float64(servers*workers) / 0.020
+	patience = 500 * time.Millisecond
+	healthy  = 250 * time.Millisecond
+	turnAway = 50 * time.Microsecond // of a worker's time, for a rejection
+	tick     = 250 * time.Millisecond
 )
 
 // guards says which are on.
@@ -27,9 +26,7 @@ type guards struct {
 	client, server bool
 	retries        int    // after the first attempt
 	budget         bool   // retries are paid for; without, all are made
-	plant          string // in the clients' throttles
-	plantServer    string // in the servers' limits
-	plantClient    string // in the clients' limits
+	plant          string // a bug, by name
 }
 
 // fleet is the whole: clients, servers and what came of it.
@@ -38,13 +35,15 @@ type fleet struct {
 	guards  guards
 	servers []*server
 	clients []*client
-	rate    func(at time.Duration) float64 // of calls that users ask for, per second
-	slow    func(at time.Duration) float64 // how many times longer a call takes
+	weather
 	begin   time.Time
-	good    []int // calls that succeeded, by 100 ms of when they ended
-	asked   []int // by 100 ms
-	turned  int   // rejections by servers
-	refused int   // by clients themselves
+	good    []int         // calls that succeeded, by 100 ms of when they ended
+	asked   []int         // by 100 ms
+	wanted  [3]int        // during the overload, by priority
+	served  [3]int        // of those
+	seen    []limit.State // at weather.watch
+	turned  int           // rejections by servers
+	refused int           // by clients themselves
 }
 
 type call struct {
@@ -52,7 +51,7 @@ type call struct {
 	server   *server
 	priority limit.Priority
 	begun    time.Time // of the attempt
-	since    time.Time // of the user's call
+	counts   bool      // the user's call began during the overload
 	attempt  int
 	over     bool
 	answer   func()
@@ -90,36 +89,58 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func newFleet(w *sim.World, g guards, rate, slow func(time.Duration) float64, lasts time.Duration) *fleet {
-	f := &fleet{w: w, guards: g, rate: rate, slow: slow, begin: w.Now()}
-	f.good = make([]int, lasts/(100*time.Millisecond)+1)
+// weather is what happens to a fleet.
+type weather struct {
+	clients int                            // how many; default 16
+	rate    func(at time.Duration) float64 // of calls that users ask for, per second
+	slow    func(at time.Duration) float64 // how many times longer a call takes; default 1
+	down    func(at time.Duration) bool    // every call is rejected; default never
+	lasts   time.Duration
+	watch   []time.Duration // when the first caller's limit is looked at
+}
+
+func newFleet(w *sim.World, g guards, of weather) *fleet {
+	if of.clients == 0 {
+		of.clients = 16
+	}
+	if of.slow == nil {
+		of.slow = constant(1)
+	}
+	if of.down == nil {
+		of.down = func(time.Duration) bool { return false }
+	}
+	f := &fleet{w: w, guards: g, weather: of, begin: w.Now()}
+	f.good = make([]int, of.lasts/(100*time.Millisecond)+1)
 	f.asked = make([]int, len(f.good))
 	for range servers {
 		s := &server{fleet: f}
 		if g.server {
 			s.limiter = must(limit.NewLimiter(limit.LimiterConfig{Config: limit.Config{Healthy: healthy}}, w.Now()))
-			limit.PlantLimiter(s.limiter, g.plantServer)
+			limit.PlantLimiter(s.limiter, g.plant)
 		}
 		f.servers = append(f.servers, s)
 	}
-	for i := range clientCount {
+	for i := range of.clients {
 		c := &client{fleet: f, stepped: w.Now()}
 		config := limit.GateConfig{Throttle: limit.ThrottleConfig{Off: !g.client}}
 		if g.client {
 			config.Limit = limit.Config{Healthy: healthy}
 		}
 		c.gate = must(limit.NewGate(config))
-		limit.PlantThrottle(c.gate, g.plant)
+		limit.PlantGate(c.gate, g.plant)
 		for _, s := range f.servers {
 			p := &peer{server: s, ceiling: math.MaxInt}
 			if g.client {
 				p.adaptive = must(limit.NewAdaptive(limit.Config{Healthy: healthy, Min: 1}))
-				limit.PlantAdaptive(p.adaptive, g.plantClient)
+				limit.PlantAdaptive(p.adaptive, g.plant)
 			}
 			c.peers = append(c.peers, p)
 		}
 		f.clients = append(f.clients, c)
-		w.After("", tick*time.Duration(i)/clientCount, func() { w.Every("", tick, c.step) })
+		w.After("", tick*time.Duration(i)/time.Duration(of.clients), func() { w.Every("", tick, c.step) })
+	}
+	for _, at := range of.watch {
+		w.After("", at, func() { f.seen = append(f.seen, f.clients[0].gate.State().Limit) })
 	}
 	f.arrive()
 	return f
@@ -134,6 +155,7 @@ func (f *fleet) arrive() {
 	gap := time.Duration(f.w.Rand().ExpFloat64() / max(f.rate(f.at()), 1) * float64(time.Second))
 	f.w.After("", gap, func() {
 		f.asked[f.bucket()]++
+		counts := f.at() >= from && f.at() < to
 		priority := limit.Normal
 		switch n := f.w.Rand().IntN(100); {
 		case n < 5:
@@ -141,7 +163,10 @@ func (f *fleet) arrive() {
 		case n < 30:
 			priority = limit.Sheddable
 		}
-		f.clients[f.w.Rand().IntN(len(f.clients))].call(&call{since: f.w.Now(), priority: priority})
+		if counts {
+			f.wanted[priority]++
+		}
+		f.clients[f.w.Rand().IntN(len(f.clients))].call(&call{counts: counts, priority: priority})
 		f.arrive()
 	})
 }
@@ -153,7 +178,7 @@ func (cl *client) call(c *call) {
 		f.refused++
 		return
 	}
-	p := cl.pick()
+	p := cl.pick(c.priority)
 	if p == nil {
 		cl.gate.Leave()
 		cl.gate.Refuse(limit.InstanceFull)
@@ -161,19 +186,22 @@ func (cl *client) call(c *call) {
 		return
 	}
 	p.inflight++
-	try := &call{client: cl, server: p.server, priority: c.priority, begun: f.w.Now(), since: c.since, attempt: c.attempt}
+	try := &call{client: cl, server: p.server, priority: c.priority, begun: f.w.Now(), counts: c.counts, attempt: c.attempt}
 	f.w.After("", patience, func() { cl.end(p, try, timedOut) })
 	f.w.After("", 500*time.Microsecond, func() { p.server.take(p, try) })
 }
 
-// pick takes the emptier of two servers, unless both are full.
-func (cl *client) pick() *peer {
+// pick takes the emptier of two servers, unless both are full and the call can do without.
+func (cl *client) pick(p limit.Priority) *peer {
 	a, b := cl.peers[cl.fleet.w.Rand().IntN(servers)], cl.peers[cl.fleet.w.Rand().IntN(servers)]
 	if b.inflight < a.inflight || a.inflight >= a.ceiling {
 		a = b
 	}
 	if a.inflight >= a.ceiling {
 		a.calls.Refused++
+		if p == limit.Critical {
+			return a
+		}
 		return nil
 	}
 	return a
@@ -204,6 +232,9 @@ func (cl *client) end(p *peer, c *call, how ending) {
 		p.calls.Succeeded++
 		p.calls.Latency += f.w.Now().Sub(c.begun)
 		f.good[f.bucket()]++
+		if c.counts {
+			f.served[c.priority]++
+		}
 		return
 	case timedOut:
 		p.calls.TimedOut++
@@ -211,7 +242,7 @@ func (cl *client) end(p *peer, c *call, how ending) {
 		p.calls.Rejected++
 		f.turned++
 	}
-	if c.attempt >= f.guards.retries || f.guards.budget && !cl.gate.Again() {
+	if c.attempt >= f.guards.retries || f.guards.budget && !cl.gate.Again(c.priority) {
 		return
 	}
 	c.attempt++
@@ -248,6 +279,10 @@ func (cl *client) step() {
 // take is a call's arrival at a server.
 func (s *server) take(p *peer, c *call) {
 	f := s.fleet
+	if f.down(f.at()) {
+		f.w.After("", 500*time.Microsecond, func() { c.client.end(p, c, rejected) })
+		return
+	}
 	if s.limiter != nil && !s.limiter.Enter(f.w.Now(), c.priority) {
 		s.debt += turnAway
 		f.w.After("", 500*time.Microsecond, func() { c.client.end(p, c, rejected) })

@@ -16,10 +16,10 @@ type ThrottleConfig struct {
 	// Window is how far back calls count. Default: 10 s.
 	Window time.Duration
 	// MinVolume is how many calls must have been asked for within Window before any is refused, and how many that
-	// were sent are looked at; a quarter of it while some are refused. A busy caller has as many within a fraction of
+	// were sent are looked at; an eighth of it while some are refused. A busy caller has as many within a fraction of
 	// a second, and so reacts, and recovers, as fast; one of few calls is never throttled. Default: 40.
 	MinVolume int
-	// MinFlow is the share of calls that is sent whatever happened, so that recovery is seen; at least one a step.
+	// MinFlow is the share of calls that is sent whatever happened, so that recovery is seen; at least two a step.
 	// Default: 0.01; at least that.
 	MinFlow float64
 }
@@ -61,8 +61,8 @@ func (c ThrottleConfig) defaults() ThrottleConfig {
 //
 // Four things differ from the formula as others run it. How far back is looked follows the volume: only as far as
 // MinVolume calls that were sent, so that p follows a busy service within a step or two and an hour of trouble
-// is not held against it. Refusals count as requests, yet when every call that is sent is accepted the share that is sent
-// grows by the factor K each step: they cannot keep the throttle shut. What is refused is taken from the lowest priority
+// is not held against it. Refusals count as requests, yet when every call that is sent is accepted K is squared, and the
+// share that is sent grows by that factor each step: they cannot keep the throttle shut. What is refused is taken from the lowest priority
 // first. And where the service reports its utilisation, K is 1.3 by that: 1.3 when it is full, 2.6 when it is half full.
 type Throttle struct {
 	config  ThrottleConfig
@@ -110,13 +110,13 @@ func (t *Throttle) Step(c Calls) ThrottleState {
 		t.windows = t.windows[1:]
 	}
 	seen := t.lookBack()
-	s := ThrottleState{Requests: seen.sent() + seen.Refused, Accepts: seen.accepted(), Span: seen.Span, K: t.k(seen.Load)}
+	s := ThrottleState{Requests: seen.sent() + seen.Refused, Accepts: seen.accepted(), Span: seen.Span, K: t.k(seen)}
 	if t.plantedBug == "refusals are failures" {
 		s.Accepts -= seen.Refused
 	}
 	if requests := t.requests(); requests >= int64(t.config.MinVolume) {
 		s.Drop = max(0, (float64(s.Requests)-s.K*float64(s.Accepts))/float64(s.Requests+1))
-		flow := max(t.config.MinFlow, float64(len(t.windows))/float64(requests+1)) // of one a step
+		flow := max(t.config.MinFlow, 2*float64(len(t.windows))/float64(requests+1)) // of two a step
 		if t.plantedBug == "no probe flow" {
 			flow = 0
 		}
@@ -132,7 +132,7 @@ func (t *Throttle) lookBack() Calls {
 	var seen Calls
 	enough := int64(t.config.MinVolume)
 	if t.drop > 0 {
-		enough = max(enough/4, 1)
+		enough = max(enough/8, 1)
 	}
 	for i := len(t.windows) - 1; i >= 0; i-- {
 		seen = t.windows[i].add(seen)
@@ -151,12 +151,16 @@ func (t *Throttle) requests() int64 {
 	return n
 }
 
-// k is fullK by the reported utilisation, or K if there is no report.
-func (t *Throttle) k(load float64) float64 {
-	if load <= 0 {
-		return t.config.K
+// k is fullK by the reported utilisation, or K if there is no report; squared when all that was sent was accepted.
+func (t *Throttle) k(seen Calls) float64 {
+	k := t.config.K
+	if seen.Load > 0 {
+		k = fullK / min(max(seen.Load, idlest), 1)
 	}
-	return fullK / min(max(load, idlest), 1)
+	if t.drop > 0 && seen.Rejected+seen.TimedOut == 0 {
+		k *= k
+	}
+	return k
 }
 
 // spread divides a share of all calls that is to be refused among the priorities: the lowest pay first, each at
