@@ -105,9 +105,10 @@ func (p *picks) route(ctx context.Context, hash uint64) (Route, error) {
 }
 
 // Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
-// instances until ctx ends; after that Route neither blocks nor allocates, and goes on from what is known
-// when the name service is gone. The error is a *RouteError that matches ErrNoInstance, ErrOverloaded, ErrDenied,
-// context.DeadlineExceeded when ctx ends before any call could be answered, or the error of ctx.
+// instances until ctx ends; if the name service cannot be reached, they come from the device's table. After that Route
+// neither blocks nor allocates, and goes on from what is known when the name service is gone. The error is a *RouteError that
+// matches ErrNoInstance, ErrOverloaded, ErrDenied, context.DeadlineExceeded when ctx ends before any call could be
+// answered, or the error of ctx.
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 	if s := (*c.services.Load())[service]; s != nil {
 		if p := s.picks.Load(); p != nil {
@@ -123,6 +124,7 @@ func (c *Client) firstRoute(ctx context.Context, name string) (Route, error) {
 		return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
 	}
 	s := c.service(name)
+	s.cold(ctx)
 	p, err := s.wait(ctx)
 	if err == nil {
 		return s.route(ctx, p, 0)

@@ -110,7 +110,7 @@ func TestLimitPanics(t *testing.T) {
 	}
 }
 
-// place is a server of four places, in which calls stay until they are let go.
+// place is a server of four places for normal calls, in which calls stay until they are let go.
 type place struct {
 	limiter *limit.Limiter
 	entered chan struct{}
@@ -119,7 +119,8 @@ type place struct {
 }
 
 func newPlace(t *testing.T) *place {
-	p := &place{limiter: newLimiter(t, 4), entered: make(chan struct{}, 100), leave: make(chan struct{})}
+	p := &place{limiter: newLimiter(t, 5), // a fifth is kept for critical calls
+		entered: make(chan struct{}, 100), leave: make(chan struct{})}
 	backend := httptest.NewServer(l5http.Limit(p.limiter, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.entered <- struct{}{}
 		select {
@@ -173,7 +174,11 @@ func TestOverloadedServer(t *testing.T) {
 			defer mu.Unlock()
 			statuses[status]++
 		})
-		<-p.entered
+		select {
+		case <-p.entered:
+		case <-ctx.Done():
+			t.Fatal("a call does not get its place")
+		}
 	}
 	for range 8 {
 		status, err := get(ctx)
