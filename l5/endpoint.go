@@ -3,6 +3,7 @@ package l5
 import (
 	"context"
 	"errors"
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"syscall"
@@ -60,6 +61,7 @@ type endpoint struct {
 	failures  atomic.Uint32
 	rejected  atomic.Uint32
 	limit     atomic.Uint32 // weight of failures in a row at which the instance is struck out
+	ceiling   atomic.Uint32 // of calls in flight; heeded where picks are bounded
 }
 
 // endpointState is what a pick does not touch.
@@ -69,12 +71,15 @@ type endpointState struct {
 	window   counted                  // guarded by the service's mu; for the next balance.Window
 	report   counted                  // guarded by the service's mu; for the next report
 	total    counted                  // guarded by the service's mu
+	guard    endpointGuard
 	// histogram belongs to report.
 	histogram [latencyBuckets]int64 // guarded by the service's mu
 }
 
 func newEndpoint(s *service, addr string, load *balance.Load) *endpoint {
-	return &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
+	e := &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
+	e.bound(&s.client.config)
+	return e
 }
 
 // counts is a reading of an endpoint's counters.
@@ -112,6 +117,7 @@ func (e *endpoint) collect() {
 	for i := range read.successes {
 		calls, sum := split(i, read.successes[i]-seen.successes[i])
 		e.state.histogram[i] += calls
+		e.service.guard.histogram[i] += calls
 		d.successes += calls
 		d.latencySum += sum
 	}
@@ -119,6 +125,7 @@ func (e *endpoint) collect() {
 	e.state.window.add(d)
 	e.state.report.add(d)
 	e.state.total.add(d)
+	e.state.guard.counted.add(d)
 }
 
 // take returns what was summed up and starts anew.
@@ -130,6 +137,9 @@ func take(c *counted) counted {
 
 // done counts an outcome. A success costs two atomic adds.
 func (e *endpoint) done(load *balance.Load, o Outcome) {
+	if o.Load > 0 {
+		e.state.guard.load.Store(math.Float32bits(float32(o.Load)))
+	}
 	if o.Err != nil {
 		e.failed(load, o.Err)
 		return
@@ -150,6 +160,9 @@ func (e *endpoint) failed(load *balance.Load, err error) {
 	if errors.Is(err, context.Canceled) {
 		load.End()
 		return // the caller gave up of its own accord: that says nothing about the instance
+	}
+	if timedOut(err) {
+		e.state.guard.timedOut.Add(1)
 	}
 	e.failures.Add(1)
 	strike := e.service.client.config.strike(err)
