@@ -121,7 +121,7 @@ func (a *API) Run(ctx context.Context) error {
 
 // Mount adds the handlers of every service, and of the blobs, to a mux.
 func (a *API) Mount(mux *http.ServeMux) {
-	options := []connect.HandlerOption{connect.WithInterceptors(named{}), connect.WithReadMaxBytes(maxMessage)}
+	options := []connect.HandlerOption{connect.WithInterceptors(rehearsed{}, named{}), connect.WithReadMaxBytes(maxMessage)}
 	mux.Handle(controlpbconnect.NewResourceServiceHandler(resources{a}, options...))
 	mux.Handle(controlpbconnect.NewDeviceServiceHandler(devices{a}, options...))
 	mux.Handle(controlpbconnect.NewFlowServiceHandler(flows{a}, options...))
@@ -139,6 +139,7 @@ func (a *API) Mount(mux *http.ServeMux) {
 	mux.Handle(controlpbconnect.NewVirtualAddrServiceHandler(virtuals{a}, options...))
 	mux.Handle(controlpbconnect.NewOpsServiceHandler(ops{a}, options...))
 	mux.Handle(a.config.Centers.Blobs.Handler())
+	mountRehearsals(mux)
 }
 
 // maxMessage bounds one message.

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // flows serves FlowService.
@@ -30,6 +32,13 @@ func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest])
 	c, err := f.cause(ctx, q.Msg.Cause)
 	if err != nil {
 		return nil, err
+	}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		definition, fresh, err := engine.RehearseSave(ctx, q.Msg.Document)
+		if fresh {
+			err = noted(rehearsal, fmt.Sprintf("flow/%s/%d", definition.Name, definition.Version), definition)
+		}
+		return nil, rehearsedOr(err)
 	}
 	saved, err := engine.Save(ctx, q.Msg.Document)
 	if err != nil {
@@ -75,6 +84,13 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	options := []flow.StartOption{flow.By(c.Actor), flow.Because(c.Reason)}
 	if c.Key != "" {
 		options = append(options, flow.Key(c.Key))
+	}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
+		if err == nil && begun.Running == "" {
+			err = noted(rehearsal, "execution", begun)
+		}
+		return nil, rehearsedOr(err)
 	}
 	id, err := engine.Start(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
 	if err != nil {
@@ -165,6 +181,13 @@ func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, p
 	c, err := f.cause(ctx, q.Cause)
 	if err != nil {
 		return nil, err
+	}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		events, err := engine.RehearseOrder(ctx, q.Id, name, c.Actor, c.Reason)
+		for _, event := range events {
+			err = errors.Join(err, noted(rehearsal, "execution/"+q.Id, event))
+		}
+		return nil, rehearsedOr(err)
 	}
 	if err := pick(engine)(ctx, q.Id, c.Actor, c.Reason); err != nil {
 		return nil, err
