@@ -8,12 +8,15 @@ import (
 
 // Explanation says what this process knows about a service and why each instance gets the share that it gets.
 type Explanation struct {
-	Service   string
-	Caller    string
-	Known     bool   // the name service has answered
-	Denied    string // why the caller may not call; empty: it may
-	Epoch     string // of the name service's history
-	Revision  int64  // of the state held
+	Service  string
+	Caller   string
+	Known    bool   // there is a state to route by
+	Source   Source // of the state
+	Denied   string // why the caller may not call; empty: it may
+	Epoch    string // of the name service's history
+	Revision int64  // of the state held
+	// Age is how long ago the state was last known to be what the name service says; 0 while that answers.
+	Age       time.Duration
 	Panic     string // why instances that are down are in use; empty: none is
 	Instances []InstanceExplanation
 }
@@ -22,13 +25,14 @@ type Explanation struct {
 type InstanceExplanation struct {
 	Instance
 	Health    balance.Health
-	Until     time.Time     // when an ejection's time is over
-	Base      float64       // effective weight as registered
-	Weight    float64       // in force here: Base by health and latency
+	Until     time.Time // when an ejection's time is over
+	Base      float64   // effective weight as registered
+	Weight    float64   // in force here: the product of Factors
+	Factors   balance.Factors
 	PickShare float64       // of all draws, 0..1
 	Latency   time.Duration // estimate; 0: none
 	InFlight  int64
-	Successes uint64 // since the instance is known; wraps with 2^32 calls
+	Successes uint64 // since the instance is known
 	Failures  uint64
 	Rejected  uint64
 	Reason    string
@@ -43,20 +47,17 @@ func (c *Client) Explain(service string) Explanation {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Known = s.picks.Load() != nil
+	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]
 		instance := *e.state.instance.Load()
-		read := e.read()
-		var successes uint64
-		for _, n := range read.histogram {
-			successes += uint64(n)
-		}
+		e.collect()
+		total := &e.state.total
 		out.Instances = append(out.Instances, InstanceExplanation{
-			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight,
-			PickShare: status.Share, Latency: status.Latency, InFlight: e.inflight.Load(),
-			Successes: successes, Failures: uint64(read.failures), Rejected: uint64(read.rejected), Reason: status.Reason,
+			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight, Factors: status.Factors,
+			PickShare: status.Share, Latency: status.Latency, InFlight: int64(e.load.InFlight()),
+			Successes: uint64(total.successes), Failures: uint64(total.failures), Rejected: uint64(total.rejected), Reason: status.Reason,
 		})
 	}
 	return out
