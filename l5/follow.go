@@ -51,7 +51,7 @@ func (s *service) quiet() bool {
 		return false
 	}
 	for _, e := range s.endpoints {
-		if e.inflight.Load() != 0 || e.read() != e.state.reported {
+		if e.collect(); e.load.InFlight() != 0 || e.state.report != (counted{}) {
 			return false
 		}
 	}
