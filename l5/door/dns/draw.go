@@ -4,34 +4,32 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sort"
 	"sync"
 
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 )
 
 // deck is what answers for one service and one type of record are drawn from, made once per state.
 type deck struct {
 	hosts    []host
-	sums     []float64 // of the weights up to each host; nil if all hosts fit an answer
+	picker   *balance.Picker // nil if all hosts fit an answer
 	heaviest float64
 }
 
 // newDeck makes a deck of those hosts that keep says can answer.
 func newDeck(all []host, most int, keep func(host) bool) *deck {
 	d := &deck{hosts: make([]host, 0, len(all))}
-	var sum float64
-	var sums []float64
+	var candidates []balance.Candidate
 	for _, h := range all {
 		if keep(h) {
 			d.hosts = append(d.hosts, h)
-			sum += h.weight
-			sums = append(sums, sum)
+			candidates = append(candidates, balance.Candidate{Weight: h.weight})
 			d.heaviest = max(d.heaviest, h.weight)
 		}
 	}
 	if len(d.hosts) > most {
-		d.sums = sums
+		d.picker = balance.NewPicker(balance.WeightedRandom, candidates, 0)
 	}
 	return d
 }
@@ -39,7 +37,7 @@ func newDeck(all []host, most int, keep func(host) bool) *deck {
 // draw returns at most most hosts, without a double, in an order that weights decide: that of A-Res (Efraimidis and
 // Spirakis, 2006) if all fit; else the first different ones of draws with replacement, which is the same order.
 func (d *deck) draw(most int, random *rand.Rand) []host {
-	if d.sums == nil {
+	if d.picker == nil {
 		type keyed struct {
 			host
 			key float64
@@ -60,11 +58,10 @@ func (d *deck) draw(most int, random *rand.Rand) []host {
 		}
 		return out
 	}
-	total := d.sums[len(d.sums)-1]
 	seen := make(map[int]bool, most)
 	out := make([]host, 0, most)
 	for range 8 * most { // a few hosts of nearly all the weight would keep it drawing
-		i := sort.SearchFloat64s(d.sums, random.Float64()*total)
+		i, _ := d.picker.Pick(random.Uint64(), 0)
 		if !seen[i] {
 			seen[i] = true
 			if out = append(out, d.hosts[i]); len(out) == most {
