@@ -90,6 +90,25 @@ type Probed struct {
 	OK   bool
 }
 
+// Advice says what somebody knows who sees more than this caller: the device's agent.
+type Advice struct {
+	Addr     string
+	Says     Verdict
+	Evidence string
+}
+
+// Verdict is what an Advice says.
+type Verdict uint8
+
+const (
+	// AdviceEnds: the one who gave advice is gone. The instance is as this caller knows it; ejected, if it was on advice.
+	AdviceEnds Verdict = iota
+	// AdviceUp: the instance was probed and is fit for a trial.
+	AdviceUp
+	// AdviceDown: the instance is down until another advice; this caller need not probe it.
+	AdviceDown
+)
+
 // Window says what calls did since the last Window.
 type Window []Sample
 
@@ -107,6 +126,7 @@ type Tick struct{}
 func (Members) event() {}
 func (Struck) event()  {}
 func (Probed) event()  {}
+func (Advice) event()  {}
 func (Window) event()  {}
 func (Tick) event()    {}
 
@@ -139,6 +159,8 @@ func (Reweighed) action() {}
 //	                       +------------------ Struck, or a failure ------------+
 //	                        (each ejection in a row lasts twice as long as the last)
 //
+// An Advice that an instance is down ejects it, too, and keeps it so; one that it is up puts it on trial.
+//
 // What an ejected instance loses is bounded by Config.MaxEjected: beyond it, the instances ejected last keep their
 // weight although they are down, and the group says that it panics. The bound does not shield an instance that
 // the registry suspects, too. If nothing at all is left, everything with a weight is in, and the group panics.
@@ -159,6 +181,7 @@ type member struct {
 	since     time.Time     // of the state
 	until     time.Time     // Ejected: when its time is over
 	lasts     time.Duration // of the last ejection; 0: none to remember
+	advised   bool          // Ejected: until another advice
 	successes int           // Trial: in a row
 	latency   float64       // estimate, in ns; 0: none
 	heard     time.Time     // when the estimate was last moved
@@ -187,6 +210,10 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 		if m := g.members[e.Addr]; m != nil && m.health == Probing {
 			actions = append(actions, g.probed(now, m, e.OK))
 		}
+	case Advice:
+		if m := g.members[e.Addr]; m != nil {
+			actions = append(actions, g.advise(now, m, e)...)
+		}
 	case Window:
 		for _, s := range e {
 			if m := g.members[s.Addr]; m != nil {
@@ -200,7 +227,7 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 		g.compare()
 	}
 	for _, m := range g.order {
-		if m.health == Ejected && !now.Before(m.until) {
+		if m.health == Ejected && !m.advised && !now.Before(m.until) {
 			actions = append(actions, m.move(now, Probing, "its ejection time is over"), Probe{m.Addr})
 		}
 	}
@@ -214,7 +241,7 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 func (g *Group) Next() (time.Time, bool) {
 	var next time.Time
 	for _, m := range g.order {
-		if m.health == Ejected && (next.IsZero() || m.until.Before(next)) {
+		if m.health == Ejected && !m.advised && (next.IsZero() || m.until.Before(next)) {
 			next = m.until
 		}
 	}
@@ -259,6 +286,32 @@ func (g *Group) eject(now time.Time, m *member, evidence string) Moved {
 	m.lasts = min(max(2*m.lasts, g.config.EjectFor), g.config.EjectMax)
 	m.until = now.Add(m.lasts)
 	return m.move(now, Ejected, fmt.Sprintf("%s; ejected for %v", evidence, m.lasts))
+}
+
+// advise follows an advice. What an instance is ejected for on advice alone does not lengthen its next ejection.
+func (g *Group) advise(now time.Time, m *member, a Advice) []Action {
+	switch {
+	case a.Says == AdviceDown && !m.advised:
+		m.advised = true
+		m.lasts = max(m.lasts, g.config.EjectFor)
+		if m.health == Probing {
+			m.health, m.since = Ejected, m.downSince() // it stays as long down as it was
+			return nil
+		}
+		m.until = now.Add(m.lasts)
+		if m.health != Ejected {
+			return []Action{m.move(now, Ejected, a.Evidence)}
+		}
+	case a.Says == AdviceUp && (m.advised || m.health == Ejected || m.health == Probing):
+		m.advised, m.successes = false, 0
+		if m.health == Ejected || m.health == Probing {
+			return []Action{m.move(now, Trial, fmt.Sprintf("%s; on trial at %.0f %% of its weight", a.Evidence, 100*g.config.TrialShare))}
+		}
+	case a.Says == AdviceEnds && m.advised:
+		m.advised = false
+		m.until = now.Add(g.config.EjectFor)
+	}
+	return nil
 }
 
 func (g *Group) probed(now time.Time, m *member, ok bool) Moved {

@@ -29,6 +29,7 @@ type topic struct {
 	view     view.View
 	deltas   []delta // the newest last; each starts where the one before ends
 	snapshot *Frame  // of view; nil until somebody needs it
+	health   *Frame  // nil: nobody ever doubted an instance
 	subs     map[*Subscriber]struct{}
 }
 
@@ -81,7 +82,7 @@ func (h *Hub) Forget(service string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t := h.topics[service]; t != nil {
-		t.view, t.known, t.deltas, t.snapshot = view.View{}, false, nil, nil
+		t.view, t.known, t.deltas, t.snapshot, t.health = view.View{}, false, nil, nil, nil
 		h.prune(t)
 	}
 }
