@@ -106,7 +106,7 @@ func (e *endpoint) failed(err error) {
 	if struck {
 		e.service.struck(e, err)
 	}
-	e.service.client.doubt(e, err, after == strike, struck)
+	e.service.client.doubt(e, err, after/strike, struck)
 }
 
 // unreachable reports whether err says that nobody listens: then the next call fails the same way.

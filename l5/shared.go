@@ -14,13 +14,13 @@ import (
 // Health is shared by all processes of a device through its agent. A process tells at once what fails; the agent probes
 // it, and tells all processes what it found. While there is no agent, each process goes on by what it sees itself.
 
-// doubt tells the agent of a failed call: of the first in a row that got no answer, and of the one that ejects.
-func (c *Client) doubt(e *endpoint, err error, first, ejected bool) {
+// doubt tells the agent of a failed call: of the first two in a row that got no answer, and of the one that ejects.
+func (c *Client) doubt(e *endpoint, err error, row uint32, ejected bool) {
 	kind := doubtKind(err)
-	if !ejected && (!first || kind == l5pb.Doubt_KIND_FAILED) {
+	if !ejected && (row > 2 || kind == l5pb.Doubt_KIND_FAILED) {
 		return
 	}
-	c.link.Doubt(&l5pb.Doubt{Service: e.service.name, Addr: e.addr, Kind: kind, Ejected: ejected, Text: err.Error()})
+	c.link.Doubt(&l5pb.Doubt{Service: e.service.name, Addr: e.addr, Kind: kind, Ejected: ejected, Row: row, Text: err.Error()})
 }
 
 func doubtKind(err error) l5pb.Doubt_Kind {

@@ -32,8 +32,8 @@ const (
 //	   +------- further probes succeed ------------- on trial <------- a probe succeeds ----------------+
 //
 // What one process says is believed only as far as the agent's own probe agrees. Quorum processes are believed, within
-// witnessFor: that an instance answers probes and yet serves nobody, if each ejected it; that it answers nobody, if each
-// had a time-out and the probe has no answer yet either. How long an instance is down, and how
+// witnessFor: that an instance answers probes and yet serves nobody, if each ejected it or had two time-outs in a row; that
+// it answers nobody, if each had a time-out and the probe has no answer yet either. How long an instance is down, and how
 // much of a service may be (I2), is balance.Group's, with probes in the place of calls.
 type jury struct {
 	group   *balance.Group
@@ -55,7 +55,7 @@ type seat struct {
 // witness is what one process said.
 type witness struct {
 	at      time.Time
-	ejected bool // it ejected the instance; else it had a time-out
+	certain bool // it ejected the instance, or had two time-outs in a row; else it had one
 }
 
 // sentence is what is to be done after a step.
@@ -91,12 +91,16 @@ func (j *jury) doubt(now time.Time, process int, d *l5pb.Doubt) sentence {
 	}
 	j.doubted = now
 	s := j.seat(d.GetAddr())
-	if d.GetEjected() || d.GetKind() == l5pb.Doubt_KIND_TIMED_OUT {
-		s.witnesses[process] = witness{now, d.GetEjected() || s.witnesses[process].ejected}
+	timedOut := d.GetKind() == l5pb.Doubt_KIND_TIMED_OUT
+	if d.GetEjected() || timedOut {
+		s.witnesses[process] = witness{now, d.GetEjected() || timedOut && d.GetRow() >= 2 || s.witnesses[process].certain}
 	}
 	s.text, s.pending = d.GetText(), true
-	if any, _ := s.count(now); any >= quorum && s.probing && s.health == balance.Up && d.GetKind() == l5pb.Doubt_KIND_TIMED_OUT {
+	if any, _ := s.count(now); any >= quorum && timedOut && s.probing && s.health == balance.Up {
 		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes had time-outs, and the agent's probe has no answer yet", any)})
+	}
+	if !s.probing && now.Sub(s.probed) < probeGap {
+		return j.verdict(now, d.GetAddr(), s) // it has just answered
 	}
 	if s.due(now) {
 		return sentence{probes: []string{d.GetAddr()}}
@@ -120,26 +124,31 @@ func (j *jury) probed(now time.Time, addr string, err error) sentence {
 		return j.step(now, balance.Window{{Addr: addr, Failures: 1}})
 	case health == balance.Up && err != nil:
 		return j.step(now, balance.Struck{Addr: addr, Evidence: fmt.Sprintf("the agent's probe failed: %v", err)})
-	case health == balance.Up:
-		if _, ejected := s.count(now); ejected >= quorum {
-			clear(s.witnesses) // for the next time they have to say it again
-			return j.step(now, balance.Struck{Addr: addr, Evidence: fmt.Sprintf("%d processes ejected it although it answers probes, the last for: %s", ejected, s.text)})
-		}
 	}
-	return sentence{}
+	return j.verdict(now, addr, s)
 }
 
-// count forgets testimony that is old, and returns how many processes testify, and how many of them ejected the instance.
-func (s *seat) count(now time.Time) (any, ejected int) {
+// verdict decides about an instance that answers probes.
+func (j *jury) verdict(now time.Time, addr string, s *seat) sentence {
+	_, certain := s.count(now)
+	if s.health != balance.Up || certain < quorum {
+		return sentence{}
+	}
+	clear(s.witnesses) // for the next time they have to say it again
+	return j.step(now, balance.Struck{Addr: addr, Evidence: fmt.Sprintf("%d processes shun it although it answers probes, the last for: %s", certain, s.text)})
+}
+
+// count forgets testimony that is old, and returns how many processes testify, and how many of them are certain.
+func (s *seat) count(now time.Time) (any, certain int) {
 	for process, w := range s.witnesses {
 		switch {
 		case now.Sub(w.at) > witnessFor:
 			delete(s.witnesses, process)
-		case w.ejected:
-			ejected++
+		case w.certain:
+			certain++
 		}
 	}
-	return len(s.witnesses), ejected
+	return len(s.witnesses), certain
 }
 
 // tick lets time go by: it asks for the probes that are due.

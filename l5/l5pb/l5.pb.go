@@ -410,7 +410,9 @@ type Doubt struct {
 	// So many failures in a row that the process has ejected the instance.
 	Ejected bool `protobuf:"varint,4,opt,name=ejected,proto3" json:"ejected,omitempty"`
 	// The last failure, in words.
-	Text          string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// Failures in a row, this one included.
+	Row           uint32 `protobuf:"varint,6,opt,name=row,proto3" json:"row,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +480,13 @@ func (x *Doubt) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *Doubt) GetRow() uint32 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
 }
 
 type WatchResponse struct {
@@ -1731,13 +1740,14 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12+\n" +
 	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
 	"\vprogress_ms\x18\a \x01(\rR\n" +
-	"progressMs\"\xe6\x01\n" +
+	"progressMs\"\xf8\x01\n" +
 	"\x05Doubt\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12,\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x18.zhiyun.l5.v1.Doubt.KindR\x04kind\x12\x18\n" +
 	"\aejected\x18\x04 \x01(\bR\aejected\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"S\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x10\n" +
+	"\x03row\x18\x06 \x01(\rR\x03row\"S\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
