@@ -106,7 +106,7 @@ func (h *health) forget(service string) {
 func membersOf(v view.View) balance.Members {
 	members := make(balance.Members, 0, len(v.Instances))
 	for _, p := range v.Instances {
-		members = append(members, balance.Member{Addr: p.GetAddr(), Weight: l5.InstanceFromProto(p).EffectiveWeight(), Suspect: p.GetSuspect()})
+		members = append(members, balance.Member{Addr: p.GetAddr(), Weight: l5.InstanceFromProto(p).EffectiveWeight(), Gray: 1, Suspect: p.GetSuspect()})
 	}
 	return members
 }

@@ -30,7 +30,7 @@ func newCourt(n int) *court {
 	}
 	var members balance.Members
 	for i := range n {
-		members = append(members, balance.Member{Addr: fmt.Sprint("h:", i), Weight: 100})
+		members = append(members, balance.Member{Addr: fmt.Sprint("h:", i), Weight: 100, Gray: 1})
 	}
 	c.answer(c.jury.Replace(c.now, members))
 	return c
