@@ -210,3 +210,81 @@ func TestFiftyProcesses(t *testing.T) {
 	})
 	t.Logf("50 processes, an instance of 10 hangs, time-out 250 ms: %d of %d calls failed", failed, calls)
 }
+
+// Who never called an instance is warned of it; when the agent that warned is gone, each process finds out by itself that the
+// instance is back.
+func TestAdviceOutlivesItsAgent(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	dead := refused(t)
+	all := []l5.Instance{{Service: "a", Addr: dead, Share: 100}}
+	for range 3 {
+		addr, _, _ := listen(t)
+		all = append(all, l5.Instance{Service: "a", Addr: addr, Share: 100})
+	}
+	if err := s.Name().Register(within(t), all); err != nil {
+		t.Fatal(err)
+	}
+	a, stop := l5test.Agent(t, s.Target(), nil)
+	edit := func(c *l5.Config) { c.Balance.EjectFor = 20 * time.Millisecond }
+	finder, warned := l5test.Client(t, a.Target(), edit), l5test.Client(t, a.Target(), edit)
+	route(t, warned, "a")
+	share := func(c *l5.Client) float64 {
+		for _, i := range c.Explain("a").Instances {
+			if i.Addr == dead {
+				return i.PickShare
+			}
+		}
+		return -1
+	}
+	failures := 0
+	for range 200 {
+		if call(within(t), finder, time.Second) != nil {
+			failures++
+		}
+	}
+	if failures == 0 || failures > 2 {
+		t.Errorf("%d calls found out, want 1 or 2", failures)
+	}
+	l5test.Await(t, "the other one is warned", func() bool { return share(warned) == 0 })
+	for range 200 {
+		if err := call(within(t), warned, time.Second); err != nil {
+			t.Fatalf("a call after the warning: %v", err)
+		}
+	}
+	view, _, err := a.Lookup(within(t), "test.caller", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range view.Members {
+		if (m.Addr == dead) != (m.Weight == 0) {
+			t.Errorf("doors see %s with weight %v: %s", m.Addr, m.Weight, m.Reason)
+		}
+	}
+	stop()
+	l, err := net.Listen("tcp", dead)
+	if err != nil {
+		t.Skipf("the port was taken by another: %v", err)
+	}
+	defer l.Close()
+	serving := make(chan struct{})
+	go func() {
+		defer close(serving)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Write([]byte("ok"))
+			conn.Close()
+		}
+	}()
+	l5test.Await(t, "the warned one tries it again", func() bool {
+		if err := call(within(t), warned, time.Second); err != nil {
+			t.Errorf("a call was spent on finding out: %v", err)
+		}
+		return share(warned) > 0.1
+	})
+	l.Close()
+	<-serving
+}

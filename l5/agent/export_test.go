@@ -12,6 +12,9 @@ type Jury struct{ jury *jury }
 
 func NewJury(config balance.Config) Jury { return Jury{newJury(config)} }
 
+// Plant makes the jury wrong.
+func (j Jury) Plant(bug string) { j.jury.plantedBug = bug }
+
 func (j Jury) Replace(now time.Time, members balance.Members) (probes []string) {
 	return j.jury.replace(now, members).probes
 }

@@ -40,6 +40,8 @@ type jury struct {
 	seats   map[string]*seat // by address; instances in question, down or on trial
 	known   map[string]bool  // the membership
 	doubted time.Time        // when somebody last had a doubt
+
+	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
 }
 
 // seat is one instance in question.
@@ -131,7 +133,7 @@ func (j *jury) probed(now time.Time, addr string, err error) sentence {
 // verdict decides about an instance that answers probes.
 func (j *jury) verdict(now time.Time, addr string, s *seat) sentence {
 	_, certain := s.count(now)
-	if s.health != balance.Up || certain < quorum {
+	if s.health != balance.Up || certain < quorum && j.plantedBug != "one word is believed" || certain == 0 {
 		return sentence{}
 	}
 	clear(s.witnesses) // for the next time they have to say it again
@@ -211,7 +213,7 @@ func (j *jury) seat(addr string) *seat {
 func (j *jury) downs() []*l5pb.Down {
 	var out []*l5pb.Down
 	for _, status := range j.group.Statuses() {
-		if status.Health != balance.Up && !status.Kept {
+		if status.Health != balance.Up && (!status.Kept || j.plantedBug == "nothing is kept") {
 			out = append(out, &l5pb.Down{Addr: status.Addr, Reason: status.Reason})
 		}
 	}
