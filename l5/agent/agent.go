@@ -66,7 +66,7 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
-	a := &Agent{config: config, wire: wire, hangUp: hangUp, hub: hub.New(false), ready: make(chan struct{}), now: time.Now}
+	a := &Agent{config: config, wire: wire, hangUp: hangUp, hub: hub.New(), ready: make(chan struct{}), now: time.Now}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	if a.metrics, err = newMetrics(config.Metrics, a); err != nil {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
