@@ -182,6 +182,7 @@ func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.Exp
 	defer cancel()
 	response, err := a.wire.Explain(bounded, connect.NewRequest(request.Msg))
 	if err == nil {
+		a.health.explain(response.Msg)
 		return connect.NewResponse(response.Msg), nil
 	}
 	v, ok := a.hub.View(request.Msg.GetService())
@@ -195,5 +196,6 @@ func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.Exp
 			Reason: "from the agent's copy: the server does not answer",
 		})
 	}
+	a.health.explain(out)
 	return connect.NewResponse(out), nil
 }

@@ -166,6 +166,25 @@ func (h *health) probe(service, addr string) {
 	})
 }
 
+// explain puts a service's health into an explanation.
+func (h *health) explain(out *l5pb.ExplainResponse) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	j := h.juries[out.GetService()]
+	if j == nil {
+		return
+	}
+	downs := make(map[string]string)
+	for _, d := range j.downs() {
+		downs[d.GetAddr()] = d.GetReason()
+	}
+	for _, i := range out.GetInstances() {
+		if reason, ok := downs[i.GetInstance().GetAddr()]; ok {
+			i.Reason = "not called from this device: " + reason + "; " + i.GetReason()
+		}
+	}
+}
+
 // apply puts a service's health into a view for those who look it up.
 func (h *health) apply(v *View) {
 	h.mu.Lock()

@@ -67,6 +67,7 @@ type Link struct {
 	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
 	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
 	patience int                            // owned by Run; doubles with each stream in a row that went silent
+	common   interner                       // guarded by mu
 	wake     chan struct{}                  // signals outbox, gone and doubts
 	heard    time.Time                      // guarded by mu; when the last message came
 	down     chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
@@ -358,6 +359,7 @@ func (l *Link) use(next view.View, change *l5pb.Delta) {
 	if change.GetPrevious() != held.Revision || held.Epoch != next.Epoch {
 		change = nil // it led here from a state that was held back
 	}
+	l.common.intern(held, next)
 	l.views[next.Service] = next
 	l.mu.Unlock()
 	l.config.OnView(next, change)
