@@ -28,6 +28,7 @@ type service struct {
 	denied    string               // guarded by mu; the reason, if the caller may not call
 	group     *balance.Group       // guarded by mu
 	endpoints map[string]*endpoint // guarded by mu; by address
+	downs     map[string]string    // guarded by mu; what the device's agent says is down, and why
 	departed  []*endpoint          // guarded by mu; gone, with counts that are not reported yet
 }
 
@@ -84,6 +85,7 @@ func (s *service) set(v view.View, now time.Time) {
 	}
 	s.endpoints = next
 	s.step(now, members)
+	s.advised(now)
 	s.rebuild()
 }
 
