@@ -30,7 +30,7 @@ type testbed struct {
 // that is fitted, once, to the published latencies.
 func published(load float64) testbed {
 	return testbed{
-		replicas: 4, callers: 6, rate: 138 * load, work: 10 * time.Millisecond, wire: 500 * time.Microsecond,
+		replicas: 4, callers: 6, rate: 138 * load, work: 10100 * time.Microsecond, wire: 100 * time.Microsecond,
 		quota: 0.75, antagonist: 0.6, wave: 20 * time.Second, lasts: 800 * time.Second, seed: 1,
 	}
 }
