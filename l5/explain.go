@@ -8,12 +8,15 @@ import (
 
 // Explanation says what this process knows about a service and why each instance gets the share that it gets.
 type Explanation struct {
-	Service   string
-	Caller    string
-	Known     bool   // the name service has answered
-	Denied    string // why the caller may not call; empty: it may
-	Epoch     string // of the name service's history
-	Revision  int64  // of the state held
+	Service  string
+	Caller   string
+	Known    bool   // there is a state to route by
+	Source   Source // of the state
+	Denied   string // why the caller may not call; empty: it may
+	Epoch    string // of the name service's history
+	Revision int64  // of the state held
+	// Age is how long ago the state was last known to be what the name service says; 0 while that answers.
+	Age       time.Duration
 	Panic     string // why instances that are down are in use; empty: none is
 	Instances []InstanceExplanation
 }
@@ -44,7 +47,7 @@ func (c *Client) Explain(service string) Explanation {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Known = s.picks.Load() != nil
+	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]

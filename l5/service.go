@@ -22,6 +22,8 @@ type service struct {
 	mu        sync.Mutex
 	changed   chan struct{}        // guarded by mu; closed and replaced when picks is set
 	view      view.View            // guarded by mu
+	source    Source               // guarded by mu; of view and denied
+	confirmed time.Time            // guarded by mu; SourceTable: when the table was known to be right
 	denied    string               // guarded by mu; the reason, if the caller may not call
 	group     *balance.Group       // guarded by mu
 	endpoints map[string]*endpoint // guarded by mu; by address
@@ -45,6 +47,12 @@ func (s *service) err(err error, reason string) error {
 func (s *service) update(v view.View, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.source = SourceStream
+	s.set(v, now)
+}
+
+// set puts a state into use. Callers hold mu.
+func (s *service) set(v view.View, now time.Time) {
 	s.view = v
 	members := make(balance.Members, 0, len(v.Instances))
 	var loads []*balance.Load // for those that are new
@@ -82,6 +90,7 @@ func (s *service) update(v view.View, now time.Time) {
 func (s *service) verdict(verdict *l5pb.Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.source = SourceStream // it answers: what is held is what it says, or is about to be replaced
 	switch {
 	case verdict.GetAllowed():
 		if s.denied == "" {

@@ -26,8 +26,8 @@ import (
 
 // Agent is a device's name service. Its methods are safe for concurrent use.
 //
-//	      Run: snapshot file, socket                          ctx ends
-//	new -----------------------------> serving from disk ----------------> stopped (socket gone, file written)
+//	      Run: files, socket                                  ctx ends
+//	new -----------------------------> serving from disk ----------------> stopped (socket gone, files written)
 //	                                     |          ^
 //	                     upstream answers|          | upstream lost: serving goes on
 //	                                     v          |
@@ -36,6 +36,7 @@ type Agent struct {
 	config   Config
 	http     *http.Client
 	wire     l5pbconnect.NameServiceClient
+	mux      *http.ServeMux // of the socket
 	hub      *hub.Hub
 	link     *link.Link
 	keeper   *lease.Keeper
@@ -43,6 +44,9 @@ type Agent struct {
 	locals   *locals
 	forward  *forward
 	disk     *disk
+	tables   *tables
+	lookups  *lookups
+	now      func() time.Time
 	metrics  *metrics
 	started  atomic.Bool
 	ready    chan struct{}   // closed when the socket listens
@@ -61,7 +65,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
 	a := &Agent{
-		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}),
+		config: config, http: httpClient, hub: hub.New(), ready: make(chan struct{}), now: time.Now,
 		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
@@ -69,7 +73,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
 	}
 	a.link = link.New(link.Config{
-		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict,
+		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
@@ -77,10 +81,17 @@ func New(config Config) (*Agent, error) {
 	a.locals = newLocals(a.keeper, config)
 	a.forward = newForward(a.wire, uid.New(), config, a.metrics)
 	a.disk = newDisk(a)
+	a.tables = newTables(a)
+	a.lookups = newLookups(a)
+	a.mux = http.NewServeMux()
+	a.mux.Handle(a.Handler())
 	return a, nil
 }
 
-// Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes the snapshot file
+// Handle has the socket serve more than the protocol, as a door does: pattern is one of http.ServeMux. Call it before Run.
+func (a *Agent) Handle(pattern string, handler http.Handler) { a.mux.Handle(pattern, handler) }
+
+// Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes its files
 // and returns nil. It is called once. That no server answers is no error: what is known is served.
 func (a *Agent) Run(ctx context.Context) error {
 	if !a.started.CompareAndSwap(false, true) {
@@ -90,28 +101,29 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.disk.load(); err != nil {
 		a.config.Logger.Error("l5/agent: starting without the snapshot file: it is of no use", "file", a.config.SnapshotFile, "error", err)
 	}
+	if err := a.tables.load(); err != nil {
+		a.config.Logger.Error("l5/agent: starting without parts of the route table", "folder", a.config.Table, "error", err)
+	}
 	listener, release, err := socket.Listen(a.config.Socket)
 	if err != nil {
 		return fmt.Errorf("l5/agent: %w", err)
 	}
 	defer release()
 	close(a.ready)
-	prefix, handler := a.handler()
-	mux := http.NewServeMux()
-	mux.Handle(prefix, handler)
 	group, inner := errgroup.WithContext(ctx)
 	context.AfterFunc(inner, a.stop)
-	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, time.Second) })
+	group.Go(func() error { return transport.NewServer(a.mux).Serve(inner, listener, time.Second) })
 	group.Go(func() error { return a.link.Run(inner) })
 	group.Go(func() error { return a.keeper.Run(inner) })
 	group.Go(func() error { return a.locals.run(inner) })
 	group.Go(func() error { return a.callers.run(inner) })
 	group.Go(func() error { return a.forward.run(inner) })
 	group.Go(func() error { return a.disk.run(inner) })
+	group.Go(func() error { return a.tables.run(inner) })
 	err = group.Wait()
 	a.http.CloseIdleConnections()
 	if ctx.Err() != nil {
-		return a.disk.write(time.Now())
+		return errors.Join(a.disk.write(time.Now()), a.tables.write(time.Now()))
 	}
 	return err
 }
@@ -155,7 +167,9 @@ func (a *Agent) Drain(ctx context.Context, service, addr string) error {
 	return a.keeper.Drain(ctx, service, addr)
 }
 
-func (a *Agent) handler() (string, http.Handler) {
+// Handler returns the pattern and the handler of the protocol, for those who serve it beside the socket. Whoever reaches it
+// there counts as a program of the agent's own user: ask for a token first.
+func (a *Agent) Handler() (string, http.Handler) {
 	prefix, next := l5pbconnect.NewNameServiceHandler(&handler{agent: a}, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(16<<20))
 	return prefix, inbound.Handler(next)
 }
@@ -164,11 +178,22 @@ func (a *Agent) onView(v view.View, change *l5pb.Delta) {
 	if err := a.hub.Publish(v, change); err != nil {
 		a.config.Logger.Error("l5/agent: a service's state is not passed on", "service", v.Service, "error", err)
 	}
-	a.disk.touch()
+	a.lookups.change(v.Service)
+	a.tables.touch(v.Service)
 }
 
 func (a *Agent) onVerdict(verdict *l5pb.Verdict) {
 	a.callers.decide(verdict)
+	a.lookups.change(verdict.GetService())
+	a.tables.touch(verdict.GetService())
+	a.disk.touch()
+}
+
+// onForget drops what nobody on this device calls any more.
+func (a *Agent) onForget(service string) {
+	a.hub.Forget(service)
+	a.lookups.change(service)
+	a.tables.forget(service)
 	a.disk.touch()
 }
 
