@@ -1,3 +1,7 @@
+// One goroutine plays the model: there is nothing to race, and the detector makes it ten times slower.
+
+//go:build !race
+
 package balance_test
 
 import (
@@ -22,6 +26,9 @@ type testbed struct {
 	antagonist float64       // of a processor, while it is on; 0: none
 	wave       time.Duration // on for the first half
 	slow       []float64     // work of a replica is multiplied by this; nil: by 1
+	slowFrom   time.Duration // when slow begins
+	slowUntil  time.Duration // when it ends; 0: never
+	parallel   bool          // calls do not wait for one another
 	lasts      time.Duration
 	seed       uint64
 }
@@ -30,7 +37,7 @@ type testbed struct {
 // that is fitted, once, to the published latencies.
 func published(load float64) testbed {
 	return testbed{
-		replicas: 4, callers: 6, rate: 138 * load, work: 10 * time.Millisecond, wire: 500 * time.Microsecond,
+		replicas: 4, callers: 6, rate: 138 * load, work: 10100 * time.Microsecond, wire: 100 * time.Microsecond,
 		quota: 0.75, antagonist: 0.6, wave: 20 * time.Second, lasts: 800 * time.Second, seed: 1,
 	}
 }
@@ -51,6 +58,7 @@ type bed struct {
 	servers   []*server
 	latencies []time.Duration
 	picks     []int
+	onPick    func(replica int)
 }
 
 type bedEvent struct {
@@ -90,10 +98,7 @@ func (b *bed) every(first, period time.Duration, do func()) {
 func run(t testbed, create func(b *bed, caller int) strategy) *bed {
 	b := &bed{testbed: t, random: rand.New(rand.NewPCG(t.seed, 7)), picks: make([]int, t.replicas)}
 	for i := range t.replicas {
-		s := &server{bed: b, factor: 1}
-		if t.slow != nil {
-			s.factor = t.slow[i]
-		}
+		s := &server{bed: b, index: i}
 		b.servers = append(b.servers, s)
 		b.every(500*time.Millisecond, 500*time.Millisecond, s.sampleCPU)
 		if t.antagonist > 0 {
@@ -134,6 +139,9 @@ func (b *bed) call(caller strategy, work time.Duration) {
 	caller.pick(func(replica int) {
 		sent := b.now
 		b.picks[replica]++
+		if b.onPick != nil {
+			b.onPick(replica)
+		}
 		b.after(b.wire, func() {
 			b.servers[replica].accept(work, func() {
 				b.after(b.wire, func() {
@@ -166,7 +174,7 @@ func (b *bed) quantile(q float64) time.Duration {
 // server is one replica.
 type server struct {
 	bed      *bed
-	factor   float64
+	index    int
 	phase    time.Duration // of the antagonist's wave
 	queue    []*job        // the first has the slot
 	inFlight int           // calls, queued or in the slot
@@ -200,13 +208,28 @@ const quotaPeriod = 100 * time.Millisecond
 func (s *server) accept(work time.Duration, done func()) {
 	s.inFlight++
 	came, inFlight := s.bed.now, s.inFlight
-	s.enqueue(&job{work: max(1, time.Duration(float64(work)*s.factor)), done: func() {
+	end := func() {
 		s.inFlight--
 		if s.ring = append(s.ring, finished{s.bed.now, inFlight, s.bed.now - came}); len(s.ring) > 128 {
 			s.ring = s.ring[1:]
 		}
 		done()
-	}})
+	}
+	work = max(1, time.Duration(float64(work)*s.factor()))
+	if s.bed.parallel {
+		s.bed.after(work, end)
+		return
+	}
+	s.enqueue(&job{work: work, done: end})
+}
+
+// factor is what the work of a call takes here and now.
+func (s *server) factor() float64 {
+	b := s.bed
+	if b.slow == nil || b.now < b.slowFrom || b.slowUntil > 0 && b.now >= b.slowUntil {
+		return 1
+	}
+	return b.slow[s.index]
 }
 
 func (s *server) enqueue(j *job) {
@@ -255,6 +278,15 @@ func (s *server) spend(work, until time.Duration) time.Duration {
 			at = end
 		}
 	}
+}
+
+// backlog is the time that what is queued here and one call of mean work will take.
+func (s *server) backlog() time.Duration {
+	calls := 1
+	if !s.bed.parallel {
+		calls += s.inFlight
+	}
+	return time.Duration(float64(calls) * float64(s.bed.work) * s.factor())
 }
 
 // frozen is how long it takes from now until the quota lets the replica answer.

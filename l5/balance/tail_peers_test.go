@@ -1,3 +1,7 @@
+// One goroutine plays the model: there is nothing to race, and the detector makes it ten times slower.
+
+//go:build !race
+
 package balance_test
 
 import (
