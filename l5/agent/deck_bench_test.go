@@ -50,7 +50,7 @@ func deckTable(b *testing.B, dir string) {
 	}
 	files := make(map[int][]byte)
 	for segment, entries := range by {
-		if files[segment], err = table.Encode(segment, time.Now(), entries); err != nil {
+		if files[segment], err = table.Encode(table.Head{Segment: segment, Written: time.Now()}, entries); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -44,8 +44,12 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 	registrations := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "registrations", Help: "Instances registered from this device.",
 	}, func() float64 { return float64(len(a.keeper.Held())) })
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "held_services",
+		Help: "Services whose new state is held back, since the server lost its history and too many instances with it.",
+	}, func() float64 { return float64(a.link.Held()) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, m.doubts, m.ejections, m.probes, registrations} {
+	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, m.doubts, m.ejections, m.probes, registrations, held} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

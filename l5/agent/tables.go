@@ -220,7 +220,7 @@ func (t *tables) writeFor(uid int, now time.Time) (err error) {
 		entries := t.entries(r, segment)
 		if len(entries) == 0 {
 			files[segment] = nil
-		} else if files[segment], err = table.Encode(segment, now, entries); err != nil {
+		} else if files[segment], err = table.Encode(table.Head{Segment: segment, Written: now}, entries); err != nil {
 			return err
 		}
 	}
