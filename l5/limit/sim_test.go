@@ -225,7 +225,7 @@ func (cl *client) end(p *peer, c *call, how ending) {
 	p.inflight--
 	cl.gate.Leave()
 	if how != timedOut && p.server.limiter != nil {
-		p.calls.Load = p.server.limiter.Load()
+		p.calls.Load = p.server.limiter.Load().Utilization
 	}
 	switch how {
 	case succeeded:
