@@ -3,7 +3,6 @@ package l5
 import (
 	"context"
 	"errors"
-	"math"
 	"math/bits"
 	"sync/atomic"
 	"syscall"
@@ -137,8 +136,8 @@ func take(c *counted) counted {
 
 // done counts an outcome. A success costs two atomic adds.
 func (e *endpoint) done(load *balance.Load, o Outcome) {
-	if o.Load > 0 {
-		e.state.guard.load.Store(math.Float32bits(float32(o.Load)))
+	if o.Load.Utilization > 0 {
+		e.state.guard.heard(o.Load)
 	}
 	if o.Err != nil {
 		e.failed(load, o.Err)

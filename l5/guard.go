@@ -29,8 +29,12 @@ type guard struct {
 type endpointGuard struct {
 	timedOut atomic.Uint32 // of the failures
 	full     atomic.Uint32 // calls that found it full
-	load     atomic.Uint32 // float32 bits: utilisation as it reported last
+	load     atomic.Uint64 // float32 bits: utilisation as it reported last, and the capacity in the low half
 
+	capacity         float64         // guarded by the service's mu; calls per second, as it says
+	lastHeard        time.Time       // guarded by the service's mu
+	factor           float64         // guarded by the service's mu; of the weight, as told to the balancer
+	told             time.Time       // guarded by the service's mu
 	counted          counted         // guarded by the service's mu; since the last step
 	oldTimed, oldFul uint32          // guarded by the service's mu; at the last step
 	adaptive         *limit.Adaptive // guarded by the service's mu; nil: no limit
@@ -125,6 +129,7 @@ func (s *service) stepGuard(now time.Time) {
 	var loads, loaded float64
 	for _, e := range s.endpoints {
 		calls := e.state.guard.calls(span)
+		calls.Load = e.state.guard.listen(now)
 		if adaptive := e.state.guard.adaptive; adaptive != nil {
 			e.ceiling.Store(s.client.config.ceiling(adaptive.Step(calls).Limit))
 		}
@@ -151,6 +156,7 @@ func (s *service) stepGuard(now time.Time) {
 	g.least.Store(int64(least))
 	g.soonest.Store(now.Add(least).UnixNano())
 	s.explainGuard(g.gate.Step(sum), least)
+	s.capacities(now)
 }
 
 // calls returns what became of an instance's calls since the last step. Callers hold the service's mu.
@@ -159,7 +165,7 @@ func (e *endpointGuard) calls(span time.Duration) limit.Calls {
 	timed, full := e.timedOut.Load(), e.full.Load()
 	calls := limit.Calls{
 		Span: span, Succeeded: d.successes, Latency: d.latencySum, Rejected: d.rejected,
-		TimedOut: int64(timed - e.oldTimed), Refused: int64(full - e.oldFul), Load: float64(math.Float32frombits(e.load.Load())),
+		TimedOut: int64(timed - e.oldTimed), Refused: int64(full - e.oldFul),
 	}
 	calls.Failed = max(d.failures-calls.TimedOut, 0)
 	e.oldTimed, e.oldFul = timed, full

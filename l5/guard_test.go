@@ -239,6 +239,32 @@ func TestInstanceLimit(t *testing.T) {
 	})
 }
 
+// TestCapacity gives an instance that says it can do half of what the others can about half of the weight.
+func TestCapacity(t *testing.T) {
+	t.Parallel()
+	client := guarded(t, 3, nil)
+	const small = "127.0.0.1:2"
+	l5test.Await(t, "the smaller instance gets less", func() bool {
+		for range 100 {
+			route, err := client.Route(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			load := limit.Load{Utilization: 0.5, Rate: 100}
+			if route.Addr() == small {
+				load.Utilization = 1
+			}
+			route.Done(l5.Outcome{Latency: time.Millisecond, Load: load})
+		}
+		for _, i := range client.Explain("a").Instances {
+			if half := i.Weight > 40 && i.Weight < 60; half != (i.Addr == small) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // TestRouteDoneGuardedAllocates holds the hot path with all guards on to no allocation.
 func TestRouteDoneGuardedAllocates(t *testing.T) {
 	client := guarded(t, 3, func(c *l5.Config) {
@@ -249,7 +275,7 @@ func TestRouteDoneGuardedAllocates(t *testing.T) {
 	defer cancel()
 	allocs := testing.AllocsPerRun(1000, func() {
 		route, _ := client.Route(ctx, "a")
-		route.Done(l5.Outcome{Latency: time.Millisecond, Load: 0.5})
+		route.Done(l5.Outcome{Latency: time.Millisecond, Load: limit.Load{Utilization: 0.5}})
 	})
 	if allocs != 0 {
 		t.Errorf("Route and Done allocate %v times", allocs)

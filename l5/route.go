@@ -24,8 +24,8 @@ type Outcome struct {
 	Err error
 	// Latency of the call, as the caller measured it. Only that of successes counts; 0 is taken as very fast.
 	Latency time.Duration
-	// Load is how full the callee said it is: 1 is full, 0 is not said.
-	Load float64
+	// Load is what the callee said of itself with its answer; the zero value says nothing.
+	Load limit.Load
 }
 
 // Addr returns where to connect: host:port.

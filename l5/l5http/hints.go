@@ -1,10 +1,8 @@
 package l5http
 
 import (
-	"math"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/limit"
@@ -19,7 +17,7 @@ const (
 	// RefusedHeader marks a response to a request that was refused for overload: it was not worked on, and may go elsewhere
 	// whatever it asks for.
 	RefusedHeader = "Zhiyun-Refused"
-	// LoadHeader is how full a server is, in the text form of an ORCA load report: "TEXT application_utilization=0.83".
+	// LoadHeader is how full a server is, in the text form of limit.Load.
 	LoadHeader = "Endpoint-Load-Metrics"
 )
 
@@ -46,35 +44,4 @@ func parseTimeout(s string) (time.Duration, bool) {
 	}
 	const most = int64(24 * time.Hour / time.Millisecond)
 	return time.Duration(min(max(ms, 0), most)) * time.Millisecond, true
-}
-
-func formatLoad(load float64) string {
-	return "TEXT application_utilization=" + strconv.FormatFloat(load, 'f', 3, 64)
-}
-
-// parseLoad reads a LoadHeader in its text form: the utilisation of the application, or else of the CPU; 0 if
-// there is none.
-func parseLoad(s string) float64 {
-	rest, ok := strings.CutPrefix(s, "TEXT ")
-	if !ok {
-		return 0
-	}
-	var application, cpu float64
-	for pair := range strings.SplitSeq(rest, ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
-		f, err := strconv.ParseFloat(value, 64)
-		if err != nil || !(f > 0) || math.IsInf(f, 0) {
-			continue
-		}
-		switch name {
-		case "application_utilization":
-			application = f
-		case "cpu_utilization":
-			cpu = f
-		}
-	}
-	if application > 0 {
-		return application
-	}
-	return cpu
 }

@@ -29,9 +29,9 @@ func WithRetryAfter(d time.Duration) LimitOption {
 // http.StatusServiceUnavailable, which proxies often take for a failure of the instance.
 func WithStatus(status int) LimitOption { return func(l *limited) { l.status = status } }
 
-// WithLoad sets where the utilisation comes from that callers are told with each response, 1 being full; 0 tells
-// nothing. Default: limiter.Load.
-func WithLoad(load func() float64) LimitOption { return func(l *limited) { l.load = load } }
+// WithLoad sets what callers are told of the server's load with each response; the zero value tells nothing. Default:
+// limiter.Load.
+func WithLoad(load func() limit.Load) LimitOption { return func(l *limited) { l.load = load } }
 
 // Limit puts limiter before handler: what is beyond the limit is answered at once with 429, Retry-After and a
 // RefusedHeader that says why.
@@ -54,7 +54,7 @@ type limited struct {
 	exempt     func(*http.Request) bool
 	status     int
 	retryAfter string
-	load       func() float64
+	load       func() limit.Load
 }
 
 // ServeHTTP implements http.Handler.
@@ -64,8 +64,8 @@ func (l *limited) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	begin := time.Now()
-	if load := l.load(); load > 0 {
-		w.Header().Set(LoadHeader, formatLoad(load))
+	if load := l.load().String(); load != "" {
+		w.Header().Set(LoadHeader, load)
 	}
 	ctx := r.Context()
 	if timeout, ok := parseTimeout(r.Header.Get(TimeoutHeader)); ok {

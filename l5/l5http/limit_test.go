@@ -60,8 +60,8 @@ func TestLimit(t *testing.T) {
 		"time that is nonsense": {headers: map[string]string{l5http.TimeoutHeader: "soon"}, want: seen{Status: 200, Priority: "normal"}},
 		"no time left":          {headers: map[string]string{l5http.TimeoutHeader: "0"}, want: seen{Status: 429, RetryAfter: "1", Refused: "too_late"}},
 		"load": {
-			options: []l5http.LimitOption{l5http.WithLoad(func() float64 { return 0.5 })},
-			want:    seen{Status: 200, Priority: "normal", Load: "TEXT application_utilization=0.500"},
+			options: []l5http.LimitOption{l5http.WithLoad(func() limit.Load { return limit.Load{Utilization: 0.5, Rate: 10} })},
+			want:    seen{Status: 200, Priority: "normal", Load: "TEXT application_utilization=0.500, rps_fractional=10.0"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +128,7 @@ func newPlace(t *testing.T) *place {
 			io.WriteString(w, "done")
 		case <-r.Context().Done():
 		}
-	}), l5http.WithLoad(func() float64 { return 0.65 })))
+	}), l5http.WithLoad(func() limit.Load { return limit.Load{Utilization: 0.65} })))
 	t.Cleanup(backend.Close)
 	p.addr = strings.TrimPrefix(backend.URL, "http://")
 	return p

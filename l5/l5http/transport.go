@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
 )
 
 // Option changes a Transport.
@@ -101,7 +102,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response.Request = request
-	b := &body{ReadCloser: response.Body, route: route, outcome: l5.Outcome{Err: t.judge(response), Latency: latency, Load: parseLoad(response.Header.Get(LoadHeader))}}
+	b := &body{ReadCloser: response.Body, route: route, outcome: l5.Outcome{Err: t.judge(response), Latency: latency, Load: limit.ParseLoad(response.Header.Get(LoadHeader))}}
 	response.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok { // a connection that was switched to another protocol
 		response.Body = &duplex{b, w}

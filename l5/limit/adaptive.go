@@ -233,8 +233,10 @@ func (a *Adaptive) shrink(inUse, by float64) {
 
 // grow raises a limit that is used.
 func (a *Adaptive) grow(c Calls, inUse float64) {
-	if peak := max(2*inUse, inUse+3*math.Sqrt(inUse)+1); peak < a.limit && c.Refused == 0 {
-		return // even calls that come in bursts, as a Poisson process has them, did not reach it
+	// Calls come in bursts: one that a Poisson process has once in an hour must fit into the share of normal calls.
+	burst := (inUse + 4*math.Sqrt(inUse) + 3) / Normal.share()
+	if max(2*inUse, burst) < a.limit && c.Refused == 0 {
+		return
 	}
 	step := math.Sqrt(a.limit)
 	if a.phase == Fresh {

@@ -25,7 +25,8 @@ type Limiter struct {
 	base     time.Time // times below are ns since base
 	limits   [priorities]atomic.Int64
 	inflight atomic.Int64
-	load     atomic.Uint64 // float64 bits
+	load     atomic.Uint64 // float64 bits; utilisation
+	rate     atomic.Uint64 // float64 bits; calls per second
 	ends     atomic.Int64  // of the window
 
 	succeeded, latency, failed, timedOut atomic.Int64
@@ -120,6 +121,7 @@ func (l *Limiter) turn(now time.Time) {
 	l.begun, l.before = at, refused
 	s := l.adaptive.Step(c)
 	l.queued = l.queued || s.Phase != Fresh
+	const gain = 0.3
 	load := 0.0
 	if l.queued {
 		// A window that refused calls was full for part of it, however little is in use on average.
@@ -127,11 +129,12 @@ func (l *Limiter) turn(now time.Time) {
 		if c.Refused > 0 {
 			load = max(load, 1)
 		}
-		const gain = 0.3
 		old := math.Float64frombits(l.load.Load())
 		load = old + gain*(load-old)
 	}
+	rate := math.Float64frombits(l.rate.Load())
 	l.load.Store(math.Float64bits(load))
+	l.rate.Store(math.Float64bits(rate + gain*(float64(c.Succeeded)/c.Span.Seconds()-rate)))
 	l.publish(s)
 }
 
@@ -148,15 +151,17 @@ func (l *Limiter) refusedSum() (n int64) {
 	return n
 }
 
-// Load is how much of the server's capacity is in use, smoothed over about half a second: 1 is all of it. It is
-// 0, which says nothing, until a queue was seen for the first time: before, the capacity is not known.
-func (l *Limiter) Load() float64 { return math.Float64frombits(l.load.Load()) }
+// Load is how much of the server's capacity is in use, smoothed over about half a second. It says nothing until a queue was
+// seen for the first time: before, the capacity is not known.
+func (l *Limiter) Load() Load {
+	return Load{Utilization: math.Float64frombits(l.load.Load()), Rate: math.Float64frombits(l.rate.Load())}
+}
 
 // LimiterState is what a Limiter decided last, with the numbers that did.
 type LimiterState struct {
 	State
 	InFlight int64
-	Load     float64
+	Load     Load
 	Refused  [priorities]int64 // since it was made, by Priority
 }
 

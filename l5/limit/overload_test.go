@@ -71,7 +71,7 @@ func (f *fleet) recovered(after time.Duration) time.Duration {
 }
 
 // The times of an overload.
-const from, to, end = 4 * time.Second, 14 * time.Second, 20 * time.Second
+const from, to, end = 4 * time.Second, 24 * time.Second, 30 * time.Second
 
 // overload is load times the capacity between usual loads.
 func overload(load float64) weather {
@@ -81,7 +81,7 @@ func overload(load float64) weather {
 // all is every guard on.
 var all = guards{client: true, server: true, retries: 3, budget: true}
 
-// TestOverload plays load at 2 and 5 times the capacity for 10 s between usual ones, and records what came of it.
+// TestOverload plays load at 2 and 5 times the capacity for 20 s between usual ones, and records what came of it.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
@@ -183,7 +183,7 @@ func TestOverloadStorm(t *testing.T) {
 func incident(plant string, seed uint64) (f *fleet, held error) {
 	const hour = from + time.Hour
 	f = simulate(seed, guards{client: true, retries: 1, budget: true, plant: plant}, weather{
-		clients: 4, rate: constant(0.1 * capacity), slow: during(from, hour, 20, 1), lasts: hour + 10*time.Second,
+		clients: 4, rate: constant(160), slow: during(from, hour, 20, 1), lasts: hour + 10*time.Second,
 		watch: []time.Duration{from, hour},
 	})
 	before, after := f.seen[0], f.seen[1]

@@ -8,11 +8,11 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/limit"
 )
 
-// The simulated service: four servers of eight workers, 20 ms a call, so that 1,600 calls a second are all it can do.
+// The simulated service: four servers of four workers, 20 ms a call, so that 800 calls a second are all it can do.
 // Nobody waits longer than half a second.
 const (
 	servers  = 4
-	workers  = 8
+	workers  = 4
 	work     = 20 * time.Millisecond
 	capacity = float64(servers*workers) / 0.020
 	patience = 500 * time.Millisecond
@@ -91,7 +91,7 @@ func must[T any](v T, err error) T {
 
 // weather is what happens to a fleet.
 type weather struct {
-	clients int                            // how many; default 16
+	clients int                            // how many; default 8
 	rate    func(at time.Duration) float64 // of calls that users ask for, per second
 	slow    func(at time.Duration) float64 // how many times longer a call takes; default 1
 	down    func(at time.Duration) bool    // every call is rejected; default never
@@ -101,7 +101,7 @@ type weather struct {
 
 func newFleet(w *sim.World, g guards, of weather) *fleet {
 	if of.clients == 0 {
-		of.clients = 16
+		of.clients = 8
 	}
 	if of.slow == nil {
 		of.slow = constant(1)
@@ -225,7 +225,7 @@ func (cl *client) end(p *peer, c *call, how ending) {
 	p.inflight--
 	cl.gate.Leave()
 	if how != timedOut && p.server.limiter != nil {
-		p.calls.Load = p.server.limiter.Load()
+		p.calls.Load = p.server.limiter.Load().Utilization
 	}
 	switch how {
 	case succeeded:

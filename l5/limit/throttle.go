@@ -174,7 +174,7 @@ func spread(drop, most float64, asked [priorities]int64) (shed [priorities]float
 		asked[Normal], total = 1, 1
 	}
 	for _, p := range order {
-		if drop <= 0 {
+		if drop < 1e-9 { // the rest of a subtraction is no reason to touch a higher priority
 			break
 		}
 		shed[p] = most // of a priority that was not seen, too: if a call comes, it goes before those above it
