@@ -303,6 +303,9 @@ func (r *registry) put(touch func(string) *step, name id, next packed) {
 			return
 		}
 	}
+	if name.addr == "" && r.plantedBug == "a removal leaves no revision" {
+		return
+	}
 	t := touch(name.service)
 	t.revision = max(t.revision, next.revision)
 	s := t.service
