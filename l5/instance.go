@@ -56,6 +56,8 @@ type Instance struct {
 	Service string            `json:"service"`
 	Addr    string            `json:"addr"` // host:port or [host]:port
 	Device  string            `json:"device,omitempty"`
+	Site    string            `json:"site,omitempty"` // where the device is, and its city
+	City    string            `json:"city,omitempty"`
 	Module  string            `json:"module,omitempty"`
 	Weight  int               `json:"weight,omitempty"` // full weight, at most MaxWeight; 0 means DefaultWeight
 	Share   int               `json:"share"`            // percent of the full weight in force, 0..100
@@ -66,14 +68,16 @@ type Instance struct {
 	Owner string `json:"owner,omitempty"`
 	// Suspect says that the lease's stream was lost and the grace period runs.
 	Suspect bool `json:"suspect,omitempty"`
+	// Isolated is why an operator took all calls from the instance; empty: nobody did.
+	Isolated string `json:"isolated,omitempty"`
 }
 
 // MaxWeight is the largest full weight.
 const MaxWeight = 1_000_000
 
-// EffectiveWeight is Weight * Share / 100, and 0 while draining. An instance of effective weight 0 is never picked.
+// EffectiveWeight is Weight * Share / 100, and 0 while draining or isolated. An instance of effective weight 0 is never picked.
 func (i Instance) EffectiveWeight() float64 {
-	if i.State != StateUp {
+	if i.State != StateUp || i.Isolated != "" {
 		return 0
 	}
 	weight := i.Weight
@@ -126,6 +130,7 @@ func InstanceFromProto(p *l5pb.Instance) Instance {
 	out := Instance{
 		Service: p.GetService(), Addr: p.GetAddr(), Device: p.GetDevice(), Module: p.GetModule(),
 		Weight: int(min(p.GetWeight(), MaxWeight)), Share: 100, Labels: maps.Clone(p.GetLabels()), Owner: p.GetOwner(), Suspect: p.GetSuspect(),
+		Site: p.GetSite(), City: p.GetCity(), Isolated: p.GetIsolated(),
 	}
 	if p.Share != nil {
 		out.Share = int(min(p.GetShare(), 100))
@@ -141,8 +146,9 @@ func (i Instance) Proto() *l5pb.Instance {
 	out := &l5pb.Instance{
 		Service: i.Service, Addr: i.Addr, Device: i.Device, Module: i.Module, Weight: uint32(max(i.Weight, 0)),
 		Share: proto.Uint32(uint32(max(i.Share, 0))), State: l5pb.State_STATE_UP, Labels: maps.Clone(i.Labels), Owner: i.Owner, Suspect: i.Suspect,
+		Site: i.Site, City: i.City, Isolated: i.Isolated,
 	}
-	if i.State == StateDraining {
+	if i.State == StateDraining || i.Isolated != "" { // peers that do not know isolation are not to call it, either
 		out.State = l5pb.State_STATE_DRAINING
 	}
 	return out

@@ -67,7 +67,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	s := h.server
 	ctx, cancel := s.life(ctx)
 	defer cancel()
-	if err := s.registry.loaded(ctx); err != nil {
+	if err := s.Ready(ctx); err != nil {
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	s.metrics.streams.Inc()
@@ -93,6 +93,12 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 		},
 		Send:    send,
 		Changed: s.config.Grants.Changed,
+		Requested: func(request *l5pb.WatchRequest) {
+			if device := request.GetDevice(); device != "" && s.config.Place != nil {
+				site, city := s.config.Place(device)
+				sub.SetPlace(&l5pb.Place{Device: device, Site: site, City: city})
+			}
+		},
 	}, sub)
 }
 

@@ -20,6 +20,7 @@ type Hub struct {
 	mu     sync.Mutex
 	epoch  string            // guarded by mu; of services that were never published
 	topics map[string]*topic // guarded by mu
+	place  *Frame            // guarded by mu; where the device is; nil: not known
 }
 
 // topic is one service: its state and the way there. Guarded by the hub's mu.
@@ -29,6 +30,7 @@ type topic struct {
 	view     view.View
 	deltas   []delta // the newest last; each starts where the one before ends
 	snapshot *Frame  // of view; nil until somebody needs it
+	settings *Frame  // nil: none are known
 	subs     map[*Subscriber]struct{}
 }
 
@@ -122,7 +124,7 @@ func (h *Hub) topic(service string) *topic {
 
 // prune forgets a topic that holds nothing anybody could miss. Callers hold mu.
 func (h *Hub) prune(t *topic) {
-	if len(t.subs) == 0 && !t.known {
+	if len(t.subs) == 0 && !t.known && t.settings == nil {
 		delete(h.topics, t.service)
 	}
 }

@@ -26,6 +26,12 @@ type Config struct {
 	// of a state that was held back.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
+	// Device names the subscriber's device, to be told where it is; empty: it is not asked for.
+	Device string
+	// OnSettings is called with the settings of a service whenever they change, OnPlace with where the device is; nil: not
+	// called. They are called from the goroutine of OnVerdict.
+	OnSettings func(*l5pb.Settings)
+	OnPlace    func(*l5pb.Place)
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
 	// called.
 	OnState func(connected bool, err error)
@@ -51,6 +57,7 @@ type Link struct {
 	views  map[string]view.View      // guarded by mu; in use
 	holds  map[string]holding        // guarded by mu; held back
 	wants  map[subscription]struct{} // guarded by mu
+	rules  map[string]*l5pb.Settings // guarded by mu; by service
 	outbox []*l5pb.Subscription      // guarded by mu; not yet sent on the open stream
 	gone   []*l5pb.Subscription      // guarded by mu; unsubscriptions not yet sent
 	wake   chan struct{}             // signals outbox and gone
@@ -62,7 +69,7 @@ type subscription struct{ caller, service string }
 func New(config Config) *Link {
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
-		wants: make(map[subscription]struct{}), wake: make(chan struct{}, 1),
+		wants: make(map[subscription]struct{}), rules: make(map[string]*l5pb.Settings), wake: make(chan struct{}, 1),
 	}
 }
 
@@ -97,6 +104,7 @@ func (l *Link) Unsubscribe(caller, service string) {
 	}
 	delete(l.views, service)
 	delete(l.holds, service)
+	delete(l.rules, service)
 }
 
 // Seed gives the link a state that is known from elsewhere, to resume from.
@@ -109,7 +117,11 @@ func (l *Link) Seed(v view.View) {
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(key subscription) *l5pb.Subscription {
 	held, _ := l.newest(key.service)
-	return &l5pb.Subscription{Service: key.service, Caller: key.caller, Epoch: held.Epoch, Revision: held.Revision}
+	out := &l5pb.Subscription{Service: key.service, Caller: key.caller, Epoch: held.Epoch, Revision: held.Revision}
+	if rules := l.rules[key.service]; rules.GetEpoch() == held.Epoch {
+		out.Settings = rules.GetRevision()
+	}
+	return out
 }
 
 func (l *Link) signal() {
@@ -204,7 +216,7 @@ func (l *Link) Pending() *l5pb.WatchRequest {
 func (l *Link) Hello() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Peer: l.config.Peer}
+	request := &l5pb.WatchRequest{Peer: l.config.Peer, Device: l.config.Device}
 	for key := range l.wants {
 		request.Subscribe = append(request.Subscribe, l.subscription(key))
 	}
@@ -224,7 +236,36 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 		l.snapshot(kind.Snapshot)
 	case *l5pb.WatchResponse_Delta:
 		l.delta(kind.Delta)
+	case *l5pb.WatchResponse_Settings:
+		l.settings(kind.Settings)
+	case *l5pb.WatchResponse_Place:
+		if l.config.OnPlace != nil {
+			l.config.OnPlace(kind.Place)
+		}
 	}
+}
+
+// settings takes the settings of a service, unless newer ones are held.
+func (l *Link) settings(next *l5pb.Settings) {
+	l.mu.Lock()
+	held := l.rules[next.GetService()]
+	stale := held != nil && held.GetEpoch() == next.GetEpoch() && held.GetRevision() >= next.GetRevision()
+	if stale || !l.wanted(next.GetService()) {
+		l.mu.Unlock()
+		return
+	}
+	l.rules[next.GetService()] = next
+	l.mu.Unlock()
+	if l.config.OnSettings != nil {
+		l.config.OnSettings(next)
+	}
+}
+
+// SeedSettings gives the link settings that are known from elsewhere.
+func (l *Link) SeedSettings(settings *l5pb.Settings) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rules[settings.GetService()] = settings
 }
 
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
