@@ -20,6 +20,9 @@ const (
 	maxWeight       = 1_000_000
 )
 
+// ErrInvalid is what errors of Parse and Check match.
+var ErrInvalid = errors.New("l5/rule")
+
 // Rules are what the operator of a service has said about calls to it. The zero value says nothing.
 type Rules struct {
 	Settings
@@ -105,10 +108,10 @@ const (
 func Parse(data []byte) (Rules, error) {
 	var r Rules
 	if len(data) > MaxBytes {
-		return Rules{}, fmt.Errorf("l5/rule: the document has %d bytes: want at most %d", len(data), MaxBytes)
+		return Rules{}, fmt.Errorf("%w: the document has %d bytes: want at most %d", ErrInvalid, len(data), MaxBytes)
 	}
 	if err := decode(data, &r, true); err != nil {
-		return Rules{}, fmt.Errorf("l5/rule: %w", err)
+		return Rules{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if err := r.Check(); err != nil {
 		return Rules{}, err
@@ -124,7 +127,7 @@ func Read(data []byte) (r Rules, faults []error) {
 		return Rules{}, nil
 	}
 	if len(data) > MaxBytes {
-		return Rules{}, []error{fmt.Errorf("l5/rule: the document has %d bytes: want at most %d", len(data), MaxBytes)}
+		return Rules{}, []error{fmt.Errorf("%w: the document has %d bytes: want at most %d", ErrInvalid, len(data), MaxBytes)}
 	}
 	var loose struct {
 		Policy   string            `json:"policy"`
@@ -134,7 +137,7 @@ func Read(data []byte) (r Rules, faults []error) {
 		Isolate  map[string]string `json:"isolate"`
 	}
 	if err := decode(data, &loose, false); err != nil {
-		return Rules{}, []error{fmt.Errorf("l5/rule: %w", err)}
+		return Rules{}, []error{fmt.Errorf("%w: %w", ErrInvalid, err)}
 	}
 	r.Policy, r.Subset, r.Isolate = loose.Policy, max(loose.Subset, 0), loose.Isolate
 	if len(loose.Locality) > 0 {
@@ -144,7 +147,7 @@ func Read(data []byte) (r Rules, faults []error) {
 			err = errors.Join(l.check("locality")...)
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("l5/rule: locality is left out: %w", err))
+			faults = append(faults, fmt.Errorf("%w: locality is left out: %w", ErrInvalid, err))
 		} else {
 			r.Locality = l
 		}
@@ -158,7 +161,7 @@ func Read(data []byte) (r Rules, faults []error) {
 			err = next.Check()
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("l5/rule: routes[%d] is left out: %w", i, err))
+			faults = append(faults, fmt.Errorf("%w: routes[%d] is left out: %w", ErrInvalid, i, err))
 			continue
 		}
 		r.Routes = append(r.Routes, route)
