@@ -28,7 +28,7 @@ type InstanceExplanation struct {
 	PickShare float64       // of all draws, 0..1
 	Latency   time.Duration // estimate; 0: none
 	InFlight  int64
-	Successes uint64 // since the instance is known; wraps with 2^32 calls
+	Successes uint64 // since the instance is known
 	Failures  uint64
 	Rejected  uint64
 	Reason    string
@@ -48,15 +48,12 @@ func (c *Client) Explain(service string) Explanation {
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]
 		instance := *e.state.instance.Load()
-		read := e.read()
-		var successes uint64
-		for _, n := range read.histogram {
-			successes += uint64(n)
-		}
+		e.collect()
+		total := &e.state.total
 		out.Instances = append(out.Instances, InstanceExplanation{
 			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight,
-			PickShare: status.Share, Latency: status.Latency, InFlight: e.inflight.Load(),
-			Successes: successes, Failures: uint64(read.failures), Rejected: uint64(read.rejected), Reason: status.Reason,
+			PickShare: status.Share, Latency: status.Latency, InFlight: int64(e.load.InFlight()),
+			Successes: uint64(total.successes), Failures: uint64(total.failures), Rejected: uint64(total.rejected), Reason: status.Reason,
 		})
 	}
 	return out

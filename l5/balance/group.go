@@ -18,6 +18,9 @@ type Config struct {
 	TrialShare float64
 	// TrialSuccesses is how many calls must succeed on trial, none failing. Default: 3.
 	TrialSuccesses int
+	// TrialFor is how long a trial lasts at most: without a failure until then the instance is up, for a caller of few calls.
+	// Default: 10 s.
+	TrialFor time.Duration
 	// ForgetAfter is how long an instance must have been up for the ejection time to start over. Default: 1 min.
 	ForgetAfter time.Duration
 	// SlowRatio is how many times the latency of its faster peers an instance may have before it gets less. Default: 2.
@@ -29,6 +32,7 @@ type Config struct {
 func (c Config) defaults() Config {
 	setDuration(&c.EjectFor, time.Second)
 	setDuration(&c.EjectMax, time.Minute)
+	setDuration(&c.TrialFor, 10*time.Second)
 	setDuration(&c.ForgetAfter, time.Minute)
 	setDuration(&c.SlowMargin, time.Millisecond)
 	setFloat(&c.MaxEjected, 0.5)
@@ -154,6 +158,7 @@ type Group struct {
 // member is one instance.
 type member struct {
 	Member
+	key       uint64
 	health    Health
 	reason    string
 	since     time.Time     // of the state
@@ -200,8 +205,11 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 		g.compare()
 	}
 	for _, m := range g.order {
-		if m.health == Ejected && !now.Before(m.until) {
+		switch {
+		case m.health == Ejected && !now.Before(m.until):
 			actions = append(actions, m.move(now, Probing, "its ejection time is over"), Probe{m.Addr})
+		case m.health == Trial && now.Sub(m.since) >= g.config.TrialFor:
+			actions = append(actions, m.restore(now, fmt.Sprintf("%d calls and no failure in %v on trial", m.successes, g.config.TrialFor)))
 		}
 	}
 	if g.weigh() {
@@ -231,7 +239,7 @@ func (g *Group) replace(now time.Time, members Members) {
 		}
 		m := old[want.Addr]
 		if m == nil {
-			m = &member{since: now, slow: 1}
+			m = &member{since: now, slow: 1, key: Hash(want.Addr)}
 		}
 		m.Member = want
 		g.members[want.Addr] = m
@@ -288,6 +296,11 @@ func (g *Group) sample(now time.Time, m *member, s Sample) []Action {
 	if m.successes < g.config.TrialSuccesses {
 		return nil
 	}
-	m.latency = 0 // of the time before; it starts with a clean record
-	return []Action{m.move(now, Up, fmt.Sprintf("%d calls succeeded on trial", m.successes))}
+	return []Action{m.restore(now, fmt.Sprintf("%d calls succeeded on trial", m.successes))}
+}
+
+// restore ends a trial. The record of the time before is void.
+func (m *member) restore(now time.Time, reason string) Moved {
+	m.latency = 0
+	return m.move(now, Up, reason)
 }

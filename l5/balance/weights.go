@@ -108,6 +108,7 @@ func (g *Group) slowDown(budget float64) {
 // Status is one instance as the group sees it.
 type Status struct {
 	Addr    string
+	Key     uint64  // Hash of Addr, for a Candidate
 	Weight  float64 // in force
 	Share   float64 // of all weights in force: of the draws
 	Health  Health
@@ -128,7 +129,7 @@ func (g *Group) Statuses() []Status {
 	out := make([]Status, len(g.order))
 	for i, m := range g.order {
 		out[i] = Status{
-			Addr: m.Addr, Weight: m.weight, Health: m.health, Since: m.since, Slow: m.slow,
+			Addr: m.Addr, Key: m.key, Weight: m.weight, Health: m.health, Since: m.since, Slow: m.slow,
 			Latency: time.Duration(m.latency), Kept: m.kept, Reason: m.explain(),
 		}
 		if total > 0 {
