@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // Config says what an Engine works with.
@@ -67,7 +68,14 @@ type Engine struct {
 	latest   map[string]*program
 	versions map[versionKey]*program
 	watchers map[string]chan struct{} // closed when the execution has new events
-	ended    map[string]chan struct{} // closed when the execution has ended
+	ends     map[string]*ending       // of executions that somebody waits for
+}
+
+// ending is what those share who wait for the end of an execution.
+type ending struct {
+	done    chan struct{}
+	x       *Execution // set before done is closed
+	waiting int        // guarded by Engine.mu
 }
 
 type versionKey struct {
@@ -104,7 +112,7 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
-		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ended: map[string]chan struct{}{},
+		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -237,7 +245,7 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
 	r.p, r.x = p, x
-	r.inbox = append([]message{{in: input{kind: inRecover}}}, r.inbox...)
+	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil
 }
@@ -329,9 +337,13 @@ func (e *Engine) publish(m *machine) {
 		close(changed)
 		delete(e.watchers, x.ID)
 	}
-	if ended := e.ended[x.ID]; ended != nil && x.State.Ended() {
-		close(ended)
-		delete(e.ended, x.ID)
+	if x.State.Ended() {
+		delete(e.runs, x.ID) // no longer live, in the same moment in which those who wait are told
+		if end := e.ends[x.ID]; end != nil {
+			end.x = x
+			close(end.done)
+			delete(e.ends, x.ID)
+		}
 	}
 	e.mu.Unlock()
 	secrets := x.def.secrets(x.Params)
@@ -363,11 +375,11 @@ func errorText(err *Error) string {
 
 // newID returns an ID that sorts by time.
 func newID() (string, error) {
-	id, err := uuid.NewV7()
+	made, err := uid.Ordered()
 	if err != nil {
 		return "", fmt.Errorf("flow: make an ID: %w", err)
 	}
-	return id.String(), nil
+	return made, nil
 }
 
 // program returns the latest version of a flow.

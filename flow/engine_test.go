@@ -11,9 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/pgtest"
 )
 
 // stores are the stores that engine tests run over.
@@ -25,6 +30,15 @@ func stores(t *testing.T, test func(t *testing.T, store flow.Store)) {
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		store, err := sqlitestore.Open(filepath.Join(t.TempDir(), "flow.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { store.Close() })
+		test(t, store)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		store, err := pgstore.Open(t.Context(), pgtest.Start(t).Database(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,11 +75,16 @@ func save(t *testing.T, engine *flow.Engine, source string) flow.Definition {
 	return d
 }
 
-// finish waits for the end of an execution and returns it with its events as lines.
+// finish waits for the end of an execution and returns it with its events as lines. I9: what the engine has in memory at the end is what the
+// history says.
 func finish(t *testing.T, engine *flow.Engine, id string) (flow.Execution, []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	waited, err := engine.Wait(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var lines []string
 	for event, err := range engine.Watch(ctx, id) {
 		if err != nil {
@@ -76,6 +95,9 @@ func finish(t *testing.T, engine *flow.Engine, id string) (flow.Execution, []str
 	x, err := engine.Get(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if diff := cmp.Diff(x, waited, cmpopts.IgnoreUnexported(flow.Execution{}, flow.StepStatus{}, flow.Task{})); diff != "" {
+		t.Errorf("Wait and Get differ: %s", diff)
 	}
 	if !x.State.Ended() {
 		t.Fatalf("execution is %s after 20s:\n%s", x.State, strings.Join(lines, "\n"))

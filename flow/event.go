@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -110,15 +109,6 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, " error=%q", e.Error.Error())
 	}
 	return b.String()
-}
-
-// encodeEvents writes the events of one transition, without what its record says anyway.
-func encodeEvents(events []Event) []byte {
-	events = slices.Clone(events)
-	for i := range events {
-		events[i].Execution, events[i].Seq, events[i].At = "", 0, time.Time{}
-	}
-	return mustJSON(events)
 }
 
 // DecodeEvents reads the events of one record of a history.

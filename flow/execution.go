@@ -2,6 +2,8 @@ package flow
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -172,6 +174,21 @@ func newExecution(def *Definition, id string) *Execution {
 		x.Steps[i] = StepStatus{Name: step.Name, Stage: step.Stage, Tool: step.Tool, State: StepWaiting}
 	}
 	return x
+}
+
+// shown returns a copy that is no longer the engine's, secrets struck out.
+func (x *Execution) shown() Execution {
+	out := *x
+	out.vars, out.items = nil, nil
+	out.Wake = x.wake()
+	if out.Params = nil; len(x.Params) > 0 {
+		out.Params = maps.Clone(x.Params)
+	}
+	out.Steps = slices.Clone(x.Steps)
+	for i := range out.Steps {
+		out.Steps[i].Tasks = slices.Clone(out.Steps[i].Tasks)
+	}
+	return redact(out, x.def.secrets(x.Params))
 }
 
 // wake computes the source that moves the execution on.

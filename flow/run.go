@@ -15,6 +15,7 @@ type run struct {
 	id     string
 	p      *program   // of the driver
 	x      *Execution // of the driver
+	events []Event    // of the driver: room for those of the next transition
 
 	mu     sync.Mutex // guards what follows
 	inbox  []message
@@ -55,6 +56,13 @@ func (r *run) post(msg message) {
 	r.drive()
 }
 
+// first puts a message before those that have come in since the run was reserved. The caller has set busy.
+func (r *run) first(msg message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inbox = append([]message{msg}, r.inbox...)
+}
+
 // drive works the inbox off. The caller has set busy.
 func (r *run) drive() {
 	for {
@@ -67,7 +75,7 @@ func (r *run) drive() {
 			return
 		}
 		r.mu.Unlock()
-		m := &machine{p: r.p, x: r.x, now: now(), hold: hold}
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0]}
 		prev := r.x.Seq
 		for _, msg := range batch {
 			m.step(msg.in)
@@ -75,6 +83,8 @@ func (r *run) drive() {
 		if err := r.settle(m, prev, batch); err != nil {
 			return
 		}
+		r.events = m.events
+		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)
 			return

@@ -164,7 +164,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input) error {
 	}
 	r.p, r.x = p, x
 	fate := make(chan error, 1)
-	r.inbox = append(r.inbox, message{in: in, fate: fate})
+	r.first(message{in: in, fate: fate})
 	r.drive()
 	return <-fate
 }
@@ -268,8 +268,7 @@ func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
 	if err != nil {
 		return Execution{}, fmt.Errorf("flow: get %s: %w", id, err)
 	}
-	x.vars = nil
-	return redact(*x, x.def.secrets(x.Params)), nil
+	return x.shown(), nil
 }
 
 // List returns executions, newest first, without their steps and parameters, and where to go on: put next into Filter.After. next is "" at
@@ -304,16 +303,11 @@ func (e *Engine) List(ctx context.Context, filter Filter) (executions []Executio
 	return executions, next, nil
 }
 
-// Wait returns the execution once it has ended, or ctx's error before.
+// Wait returns the execution once it has ended, secrets struck out, or ctx's error before.
 func (e *Engine) Wait(ctx context.Context, id string) (Execution, error) {
-	for {
-		e.mu.Lock()
-		ended := e.ended[id]
-		if ended == nil {
-			ended = make(chan struct{})
-			e.ended[id] = ended
-		}
-		e.mu.Unlock()
+	end, live := e.await(id)
+	defer e.leave(id, end)
+	if !live {
 		row, err := e.config.Store.Get(ctx, id)
 		if err != nil {
 			return Execution{}, fmt.Errorf("flow: wait for %s: %w", id, err)
@@ -321,11 +315,33 @@ func (e *Engine) Wait(ctx context.Context, id string) (Execution, error) {
 		if row.State.Ended() {
 			return e.Get(ctx, id)
 		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return Execution{}, context.Cause(ctx)
-		}
+	}
+	select {
+	case <-end.done:
+		return end.x.shown(), nil
+	case <-ctx.Done():
+		return Execution{}, context.Cause(ctx)
+	}
+}
+
+// await joins those who wait for an execution's end, and reports whether the engine has it live: then it has not ended.
+func (e *Engine) await(id string) (end *ending, live bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if end = e.ends[id]; end == nil {
+		end = &ending{done: make(chan struct{})}
+		e.ends[id] = end
+	}
+	end.waiting++
+	return end, e.runs[id] != nil
+}
+
+// leave is the reverse of await.
+func (e *Engine) leave(id string, end *ending) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if end.waiting--; end.waiting == 0 && e.ends[id] == end {
+		delete(e.ends, id)
 	}
 }
 

@@ -9,12 +9,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zhiyun-ops/zhiyun/internal/reconcile"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -97,11 +96,8 @@ func (cfg Config) filled() (Config, error) {
 type Controller struct {
 	cfg     Config
 	metrics *metrics
-	running atomic.Bool
+	loop    *reconcile.Loop
 	bug     string // planted by tests of this package
-
-	mu   sync.Mutex
-	last error // guarded by mu; of the last pass
 }
 
 // New returns a Controller that does nothing until Run. All faults of cfg are reported at once, in an error
@@ -115,7 +111,13 @@ func New(cfg Config) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gray: register metrics: %w", err)
 	}
-	return &Controller{cfg: cfg, metrics: m}, nil
+	c := &Controller{cfg: cfg, metrics: m}
+	c.loop, err = reconcile.New(reconcile.Config{
+		Name: "gray", Interval: cfg.Interval, Pass: c.pass, Sweep: c.prune,
+		Store: cfg.Store, Prefix: openPrefix, // orders are carried out at once
+		OnError: func(error) { m.errors.Inc() }, Logger: cfg.Logger,
+	})
+	return c, err
 }
 
 // now is the present without its monotonic part, which would not survive the store.
@@ -258,11 +260,7 @@ func (c *Controller) superseded(ctx context.Context, r Rollout) error {
 
 // Err is what went wrong in the last pass over the open rollouts, nil if nothing did. A service whose weights or
 // outcomes cannot be read holds and says so in its verdict; it is not an error here.
-func (c *Controller) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.last
-}
+func (c *Controller) Err() error { return c.loop.Err() }
 
 // Fenced says whether an error of Run means that another controller leads now.
 func Fenced(err error) bool { return errors.Is(err, store.ErrFenced) }

@@ -1,6 +1,10 @@
 package gray
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/zhiyun-ops/zhiyun/internal/reconcile"
+)
 
 var (
 	// ErrNotFound says that there is no rollout with the given ID.
@@ -16,5 +20,5 @@ var (
 	// ErrConfig wraps the faults of a Config handed to New.
 	ErrConfig = errors.New("gray: invalid Config")
 	// ErrRunning says that Run was called while it runs.
-	ErrRunning = errors.New("gray: Run is running already; call it once at a time")
+	ErrRunning = reconcile.ErrRunning
 )

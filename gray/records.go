@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
@@ -225,13 +224,14 @@ func (c *Controller) follow(ctx context.Context, id string, revision int64, seen
 }
 
 // prune removes rollouts that have been final for longer than Config.Keep.
-func (c *Controller) prune(ctx context.Context, now time.Time) error {
+func (c *Controller) prune(ctx context.Context) error {
+	at := now()
 	done, err := c.list(ctx, donePrefix)
 	if err != nil {
 		return err
 	}
 	for _, s := range done {
-		if now.Sub(s.Status.Changed) < c.cfg.Keep {
+		if at.Sub(s.Status.Changed) < c.cfg.Keep {
 			continue
 		}
 		// Events go first, in pieces that fit a transaction: a crash in between leaves a rollout, never orphans.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,80 +14,7 @@ import (
 // Run takes the open rollouts through their stages until ctx ends; it returns nil then, once the calls under way
 // have returned. What fails is tried again at the next interval. Only the loss of leadership ends it early, with
 // an error that wraps ErrFenced.
-func (c *Controller) Run(ctx context.Context) error {
-	if !c.running.CompareAndSwap(false, true) {
-		return ErrRunning
-	}
-	defer c.running.Store(false)
-	ctx, cancel := context.WithCancel(ctx)
-	wake := make(chan struct{}, 1)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { c.watch(ctx, wake) })
-	defer watcher.Wait()
-	defer cancel()
-	ticker := time.NewTicker(c.cfg.Interval)
-	defer ticker.Stop()
-	var pruned time.Time
-	for {
-		err := c.pass(ctx)
-		if err == nil && now().Sub(pruned) > time.Hour {
-			err = c.prune(ctx, now())
-			pruned = now()
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		c.report(err)
-		if errors.Is(err, ErrFenced) {
-			return fmt.Errorf("gray: stop: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		case <-wake:
-		}
-	}
-}
-
-// report keeps the outcome of a pass, and logs it where it differs from that of the last.
-func (c *Controller) report(err error) {
-	c.mu.Lock()
-	last := c.last
-	c.last = err
-	c.mu.Unlock()
-	switch {
-	case err != nil && (last == nil || last.Error() != err.Error()):
-		c.cfg.Logger.Warn("gray: pass failed; it is tried again", "err", err)
-	case err == nil && last != nil:
-		c.cfg.Logger.Info("gray: pass succeeds again")
-	}
-	if err != nil {
-		c.metrics.errors.Inc()
-	}
-}
-
-// watch wakes the loop when an open rollout changes, so that orders are carried out at once.
-func (c *Controller) watch(ctx context.Context, wake chan<- struct{}) {
-	for ctx.Err() == nil {
-		_, revision, err := c.cfg.Store.List(ctx, activePrefix)
-		if err == nil {
-			for _, err := range c.cfg.Store.Watch(ctx, openPrefix, revision) {
-				if err != nil {
-					break
-				}
-				select {
-				case wake <- struct{}{}:
-				default:
-				}
-			}
-		}
-		select { // the ticker does the work meanwhile
-		case <-ctx.Done():
-		case <-time.After(c.cfg.Interval):
-		}
-	}
-}
+func (c *Controller) Run(ctx context.Context) error { return c.loop.Run(ctx) }
 
 // pass works once on every open rollout.
 func (c *Controller) pass(ctx context.Context) error {

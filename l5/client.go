@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/lease"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
@@ -53,7 +53,7 @@ func New(config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{config: config, id: uuid.NewString()}
+	c := &Client{config: config, id: uid.New()}
 	c.services.Store(&map[string]*service{})
 	httpClient, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
 	if err != nil {

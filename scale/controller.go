@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zhiyun-ops/zhiyun/internal/reconcile"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -114,11 +114,10 @@ func (cfg Config) filled() (Config, error) {
 type Controller struct {
 	cfg     Config
 	metrics *metrics
-	running atomic.Bool
+	loop    *reconcile.Loop
 	bug     string // planted by tests of this package
 
 	mu   sync.Mutex
-	last error               // guarded by mu; of the last pass
 	live map[string]Decision // guarded by mu; the last of each module, fresher than what is stored
 }
 
@@ -133,7 +132,14 @@ func New(cfg Config) (*Controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scale: register metrics: %w", err)
 	}
-	return &Controller{cfg: cfg, metrics: m, live: make(map[string]Decision)}, nil
+	c := &Controller{cfg: cfg, metrics: m, live: make(map[string]Decision)}
+	c.loop, err = reconcile.New(reconcile.Config{
+		Name: "scale", Interval: cfg.Interval, Pass: c.pass, Sweep: c.prune,
+		Store: cfg.Store, Prefix: openPrefix, // orders given by hand are launched at once
+		Wakes:   func(event store.Event) bool { return len(event.Puts) > 0 },
+		OnError: func(error) { m.errors.Inc() }, Logger: cfg.Logger,
+	})
+	return c, err
 }
 
 // now is the present without its monotonic part, which would not survive the store.
@@ -248,11 +254,7 @@ func (c *Controller) pause(ctx context.Context, module string, paused bool, reas
 }
 
 // Err is what went wrong in the last pass over the modules, nil if nothing did.
-func (c *Controller) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.last
-}
+func (c *Controller) Err() error { return c.loop.Err() }
 
 // tell passes an event on once what it tells of is stored.
 func (c *Controller) tell(e Event) {

@@ -1,6 +1,10 @@
 package scale
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/zhiyun-ops/zhiyun/internal/reconcile"
+)
 
 var (
 	// ErrNotFound says that there is no module of the given name.
@@ -15,5 +19,5 @@ var (
 	// ErrConfig wraps the faults of a Config handed to New.
 	ErrConfig = errors.New("scale: invalid Config")
 	// ErrRunning says that Run was called while it runs.
-	ErrRunning = errors.New("scale: Run is running already; call it once at a time")
+	ErrRunning = reconcile.ErrRunning
 )

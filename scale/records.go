@@ -150,13 +150,14 @@ func put(key string, o Order) (Op, error) {
 }
 
 // prune removes orders that ended longer than Config.Keep ago.
-func (c *Controller) prune(ctx context.Context, now time.Time) error {
+func (c *Controller) prune(ctx context.Context) error {
+	at := now()
 	past, err := c.orders(ctx, pastPrefix)
 	if err != nil {
 		return err
 	}
 	for _, o := range past {
-		if now.Sub(o.Ended) < c.cfg.Keep {
+		if at.Sub(o.Ended) < c.cfg.Keep {
 			continue
 		}
 		if _, err := c.cfg.Store.Commit(ctx, store.Delete(pastKey(o.Key)).At(o.revision)); err != nil {

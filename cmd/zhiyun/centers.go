@@ -8,12 +8,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // document is a value that the client has decoded, for printing.
@@ -195,7 +195,7 @@ func permissionCommand() *cli.Command {
 		return verb(name, "CALLER SERVICE", short, "zhiyun permission "+name+" shop.web shop.cart --reason 'new page'", []cli.Flag{reasonFlag()},
 			with(func(c *cli.Context, a *control.Client) error {
 				why := cause(c)
-				why.Key = uuid.NewString()
+				why.Key = uid.New()
 				answer, err := do(a)(c, &controlpb.PermissionRequest{Caller: c.Args().Get(0), Service: c.Args().Get(1), Cause: why})
 				if err != nil {
 					return err
@@ -253,7 +253,7 @@ func notifyCommand() *cli.Command {
 			verb("mute", "MODULE", "hold back the load events of a module", "zhiyun notify mute shop.cart --for 30m --reason 'load test'", []cli.Flag{expiry, reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					why := cause(c)
-					why.Key = uuid.NewString()
+					why.Key = uid.New()
 					answer, err := call(c.Context, a.Notify.Mute, &controlpb.MuteRequest{Kind: "load", Module: c.Args().First(), Expiry: durationpb.New(c.Duration("for")), Cause: why})
 					if err != nil {
 						return err
@@ -269,7 +269,7 @@ func notifyCommand() *cli.Command {
 			verb("silence", "DEVICE ...", "silence the alerts of devices", "zhiyun notify silence web-17 web-18 --for 2h --reason 'disk swap'", []cli.Flag{expiry, reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					why := cause(c)
-					why.Key = uuid.NewString()
+					why.Key = uid.New()
 					answer, err := call(c.Context, a.Notify.Silence, &controlpb.SilenceRequest{Devices: c.Args().Slice(), Expiry: durationpb.New(c.Duration("for")), Cause: why})
 					if err != nil {
 						return err

@@ -1,4 +1,4 @@
--- Version 1 of the store. Times are microseconds since 1970.
+-- Version 2 of the store. Times are microseconds since 1970.
 CREATE TABLE flow_definition (
 	name     TEXT    NOT NULL,
 	version  INTEGER NOT NULL CHECK (version > 0),
@@ -9,6 +9,7 @@ CREATE TABLE flow_definition (
 ) WITHOUT ROWID;
 
 -- One row per execution. An open execution has exactly one source that wakes it; one that has ended has none.
+-- What changes with each step is in no index.
 CREATE TABLE flow_run (
 	id       TEXT    NOT NULL PRIMARY KEY,
 	flow     TEXT    NOT NULL,
@@ -36,7 +37,7 @@ CREATE TABLE flow_run (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX flow_run_key ON flow_run (flow, key) WHERE key IS NOT NULL;
 CREATE INDEX flow_run_parent ON flow_run (parent) WHERE parent IS NOT NULL;
-CREATE INDEX flow_run_open ON flow_run (id) WHERE wake <> 'none';
+CREATE INDEX flow_run_open ON flow_run (id) WHERE ended IS NULL;
 
 -- The history: the events of one transition per row, as JSON.
 CREATE TABLE flow_event (

@@ -23,6 +23,12 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed schema2.sql
+var schema2 string
+
+// schemaVersion is the version of the tables that this program makes and knows.
+const schemaVersion = 2
+
 // Store is a flow.Store in an SQLite database. It is safe for concurrent use.
 type Store struct {
 	db    *sql.DB
@@ -33,7 +39,7 @@ type Store struct {
 	write sync.Mutex // held over a commit; guards what follows
 	conn  *sql.Conn  // the writer, set up by prepare
 	begin, rollback, end,
-	insert, update, event, notice *sql.Stmt
+	insert, update, finish, event, notice *sql.Stmt
 }
 
 // New returns a store in the caller's database, which stays the caller's to close, after the store. Tables are made at first use. The database must be in
@@ -72,7 +78,7 @@ func (s *Store) Close() error {
 	defer s.write.Unlock()
 	var faults []error
 	if s.conn != nil {
-		for _, statement := range []*sql.Stmt{s.insert, s.update, s.event, s.notice, s.begin, s.rollback, s.end} {
+		for _, statement := range []*sql.Stmt{s.insert, s.update, s.finish, s.event, s.notice, s.begin, s.rollback, s.end} {
 			faults = append(faults, statement.Close())
 		}
 		faults = append(faults, s.conn.Close())
@@ -136,9 +142,11 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		{&s.begin, "BEGIN IMMEDIATE"},
 		{&s.end, "COMMIT"},
 		{&s.rollback, "ROLLBACK"},
-		{&s.insert, `INSERT INTO flow_run (state, paused, step, wake, wake_at, wake_for, seq, updated, ended, error, id, flow, version, key, parent, actor, reason, started)
+		{&s.insert, `INSERT INTO flow_run (state, paused, step, wake, wake_at, wake_for, seq, updated, error, ended, id, flow, version, key, parent, actor, reason, started)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`},
-		{&s.update, `UPDATE flow_run SET state = ?, paused = ?, step = ?, wake = ?, wake_at = ?, wake_for = ?, seq = ?, updated = ?, ended = ?, error = ?
+		{&s.update, `UPDATE flow_run SET state = ?, paused = ?, step = ?, wake = ?, wake_at = ?, wake_for = ?, seq = ?, updated = ?, error = ?
+			WHERE id = ? AND seq = ? AND ended IS NULL`},
+		{&s.finish, `UPDATE flow_run SET state = ?, paused = ?, step = ?, wake = ?, wake_at = ?, wake_for = ?, seq = ?, updated = ?, error = ?, ended = ?
 			WHERE id = ? AND seq = ?`},
 		{&s.event, `INSERT INTO flow_event (id, seq, at, body) VALUES (?, ?, ?, ?)`},
 		{&s.notice, `INSERT INTO flow_notice (id, body) VALUES (?, ?)`},
@@ -181,14 +189,20 @@ func migrate(ctx context.Context, conn *sql.Conn) (err error) {
 	if err := conn.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM flow_schema").Scan(&version); err != nil {
 		return err
 	}
-	switch {
-	case version > 1:
-		return fmt.Errorf("the tables are of version %d, this program knows version 1: run a newer program", version)
-	case version == 0:
-		if _, err := conn.ExecContext(ctx, schema); err != nil {
-			return fmt.Errorf("make the tables: %w", err)
-		}
-		if _, err := conn.ExecContext(ctx, "INSERT INTO flow_schema (version) VALUES (1)"); err != nil {
+	switch version {
+	case schemaVersion:
+	case 0:
+		_, err = conn.ExecContext(ctx, schema)
+	case 1:
+		_, err = conn.ExecContext(ctx, schema2)
+	default:
+		err = fmt.Errorf("the tables are of version %d, this program knows versions up to %d: run a newer program", version, schemaVersion)
+	}
+	if err != nil {
+		return fmt.Errorf("bring the tables up to date: %w", err)
+	}
+	if version != schemaVersion {
+		if _, err := conn.ExecContext(ctx, "INSERT INTO flow_schema (version) VALUES (?)", schemaVersion); err != nil {
 			return err
 		}
 	}
@@ -225,20 +239,23 @@ func (s *Store) Commit(ctx context.Context, batch []flow.Transition) (fates []er
 // apply writes one transition; fate says that it is refused.
 func (s *Store) apply(t *flow.Transition) (fate, err error) {
 	r := &t.Row
-	var result sql.Result
-	if t.Prev == 0 {
-		result, err = s.insert.Exec(string(r.State), r.Paused, r.Step, string(r.Wake.Kind), micros(r.Wake.At), text(r.Wake.For), r.Seq, r.Updated.UnixMicro(), micros(r.Ended), text(r.Error),
-			r.ID, r.Flow, r.Version, text(r.Key), text(r.Parent), r.Actor, r.Reason, r.Started.UnixMicro())
+	row := make([]any, 0, 18)
+	row = append(row, string(r.State), r.Paused, r.Step, string(r.Wake.Kind), micros(r.Wake.At), text(r.Wake.For), r.Seq, r.Updated.UnixMicro(), text(r.Error))
+	var taken bool
+	switch {
+	case t.Prev == 0:
+		taken, err = affects(s.insert, append(row, micros(r.Ended), r.ID, r.Flow, r.Version, text(r.Key), text(r.Parent), r.Actor, r.Reason, r.Started.UnixMicro()))
 		fate = flow.ErrExists
-	} else {
-		result, err = s.update.Exec(string(r.State), r.Paused, r.Step, string(r.Wake.Kind), micros(r.Wake.At), text(r.Wake.For), r.Seq, r.Updated.UnixMicro(), micros(r.Ended), text(r.Error),
-			r.ID, t.Prev)
+	default:
+		if r.Ended.IsZero() {
+			taken, err = affects(s.update, append(row, r.ID, t.Prev))
+		}
+		if !taken && err == nil { // it ends; or it had ended, and is turned back
+			taken, err = affects(s.finish, append(row, micros(r.Ended), r.ID, t.Prev))
+		}
 		fate = flow.ErrStale
 	}
-	if err != nil {
-		return nil, err
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
+	if err != nil || !taken {
 		return fate, err
 	}
 	if _, err := s.event.Exec(r.ID, t.Record.Seq, t.Record.At.UnixMicro(), t.Record.Body); err != nil {
@@ -254,6 +271,16 @@ func (s *Store) apply(t *flow.Transition) (fate, err error) {
 		}
 	}
 	return nil, nil
+}
+
+// affects runs a statement and reports whether it changed a row.
+func affects(statement *sql.Stmt, args []any) (bool, error) {
+	result, err := statement.Exec(args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }
 
 func micros(t time.Time) any {

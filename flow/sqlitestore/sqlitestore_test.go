@@ -88,3 +88,38 @@ func TestExactlyOneWakeUpSource(t *testing.T) {
 		})
 	}
 }
+
+// A database of version 1 is brought up to date; one of the future is refused.
+func TestMigration(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "flow.db")
+	if err := scripted(t, path, `DROP INDEX flow_run_open; CREATE INDEX flow_run_open ON flow_run (id) WHERE wake <> 'none';
+		DELETE FROM flow_schema; INSERT INTO flow_schema (version) VALUES (1)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := scripted(t, path, "INSERT INTO flow_schema (version) VALUES (99)"); err != nil {
+		t.Fatal("version 1:", err)
+	}
+	if err := scripted(t, path, "SELECT 1"); err == nil || !strings.Contains(err.Error(), "run a newer program") {
+		t.Fatalf("version 99: %v, want a refusal", err)
+	}
+}
+
+// scripted opens the store, which makes the tables, closes it, and then runs a script on the database.
+func scripted(t *testing.T, path, script string) error {
+	t.Helper()
+	store, err := sqlitestore.Open(path)
+	if err != nil {
+		return err
+	}
+	if err := store.Close(); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.Exec(script)
+	return err
+}

@@ -5,10 +5,14 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -128,16 +132,78 @@ func TestForbiddenImports(t *testing.T) {
 	}
 }
 
-// cli/v2 may age: it stays where it can be replaced.
-func TestCommandLineLibraryStaysUnderCmd(t *testing.T) {
+// confined lists libraries that may age, each with the only file or folder that may import it, tests included, so that
+// it can be replaced there.
+var confined = []struct{ library, to, reason string }{
+	{"github.com/urfave/cli/", "cmd/", "command lines are built under cmd/ alone"},
+	{"github.com/cenkalti/backoff/", "internal/backoff/backoff.go", "waits come from internal/backoff"},
+	{"github.com/google/uuid", "internal/uid/uid.go", "identifiers come from internal/uid"},
+}
+
+func TestLibrariesThatMayAgeAreConfined(t *testing.T) {
 	t.Parallel()
-	for path, p := range list(t) {
-		for _, imported := range p.Imports {
-			if strings.HasPrefix(imported, "github.com/urfave/cli") && !within(path, "cmd") {
-				t.Errorf("%s imports %s: command lines are built under cmd/ alone", path, imported)
+	used := make([]bool, len(confined))
+	for file, imports := range sources(t) {
+		for _, imported := range imports {
+			for i, rule := range confined {
+				if !strings.HasPrefix(imported+"/", rule.library) {
+					continue
+				}
+				used[i] = true
+				if file != rule.to && !(strings.HasSuffix(rule.to, "/") && strings.HasPrefix(file, rule.to)) {
+					t.Errorf("%s imports %s, which is for %s alone: %s", file, imported, rule.to, rule.reason)
+				}
 			}
 		}
 	}
+	for i, rule := range confined {
+		if !used[i] {
+			t.Errorf("the rule for %s confines nothing: drop it", rule.library)
+		}
+	}
+}
+
+// sources are the imports of each Go file of the module, by its path below the root.
+func sources(t *testing.T) map[string][]string {
+	t.Helper()
+	files := make(map[string][]string)
+	base := root(t)
+	err := filepath.WalkDir(base, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			_, nested := os.Stat(filepath.Join(path, "go.mod"))
+			if path != base && (nested == nil || strings.HasPrefix(entry.Name(), ".")) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(base, path)
+		if err != nil {
+			return err
+		}
+		files[filepath.ToSlash(name)] = nil
+		for _, spec := range file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			files[filepath.ToSlash(name)] = append(files[filepath.ToSlash(name)], imported)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }
 
 // clientThird lists the third-party modules in the closure of the l5 client, each with its reason.
@@ -153,7 +219,7 @@ var clientThird = map[string]string{
 	"github.com/munnerz/goautoneg":        "of prometheus/common",
 	"go.yaml.in/yaml/v2":                  "of prometheus/common",
 	"golang.org/x/sys":                    "of client_golang",
-	"github.com/cenkalti/backoff/v4":      "waits between connection attempts",
+	"github.com/cenkalti/backoff/v4":      "waits between connection attempts, through internal/backoff",
 	"golang.org/x/sync":                   "one errgroup owns the client's goroutines",
 	"github.com/google/uuid":              "names a reporter",
 	"github.com/klauspost/compress":       "of client_golang",
@@ -193,6 +259,7 @@ var requirements = map[string]string{
 	"github.com/google/go-cmp":                 "tests: diffs",
 	"github.com/google/uuid":                   "identifiers",
 	"github.com/hashicorp/go-memdb":            "the in-memory replica's tables",
+	"github.com/jackc/pgx/v5":                  "PostgreSQL: array parameters, no database/sql between",
 	"github.com/prometheus/client_golang":      "metrics",
 	"github.com/santhosh-tekuri/jsonschema/v6": "validates tool inputs and outputs",
 	"github.com/urfave/cli/v2":                 "the command line",

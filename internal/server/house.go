@@ -114,12 +114,15 @@ func (h *house) model() (err error) {
 
 // naming makes the name service, and what finds lost devices by it.
 func (h *house) naming() (err error) {
-	h.liveness = wiring.NewLiveness(wiring.LivenessConfig{
+	h.liveness, err = wiring.NewLiveness(wiring.LivenessConfig{
 		CMDB: h.cmdb, Withdraw: h.withdraw, Grace: h.config.Grace, Logger: h.config.Logger,
 		OnEvent: func(e wiring.LivenessEvent) {
 			h.audit.tell("liveness", "device."+e.Action, "device/"+e.Device, e.Reason, "", nil)
 		},
 	})
+	if err != nil {
+		return err
+	}
 	h.names, err = l5server.New(l5server.Config{
 		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
 		IdentifyOwner: identify, MayChange: mayChange, Grace: h.config.Grace,

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // One server works on one record: the executions of its flows, and who is connected to it, are known to it alone. A
@@ -77,7 +77,7 @@ func folderID(dir string) (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("server: %w", err)
 	}
-	id := uuid.NewString()
+	id := uid.New()
 	draft := path + ".new"
 	if err := errors.Join(os.WriteFile(draft, []byte(id+"\n"), 0o600), os.Rename(draft, path)); err != nil {
 		return "", fmt.Errorf("server: name the data folder: %w", err)

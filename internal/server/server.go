@@ -10,13 +10,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // Server is a control plane. Make it with New.
@@ -36,7 +36,7 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{config: config, registry: prometheus.NewRegistry(), id: uuid.NewString(), ready: make(chan struct{})}, nil
+	return &Server{config: config, registry: prometheus.NewRegistry(), id: uid.New(), ready: make(chan struct{})}, nil
 }
 
 // Ready is closed when the server takes calls.

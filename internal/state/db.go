@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zhiyun-ops/zhiyun/internal/backoff"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -157,7 +158,7 @@ func (db *DB) Run(ctx context.Context) error {
 		for err == nil {
 			before := revision
 			if revision, err = db.follow(ctx, revision); revision > before {
-				pause.reset()
+				pause.Reset()
 			}
 			if !errors.Is(err, store.ErrCompacted) {
 				err = db.reconnect(ctx, err, pause) // and the watch resumes where it was
@@ -166,7 +167,7 @@ func (db *DB) Run(ctx context.Context) error {
 		if ctx.Err() == nil {
 			db.connected(err)
 			if !errors.Is(err, store.ErrCompacted) {
-				pause.wait(ctx)
+				_ = pause.Wait(ctx)
 			}
 		}
 	}
@@ -174,13 +175,13 @@ func (db *DB) Run(ctx context.Context) error {
 }
 
 // reconnect waits until the store answers again, after err. It fails only if ctx ends.
-func (db *DB) reconnect(ctx context.Context, err error, pause *pause) error {
+func (db *DB) reconnect(ctx context.Context, err error, pause *backoff.Backoff) error {
 	for err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		db.connected(err)
-		pause.wait(ctx)
+		_ = pause.Wait(ctx)
 		_, _, err = db.config.Store.List(ctx, barrierKey)
 	}
 	db.connected(nil)

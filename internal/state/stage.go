@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // ErrUnknown says that an apply was sent and its outcome was not learned: Sync, look, and decide.
@@ -63,7 +62,7 @@ func (db *DB) stage(ctx context.Context, s store.Store, tx *Tx) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	id := uuid.NewString()
+	id := uid.New()
 	db.mu.Lock()
 	db.mine[id], db.own[id] = undecided, struct{}{}
 	db.mu.Unlock()
@@ -160,10 +159,10 @@ func (db *DB) fold(ctx context.Context) {
 					return
 				}
 				db.config.Logger.Warn("state: could not write out a staged apply; trying again", "generation", g.id, "err", err)
-				pause.wait(ctx)
+				_ = pause.Wait(ctx)
 				continue
 			}
-			pause.reset()
+			pause.Reset()
 		}
 		select {
 		case <-ctx.Done():

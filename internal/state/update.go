@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/zhiyun-ops/zhiyun/internal/backoff"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -92,8 +93,8 @@ func (db *DB) seen(ctx context.Context, revision int64) error {
 }
 
 // newer waits until the replica has moved beyond v, after a conflict that v did not foresee.
-func (db *DB) newer(ctx context.Context, v *view, pause *pause) error {
-	pause.wait(ctx) // with jitter, so that those who met at one row part
+func (db *DB) newer(ctx context.Context, v *view, pause *backoff.Backoff) error {
+	_ = pause.Wait(ctx) // with jitter, so that those who met at one row part
 	return db.until(ctx, func(now *view) bool { return now.revision > v.revision })
 }
 

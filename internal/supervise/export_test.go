@@ -8,8 +8,8 @@ import (
 
 type fixed struct{ next time.Duration }
 
-func (f *fixed) NextBackOff() time.Duration { f.next *= 2; return f.next }
-func (f *fixed) Reset()                     { f.next = 500 * time.Millisecond }
+func (f *fixed) Next() time.Duration { f.next *= 2; return f.next }
+func (f *fixed) Reset()              { f.next = 500 * time.Millisecond }
 
 // Script plays lines "AT EVENT [GRACE]" on a machine and returns a line per step.
 func Script(text string) (string, error) {

@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
+
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
 
 // markerName is the environment variable by which a process is found whose start was not recorded.
@@ -195,7 +196,7 @@ func (s *Supervisor) spawn(i *instance, now time.Time) {
 
 func (s *Supervisor) launch(i *instance) error {
 	u := s.units[i.unit]
-	i.id, i.pid, i.start = uuid.NewString(), 0, 0
+	i.id, i.pid, i.start = uid.New(), 0, 0
 	if err := s.save(u); err != nil { // before the fork, so that the mark can be looked for
 		return err
 	}

@@ -35,7 +35,7 @@ type machine struct {
 
 // delays says how long to wait before each further start.
 type delays interface {
-	NextBackOff() time.Duration
+	Next() time.Duration
 	Reset()
 }
 
@@ -85,7 +85,7 @@ func (m *machine) step(now time.Time, e event, grace time.Duration) action {
 		}
 	case evFailed:
 		if m.state == Starting {
-			m.until = now.Add(m.delays.NextBackOff())
+			m.until = now.Add(m.delays.Next())
 			m.enter(now, Waiting)
 		}
 	case evEnded:
@@ -94,7 +94,7 @@ func (m *machine) step(now time.Time, e event, grace time.Duration) action {
 			if now.Sub(m.since) >= m.stable {
 				m.delays.Reset()
 			}
-			m.until = now.Add(m.delays.NextBackOff())
+			m.until = now.Add(m.delays.Next())
 			m.enter(now, Waiting)
 			return actKill // what it left behind in its group
 		}

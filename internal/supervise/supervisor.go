@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zhiyun-ops/zhiyun/internal/backoff"
 )
 
 // Config of a Supervisor.
@@ -383,11 +384,5 @@ func (s *Supervisor) tell() {
 }
 
 func (s *Supervisor) newDelays() delays {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(s.config.MinBackoff),
-		backoff.WithMaxInterval(s.config.MaxBackoff),
-		backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(0.2),
-		backoff.WithMaxElapsedTime(0),
-	)
+	return backoff.New(backoff.Config{First: s.config.MinBackoff, Most: s.config.MaxBackoff, Jitter: 0.2})
 }

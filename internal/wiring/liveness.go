@@ -2,14 +2,16 @@ package wiring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/internal/reconcile"
 )
 
 // LivenessConfig says how lost devices are found.
@@ -49,16 +51,32 @@ const lostIdle = "agent lost while idle"
 // The agent's live stream is what tells: Seen is called when an agent's first stream opens and when its last is lost.
 type Liveness struct {
 	config LivenessConfig
+	loop   *reconcile.Loop
 
 	mu    sync.Mutex
 	live  map[string]bool      // guarded by mu
-	since map[string]time.Time // guarded by mu; when a device was first seen to be away
+	since map[string]time.Time // guarded by mu; when each device that is away was first seen to be
 	held  bool                 // guarded by mu; marking is held back, and that was told
-	wake  chan struct{}
 }
 
-// NewLiveness returns a Liveness that does nothing until Run.
-func NewLiveness(config LivenessConfig) *Liveness {
+// NewLiveness returns a Liveness that does nothing until Run. All faults of config are reported at once.
+func NewLiveness(config LivenessConfig) (*Liveness, error) {
+	var faults []error
+	if config.CMDB == nil {
+		faults = append(faults, errors.New("CMDB is nil: give what knows the devices"))
+	}
+	if config.Withdraw == nil {
+		faults = append(faults, errors.New("Withdraw is nil: give what takes a device's instances out of the name service"))
+	}
+	if config.Grace < 0 {
+		faults = append(faults, fmt.Errorf("Grace is %s: give a positive duration, or 0 for 30s", config.Grace))
+	}
+	if config.Share < 0 || config.Share > 1 {
+		faults = append(faults, fmt.Errorf("Share is %g: give a share from 0 to 1, or 0 for 0.3", config.Share))
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("liveness: invalid config: %w", errors.Join(faults...))
+	}
 	if config.Grace == 0 {
 		config.Grace = 30 * time.Second
 	}
@@ -71,7 +89,12 @@ func NewLiveness(config LivenessConfig) *Liveness {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Liveness{config: config, live: make(map[string]bool), since: make(map[string]time.Time), wake: make(chan struct{}, 1)}
+	l := &Liveness{config: config, live: make(map[string]bool), since: make(map[string]time.Time)}
+	var err error
+	l.loop, err = reconcile.New(reconcile.Config{
+		Name: "liveness", Interval: max(config.Grace/4, 50*time.Millisecond), Pass: l.look, Logger: config.Logger,
+	})
+	return l, err
 }
 
 // Seen takes note that a device's agent came or went. It does not block.
@@ -79,10 +102,7 @@ func (l *Liveness) Seen(device string, live bool) {
 	l.mu.Lock()
 	l.live[device] = live
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.loop.Wake()
 }
 
 // Live says whether the device's agent is connected.
@@ -94,71 +114,69 @@ func (l *Liveness) Live(device string) bool {
 
 // Run looks at each coming and going, and four times within each grace period, until ctx ends. When it starts no
 // agent is connected yet: all have the grace period to come.
-func (l *Liveness) Run(ctx context.Context) error {
-	tick := time.NewTicker(max(l.config.Grace/4, 50*time.Millisecond))
-	defer tick.Stop()
-	for {
-		if err := l.look(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			l.config.Logger.Warn("look at lost devices", "error", err)
+func (l *Liveness) Run(ctx context.Context) error { return l.loop.Run(ctx) }
+
+// look compares the fleet with the agents that are here, and acts. What fails for one device keeps no other one.
+func (l *Liveness) look(ctx context.Context) error {
+	now := time.Now()
+	fleet, lost, returned := l.survey(now)
+	var errs []error
+	for _, name := range returned {
+		if err := l.config.CMDB.Repair(ctx, name, cmdb.By("liveness"), cmdb.Because("its agent is back; it was idle when it was lost")); err != nil {
+			errs = append(errs, fmt.Errorf("return device %s to the pool: %w", name, err))
+			continue
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-l.wake:
-		case <-tick.C:
-		}
+		l.config.OnEvent(LivenessEvent{Device: name, Action: "returned", Reason: "its agent is back"})
 	}
+	if l.brake(len(lost), fleet) {
+		return errors.Join(errs...)
+	}
+	for _, device := range lost {
+		errs = append(errs, l.mark(ctx, device.Device, now.Sub(device.since)))
+	}
+	return errors.Join(errs...)
 }
 
-// look compares the fleet with the agents that are here.
-func (l *Liveness) look(ctx context.Context, now time.Time) error {
-	var lost, returned []cmdb.Device
-	fleet := 0
+// away is a device whose agent is not here.
+type away struct {
+	cmdb.Device
+	since time.Time
+}
+
+// survey tells how many devices ought to be here, which of them have been away for longer than the grace period, and
+// which were lost while idle and are back; both by name.
+func (l *Liveness) survey(now time.Time) (fleet int, lost []away, returned []string) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	since := make(map[string]time.Time, len(l.since)) // anew: what is retired, deleted or back is forgotten
 	for _, device := range l.config.CMDB.Devices(cmdb.DeviceFilter{}) {
-		switch device.State {
-		case cmdb.Retired:
+		live := l.live[device.Name]
+		switch {
+		case device.State == cmdb.Retired:
 			continue
-		case cmdb.Faulty:
-			delete(l.since, device.Name)
-			if l.live[device.Name] && strings.HasPrefix(device.Fault, lostIdle) {
-				returned = append(returned, device)
+		case device.State == cmdb.Faulty:
+			if live && strings.HasPrefix(device.Fault, lostIdle) {
+				returned = append(returned, device.Name)
 			}
 			continue
 		}
 		fleet++
-		if l.live[device.Name] {
-			delete(l.since, device.Name)
+		if live {
 			continue
 		}
-		since, away := l.since[device.Name]
-		if !away {
-			l.since[device.Name] = now
-		} else if now.Sub(since) >= l.config.Grace {
-			lost = append(lost, device)
+		first, known := l.since[device.Name]
+		if !known {
+			first = now
+		}
+		since[device.Name] = first
+		if known && now.Sub(first) >= l.config.Grace {
+			lost = append(lost, away{device, first})
 		}
 	}
-	away := make(map[string]time.Time, len(lost))
-	for _, device := range lost {
-		away[device.Name] = l.since[device.Name]
-	}
-	l.mu.Unlock()
-	for _, device := range returned {
-		if err := l.config.CMDB.Repair(ctx, device.Name, cmdb.By("liveness"), cmdb.Because("its agent is back; it was idle when it was lost")); err != nil {
-			return err
-		}
-		l.config.OnEvent(LivenessEvent{Device: device.Name, Action: "returned", Reason: "its agent is back"})
-	}
-	if l.brake(len(lost), fleet) {
-		return nil
-	}
-	sort.Slice(lost, func(i, j int) bool { return lost[i].Name < lost[j].Name })
-	for _, device := range lost {
-		if err := l.mark(ctx, device, now.Sub(away[device.Name])); err != nil {
-			return err
-		}
-	}
-	return nil
+	l.since = since
+	slices.Sort(returned)
+	slices.SortFunc(lost, func(a, b away) int { return strings.Compare(a.Name, b.Name) })
+	return fleet, lost, returned
 }
 
 // brake says whether so much is lost at once that nothing is marked.
@@ -176,15 +194,20 @@ func (l *Liveness) brake(lost, fleet int) bool {
 	return tooMany
 }
 
+// mark takes the device's instances out of service, then marks it: in this order, a device that is marked has no
+// instance left whatever fails in between.
 func (l *Liveness) mark(ctx context.Context, device cmdb.Device, away time.Duration) error {
 	reason := fmt.Sprintf("agent lost %s ago while %s", away.Round(time.Millisecond), device.State)
 	if device.State == cmdb.Idle {
 		reason = fmt.Sprintf("%s, %s ago", lostIdle, away.Round(time.Millisecond))
+	}
+	if err := l.config.Withdraw(ctx, device.Name); err != nil {
+		return fmt.Errorf("withdraw the instances of lost device %s: %w", device.Name, err)
 	}
 	if err := l.config.CMDB.MarkFaulty(ctx, device.Name, reason, cmdb.By("liveness"), cmdb.Because(reason)); err != nil {
 		return fmt.Errorf("mark device %s faulty: %w", device.Name, err)
 	}
 	l.config.Logger.Info("device is faulty", "device", device.Name, "reason", reason)
 	l.config.OnEvent(LivenessEvent{Device: device.Name, Action: "faulty", Reason: reason})
-	return l.config.Withdraw(ctx, device.Name)
+	return nil
 }

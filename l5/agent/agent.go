@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
@@ -76,7 +76,7 @@ func New(config Config) (*Agent, error) {
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
 	a.callers = newCallers(a.link, config.Linger)
 	a.locals = newLocals(a.keeper, config)
-	a.forward = newForward(a.wire, uuid.NewString(), config, a.metrics)
+	a.forward = newForward(a.wire, uid.New(), config, a.metrics)
 	a.disk = newDisk(a)
 	return a, nil
 }

@@ -11,9 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
@@ -96,7 +95,7 @@ func (r *registry) nameEpoch(ctx context.Context) error {
 		}
 	}
 	if epoch == "" {
-		epoch = uuid.NewString()
+		epoch = uid.New()
 		if _, err := r.store.Commit(ctx, store.Put(epochKey, []byte(epoch)).IfAbsent()); err != nil {
 			return fmt.Errorf("write the epoch: %w", err)
 		}

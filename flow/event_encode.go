@@ -1,0 +1,101 @@
+package flow
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"time"
+)
+
+// encodeEvents writes the events of one transition as a JSON list, without what its record says anyway. It writes what json.Marshal would: by hand,
+// because every step of every execution passes here.
+func encodeEvents(events []Event) []byte {
+	size := 2
+	for i := range events {
+		size += 160 + len(events[i].Input) + len(events[i].Output) + len(events[i].Logs)
+	}
+	b := append(make([]byte, 0, size), '[')
+	for i := range events {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = events[i].encode(b)
+	}
+	return append(b, ']')
+}
+
+func (e *Event) encode(b []byte) []byte {
+	b = append(b, `{"kind":`...)
+	b = appendText(b, string(e.Kind))
+	b = textField(b, `,"step":`, e.Step)
+	b = intField(b, `,"item":`, e.Item)
+	b = intField(b, `,"items":`, e.Items)
+	b = intField(b, `,"attempt":`, e.Attempt)
+	if e.Again {
+		b = append(b, `,"again":true`...)
+	}
+	b = textField(b, `,"device":`, e.Device)
+	b = textField(b, `,"tool":`, e.Tool)
+	b = rawField(b, `,"input":`, e.Input)
+	b = rawField(b, `,"output":`, e.Output)
+	if e.Error != nil {
+		b = rawField(b, `,"error":`, mustJSON(e.Error))
+	}
+	b = textField(b, `,"logs":`, e.Logs)
+	if !e.RetryAt.IsZero() {
+		b = append(b, `,"retry_at":"`...)
+		b = append(e.RetryAt.AppendFormat(b, time.RFC3339Nano), '"')
+	}
+	b = textField(b, `,"target":`, string(e.Target))
+	b = textField(b, `,"actor":`, e.Actor)
+	b = textField(b, `,"reason":`, e.Reason)
+	b = textField(b, `,"text":`, e.Text)
+	b = textField(b, `,"severity":`, e.Severity)
+	b = textField(b, `,"flow":`, e.Flow)
+	b = intField(b, `,"version":`, e.Version)
+	b = textField(b, `,"key":`, e.Key)
+	b = textField(b, `,"parent":`, e.Parent)
+	if len(e.Params) > 0 {
+		b = rawField(b, `,"params":`, mustJSON(e.Params))
+	}
+	return append(b, '}')
+}
+
+func textField(b []byte, name, text string) []byte {
+	if text == "" {
+		return b
+	}
+	return appendText(append(b, name...), text)
+}
+
+func intField(b []byte, name string, n int) []byte {
+	if n == 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, name...), int64(n), 10)
+}
+
+// rawField writes JSON that is there already, in compact form. What is not JSON would make the whole history unreadable and is left out as null.
+func rawField(b []byte, name string, raw json.RawMessage) []byte {
+	if len(raw) == 0 {
+		return b
+	}
+	b = append(b, name...)
+	compact := bytes.NewBuffer(b)
+	if err := json.Compact(compact, raw); err != nil {
+		return append(b, "null"...)
+	}
+	return compact.Bytes()
+}
+
+// appendText writes a JSON string.
+func appendText(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < 0x20 || c > 0x7e || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return append(b, mustJSON(text)...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, text...)
+	return append(b, '"')
+}

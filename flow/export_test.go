@@ -1,0 +1,4 @@
+package flow
+
+// EncodeEvents is for the test of the encoding.
+var EncodeEvents = encodeEvents

@@ -1,0 +1,207 @@
+package pgstore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+)
+
+// Commit implements flow.Store. Transitions that build on one another in the usual way, and that is nearly always, take one statement.
+func (s *Store) Commit(ctx context.Context, batch []flow.Transition) ([]error, error) {
+	fates := make([]error, len(batch))
+	err := s.locked(ctx, func() error {
+		left := make([]int, len(batch))
+		for i := range batch {
+			left[i] = i
+		}
+		for len(left) > 0 {
+			chains, rest := chain(batch, left)
+			again, err := write(ctx, s.conn, batch, chains, fates)
+			if err != nil {
+				return err
+			}
+			left = slices.Sorted(slices.Values(append(again, rest...)))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pgstore: commit: %w", err)
+	}
+	return fates, nil
+}
+
+// chain sorts the transitions left into chains, one for each execution: each but the first follows the one before. The rest does not
+// follow what is in the chains, and is decided on what they leave behind.
+func chain(batch []flow.Transition, left []int) (chains [][]int, rest []int) {
+	of := make(map[string]int, len(left))
+	for _, i := range left {
+		t := &batch[i]
+		n, known := of[t.Row.ID]
+		if !known {
+			of[t.Row.ID] = len(chains)
+			chains = append(chains, []int{i})
+			continue
+		}
+		last := chains[n][len(chains[n])-1]
+		if t.Prev == 0 || t.Prev != batch[last].Row.Seq {
+			rest = append(rest, i)
+			continue
+		}
+		chains[n] = append(chains[n], i)
+	}
+	return chains, rest
+}
+
+// columns are the rows of a batch, a slice for each column.
+type columns struct {
+	id, flow, key, parent, state, step, wake, wakeFor, actor, reason, failure []*string
+	version                                                                   []int
+	paused                                                                    []bool
+	wakeAt, ended                                                             []*time.Time
+	started, updated                                                          []time.Time
+	seq, prev                                                                 []int64
+}
+
+func (c *columns) add(prev int64, r *flow.Row) {
+	c.id, c.flow, c.key, c.parent = append(c.id, &r.ID), append(c.flow, &r.Flow), append(c.key, text(r.Key)), append(c.parent, text(r.Parent))
+	state, wake := string(r.State), string(r.Wake.Kind)
+	c.state, c.step, c.wake, c.wakeFor = append(c.state, &state), append(c.step, &r.Step), append(c.wake, &wake), append(c.wakeFor, text(r.Wake.For))
+	c.actor, c.reason, c.failure = append(c.actor, &r.Actor), append(c.reason, &r.Reason), append(c.failure, text(r.Error))
+	c.version, c.paused = append(c.version, r.Version), append(c.paused, r.Paused)
+	c.wakeAt, c.ended = append(c.wakeAt, instant(r.Wake.At)), append(c.ended, instant(r.Ended))
+	c.started, c.updated = append(c.started, r.Started), append(c.updated, r.Updated)
+	c.seq, c.prev = append(c.seq, r.Seq), append(c.prev, prev)
+}
+
+func text(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// The statement for a batch: rows to create, rows to bring up to date, and for those that were taken their events and notices.
+const writeAll = `
+WITH made AS (
+	INSERT INTO flow_run (id, flow, version, key, parent, state, open, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error)
+	SELECT id, flow, version, key, parent, state, wake <> 'none', paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error
+	FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::bigint[],
+		$13::text[], $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[])
+		AS t (id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error)
+	ON CONFLICT DO NOTHING
+	RETURNING id
+), moved AS (
+	UPDATE flow_run r
+	SET state = t.state, open = t.wake <> 'none', paused = t.paused, step = t.step, wake = t.wake, wake_at = t.wake_at, wake_for = t.wake_for, seq = t.seq,
+		updated = t.updated, ended = t.ended, error = t.error
+	FROM unnest($19::text[], $20::bigint[], $21::text[], $22::bool[], $23::text[], $24::text[], $25::timestamptz[], $26::text[], $27::bigint[], $28::timestamptz[],
+		$29::timestamptz[], $30::text[])
+		AS t (id, prev, state, paused, step, wake, wake_at, wake_for, seq, updated, ended, error)
+	WHERE r.id = t.id AND r.seq = t.prev
+	RETURNING r.id
+), taken AS (
+	SELECT id FROM made UNION ALL SELECT id FROM moved
+), events AS (
+	INSERT INTO flow_event (id, seq, at, body)
+	SELECT t.id, t.seq, t.at, t.body::json FROM unnest($31::text[], $32::bigint[], $33::timestamptz[], $34::text[]) AS t (id, seq, at, body) JOIN taken USING (id)
+), notices AS (
+	INSERT INTO flow_notice (id, body)
+	SELECT t.id, t.body::json FROM unnest($35::text[], $36::text[], $37::text[]) WITH ORDINALITY AS t (run, id, body, n) JOIN taken ON taken.id = t.run
+	ORDER BY t.n
+)
+SELECT id FROM taken`
+
+// write sends chains in one statement and sets the fates of those that are decided. What hung on a transition that was refused is
+// returned: it is to be decided on its own.
+func write(ctx context.Context, conn *pgxpool.Conn, batch []flow.Transition, chains [][]int, fates []error) (again []int, err error) {
+	var made, moved columns
+	var eventID, eventBody, noticeRun, noticeID, noticeBody []string
+	var eventSeq []int64
+	var eventAt []time.Time
+	for _, chain := range chains {
+		first, last := &batch[chain[0]], &batch[chain[len(chain)-1]]
+		into := &moved
+		if first.Prev == 0 {
+			into = &made
+		}
+		into.add(first.Prev, &last.Row)
+		for _, i := range chain {
+			t := &batch[i]
+			eventID, eventSeq, eventAt, eventBody = append(eventID, t.Row.ID), append(eventSeq, t.Record.Seq), append(eventAt, t.Record.At), append(eventBody, string(t.Record.Body))
+			for _, notice := range t.Notices {
+				body, err := json.Marshal(notice)
+				if err != nil {
+					return nil, err
+				}
+				noticeRun, noticeID, noticeBody = append(noticeRun, t.Row.ID), append(noticeID, notice.ID), append(noticeBody, string(body))
+			}
+		}
+	}
+	rows, err := conn.Query(ctx, writeAll,
+		made.id, made.flow, made.version, made.key, made.parent, made.state, made.paused, made.step, made.wake, made.wakeAt, made.wakeFor, made.seq,
+		made.actor, made.reason, made.started, made.updated, made.ended, made.failure,
+		moved.id, moved.prev, moved.state, moved.paused, moved.step, moved.wake, moved.wakeAt, moved.wakeFor, moved.seq, moved.updated, moved.ended, moved.failure,
+		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	taken := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		taken[id] = true
+	}
+	for _, chain := range chains {
+		first := &batch[chain[0]]
+		if taken[first.Row.ID] {
+			continue
+		}
+		fates[chain[0]] = flow.ErrStale
+		if first.Prev == 0 {
+			fates[chain[0]] = flow.ErrExists
+		}
+		again = append(again, chain[1:]...)
+	}
+	return again, nil
+}
+
+// PutDefinition implements flow.Store.
+func (s *Store) PutDefinition(ctx context.Context, r flow.DefinitionRecord) error {
+	return s.locked(ctx, func() error {
+		tag, err := s.conn.Exec(ctx, "INSERT INTO flow_definition (name, version, digest, source, saved_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+			r.Name, r.Version, r.Digest, r.Source, r.SavedAt)
+		if err != nil {
+			return fmt.Errorf("pgstore: put definition %s: %w", r.Name, err)
+		}
+		if tag.RowsAffected() == 0 {
+			return flow.ErrExists
+		}
+		return nil
+	})
+}
+
+// Delivered implements flow.Store.
+func (s *Store) Delivered(ctx context.Context, id string) error {
+	return s.locked(ctx, func() error {
+		if _, err := s.conn.Exec(ctx, "DELETE FROM flow_notice WHERE id = $1", id); err != nil {
+			return fmt.Errorf("pgstore: delivered %s: %w", id, err)
+		}
+		return nil
+	})
+}
