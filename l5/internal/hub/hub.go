@@ -20,6 +20,7 @@ type Hub struct {
 	mu     sync.Mutex
 	epoch  string            // guarded by mu; of services that were never published
 	topics map[string]*topic // guarded by mu
+	rules  map[string]*Frame // guarded by mu; settings by service
 	place  *Frame            // guarded by mu; where the device is; nil: not known
 }
 
@@ -30,7 +31,6 @@ type topic struct {
 	view     view.View
 	deltas   []delta // the newest last; each starts where the one before ends
 	snapshot *Frame  // of view; nil until somebody needs it
-	settings *Frame  // nil: none are known
 	subs     map[*Subscriber]struct{}
 }
 
@@ -42,7 +42,7 @@ type delta struct {
 // New returns an empty hub. A complete hub is one whose owner knows all services: one never published is empty.
 // Otherwise subscribers of a service wait until it is published.
 func New(complete bool) *Hub {
-	return &Hub{complete: complete, topics: make(map[string]*topic)}
+	return &Hub{complete: complete, topics: make(map[string]*topic), rules: make(map[string]*Frame)}
 }
 
 // SetEpoch names the history of services that were never published.
@@ -124,7 +124,7 @@ func (h *Hub) topic(service string) *topic {
 
 // prune forgets a topic that holds nothing anybody could miss. Callers hold mu.
 func (h *Hub) prune(t *topic) {
-	if len(t.subs) == 0 && !t.known && t.settings == nil {
+	if len(t.subs) == 0 && !t.known {
 		delete(h.topics, t.service)
 	}
 }

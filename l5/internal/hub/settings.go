@@ -14,13 +14,14 @@ func (h *Hub) SetSettings(settings *l5pb.Settings) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.topic(settings.GetService())
-	if have := t.settings.settings(); have != nil && have.GetEpoch() == settings.GetEpoch() && have.GetRevision() >= settings.GetRevision() {
+	if have := h.rules[settings.GetService()].settings(); have != nil && have.GetEpoch() == settings.GetEpoch() && have.GetRevision() >= settings.GetRevision() {
 		return nil
 	}
-	t.settings = frame
-	for s := range t.subs {
-		s.mark(t.service)
+	h.rules[settings.GetService()] = frame
+	if t := h.topics[settings.GetService()]; t != nil {
+		for s := range t.subs {
+			s.mark(t.service)
+		}
 	}
 	return nil
 }
@@ -30,10 +31,8 @@ func (h *Hub) Settings() []*l5pb.Settings {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var out []*l5pb.Settings
-	for _, t := range h.topics {
-		if t.settings != nil {
-			out = append(out, t.settings.settings())
-		}
+	for _, frame := range h.rules {
+		out = append(out, frame.settings())
 	}
 	return out
 }
@@ -89,7 +88,7 @@ func (f *Frame) settings() *l5pb.Settings {
 
 // settings returns the frame that takes a subscriber to the settings of t, if one does. Callers hold mu.
 func (h *Hub) settings(t *topic, held mark) (*Frame, mark) {
-	now, epoch := t.settings.settings(), t.view.Epoch
+	now, epoch := h.rules[t.service].settings(), t.view.Epoch
 	if !t.known {
 		epoch = h.epoch
 	}
@@ -106,7 +105,7 @@ func (h *Hub) settings(t *topic, held mark) (*Frame, mark) {
 	case held.epoch == now.GetEpoch() && held.revision >= now.GetRevision():
 		return nil, held
 	}
-	return t.settings, mark{now.GetEpoch(), now.GetRevision()}
+	return h.rules[t.service], mark{now.GetEpoch(), now.GetRevision()}
 }
 
 // mark is which settings a subscriber holds.
