@@ -69,6 +69,7 @@ type endpointState struct {
 	window   counted                  // guarded by the service's mu; for the next balance.Window
 	report   counted                  // guarded by the service's mu; for the next report
 	total    counted                  // guarded by the service's mu
+	history  []Event                  // guarded by the service's mu; the last changes of health
 	// histogram belongs to report.
 	histogram [latencyBuckets]int64 // guarded by the service's mu
 }

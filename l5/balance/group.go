@@ -72,6 +72,9 @@ func (h Health) String() string {
 	return [...]string{"up", "ejected", "probing", "trial"}[h]
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
 // Event is something that happened to the instances of a service.
 type Event interface{ event() }
 

@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 )
 
 // Check reports all that is wrong with the rules: field, value, and what would be right.
@@ -151,4 +153,4 @@ func (m Match) always() bool {
 }
 
 // Policies returns the names that Settings.Policy takes.
-func Policies() []string { return []string{"two_choices"} }
+func Policies() []string { return balance.Policies() }

@@ -165,23 +165,3 @@ func (l *Layout) weigh(p *part, loads []Load) (Pick, bool) {
 
 // Level returns how far a member is.
 func (l *Layout) Level(member int) Level { return l.at[member] }
-
-// Candidates returns which members the route's destinations include, or its fallback where that is in use.
-func (l *Layout) Candidates(fellBack bool) []bool {
-	parts := l.parts
-	if fellBack || l.route == nil {
-		parts = nil
-		if l.fallback != nil {
-			parts = []part{*l.fallback}
-		}
-	}
-	out := make([]bool, l.members)
-	for _, p := range parts {
-		for _, indexes := range p.groups {
-			for _, i := range indexes {
-				out[i] = true
-			}
-		}
-	}
-	return out
-}
