@@ -61,7 +61,7 @@ type InstanceExplanation struct {
 
 // Factor is one of those that make an instance's weight: Value multiplies what the factors before it made.
 type Factor struct {
-	Name  string  `json:"name"` // weight, gray, state, health, latency, rule, locality, subset
+	Name  string  `json:"name"` // weight, gray, state, capacity, start, latency, health, rule, locality, subset
 	Value float64 `json:"value"`
 	Why   string  `json:"why,omitempty"` // if it is not 1
 }
@@ -149,16 +149,11 @@ func factors(i Instance, status balance.Status, by rule.Factors, route string) [
 	if base <= 0 {
 		return out
 	}
-	slow := 1.0
-	if status.Health == balance.Up && !status.Kept {
-		slow = min(status.Weight/base, 1)
-	}
-	health := 1.0
-	if slow > 0 {
-		health = status.Weight / base / slow
-	}
-	add("health", health, status.Reason)
-	add("latency", slow, fmt.Sprintf("slower than its peers: %v", status.Latency.Round(time.Microsecond)))
+	f := status.Factors
+	add("capacity", f.Capacity, "as the instance reports")
+	add("start", f.Start, "it starts slowly")
+	add("latency", f.Latency, fmt.Sprintf("slower than its peers: %v", status.Latency.Round(time.Microsecond)))
+	add("health", f.Health, status.Reason)
 	if by.Rule == 0 {
 		add("rule", 0, fmt.Sprintf("no destination of route %q includes it", route))
 		return out
@@ -178,7 +173,7 @@ func reason(status balance.Status, factors []Factor) string {
 		if f.Value == 0 && f.Name != "health" {
 			return f.Why + ": takes no calls"
 		}
-		if f.Value != 1 && f.Name != "health" && f.Name != "latency" {
+		if f.Value != 1 && slices.Contains([]string{"rule", "locality", "subset"}, f.Name) {
 			parts = append(parts, fmt.Sprintf("%s x%.3g", f.Name, f.Value))
 		}
 	}

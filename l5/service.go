@@ -77,7 +77,7 @@ func (s *service) refresh() {
 		}
 		e.state.instance.Store(&instance)
 		next[instance.Addr] = e
-		members = append(members, balance.Member{Addr: instance.Addr, Weight: instance.EffectiveWeight(), Suspect: instance.Suspect})
+		members = append(members, instance.member())
 	}
 	for addr, e := range s.endpoints {
 		if next[addr] == nil {
@@ -206,11 +206,12 @@ func (s *service) tick(now time.Time) {
 	for addr, e := range s.endpoints {
 		e.load.Age()
 		e.collect()
-		if e.state.window == (counted{}) {
+		inFlight := int64(e.load.InFlight())
+		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue
 		}
 		d := take(&e.state.window)
-		window = append(window, balance.Sample{Addr: addr, Successes: d.successes, Failures: d.failures, LatencySum: d.latencySum})
+		window = append(window, balance.Sample{Addr: addr, Successes: d.successes, Failures: d.failures, LatencySum: d.latencySum, InFlight: inFlight})
 	}
 	if len(window) > 0 {
 		s.step(now, window)

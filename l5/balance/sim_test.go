@@ -95,7 +95,7 @@ func (c *caller) probe(addr string) {
 func (c *caller) members() {
 	var members balance.Members
 	for i, node := range c.nodes {
-		members = append(members, balance.Member{Addr: node, Weight: float64(50 + 20*i), Suspect: c.suspect[node]})
+		members = append(members, balance.Member{Addr: node, Weight: float64(50 + 20*i), Gray: 1, Suspect: c.suspect[node]})
 	}
 	c.step(members)
 }

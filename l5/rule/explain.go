@@ -55,6 +55,7 @@ func (l *Layout) explain(p *part, pick Pick, loads []Load, out []Factors) {
 		for _, i := range indexes {
 			f := &out[i]
 			f.Rule += pick.Share
+			f.Locality = 1 // where nobody takes calls, it is not for the distance
 			if all > 0 {
 				f.Locality = weighed / all
 			}
