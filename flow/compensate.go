@@ -11,8 +11,13 @@ const subflowUndo = "flow.compensate"
 
 // abandon turns the execution back: nothing new starts, what runs is stopped, then everything is undone in reverse.
 func (m *machine) abandon(target State, err *Error, by input) {
+	m.turn(Event{Kind: EventCompensating, Target: target, Error: err, Actor: by.actor, Reason: by.reason})
+}
+
+// turn turns the execution back with an event that says how far.
+func (m *machine) turn(e Event) {
 	cursor := m.x.cursor
-	m.emit(Event{Kind: EventCompensating, Target: target, Error: err, Actor: by.actor, Reason: by.reason})
+	m.emit(e)
 	if cursor >= len(m.x.Steps) {
 		return
 	}
@@ -20,7 +25,7 @@ func (m *machine) abandon(target State, err *Error, by input) {
 	if s.active > 0 {
 		m.giveUp(s)
 		for i := range s.Tasks {
-			if t := &s.Tasks[i]; t.State == TaskRunning || t.State == TaskDoubt {
+			if t := &s.Tasks[i]; t.inFlight() {
 				m.stop(s, t)
 			}
 		}
@@ -31,13 +36,13 @@ func (m *machine) stop(s *StepStatus, t *Task) {
 	m.actions = append(m.actions, action{kind: actStop, call: m.call(s, t.Item, t.Attempt, "")})
 }
 
-// compensate undoes in reverse; it reports whether there is more to do at once.
+// compensate undoes in reverse, down to the step to which the execution returns, or everything; it reports whether there is more to do at once.
 func (m *machine) compensate() bool {
 	x := m.x
 	if x.active > 0 {
 		return false
 	}
-	for ; x.undoing >= 0; x.undoing-- {
+	for ; x.undoing >= x.floor; x.undoing-- {
 		s, plan := &x.Steps[x.undoing], m.p.steps[x.undoing]
 		if plan.undoTool == "" || plan.Notify != nil {
 			continue
@@ -57,7 +62,11 @@ func (m *machine) compensate() bool {
 			return false
 		}
 	}
-	m.finish(x.Target)
+	if x.Target == Running {
+		m.emit(Event{Kind: EventReturned, Step: x.Steps[x.floor].Name})
+	} else {
+		m.finish(x.Target)
+	}
 	return true
 }
 

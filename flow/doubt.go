@@ -76,6 +76,9 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 		}
 	}
 	switch {
+	case t.Stopping != nil:
+		e.Kind, e.Error = EventAttemptFailed, t.Stopping
+		m.emit(e)
 	case m.x.Target != "":
 		e.Kind, e.Error = EventAttemptFailed, &Error{Code: CodeCancelled, Message: "given up before it was known whether it had its effect", Unknown: true}
 		m.emit(e)
@@ -133,9 +136,12 @@ func (m *machine) recoverTask(s *StepStatus, plan *stepPlan, t *Task, lost *Erro
 	switch {
 	case t.State == TaskRunning && (t.Device != "" || plan.Flow != ""):
 		m.run(s, plan, t.Item, true)
-		if m.x.Target != "" {
+		if m.x.Target != "" || t.Stopping != nil {
 			m.stop(s, t)
 		}
+	case t.Stopping != nil:
+		e.Kind, e.Error = EventAttemptFailed, t.Stopping
+		m.emit(e)
 	case t.State == TaskRunning && m.x.Target != "":
 		e.Kind = EventAttemptFailed
 		m.emit(e)

@@ -284,7 +284,7 @@ func (e *Engine) forget(r *run) {
 		delete(e.runs, r.id)
 	}
 	e.mu.Unlock()
-	r.close(fmt.Errorf("%w: execution %s is not live", ErrState, r.id))
+	r.close(errNotLive)
 }
 
 // load folds an execution's history.

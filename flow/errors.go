@@ -11,6 +11,8 @@ var (
 	ErrNotFound = errors.New("flow: not found")
 	// ErrInvalid says that what was handed in is wrong; nothing was changed.
 	ErrInvalid = errors.New("flow: invalid")
+	// errNotLive says that an execution left the engine before it could take a message.
+	errNotLive = errors.New("flow: the execution is not live")
 	// ErrState says that the execution's state does not allow the verb.
 	ErrState = errors.New("flow: not possible in this state")
 	// ErrStale says that another writer moved the execution on; the writer must read again.
@@ -26,6 +28,7 @@ const (
 	CodeTimeout    = "timeout"        // the attempt took longer than it may
 	CodeCancelled  = "cancelled"      // the attempt was stopped because its execution was cancelled
 	CodeDeviceLost = "device.lost"    // the device's worker is gone
+	CodePerson     = "person"         // a person ended it
 	CodeLost       = "attempt.lost"   // the process that ran the attempt died
 	CodeExit       = "exit"           // the tool exited with a status other than 0 and said nothing more
 	CodeOutput     = "output.invalid" // what the tool printed is not what its manifest promises

@@ -17,25 +17,29 @@ const (
 	EventStuck        EventKind = "execution.stuck"        // waits for a person; Reason says what for
 	EventPaused       EventKind = "execution.paused"
 	EventResumed      EventKind = "execution.resumed"
-	EventRetried      EventKind = "execution.retried" // a person had what is held tried again
-	EventSettled      EventKind = "execution.settled" // a person said how a held task ended
+	EventRetried      EventKind = "execution.retried"   // a person had what is held tried again
+	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
+	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
+	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
 	EventDone         EventKind = "execution.done"
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
 
-	EventStepFanned  EventKind = "step.fanned" // into Items tasks
-	EventStepDone    EventKind = "step.done"
-	EventStepSkipped EventKind = "step.skipped"
-	EventStepFailed  EventKind = "step.failed"
-	EventNoticed     EventKind = "step.noticed"
+	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
+	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
+	EventStepDone     EventKind = "step.done"
+	EventStepSkipped  EventKind = "step.skipped"
+	EventStepFailed   EventKind = "step.failed"
+	EventNoticed      EventKind = "step.noticed"
 
-	EventAttemptStarted EventKind = "attempt.started"
-	EventAttemptDone    EventKind = "attempt.done"
-	EventAttemptFailed  EventKind = "attempt.failed" // with RetryAt: to be tried again
-	EventAttemptDoubt   EventKind = "attempt.doubt"  // whether it had its effect is not known
-	EventAttemptHeld    EventKind = "attempt.held"   // until a person decides
-	EventProbeStarted   EventKind = "probe.started"
-	EventProbeFailed    EventKind = "probe.failed" // asked again at RetryAt
+	EventAttemptStarted  EventKind = "attempt.started"
+	EventAttemptDone     EventKind = "attempt.done"
+	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
+	EventAttemptDoubt    EventKind = "attempt.doubt"    // whether it had its effect is not known
+	EventAttemptStopping EventKind = "attempt.stopping" // a person gave it up; Error says so
+	EventAttemptHeld     EventKind = "attempt.held"     // until a person decides
+	EventProbeStarted    EventKind = "probe.started"
+	EventProbeFailed     EventKind = "probe.failed" // asked again at RetryAt
 
 	EventUndoStarted EventKind = "undo.started"
 	EventUndoDone    EventKind = "undo.done"

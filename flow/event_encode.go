@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -75,17 +74,16 @@ func intField(b []byte, name string, n int) []byte {
 	return strconv.AppendInt(append(b, name...), int64(n), 10)
 }
 
-// rawField writes JSON that is there already, in compact form. What is not JSON would make the whole history unreadable and is left out as null.
+// rawField writes JSON that is there already, as it is. What is not JSON would make the whole history unreadable, and null takes its place.
 func rawField(b []byte, name string, raw json.RawMessage) []byte {
 	if len(raw) == 0 {
 		return b
 	}
 	b = append(b, name...)
-	compact := bytes.NewBuffer(b)
-	if err := json.Compact(compact, raw); err != nil {
+	if !json.Valid(raw) {
 		return append(b, "null"...)
 	}
-	return compact.Bytes()
+	return append(b, raw...)
 }
 
 // appendText writes a JSON string.

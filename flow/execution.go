@@ -16,6 +16,8 @@ import (
 //	 |   |                |   ^   every undo done
 //	 v   |                v   |
 //	stuck (retry, settle) stuck
+//
+// Compensating ends as running again if a person took the execution back to a step: Target says so.
 type State string
 
 const (
@@ -87,6 +89,7 @@ type Execution struct {
 	vars    map[string]any // for expressions; outputs are decoded when first used
 	cursor  int            // the step that it is at
 	undoing int            // the step that compensation is at
+	floor   int            // the step at which compensation ends
 	active  int            // forward attempts and probes in flight
 	undos   int            // undo attempts in flight
 	timers  int            // tasks and undos that wait for a timer
@@ -108,6 +111,9 @@ type StepStatus struct {
 	Output  json.RawMessage `json:"output,omitempty"`
 	Reason  string          `json:"reason,omitempty"` // why it was skipped
 	Error   *Error          `json:"error,omitempty"`
+	// Skipping: a person skips it, and what runs of it is being stopped.
+	Skipping bool `json:"skipping,omitempty"`
+	Round    int  `json:"round,omitempty"` // how often the execution was taken back over the step
 
 	next    int // the next task to start
 	active  int // tasks started and not ended
@@ -132,8 +138,15 @@ type Task struct {
 	Error   *Error          `json:"error,omitempty"`
 	Logs    string          `json:"logs,omitempty"`
 	Undo    *UndoStatus     `json:"undo,omitempty"`
+	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
+	Stopping *Error `json:"stopping,omitempty"`
 
 	probes int
+}
+
+// inFlight reports whether an attempt or a probe runs.
+func (t *Task) inFlight() bool {
+	return t.State == TaskRunning || t.State == TaskDoubt && t.RetryAt.IsZero()
 }
 
 // UndoStatus is the undo of one task.

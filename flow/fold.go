@@ -10,6 +10,16 @@ import (
 func (x *Execution) apply(e *Event) {
 	x.Seq++
 	x.Updated = e.At
+	switch e.Kind {
+	case EventReturning:
+		x.State, x.Target, x.Waiting = Compensating, Running, ""
+		x.floor = max(x.stepIndex(e.Step), 0)
+		x.undoing = min(x.cursor, len(x.Steps)-1)
+		return
+	case EventReturned:
+		x.restart(x.floor)
+		return
+	}
 	if e.Step != "" {
 		x.applyStep(e)
 		return
@@ -21,7 +31,7 @@ func (x *Execution) apply(e *Event) {
 		x.bindVars()
 	case EventCompensating:
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
-		x.Ended = time.Time{}
+		x.Ended, x.floor = time.Time{}, 0
 		x.undoing = min(x.cursor, len(x.Steps)-1)
 	case EventStuck:
 		x.State, x.Waiting = Stuck, e.Reason
@@ -34,6 +44,18 @@ func (x *Execution) apply(e *Event) {
 	case EventDone, EventFailed, EventCancelled:
 		x.State, x.Ended = State(strings.TrimPrefix(string(e.Kind), "execution.")), e.At
 	}
+}
+
+// restart makes the steps from one on as if they had never begun.
+func (x *Execution) restart(from int) {
+	outputs, _ := x.vars["steps"].(map[string]any)
+	for i := from; i < len(x.Steps); i++ {
+		s := &x.Steps[i]
+		delete(outputs, s.Name)
+		*s = StepStatus{Name: s.Name, Stage: s.Stage, Tool: s.Tool, State: StepWaiting, Round: s.Round + 1}
+	}
+	x.State, x.Target, x.cursor, x.floor, x.items = Running, "", from, 0, nil
+	x.at()
 }
 
 func (x *Execution) unstick() {
@@ -61,14 +83,22 @@ func (x *Execution) applyStep(e *Event) {
 		}
 		s.undo = e.Items
 	case EventStepDone, EventStepSkipped:
-		s.State, s.Ended, s.Reason, s.Error = StepDone, e.At, e.Reason, e.Error
+		s.State, s.Ended, s.Reason, s.Error, s.Skipping = StepDone, e.At, e.Reason, e.Error, false
 		if e.Kind == EventStepSkipped {
 			s.State = StepSkipped
 		} else {
-			s.Output = s.output()
+			if s.Output = e.Output; s.Output == nil {
+				s.Output = s.output()
+			}
 		}
 		x.cursor, x.items = at+1, nil
 		x.at()
+	case EventStepSkipping:
+		s.Skipping, s.Output, s.Reason = true, e.Output, e.Reason
+	case EventAttemptStopping:
+		if t := x.task(at, e.Item); t != nil {
+			t.Stopping = e.Error
+		}
 	case EventStepFailed:
 		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error
 	case EventSettled:
@@ -139,7 +169,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	t := &s.Tasks[e.Item]
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
-	t.RetryAt = e.RetryAt
+	t.RetryAt, t.Stopping = e.RetryAt, nil
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
@@ -148,6 +178,8 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		if before == TaskWaiting {
 			t.Started, t.Input, t.Device = e.At, e.Input, e.Device
 			s.next = max(s.next, e.Item+1)
+		} else if e.Input != nil { // edited by a person
+			t.Input = e.Input
 		}
 		t.State, t.Attempt, t.Error, t.probes = TaskRunning, e.Attempt, nil, 0
 		switch {

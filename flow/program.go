@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 	"go.yaml.in/yaml/v3"
 )
@@ -26,6 +27,7 @@ type stepPlan struct {
 	effect   Effect
 	probe    string // the probe tool, for effect probe
 	output   *expr.Schema
+	returns  *jsonschema.Schema // what the tool's output is held to; nil: nothing
 	when     *expr.Expr
 	each     *expr.Expr
 	on       *template
@@ -125,7 +127,7 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 			d.fault(d.places[path+".tool"], path+".tool", "no tool is called %q%s", step.Tool, meant(step.Tool, tools.names()))
 			return plan
 		}
-		plan.effect, plan.probe, plan.output = found.Effect, found.Probe, found.output
+		plan.effect, plan.probe, plan.output, plan.returns = found.Effect, found.Probe, found.output, found.returns
 		if plan.Stage == "" {
 			plan.Stage = found.Stage
 		}

@@ -31,6 +31,8 @@ type message struct {
 	in   input
 	ack  *Call      // a remote attempt whose result the input carries
 	fate chan error // may be nil
+
+	refused error // what its fate is, once the rest is durable
 }
 
 // errStopped is the cause with which an attempt is stopped because its execution was cancelled.
@@ -77,8 +79,9 @@ func (r *run) drive() {
 		r.mu.Unlock()
 		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0]}
 		prev := r.x.Seq
-		for _, msg := range batch {
-			m.step(msg.in)
+		for i := range batch {
+			m.step(batch[i].in)
+			batch[i].refused = m.refused
 		}
 		if err := r.settle(m, prev, batch); err != nil {
 			return
@@ -115,7 +118,7 @@ func (r *run) settle(m *machine, prev int64, batch []message) error {
 			r.engine.config.Remote.Acknowledge(*msg.ack)
 		}
 		if msg.fate != nil {
-			msg.fate <- nil
+			msg.fate <- msg.refused
 		}
 	}
 	return nil

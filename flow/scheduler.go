@@ -23,6 +23,10 @@ const (
 	inResume
 	inRetry  // a person: try what is held again
 	inSettle // a person: this is how a held task ended
+	inSkip   // a person: end the step, and go on
+	inFail
+	inRetryStep
+	inBack // a person: go back to a step
 )
 
 // input is one thing that happens to an execution.
@@ -73,11 +77,13 @@ type machine struct {
 	actions []action
 	notices []Notice
 	hold    bool   // the engine is stopping: take in what ends, start nothing
+	refused error  // why the last input changes nothing; nil if it may
 	planted string // a bug that a test plants
 }
 
 // step applies one input.
 func (m *machine) step(in input) {
+	m.refused = nil
 	if m.x.State.Ended() && !(in.kind == inCancel && in.done && m.x.State == Done) {
 		return
 	}
@@ -90,7 +96,7 @@ func (m *machine) step(in input) {
 	case inDue:
 		m.due(in)
 	case inCancel:
-		if m.x.Target == "" {
+		if m.x.Target == "" || m.x.Target == Running {
 			m.abandon(Cancelled, &Error{Code: CodeCancelled, Message: "cancelled by " + in.actor + reasonText(in.reason)}, in)
 		}
 	case inPause:
@@ -106,6 +112,14 @@ func (m *machine) step(in input) {
 		m.retryHeld(in)
 	case inSettle:
 		m.settle(in)
+	case inSkip:
+		m.skip(in)
+	case inFail:
+		m.fail(in)
+	case inRetryStep:
+		m.retryStep(in)
+	case inBack:
+		m.back(in)
 	}
 	m.advance()
 	m.park()
@@ -191,6 +205,9 @@ func (m *machine) heldReason() string {
 // forward works on step i; it reports whether the step ended (or the execution turned back), so that there is more to do.
 func (m *machine) forward(i int) bool {
 	s, plan := &m.x.Steps[i], m.p.steps[i]
+	if s.Skipping {
+		return m.skipped(s)
+	}
 	if s.State == StepWaiting {
 		if ended := m.open(s, plan); ended {
 			return true
@@ -288,15 +305,19 @@ func (m *machine) vars(plan *stepPlan) map[string]any {
 		if _, there := steps[s.Name]; there || s.State != StepDone {
 			continue
 		}
-		schema := m.p.steps[at].output
-		if s.Fanned {
-			schema = &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{"items": expr.List(schema)}}
-		}
-		if value, err := expr.Decode(s.Output, schema); err == nil {
+		if value, err := expr.Decode(s.Output, m.outputSchema(s, m.p.steps[at])); err == nil {
 			steps[s.Name] = value
 		}
 	}
 	return m.x.vars
+}
+
+// outputSchema is that of a step's output: of its tool's, or of a list of those.
+func (m *machine) outputSchema(s *StepStatus, plan *stepPlan) *expr.Schema {
+	if s.Fanned {
+		return &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{"items": expr.List(plan.output)}}
+	}
+	return plan.output
 }
 
 // itemVars adds item and index.
@@ -348,12 +369,17 @@ func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (json.RawMess
 	return resolved, device, nil
 }
 
-// key is what a tool keeps its effect under. It is the same for all attempts of one item.
+// key is what a tool keeps its effect under. It is the same for all attempts of one item, until the execution was taken back over the step: then
+// the effect was undone, and what comes is another one.
 func (m *machine) key(s *StepStatus, item int) string {
-	if m.planted == "another key" {
-		return m.x.ID + "/" + s.Name + "/" + strconv.Itoa(item) + "/" + strconv.Itoa(s.Tasks[item].Attempt)
+	key := m.x.ID + "/" + s.Name + "/" + strconv.Itoa(item)
+	if s.Round > 0 {
+		key += "/r" + strconv.Itoa(s.Round)
 	}
-	return m.x.ID + "/" + s.Name + "/" + strconv.Itoa(item)
+	if m.planted == "another key" {
+		key += "/" + strconv.Itoa(s.Tasks[item].Attempt)
+	}
+	return key
 }
 
 func (m *machine) call(s *StepStatus, item, attempt int, kind string) Call {
@@ -404,6 +430,9 @@ func (m *machine) ended(in input) {
 	err := in.result.Error
 	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: err}
 	switch {
+	case t.Stopping != nil:
+		e.Kind, e.Error = EventAttemptFailed, t.Stopping
+		m.emit(e)
 	case err == nil:
 		e.Kind, e.Output = EventAttemptDone, in.result.Output
 		m.emit(e)

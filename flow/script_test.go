@@ -23,6 +23,7 @@ var update = flag.Bool("update", false, "record the outcome of scripts anew")
 //	go | recover | crash (forget the memory, fold the history) | retry | pause | resume | cancel
 //	ok STEP[ITEM] [JSON] | fail STEP[ITEM] CODE | fatal STEP[ITEM] CODE | unknown STEP[ITEM] | due STEP[ITEM]
 //	settle STEP[ITEM] done|undone | wait DURATION
+//	skip STEP [JSON] | abort STEP[ITEM] | again STEP[ITEM] [JSON] | back STEP: what a person does
 //
 // ok and so on take "undo " or "probe " in front. Record again with go test -run TestScripts -update, and read the diff.
 func TestScripts(t *testing.T) {
@@ -127,8 +128,13 @@ func (s *script) command(line string) {
 	in.kind = map[string]inputKind{
 		"go": inGo, "recover": inRecover, "retry": inRetry, "pause": inPause, "resume": inResume, "cancel": inCancel,
 		"ok": inEnded, "fail": inEnded, "fatal": inEnded, "unknown": inEnded, "due": inDue, "settle": inSettle,
+		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack,
 	}[words[0]]
 	switch words[0] {
+	case "skip", "again":
+		if len(words) > 2 {
+			in.result.Output = json.RawMessage(strings.Join(words[2:], " "))
+		}
 	case "ok":
 		in.result.Output = json.RawMessage("{}")
 		if len(words) > 2 {
@@ -197,6 +203,9 @@ func (s *script) play(line string, do func(*machine)) {
 		case actTimer:
 			fmt.Fprintf(&s.out, "  -> timer in %s\n", a.at.Sub(s.now))
 		}
+	}
+	if m.refused != nil {
+		fmt.Fprintf(&s.out, "  refused: %v\n", m.refused)
 	}
 	for _, n := range m.notices {
 		fmt.Fprintf(&s.out, "  -> notice %s %s: %s\n", n.Kind, n.Severity, n.Text)

@@ -115,8 +115,43 @@ func simScenario(p *program, planted string) sim.Scenario {
 				}
 			})
 		}
+		for range w.Rand().IntN(4) {
+			w.After("", time.Duration(w.Rand().IntN(15_000))*time.Millisecond, s.intervene)
+		}
 		return s.check
 	}
+}
+
+// intervene has a person do something to the execution.
+func (s *simWorld) intervene() {
+	if !s.Up(simEngine) || s.x.State.Ended() || s.x.cursor >= len(s.x.Steps) {
+		return
+	}
+	at := s.x.cursor
+	in := input{step: s.x.Steps[at].Name, item: s.Rand().IntN(max(1, len(s.x.Steps[at].Tasks))), actor: "person"}
+	switch s.Rand().IntN(4) {
+	case 0:
+		in.kind = inSkip
+		if s.Rand().IntN(2) == 0 && !s.x.Steps[at].Fanned {
+			in.result.Output = json.RawMessage(`{"ok":true}`)
+		}
+	case 1:
+		in.kind = inFail
+	case 2:
+		if s.p.steps[at].effect == Manual {
+			return // a person looks first: askPerson
+		}
+		in.kind = inRetryStep
+	default:
+		in.kind, in.step = inBack, s.x.Steps[s.Rand().IntN(at+1)].Name
+	}
+	s.Trace("person: %d %s %d", in.kind, in.step, in.item)
+	s.post(in)
+}
+
+// key is the idempotency key of a task.
+func (s *simWorld) key(step, item int) string {
+	return (&machine{x: s.x}).key(&s.x.Steps[step], item)
 }
 
 func (s *simWorld) clock() time.Time { return s.Clock(simEngine).UTC().Truncate(time.Microsecond) }
@@ -143,6 +178,12 @@ func (s *simWorld) store(t *Transition) {
 		case EventAttemptDone, EventAttemptFailed:
 			delete(s.unsettled, fmt.Sprintf("%s/%d", e.Step, e.Item))
 			s.done[fmt.Sprintf("%s/%d", e.Step, e.Item)] = e.Kind == EventAttemptDone
+		case EventReturned: // what comes is another effect
+			for i := s.disk.stepIndex(e.Step); i < len(s.disk.Steps); i++ {
+				again := func(spot string, _ bool) bool { return strings.HasPrefix(spot, s.disk.Steps[i].Name+"/") }
+				maps.DeleteFunc(s.done, again)
+				maps.DeleteFunc(s.unsettled, func(spot string, _ Call) bool { return again(spot, false) })
+			}
 		}
 	}
 	if found := s.disk.violations(s.row); len(found) > 0 {
@@ -394,7 +435,7 @@ func (s *simWorld) askPerson() {
 				if t.State == TaskHeld && s.p.steps[i].effect == Manual {
 					// The person goes and looks.
 					step := s.x.Steps[i].Name
-					s.post(input{kind: inSettle, step: step, item: j, done: s.applied[fmt.Sprintf("x/%s/%d", step, j)], actor: "person"})
+					s.post(input{kind: inSettle, step: step, item: j, done: s.applied[s.key(i, j)], actor: "person"})
 					return
 				}
 			}

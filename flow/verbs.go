@@ -116,7 +116,7 @@ func (e *Engine) tell(ctx context.Context, id string, in input) error {
 			r.post(message{in: in, fate: fate})
 			select {
 			case err := <-fate:
-				if errors.Is(err, ErrState) {
+				if errors.Is(err, errNotLive) {
 					continue // it ended meanwhile: look again
 				}
 				return err
@@ -186,7 +186,7 @@ func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	prev := x.Seq
 	m.step(in)
 	if len(m.events) == 0 {
-		return nil
+		return m.refused
 	}
 	return e.commit(m, prev)
 }

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
@@ -322,4 +325,105 @@ func TestConfigAndParamsReportAllFaults(t *testing.T) {
 	if _, err := engine.Start(t.Context(), "nobody", nil); !errors.Is(err, flow.ErrNotFound) {
 		t.Errorf("start of nothing: %v, want ErrNotFound", err)
 	}
+}
+
+// A person ends a step that hangs, gives another input to one that failed, and takes the execution back over what was done.
+func TestInterventions(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, store flow.Store) {
+		var mu sync.Mutex
+		var did []string
+		note := func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			did = append(did, fmt.Sprintf(format, args...))
+		}
+		type in struct {
+			N    int             `json:"n"`
+			Done json.RawMessage `json:"done,omitempty"`
+		}
+		tools := flow.NewTools()
+		begun := make(chan struct{}, 1)
+		flow.Func(tools, "hang", func(ctx context.Context, in in) (struct{}, error) {
+			begun <- struct{}{}
+			<-ctx.Done()
+			return struct{}{}, ctx.Err()
+		})
+		flow.Func(tools, "take", func(ctx context.Context, in in) (struct {
+			N int `json:"n"`
+		}, error) {
+			call, _ := flow.CallFrom(ctx)
+			note("take %d %s", in.N, strings.TrimPrefix(call.Key, call.Execution+"/"))
+			if in.N < 0 {
+				return struct {
+					N int `json:"n"`
+				}{}, errors.New("negative")
+			}
+			return struct {
+				N int `json:"n"`
+			}{in.N}, nil
+		}, flow.WithEffect(flow.Keyed), flow.WithUndo("give"))
+		flow.Func(tools, "give", func(ctx context.Context, in in) (struct{}, error) {
+			note("give %d", in.N)
+			return struct{}{}, nil
+		}, flow.WithEffect(flow.Keyed))
+		engine := start(t, flow.Config{Store: store, Tools: tools})
+		save(t, engine, `
+flow: f
+steps:
+  - {name: one, tool: take, with: {n: 1}}
+  - {name: two, tool: take, with: {n: -2}, on_failure: pause}
+  - {name: three, tool: hang, with: {n: "${steps.two.n}"}}
+`)
+		id := begin(t, engine, "f", nil)
+		until(t, engine, id, flow.EventStuck)
+		for name, refused := range map[string]error{
+			"no such step":   engine.Skip(t.Context(), id, flow.Intervention{Step: "nine", Actor: "me"}),
+			"another step":   engine.Fail(t.Context(), id, flow.Intervention{Step: "three", Actor: "me"}),
+			"output's type":  engine.Skip(t.Context(), id, flow.Intervention{Step: "two", Output: json.RawMessage(`{"n": "text"}`), Actor: "me"}),
+			"back to future": engine.Back(t.Context(), id, flow.Intervention{Step: "three", Actor: "me"}),
+		} {
+			if !errors.Is(refused, flow.ErrState) {
+				t.Errorf("%s: %v, want ErrState", name, refused)
+			}
+		}
+		if err := engine.RetryStep(t.Context(), id, flow.Intervention{Step: "two", Input: json.RawMessage(`[]`)}); !errors.Is(err, flow.ErrInvalid) {
+			t.Errorf("an input that is a list: %v, want ErrInvalid", err)
+		}
+		if err := engine.RetryStep(t.Context(), id, flow.Intervention{Step: "two", Input: json.RawMessage(`{"n": 2}`), Actor: "me"}); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+		if err := engine.Back(t.Context(), id, flow.Intervention{Step: "two", Actor: "me", Reason: "once more"}); err != nil {
+			t.Fatal(err)
+		}
+		until(t, engine, id, flow.EventReturned)
+		for x := (flow.Execution{}); x.State != flow.Stuck; { // the second time; it ends by itself
+			var err error
+			if x, err = engine.Get(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := engine.Skip(t.Context(), id, flow.Intervention{Step: "two", Output: json.RawMessage(`{"n": 3}`), Actor: "me"}); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+		if err := engine.Fail(t.Context(), id, flow.Intervention{Step: "three", Actor: "me", Reason: "it hangs"}); err != nil {
+			t.Fatal(err)
+		}
+		x, _ := finish(t, engine, id)
+		if x.State != flow.Failed || !strings.Contains(x.Error.Error(), "it hangs") {
+			t.Errorf("it is %s, %v", x.State, x.Error)
+		}
+		want := []string{"take 1 one/0", "take -2 two/0", "take 2 two/0", "give 2", "take -2 two/0/r1", "give -2", "give 1"}
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff(want, did); diff != "" {
+			t.Error(diff)
+		}
+		violations, err := flow.Check(t.Context(), store)
+		if err != nil || len(violations) > 0 {
+			t.Error(violations, err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package l5
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -74,7 +75,7 @@ func (s *service) settings(settings *l5pb.Settings) {
 		s.client.config.Logger.Warn("l5: a part of the rules is left out", "service", s.name, "revision", settings.GetRevision(), "error", fault)
 	}
 	s.guide = guide{settings: settings, rules: rules}
-	s.refresh()
+	s.refresh(time.Now())
 }
 
 // relocate takes a change of where the caller is.

@@ -145,7 +145,7 @@ func (c *Client) tend(ctx context.Context) error {
 
 func (c *Client) onView(v view.View, _ *l5pb.Delta) {
 	if s := (*c.services.Load())[v.Service]; s != nil {
-		s.update(v)
+		s.update(v, time.Now())
 	}
 }
 

@@ -24,6 +24,9 @@ type Config struct {
 	Target string
 	// Caller is the module or service id on whose behalf calls are made; grants are decided by it. Required.
 	Caller string
+	// Table is the folder of the device's route table, from which first routes come while the name service cannot be
+	// reached. Default: where the agent keeps it, if Target is an agent's socket; else none.
+	Table string
 	// Token is sent as a bearer token. Default: none.
 	Token string
 	// TLS is used for https targets. Default: the system's roots.
@@ -110,6 +113,9 @@ func (c Config) check() (Config, error) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("l5: config: %w", err)
+	}
+	if c.Table == "" {
+		c.Table = tableOf(c.Target)
 	}
 	if c.Failures == 0 {
 		c.Failures = 5

@@ -15,11 +15,14 @@ import (
 type Explanation struct {
 	Service  string `json:"service"`
 	Caller   string `json:"caller"`
-	Known    bool   `json:"known"`            // the name service has answered
+	Known    bool   `json:"known"`            // there is a state to route by
+	Source   Source `json:"source"`           // of the state
 	Denied   string `json:"denied,omitempty"` // why the caller may not call; empty: it may
 	Epoch    string `json:"epoch,omitempty"`  // of the name service's history
 	Revision int64  `json:"revision"`         // of the state held
-	Panic    string `json:"panic,omitempty"`  // why instances that are down are in use; empty: none is
+	// Age is how long ago the state was last known to be what the name service says; 0 while that answers.
+	Age   time.Duration `json:"age,omitempty"`
+	Panic string        `json:"panic,omitempty"` // why instances that are down are in use; empty: none is
 	// Where the caller is, as far as it is known.
 	Device string `json:"device,omitempty"`
 	Site   string `json:"site,omitempty"`
@@ -86,7 +89,7 @@ func (c *Client) Explain(service string, labels ...Label) Explanation {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Known = s.picks.Load() != nil
+	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
 	out.RulesRevision = s.guide.settings.GetRevision()
 	if s.view.Service == "" {

@@ -91,7 +91,7 @@ func (p *picks) elsewhere(random, hash uint64) (Route, error) {
 }
 
 // Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
-// instances until ctx ends; after that Route neither blocks nor allocates, and goes on from what is known
+// instances until ctx ends; if the name service cannot be reached, they come from the device's table. After that Route neither blocks nor allocates, and goes on from what is known
 // when the name service is gone. The error is a *RouteError that matches ErrNoInstance, ErrOverloaded, ErrDenied or
 // the error of ctx.
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
@@ -120,6 +120,7 @@ func (c *Client) firstPicks(ctx context.Context, name string) (*picks, error) {
 		return nil, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
 	}
 	s := c.service(name)
+	s.cold(ctx)
 	p, err := s.wait(ctx)
 	if err == nil {
 		return p, nil

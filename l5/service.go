@@ -23,6 +23,8 @@ type service struct {
 	mu        sync.Mutex
 	changed   chan struct{}        // guarded by mu; closed and replaced when picks is set
 	view      view.View            // guarded by mu
+	source    Source               // guarded by mu; of view and denied
+	confirmed time.Time            // guarded by mu; SourceTable: when the table was known to be right
 	denied    string               // guarded by mu; the reason, if the caller may not call
 	group     *balance.Group       // guarded by mu
 	guide     guide                // guarded by mu
@@ -44,16 +46,22 @@ func (s *service) err(err error, reason string) error {
 }
 
 // update takes a new state from the name service.
-func (s *service) update(v view.View) {
+func (s *service) update(v view.View, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.source = SourceStream
+	s.set(v, now)
+}
+
+// set puts a state into use. Callers hold mu.
+func (s *service) set(v view.View, now time.Time) {
 	s.view = v
-	s.refresh()
+	s.refresh(now)
 }
 
 // refresh takes what is known of the instances to the core. Callers hold mu.
-func (s *service) refresh() {
-	v, now := s.view, time.Now()
+func (s *service) refresh(now time.Time) {
+	v := s.view
 	members := make(balance.Members, 0, len(v.Instances))
 	var loads []*balance.Load // for those that are new
 	next := make(map[string]*endpoint, len(v.Instances))
@@ -94,6 +102,7 @@ func (s *service) refresh() {
 func (s *service) verdict(verdict *l5pb.Verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.source = SourceStream // it answers: what is held is what it says, or is about to be replaced
 	switch {
 	case verdict.GetAllowed():
 		if s.denied == "" {

@@ -13,7 +13,7 @@ type load struct {
 	lost   float64 // mean lost rate over ReactWithin
 	rising float64 // rate expected Lead from now by the trend over Window; 0: no trend known
 	peak   float64 // highest rate, averaged over ReactWithin, of the last InAfter
-	steady bool    // load was known throughout InAfter, so peak counts
+	steady bool    // load was known, and whole, throughout InAfter, so peak counts
 	age    time.Duration
 	code   string // why nothing is known; empty: it is
 }
@@ -101,7 +101,7 @@ func (h History) median() float64 {
 }
 
 // peak is the highest mean over ReactWithin that ended within the last InAfter; steady says that at least nine
-// tenths of that time, its beginning included, are known.
+// tenths of that time, its beginning included, are known. Of a lower bound nothing is known in this sense.
 func (h History) peak(end time.Time, span time.Duration, p Policy) (peak float64, steady bool) {
 	begin := end.Add(-p.InAfter)
 	h = h.within(begin)
@@ -110,19 +110,22 @@ func (h History) peak(end time.Time, span time.Duration, p Policy) (peak float64
 	}
 	width := max(1, int(p.ReactWithin/span))
 	ring := make([]float64, 0, width)
-	sum, known := 0.0, 0
+	sum, known, seen := 0.0, 0, 0
 	for i := range h {
 		if !h[i].Valid {
 			continue
 		}
-		known++
+		if !h[i].AtLeast {
+			known++
+		}
 		if len(ring) < width {
 			ring = append(ring, h[i].Rate)
 		} else {
-			oldest := (known - 1) % width
+			oldest := seen % width
 			sum -= ring[oldest]
 			ring[oldest] = h[i].Rate
 		}
+		seen++
 		sum += h[i].Rate
 		peak = max(peak, sum/float64(len(ring)))
 	}

@@ -58,6 +58,10 @@ type Sample struct {
 	Rate  float64   `json:"rate"`  // requests per second that callers wanted served, lost ones included
 	Lost  float64   `json:"lost"`  // of these, per second, those lost for want of capacity
 	Valid bool      `json:"valid"` // false: the bucket is unknown. That is not zero load
+
+	// AtLeast says that reports are missing: the load was this or more. It counts where the module grows, and keeps it
+	// from shrinking.
+	AtLeast bool `json:"at_least,omitempty"`
 }
 
 // History is a module's load, ascending in time, with buckets of one length. Buckets may be missing: they are

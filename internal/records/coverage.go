@@ -14,6 +14,7 @@ const (
 	Complete Status = "complete" // a process ran throughout: what is not there did not happen
 	Current  Status = "current"  // not over yet
 	Gap      Status = "gap"      // no process ran for some or all of it: unknown, not zero
+	Silent   Status = "silent"   // over, and nobody reported, though callers were there or had broken off: unknown, not zero
 )
 
 // Span is a stretch of time, To excluded.

@@ -16,10 +16,11 @@ type LoadSample struct {
 	LatencySum time.Duration `json:"latency_sum"`
 	Rate       float64       `json:"rate"` // requests a second; of a current bucket, over the time that it lasts so far
 	Status     Status        `json:"status"`
+	Partial    bool          `json:"partial,omitempty"` // more than a tenth of the callers had broken off: a lower bound
 }
 
 // Load returns one sample for every bucket that begins in from..to (to excluded; from is rounded down to one), in
-// order. A bucket without a report is zero if its Status is Complete, and unknown if it is Gap.
+// order. A bucket without a report is zero if its Status is Complete, and unknown if it is Gap or Silent.
 func (db *DB) Load(ctx context.Context, service string, from, to time.Time) ([]LoadSample, error) {
 	starts := db.buckets(from, to)
 	if len(starts) == 0 {
@@ -57,7 +58,15 @@ func (db *DB) Load(ctx context.Context, service string, from, to time.Time) ([]L
 		}
 		s.Rate = float64(requests) / lasted.Seconds()
 	}
-	return samples, rows.Err()
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("records: load of %s: %w", service, err)
+	}
+	audiences, err := db.audiences(ctx, service, starts[0], to)
+	if err != nil {
+		return nil, fmt.Errorf("records: audience of %s: %w", service, err)
+	}
+	doubt(samples, audiences)
+	return samples, nil
 }
 
 // Call is one access relation that was observed: a caller used a service.

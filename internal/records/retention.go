@@ -19,6 +19,8 @@ func (db *DB) sweepJob() *job {
 		}{
 			{"DELETE FROM outcomes WHERE (service, bucket, addr) IN (SELECT service, bucket, addr FROM outcomes WHERE bucket < ? LIMIT ?)", before(db.config.KeepOutcomes)},
 			{"DELETE FROM load WHERE (service, bucket) IN (SELECT service, bucket FROM load WHERE bucket < ? LIMIT ?)", before(db.config.KeepLoad)},
+			// The last of each service holds still, however old it is.
+			{"DELETE FROM audience WHERE (service, at) IN (SELECT service, at FROM audience a WHERE at < ? AND EXISTS (SELECT 1 FROM audience b WHERE b.service = a.service AND b.at > a.at) LIMIT ?)", before(db.config.KeepLoad)},
 			{"DELETE FROM calls WHERE (caller, service, day) IN (SELECT caller, service, day FROM calls WHERE day < ? LIMIT ?)", before(db.config.KeepLoad)},
 			{"DELETE FROM reporters WHERE reporter IN (SELECT reporter FROM reporters WHERE at < ? LIMIT ?)", before(db.config.KeepOutcomes)},
 			{"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE to_ms < ? LIMIT ?)", before(db.config.KeepLoad)},

@@ -80,6 +80,14 @@ CREATE TABLE IF NOT EXISTS load (
 	PRIMARY KEY (service, bucket)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS load_bucket ON load (bucket);
+CREATE TABLE IF NOT EXISTS audience (
+	service  TEXT NOT NULL,
+	at       INTEGER NOT NULL,
+	watching INTEGER NOT NULL,
+	lost     INTEGER NOT NULL,
+	PRIMARY KEY (service, at)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS audience_at ON audience (at);
 CREATE TABLE IF NOT EXISTS calls (
 	caller   TEXT NOT NULL,
 	service  TEXT NOT NULL,

@@ -133,7 +133,11 @@ func (h *house) naming() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.names.Run, h.liveness.Run)
+	audience, err := wiring.NewAudience(wiring.AudienceConfig{Names: h.names, Records: h.records, Every: h.config.Bucket / 2, Logger: h.config.Logger})
+	if err != nil {
+		return err
+	}
+	h.run(h.names.Run, h.liveness.Run, audience.Run)
 	return nil
 }
 

@@ -66,7 +66,8 @@ type Load struct {
 	Module  func(name string) (cmdb.Module, error)
 }
 
-// Load implements scale.Metrics. A bucket that is a gap for one service is one for the module.
+// Load implements scale.Metrics. A bucket that is unknown for one service is unknown for the module: one in which no
+// process ran to record it, and one in which callers were there, or had broken off, and nobody was heard.
 func (l Load) Load(ctx context.Context, module string, from, to time.Time) ([]scale.Sample, error) {
 	m, err := l.Module(module)
 	if err != nil {
@@ -92,6 +93,7 @@ func (l Load) Load(ctx context.Context, module string, from, to time.Time) ([]sc
 			out[i].Rate += s.Rate
 			out[i].Lost += float64(s.Failures+s.Rejected) / seconds
 			out[i].Valid = out[i].Valid && s.Status == records.Complete
+			out[i].AtLeast = out[i].AtLeast || s.Partial
 		}
 	}
 	return out, nil

@@ -26,8 +26,8 @@ import (
 
 // Agent is a device's name service. Its methods are safe for concurrent use.
 //
-//	      Run: snapshot file, socket                          ctx ends
-//	new -----------------------------> serving from disk ----------------> stopped (socket gone, file written)
+//	      Run: files, socket                                  ctx ends
+//	new -----------------------------> serving from disk ----------------> stopped (socket gone, files written)
 //	                                     |          ^
 //	                     upstream answers|          | upstream lost: serving goes on
 //	                                     v          |
@@ -43,6 +43,9 @@ type Agent struct {
 	locals   *locals
 	forward  *forward
 	disk     *disk
+	tables   *tables
+	lookups  *lookups
+	now      func() time.Time
 	metrics  *metrics
 	started  atomic.Bool
 	ready    chan struct{}   // closed when the socket listens
@@ -61,7 +64,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
 	a := &Agent{
-		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}),
+		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}), now: time.Now,
 		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
@@ -69,7 +72,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
 	}
 	a.link = link.New(link.Config{
-		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict,
+		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
 		Device: config.Device, OnSettings: a.onSettings, OnPlace: a.onPlace,
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
@@ -78,10 +81,12 @@ func New(config Config) (*Agent, error) {
 	a.locals = newLocals(a.keeper, config)
 	a.forward = newForward(a.wire, uid.New(), config, a.metrics)
 	a.disk = newDisk(a)
+	a.tables = newTables(a)
+	a.lookups = newLookups(a)
 	return a, nil
 }
 
-// Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes the snapshot file
+// Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes its files
 // and returns nil. It is called once. That no server answers is no error: what is known is served.
 func (a *Agent) Run(ctx context.Context) error {
 	if !a.started.CompareAndSwap(false, true) {
@@ -90,6 +95,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.stop()
 	if err := a.disk.load(); err != nil {
 		a.config.Logger.Error("l5/agent: starting without the snapshot file: it is of no use", "file", a.config.SnapshotFile, "error", err)
+	}
+	if err := a.tables.load(); err != nil {
+		a.config.Logger.Error("l5/agent: starting without parts of the route table", "folder", a.config.Table, "error", err)
 	}
 	listener, release, err := socket.Listen(a.config.Socket)
 	if err != nil {
@@ -109,10 +117,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.callers.run(inner) })
 	group.Go(func() error { return a.forward.run(inner) })
 	group.Go(func() error { return a.disk.run(inner) })
+	group.Go(func() error { return a.tables.run(inner) })
 	err = group.Wait()
 	a.http.CloseIdleConnections()
 	if ctx.Err() != nil {
-		return a.disk.write(time.Now())
+		return errors.Join(a.disk.write(time.Now()), a.tables.write(time.Now()))
 	}
 	return err
 }
@@ -165,11 +174,22 @@ func (a *Agent) onView(v view.View, change *l5pb.Delta) {
 	if err := a.hub.Publish(v, change); err != nil {
 		a.config.Logger.Error("l5/agent: a service's state is not passed on", "service", v.Service, "error", err)
 	}
-	a.disk.touch()
+	a.lookups.change(v.Service)
+	a.tables.touch(v.Service)
 }
 
 func (a *Agent) onVerdict(verdict *l5pb.Verdict) {
 	a.callers.decide(verdict)
+	a.lookups.change(verdict.GetService())
+	a.tables.touch(verdict.GetService())
+	a.disk.touch()
+}
+
+// onForget drops what nobody on this device calls any more.
+func (a *Agent) onForget(service string) {
+	a.hub.Forget(service)
+	a.lookups.change(service)
+	a.tables.forget(service)
 	a.disk.touch()
 }
 

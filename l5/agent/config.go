@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -20,9 +21,13 @@ type Config struct {
 	// Socket is the absolute path of the unix socket that the device's programs connect to; it is made with mode 0600.
 	// Required.
 	Socket string
-	// SnapshotFile is the absolute path of the file that lets the agent start while no server answers. Default: none
-	// is kept.
+	// SnapshotFile is the absolute path of the file that keeps grants and registrations, so that the agent can start while
+	// no server answers. Default: none is kept.
 	SnapshotFile string
+	// Table is the absolute path of the folder that keeps the routes, for the agent's next start and for programs that
+	// start while it is away. They find it at Socket with ".table" appended; if it is elsewhere, that is a link to it.
+	// Default: SnapshotFile with ".table" appended, or Socket with that if there is none.
+	Table string
 	// Token is sent upstream as a bearer token. Default: none.
 	Token string
 	// TLS is used for https upstreams. Default: the system's roots.
@@ -54,6 +59,9 @@ func (c Config) check() (Config, error) {
 	if c.SnapshotFile != "" && !filepath.IsAbs(c.SnapshotFile) {
 		errs = append(errs, fmt.Errorf("SnapshotFile is %q: want an absolute path, as in /var/lib/zhiyun/l5.snapshot", c.SnapshotFile))
 	}
+	if c.Table != "" && !filepath.IsAbs(c.Table) {
+		errs = append(errs, fmt.Errorf("Table is %q: want an absolute path, as in /var/lib/zhiyun/l5.table", c.Table))
+	}
 	for _, d := range []struct {
 		name  string
 		field *time.Duration
@@ -65,6 +73,9 @@ func (c Config) check() (Config, error) {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
+	}
+	if c.Table == "" {
+		c.Table = cmp.Or(c.SnapshotFile, c.Socket) + ".table"
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -13,7 +13,8 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
-// disk keeps the agent's state in a file: written atomically a moment after a change, read once at the start.
+// disk keeps grants and registrations in a file: written atomically a moment after a change, read once at the start.
+// Version 0.1.0 kept the routes there, too; they are read once and then in the tables.
 type disk struct {
 	agent *Agent
 	dirty chan struct{}
@@ -114,9 +115,6 @@ func (d *disk) write(now time.Time) error {
 	}
 	state := &l5pb.AgentState{Device: a.config.Device, WrittenAt: now.UnixNano(), Verdicts: a.callers.verdicts(), Registrations: a.keeper.Held()}
 	state.Settings, state.Place = a.hub.Settings(), a.hub.Place()
-	for _, v := range a.hub.Views() {
-		state.Snapshots = append(state.Snapshots, v.Snapshot())
-	}
 	data, err := FormatSnapshot(state)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -3,15 +3,18 @@ package agent
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/socket"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
 )
@@ -40,6 +43,10 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	defer end()
 	a.metrics.streams.Inc()
 	defer a.metrics.streams.Dec()
+	uid := os.Geteuid()
+	if peer, ok := socket.PeerOf(transport.Conn(ctx)); ok {
+		uid = peer.UID
+	}
 	sub := a.hub.Subscriber(a.callers)
 	defer sub.Close()
 	asked := make(map[pair]struct{})
@@ -66,6 +73,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 				p := pair{want.GetCaller(), want.GetService()}
 				if _, ok := asked[p]; !ok {
 					asked[p] = struct{}{}
+					a.tables.read(uid, p.caller, p.service)
 					a.callers.ask(p.caller, p.service)
 				}
 			}

@@ -11,6 +11,7 @@ type metrics struct {
 	connected, streams              prometheus.Gauge
 	resyncs, reports                prometheus.Counter
 	reportFailures, snapshotsFailed prometheus.Counter
+	tablesWritten, tablesFailed     prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
@@ -27,6 +28,8 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		reports:         counter("reports_total", "Outcome batches the server acknowledged."),
 		reportFailures:  counter("report_failures_total", "Outcome batches that got no answer and are sent again."),
 		snapshotsFailed: counter("snapshot_write_failures_total", "Times the snapshot file could not be written."),
+		tablesWritten:   counter("table_writes_total", "Times changes were written to the route table."),
+		tablesFailed:    counter("table_write_failures_total", "Times the route table could not be written."),
 	}
 	if registerer == nil {
 		return m, nil
@@ -35,7 +38,7 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "registrations", Help: "Instances registered from this device.",
 	}, func() float64 { return float64(len(a.keeper.Held())) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, registrations} {
+	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, registrations} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

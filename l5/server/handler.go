@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -78,9 +79,20 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	if strings.Contains(stream.RequestHeader().Get("Content-Type"), "json") {
 		send = func(f *hub.Frame) error { return stream.Send(f.Message()) }
 	}
+	heard, left := s.audience.listener(), false // left: by its own will
+	defer func() {
+		switch {
+		case s.stopping.Err() != nil: // it is the server that goes
+		case left:
+			heard.end(time.Time{})
+		default:
+			heard.end(time.Now())
+		}
+	}()
 	return hub.Serve(ctx, hub.Stream{
 		Receive: func() (*l5pb.WatchRequest, error) {
 			request, err := stream.Receive()
+			left = errors.Is(err, io.EOF)
 			if err != nil {
 				return nil, err
 			}
@@ -94,6 +106,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 		Send:    send,
 		Changed: s.config.Grants.Changed,
 		Requested: func(request *l5pb.WatchRequest) {
+			heard.take(request)
 			if device := request.GetDevice(); device != "" && s.config.Place != nil {
 				site, city := s.config.Place(device)
 				sub.SetPlace(&l5pb.Place{Device: device, Site: site, City: city})

@@ -37,6 +37,7 @@ type Server struct {
 	leases   *leases
 	intake   *intake
 	rules    *rules
+	audience *audience
 	metrics  *metrics
 	stopping context.Context // ends when Run drains
 	stop     context.CancelFunc
@@ -49,7 +50,7 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: config, hub: hub.New(true)}
+	s := &Server{config: config, hub: hub.New(true), audience: newAudience()}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.registry = newRegistry(config.Store, s.hub, config.Logger)
 	s.leases = newLeases(config, s.registry)

@@ -78,6 +78,16 @@ func (h *Hub) Publish(v view.View, change *l5pb.Delta) error {
 	return nil
 }
 
+// Forget drops the state of a service: who subscribes waits until it is published again.
+func (h *Hub) Forget(service string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := h.topics[service]; t != nil {
+		t.view, t.known, t.deltas, t.snapshot = view.View{}, false, nil, nil
+		h.prune(t)
+	}
+}
+
 // View returns the state of a service, if it was published.
 func (h *Hub) View(service string) (view.View, bool) {
 	h.mu.Lock()

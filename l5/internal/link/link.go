@@ -40,7 +40,10 @@ type Config struct {
 	// OnHold is called when a state is held back because it drops too much of a service; nil: not called. It must not
 	// call the link.
 	OnHold func(service string, have, get int)
-	Logger *slog.Logger // required
+	// OnForget is called when the last caller of a service was unsubscribed, and what was held of it is dropped; nil: not
+	// called. It must not call the link.
+	OnForget func(service string)
+	Logger   *slog.Logger // required
 }
 
 // Link is one watch stream, over and over.
@@ -54,22 +57,23 @@ type Link struct {
 	config Config
 
 	mu     sync.Mutex
-	views  map[string]view.View      // guarded by mu; in use
-	holds  map[string]holding        // guarded by mu; held back
-	wants  map[subscription]struct{} // guarded by mu
-	rules  map[string]*l5pb.Settings // guarded by mu; by service
-	outbox []*l5pb.Subscription      // guarded by mu; not yet sent on the open stream
-	gone   []*l5pb.Subscription      // guarded by mu; unsubscriptions not yet sent
-	wake   chan struct{}             // signals outbox and gone
+	views  map[string]view.View           // guarded by mu; in use
+	holds  map[string]holding             // guarded by mu; held back
+	wants  map[string]map[string]struct{} // guarded by mu; callers by service
+	rules  map[string]*l5pb.Settings      // guarded by mu; by service
+	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
+	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	wake   chan struct{}                  // signals outbox and gone
+	heard  time.Time                      // guarded by mu; when the last message came
+	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
-
-type subscription struct{ caller, service string }
 
 // New returns a link. It connects in Run.
 func New(config Config) *Link {
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
-		wants: make(map[subscription]struct{}), rules: make(map[string]*l5pb.Settings), wake: make(chan struct{}, 1),
+		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
+		rules: make(map[string]*l5pb.Settings), down: make(chan struct{}),
 	}
 }
 
@@ -77,12 +81,16 @@ func New(config Config) *Link {
 func (l *Link) Subscribe(caller, service string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := subscription{caller, service}
-	if _, ok := l.wants[key]; ok {
+	callers := l.wants[service]
+	if callers == nil {
+		callers = make(map[string]struct{})
+		l.wants[service] = callers
+	}
+	if _, ok := callers[caller]; ok {
 		return
 	}
-	l.wants[key] = struct{}{}
-	l.outbox = append(l.outbox, l.subscription(key))
+	callers[caller] = struct{}{}
+	l.outbox = append(l.outbox, l.subscription(caller, service))
 	l.signal()
 }
 
@@ -90,35 +98,41 @@ func (l *Link) Subscribe(caller, service string) {
 func (l *Link) Unsubscribe(caller, service string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := subscription{caller, service}
-	if _, ok := l.wants[key]; !ok {
+	callers := l.wants[service]
+	if _, ok := callers[caller]; !ok {
 		return
 	}
-	delete(l.wants, key)
+	delete(callers, caller)
 	l.gone = append(l.gone, &l5pb.Subscription{Service: service, Caller: caller})
 	l.signal()
-	for other := range l.wants {
-		if other.service == service {
-			return
-		}
+	if len(callers) > 0 {
+		return
 	}
+	delete(l.wants, service)
 	delete(l.views, service)
 	delete(l.holds, service)
 	delete(l.rules, service)
+	if l.config.OnForget != nil {
+		l.config.OnForget(service) // under mu: a Subscribe that follows comes after it
+	}
 }
 
-// Seed gives the link a state that is known from elsewhere, to resume from.
-func (l *Link) Seed(v view.View) {
+// Seed gives the link a state that is known from elsewhere, to resume from; false if it holds one that is not older.
+func (l *Link) Seed(v view.View) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if held, ok := l.views[v.Service]; ok && (held.Epoch != v.Epoch || held.Revision >= v.Revision) {
+		return false
+	}
 	l.views[v.Service] = v
+	return true
 }
 
 // subscription says what is already held. Callers hold mu.
-func (l *Link) subscription(key subscription) *l5pb.Subscription {
-	held, _ := l.newest(key.service)
-	out := &l5pb.Subscription{Service: key.service, Caller: key.caller, Epoch: held.Epoch, Revision: held.Revision}
-	if rules := l.rules[key.service]; rules.GetEpoch() == held.Epoch {
+func (l *Link) subscription(caller, service string) *l5pb.Subscription {
+	held, _ := l.newest(service)
+	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	if rules := l.rules[service]; rules.GetEpoch() == held.Epoch {
 		out.Settings = rules.GetRevision()
 	}
 	return out
@@ -142,14 +156,47 @@ func (l *Link) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if l.config.OnState != nil && !told {
+		if !told {
 			told = true // once, not for each attempt
-			l.config.OnState(false, err)
+			l.state(false, err)
 		}
 		if err := backoff.Wait(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// state says that there is a stream, or none.
+func (l *Link) state(connected bool, err error) {
+	l.mu.Lock()
+	if connected {
+		l.down = make(chan struct{})
+	} else {
+		close(l.down)
+	}
+	l.mu.Unlock()
+	if l.config.OnState != nil {
+		l.config.OnState(connected, err)
+	}
+}
+
+// Heard returns when the stream last said something, and whether there is none now.
+func (l *Link) Heard() (at time.Time, silent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.down:
+		return l.heard, true
+	default:
+		return l.heard, false
+	}
+}
+
+// Down returns a channel that is closed as soon as there is no stream and an attempt to open one has failed.
+func (l *Link) Down() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
 }
 
 // stream is one life of the stream. It returns why it ended.
@@ -181,10 +228,11 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 			first = false
 			opened()
 			backoff.Reset()
-			if l.config.OnState != nil {
-				l.config.OnState(true, nil)
-			}
+			l.state(true, nil)
 		}
+		l.mu.Lock()
+		l.heard = time.Now()
+		l.mu.Unlock()
 		l.Apply(response)
 	}
 }
@@ -217,8 +265,10 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l5pb.WatchRequest{Peer: l.config.Peer, Device: l.config.Device}
-	for key := range l.wants {
-		request.Subscribe = append(request.Subscribe, l.subscription(key))
+	for service, callers := range l.wants {
+		for caller := range callers {
+			request.Subscribe = append(request.Subscribe, l.subscription(caller, service))
+		}
 	}
 	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
 		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
@@ -288,10 +338,8 @@ func (l *Link) delta(delta *l5pb.Delta) {
 	}
 	next, err := newest.Advance(delta)
 	if !known || err != nil {
-		for key := range l.wants {
-			if key.service == delta.GetService() {
-				l.outbox = append(l.outbox, &l5pb.Subscription{Service: key.service, Caller: key.caller})
-			}
+		for caller := range l.wants[delta.GetService()] {
+			l.outbox = append(l.outbox, &l5pb.Subscription{Service: delta.GetService(), Caller: caller})
 		}
 		l.signal()
 		l.mu.Unlock()
@@ -323,11 +371,4 @@ func (l *Link) use(next view.View, change *l5pb.Delta) {
 }
 
 // wanted reports whether any caller subscribes to service. Callers hold mu.
-func (l *Link) wanted(service string) bool {
-	for key := range l.wants {
-		if key.service == service {
-			return true
-		}
-	}
-	return false
-}
+func (l *Link) wanted(service string) bool { return len(l.wants[service]) > 0 }

@@ -62,3 +62,6 @@ func clearStale(path string) error {
 	}
 	return nil
 }
+
+// Peer is the process that made a connection, when it made it.
+type Peer struct{ UID, PID int }

@@ -1,0 +1,221 @@
+package flow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// Intervention is what a person does to one step of an execution that is open.
+type Intervention struct {
+	Step string
+	// Item of a step with each. Skip and Back, which are about whole steps, leave it out.
+	Item int
+	// Input is what RetryStep runs the tool with; a JSON object. Default: the input as it was.
+	Input json.RawMessage
+	// Output is what Skip takes for the step's output; a JSON object. Default: none, and the step counts as skipped.
+	Output json.RawMessage
+	Actor  string
+	Reason string
+}
+
+func (i *Intervention) check() error {
+	for name, data := range map[string]json.RawMessage{"Input": i.Input, "Output": i.Output} {
+		var object map[string]json.RawMessage
+		if len(data) > 0 && (json.Unmarshal(data, &object) != nil || object == nil) {
+			return fmt.Errorf("%w: Intervention.%s must be a JSON object", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Intervention) error {
+	if err := i.check(); err != nil {
+		return err
+	}
+	data := i.Output
+	if kind == inRetryStep {
+		data = i.Input
+	}
+	return e.tell(ctx, id, input{kind: kind, step: i.Step, item: i.Item, result: Result{Output: data}, actor: i.Actor, reason: i.Reason})
+}
+
+// Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
+// stopped; if the execution turns back later, it is undone like any other. A step at which the execution is not is an ErrState.
+func (e *Engine) Skip(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inSkip, i)
+}
+
+// Fail ends one item of the step at which an execution is as failed for good, whatever it does; what runs of it is stopped. What follows is what
+// the step's on_failure says, except that nobody is asked: the person has spoken.
+func (e *Engine) Fail(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inFail, i)
+}
+
+// RetryStep tries one item again that waits for a person or for its next attempt, with another Input if one is given, under
+// the same idempotency key. Its count of attempts starts over.
+func (e *Engine) RetryStep(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inRetryStep, i)
+}
+
+// Back takes an execution back to an earlier step, or to the beginning of the one at which it is: what was done since is undone in reverse, then
+// the execution goes on from there, with new idempotency keys.
+func (e *Engine) Back(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inBack, i)
+}
+
+// refuse has whoever handed the input in be told why it changes nothing.
+func (m *machine) refuse(format string, args ...any) {
+	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrState}, args...)...)
+}
+
+// here returns the step at which the execution is, if that is the one that the input names; else it refuses.
+func (m *machine) here(in input) (*StepStatus, *stepPlan) {
+	x := m.x
+	switch at := x.stepIndex(in.step); {
+	case at < 0:
+		m.refuse("flow %s has no step %q", x.Flow, in.step)
+	case x.Target != "":
+		m.refuse("execution %s is turning back; wait for its end", x.ID)
+	case at != x.cursor:
+		m.refuse("execution %s is at step %q, not at %q", x.ID, x.Step, in.step)
+	default:
+		return &x.Steps[at], m.p.steps[at]
+	}
+	return nil, nil
+}
+
+// drop ends one item as failed by a person. What runs is stopped first, and its end awaited: until then it may still have its effect.
+func (m *machine) drop(s *StepStatus, t *Task, err *Error, in input) {
+	e := Event{Kind: EventAttemptFailed, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Error: err, Actor: in.actor, Reason: in.reason}
+	if t.inFlight() {
+		e.Kind = EventAttemptStopping
+		m.stop(s, t)
+	}
+	m.emit(e)
+}
+
+func byPerson(what string, in input) *Error {
+	return &Error{Code: CodePerson, Message: what + " by " + in.actor + reasonText(in.reason), Permanent: true}
+}
+
+func (m *machine) skip(in input) {
+	s, plan := m.here(in)
+	if s == nil {
+		return
+	}
+	if len(in.result.Output) > 0 {
+		if err := plan.fits(in.result.Output); err != nil {
+			m.refuse("the output given for step %q: %v", s.Name, err)
+			return
+		}
+	}
+	m.unpark(in)
+	err := byPerson("skipped", in)
+	m.emit(Event{Kind: EventStepSkipping, Step: s.Name, Output: in.result.Output, Actor: in.actor, Reason: err.Message})
+	for i := range s.Tasks {
+		if t := &s.Tasks[i]; open(t.State) {
+			m.drop(s, t, err, in)
+		}
+	}
+}
+
+// skipped ends a step that a person skips, once nothing of it runs any more; it reports whether it has.
+func (m *machine) skipped(s *StepStatus) bool {
+	if s.active > 0 {
+		return false
+	}
+	e := Event{Kind: EventStepSkipped, Step: s.Name, Reason: s.Reason}
+	if len(s.Output) > 0 {
+		e.Kind, e.Output = EventStepDone, s.Output
+	}
+	m.emit(e)
+	return true
+}
+
+// fits says what is wrong with an output that a person gives for the step.
+func (p *stepPlan) fits(output json.RawMessage) error {
+	if p.each == nil {
+		return validate(p.returns, output)
+	}
+	var list struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if err := json.Unmarshal(output, &list); err != nil || list.Items == nil {
+		return errors.New(`a step with each has the output {"items": [...]}`)
+	}
+	for i, item := range list.Items {
+		if err := validate(p.returns, item); err != nil {
+			return fmt.Errorf("items[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (m *machine) fail(in input) {
+	s, plan := m.here(in)
+	if s == nil {
+		return
+	}
+	t := m.x.task(m.x.cursor, in.item)
+	switch {
+	case t == nil && in.item == 0 && !s.Fanned: // it has not begun
+	case t == nil || !open(t.State):
+		m.refuse("item %d of step %q is not under way", in.item, s.Name)
+		return
+	}
+	m.unpark(in)
+	if t == nil {
+		m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Error: byPerson("failed", in), Actor: in.actor, Reason: in.reason})
+		return
+	}
+	m.drop(s, t, byPerson("failed", in), in)
+	if plan.OnFailure != Skip {
+		m.giveUp(s)
+	}
+}
+
+func (m *machine) retryStep(in input) {
+	s, plan := m.here(in)
+	if s == nil {
+		return
+	}
+	t := m.x.task(m.x.cursor, in.item)
+	if t == nil || t.State != TaskHeld && t.State != TaskRetrying {
+		m.refuse("item %d of step %q waits neither for a person nor for its next attempt", in.item, s.Name)
+		return
+	}
+	if m.x.Paused {
+		m.refuse("execution %s is paused; resume it first", m.x.ID)
+		return
+	}
+	m.unpark(in)
+	m.emit(Event{
+		Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Input: in.result.Output,
+		Actor: in.actor, Reason: in.reason,
+	})
+	m.run(s, plan, t.Item, false)
+}
+
+// back begins to undo what came after the beginning of a step.
+func (m *machine) back(in input) {
+	x := m.x
+	switch at := x.stepIndex(in.step); {
+	case at < 0:
+		m.refuse("flow %s has no step %q", x.Flow, in.step)
+	case x.Target != "":
+		m.refuse("execution %s is turning back; wait for its end", x.ID)
+	case at > x.cursor:
+		m.refuse("execution %s is at step %q, before %q", x.ID, x.Step, in.step)
+	default:
+		m.turn(Event{Kind: EventReturning, Step: in.step, Actor: in.actor, Reason: in.reason})
+	}
+}
+
+// unpark notes that a person has given the execution something to do.
+func (m *machine) unpark(in input) {
+	if m.x.State == Stuck {
+		m.emit(Event{Kind: EventRetried, Actor: in.actor, Reason: in.reason})
+	}
+}

@@ -1,0 +1,245 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+// tables keeps the route table on disk: for each user id of the device what its callers may call. A change is written
+// after it had time to gather others; only the segments that it concerns are.
+//
+//	          touch                settle, or 4 times the last write           written
+//	clean -----------------> dirty -------------------------------> writing -------------> clean
+//	                           ^                                       |
+//	                           +------------- not written -------------+
+type tables struct {
+	agent *Agent
+	wake  chan struct{}
+
+	mu      sync.Mutex
+	readers map[int]*reader // guarded by mu; by user id
+}
+
+// reader is one user id.
+type reader struct {
+	folder   string                                         // set once it is made
+	services [table.Segments]map[string]map[string]struct{} // callers by service
+	dirty    map[int]struct{}                               // segments
+}
+
+func newTables(a *Agent) *tables {
+	return &tables{agent: a, wake: make(chan struct{}, 1), readers: make(map[int]*reader)}
+}
+
+// read says that a program of user uid calls service as caller.
+func (t *tables) read(uid int, caller, service string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.readers[uid] == nil {
+		t.readers[uid] = &reader{dirty: make(map[int]struct{})}
+	}
+	r, segment := t.readers[uid], table.SegmentOf(service)
+	if _, ok := r.services[segment][service][caller]; ok {
+		return
+	}
+	if r.services[segment] == nil {
+		r.services[segment] = make(map[string]map[string]struct{})
+	}
+	if r.services[segment][service] == nil {
+		r.services[segment][service] = make(map[string]struct{})
+	}
+	r.services[segment][service][caller] = struct{}{}
+	r.dirty[segment] = struct{}{}
+	t.signal()
+}
+
+// touch says that the state of service, or who may call it, changed.
+func (t *tables) touch(service string) {
+	segment := table.SegmentOf(service)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.readers {
+		if r.services[segment][service] != nil {
+			r.dirty[segment] = struct{}{}
+			t.signal()
+		}
+	}
+}
+
+func (t *tables) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// load takes what the folder holds for the present until upstream says otherwise, and puts the link to it where programs
+// look.
+func (t *tables) load() error {
+	a := t.agent
+	errs := []error{t.publish()}
+	users, err := table.Users(a.config.Table)
+	errs = append(errs, err)
+	for _, uid := range users {
+		err := table.Load(table.For(a.config.Table, uid), func(entry table.Entry) {
+			if a.link.Seed(entry.View) {
+				errs = append(errs, a.hub.Publish(entry.View, nil))
+			}
+			for _, caller := range entry.Callers {
+				t.read(uid, caller, entry.View.Service)
+				a.callers.decide(&l5pb.Verdict{Service: entry.View.Service, Caller: caller, Allowed: true})
+				a.link.Subscribe(caller, entry.View.Service)
+			}
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// publish makes the folder, and the link to it if it is not beside the socket.
+func (t *tables) publish() error {
+	config := t.agent.config
+	if err := os.MkdirAll(config.Table, 0o711); err != nil {
+		return err
+	}
+	beside := config.Socket + ".table"
+	if filepath.Clean(config.Table) == filepath.Clean(beside) {
+		return nil
+	}
+	if target, err := os.Readlink(beside); err == nil && target == config.Table {
+		return nil
+	}
+	if info, err := os.Lstat(beside); err == nil && info.Mode().Type() != fs.ModeSymlink {
+		return fmt.Errorf("%s is in the way of a link to %s; remove it", beside, config.Table)
+	}
+	os.Remove(beside)
+	return os.Symlink(config.Table, beside)
+}
+
+// run writes changes until ctx ends.
+func (t *tables) run(ctx context.Context) error {
+	pause := settle
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.wake:
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		begin := time.Now()
+		if err := t.write(begin); err != nil {
+			t.agent.metrics.tablesFailed.Inc()
+			t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again after the next change", "folder", t.agent.config.Table, "error", err)
+		}
+		pause = max(settle, 4*time.Since(begin)) // at most a fifth of the time is spent on the disk
+	}
+}
+
+// write writes the segments that changed.
+func (t *tables) write(now time.Time) error {
+	t.mu.Lock()
+	users := slices.Sorted(maps.Keys(t.readers))
+	t.mu.Unlock()
+	var errs []error
+	for _, uid := range users {
+		if err := t.writeFor(uid, now); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *tables) writeFor(uid int, now time.Time) (err error) {
+	t.mu.Lock()
+	r := t.readers[uid]
+	dirty := r.dirty
+	r.dirty = make(map[int]struct{})
+	folder := r.folder
+	t.mu.Unlock()
+	if len(dirty) == 0 {
+		return nil
+	}
+	defer func() {
+		if err != nil {
+			t.mu.Lock()
+			maps.Copy(r.dirty, dirty)
+			t.mu.Unlock()
+		}
+	}()
+	if folder == "" {
+		if folder, err = table.Make(t.agent.config.Table, uid); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		r.folder = folder
+		t.mu.Unlock()
+	}
+	files := make(map[int][]byte, len(dirty))
+	for segment := range dirty {
+		entries := t.entries(r, segment)
+		if len(entries) == 0 {
+			files[segment] = nil
+		} else if files[segment], err = table.Encode(segment, now, entries); err != nil {
+			return err
+		}
+	}
+	if err := table.Write(folder, uid, files); err != nil {
+		return err
+	}
+	t.agent.metrics.tablesWritten.Inc()
+	return nil
+}
+
+// entries returns what a reader may see of a segment.
+func (t *tables) entries(r *reader, segment int) []table.Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var entries []table.Entry
+	for service, callers := range r.services[segment] {
+		state, ok := t.agent.hub.View(service)
+		if !ok {
+			continue
+		}
+		entry := table.Entry{View: state}
+		for _, caller := range slices.Sorted(maps.Keys(callers)) {
+			if allowed, _, _ := t.agent.callers.Verdict(caller, service); allowed {
+				entry.Callers = append(entry.Callers, caller)
+			}
+		}
+		if len(entry.Callers) > 0 {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// forget drops a service that nobody calls any more.
+func (t *tables) forget(service string) {
+	segment := table.SegmentOf(service)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.readers {
+		if r.services[segment][service] != nil {
+			delete(r.services[segment], service)
+			r.dirty[segment] = struct{}{}
+			t.signal()
+		}
+	}
+}
