@@ -159,7 +159,8 @@ func (s *service) nowhere(class, registered int) string {
 
 // newPicks returns picks that lead nowhere yet.
 func (s *service) newPicks() *picks {
-	return &picks{picker: new(balance.Picker), limit: s.client.config.MaxInFlight, panic: s.group.Panic() != "", service: s}
+	config := &s.client.config
+	return &picks{picker: new(balance.Picker), limit: config.MaxInFlight, panic: s.group.Panic() != "", observed: config.Observer != nil, service: s}
 }
 
 // turn is how many picks RoundRobin has made in a part.

@@ -121,6 +121,7 @@ func (c *Client) service(name string) *service {
 	}
 	next := maps.Clone(old)
 	s := newService(c, name)
+	s.number = len(old)
 	next[name] = s
 	c.services.Store(&next)
 	c.link.Subscribe(c.config.Caller, name)
@@ -194,6 +195,9 @@ func (c *Client) moved(e Event) {
 	c.config.Logger.Info("l5: instance", "service", e.Service, "addr", e.Addr, "from", e.From.String(), "to", e.To.String(), "reason", e.Reason)
 	if c.config.OnEvent != nil {
 		c.config.OnEvent(e)
+	}
+	if c.config.Observer != nil {
+		c.config.Observer.Moved(e)
 	}
 }
 

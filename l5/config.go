@@ -65,9 +65,12 @@ type Config struct {
 	// OnEvent is called when an instance changes its state of health, by one goroutine at a time per service. It must
 	// not block or call the client. Default: not called.
 	OnEvent func(Event)
+	// Observer is told of each call's end, each refusal and each change of health. Default: nobody is.
+	Observer Observer
 	// Logger takes one line per change of state. Default: silent.
 	Logger *slog.Logger
-	// Metrics takes the client's metrics, named zhiyun_l5_client_... Default: none.
+	// Metrics takes the client's metrics, named zhiyun_l5_client_... Their label service has the services that this process
+	// has called, and nothing else is unbounded: no label has instances or callers. Default: none.
 	Metrics prometheus.Registerer
 }
 

@@ -113,6 +113,7 @@ func (e *endpoint) collect() {
 	for i := range read.successes {
 		calls, sum := split(i, read.successes[i]-seen.successes[i])
 		e.state.histogram[i] += calls
+		e.service.histogram[i] += calls
 		d.successes += calls
 		d.latencySum += sum
 	}
@@ -120,6 +121,7 @@ func (e *endpoint) collect() {
 	e.state.window.add(d)
 	e.state.report.add(d)
 	e.state.total.add(d)
+	e.service.total.add(d)
 }
 
 // take returns what was summed up and starts anew.

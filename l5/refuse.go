@@ -16,9 +16,12 @@ const (
 // refusalNames are the values of the label "reason" and the keys of Explanation.Refused.
 var refusalNames = [refusals]string{"unknown", "denied", "no_instance", "overloaded"}
 
-// refuse counts a call that gets no route and returns err.
+// refuse counts a call that gets no route, tells of it and returns err.
 func (s *service) refuse(why refusal, err error) error {
 	s.refused[why].Add(1)
+	if observer := s.client.config.Observer; observer != nil {
+		observer.Refused(s.name, refusalNames[why], err)
+	}
 	return err
 }
 

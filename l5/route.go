@@ -48,8 +48,12 @@ func (r Route) Panic() bool { return r.picks != nil && r.picks.panic }
 
 // Done tells how the call went. It does not block and allocates nothing for a success.
 func (r Route) Done(o Outcome) {
-	if r.endpoint != nil {
-		r.endpoint.done(r.load, o)
+	if r.endpoint == nil {
+		return
+	}
+	r.endpoint.done(r.load, o)
+	if r.picks.observed {
+		r.picks.service.client.config.Observer.Done(r, o)
 	}
 }
 
@@ -59,6 +63,7 @@ type picks struct {
 	endpoints []*endpoint // by the picker's indexes
 	limit     int         // calls in flight per instance; 0: none
 	panic     bool
+	observed  bool // Config.Observer is to be told
 	service   *service
 
 	// What plain picks do not read.

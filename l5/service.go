@@ -16,20 +16,23 @@ import (
 type service struct {
 	client     *Client
 	name       string
+	number     int                   // how many services there were before it
 	picks      atomic.Pointer[picks] // nil until something is known
 	overloaded error                 // made once: refusing must be cheap
 	refused    [refusals]atomic.Uint64
 
 	mu        sync.Mutex
-	changed   chan struct{}        // guarded by mu; closed and replaced when picks is set
-	view      view.View            // guarded by mu
-	source    Source               // guarded by mu; of view and denied
-	confirmed time.Time            // guarded by mu; SourceTable: when the table was known to be right
-	denied    string               // guarded by mu; the reason, if the caller may not call
-	group     *balance.Group       // guarded by mu
-	guide     guide                // guarded by mu
-	endpoints map[string]*endpoint // guarded by mu; by address
-	departed  []*endpoint          // guarded by mu; gone, with counts that are not reported yet
+	changed   chan struct{}         // guarded by mu; closed and replaced when picks is set
+	view      view.View             // guarded by mu
+	source    Source                // guarded by mu; of view and denied
+	confirmed time.Time             // guarded by mu; SourceTable: when the table was known to be right
+	denied    string                // guarded by mu; the reason, if the caller may not call
+	group     *balance.Group        // guarded by mu
+	guide     guide                 // guarded by mu
+	endpoints map[string]*endpoint  // guarded by mu; by address
+	departed  []*endpoint           // guarded by mu; gone, with counts that are not reported yet
+	total     counted               // guarded by mu; of all instances there ever were
+	histogram [latencyBuckets]int64 // guarded by mu; of total
 }
 
 func newService(c *Client, name string) *service {
