@@ -48,7 +48,7 @@ and, with --listen, agents and operators that bring a token.
 Examples:
 
   $ zhiyun server --dir /var/lib/zhiyun --listen 127.0.0.1:7070
-  $ zhiyun server --listen 10.0.0.5:7070 --cert server.pem --key server-key.pem --etcd https://10.0.0.7:2379`,
+  $ zhiyun server --listen 10.0.0.5:7070 --cert server.pem --key server-key.pem --ca ca.pem --ca-key ca-key.pem --etcd https://10.0.0.7:2379`,
 		Flags: append([]cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` for all data of this server"},
@@ -56,7 +56,10 @@ Examples:
 			&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` by which clients may call this server; repeatable"},
 			&cli.StringFlag{Name: "cert", Usage: "`FILE` with the server's certificate, PEM; read anew at each handshake"},
 			&cli.StringFlag{Name: "key", Usage: "`FILE` with its key, PEM"},
-			&cli.StringFlag{Name: "client-ca", Usage: "`FILE` with the CA that client certificates must be signed by"},
+			&cli.StringFlag{Name: "ca", Usage: "`FILE` with the CAs that devices are to trust, the one that signs first"},
+			&cli.StringFlag{Name: "ca-key", Usage: "`FILE` with the key of the first: devices that enrol get certificates"},
+			&cli.StringFlag{Name: "client-ca", Usage: "`FILE` with the CA that all client certificates must be signed by; demands one of everybody, besides a token"},
+			&cli.DurationFlag{Name: "device-life", Value: 30 * 24 * time.Hour, Usage: "`TIME` that the credential of a device is good for; renewed at two thirds"},
 			&cli.StringSliceFlag{Name: "etcd", Usage: "`ENDPOINT` of an external etcd; repeatable"},
 			&cli.StringFlag{Name: "etcd-ca", Usage: "`FILE` with etcd's CA"},
 			&cli.StringFlag{Name: "etcd-cert", Usage: "`FILE` with the client certificate for etcd"},
@@ -81,6 +84,7 @@ Examples:
 			s, err := server.New(server.Config{
 				Dir: c.String("dir"), Listen: c.String("listen"), Hosts: c.StringSlice("host"),
 				CertFile: c.String("cert"), KeyFile: c.String("key"), ClientCAFile: c.String("client-ca"),
+				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
 				Bucket: c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
@@ -102,14 +106,19 @@ that it stays as declared. What it runs outlives it: the next agent adopts it.
 
 Example:
 
-  $ zhiyun token agent web-17 > /etc/zhiyun/token      # on the server
-  $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --token-file /etc/zhiyun/token --ca /etc/zhiyun/ca.pem`,
+  $ zhiyun token enrol web-17 > web-17.enrol           # on the server; bring the file to the device, mode 600
+  $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --enrol @web-17.enrol
+
+The token is good for one device, once, and for an hour. What it is exchanged for stays below ROOT/var/zhiyun/credential
+and is renewed by the agent.`,
 		Flags: append([]cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "device", EnvVars: []string{"ZHIYUN_DEVICE"}, Required: true, Usage: "the device's `NAME` in the CMDB"},
 			&cli.StringFlag{Name: "addr", EnvVars: []string{"ZHIYUN_ADDR"}, Required: true, Usage: "its IP `ADDRESS`"},
 			&cli.StringFlag{Name: "site", Usage: "the `SITE` where it stands"},
 			&cli.StringFlag{Name: "root", EnvVars: []string{"ZHIYUN_ROOT"}, Value: "/srv/zhiyun", Usage: "`FOLDER` that the device's files live under"},
+			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with, or the token itself; not used once the device has its credential"},
+			&cli.BoolFlag{Name: "believe", Usage: "take programs on this device for the module that they say they are; for development"},
 			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
 			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
 			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},
@@ -130,7 +139,7 @@ Example:
 			}
 			return agent.Run(c.Context, agent.Config{
 				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),
-				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Exe: c.String("exe"), Listen: c.String("listen"),
+				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Enrol: c.String("enrol"), Believe: c.Bool("believe"), Exe: c.String("exe"), Listen: c.String("listen"),
 				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Logger: log,
 			})
 		},

@@ -3,15 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/zhiyun-ops/zhiyun/internal/auth"
-	"github.com/zhiyun-ops/zhiyun/internal/certs"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 )
@@ -58,7 +55,7 @@ func auditCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return printDocuments(c, items, "AT:at", "ACTOR:actor", "ACTION:action", "OBJECT:object", "REASON:reason")
+			return printDocuments(c, items, "AT:at", "ACTOR:actor", "PROVED:proved", "ACTION:action", "OBJECT:object", "REASON:reason")
 		}))
 }
 
@@ -86,49 +83,4 @@ func doctorCommand() *cli.Command {
 		}
 		return nil
 	}))
-}
-
-func tokenCommand() *cli.Command {
-	return &cli.Command{
-		Name: "token", Usage: "print the token of an operator, of the agent of a device, or of who reads metrics", ArgsUsage: "agent|operator|metrics NAME",
-		Description: "Reads the server's key, so it runs where the server does.\n\nExample:\n\n  $ zhiyun token agent web-17 > /etc/zhiyun/token && chmod 600 /etc/zhiyun/token",
-		Flags:       []cli.Flag{&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` of the server"}},
-		Action: func(c *cli.Context) error {
-			role := auth.Role(c.Args().First())
-			if role != auth.Agent && role != auth.Operator && role != auth.Metrics {
-				return usage("token %q: want agent, operator or metrics, and a name", role)
-			}
-			keys, err := auth.Open(filepath.Join(c.String("dir"), "key"))
-			if err != nil {
-				return err
-			}
-			token, err := keys.Token(auth.Identity{Role: role, Name: c.Args().Get(1)})
-			if err != nil {
-				return usage("%v", err)
-			}
-			fmt.Fprintln(c.App.Writer, token)
-			return nil
-		},
-	}
-}
-
-func certsCommand() *cli.Command {
-	return &cli.Command{
-		Name: "certs", Usage: "make a private CA, and certificates signed by it", ArgsUsage: "FOLDER HOST ...",
-		Description: "Makes ca.pem and ca-key.pem in FOLDER if they are not there, and HOST.pem with HOST-key.pem for the hosts given (names or addresses).\n\nExample:\n\n  $ zhiyun certs /etc/zhiyun/tls 10.0.0.5 zhiyun.internal",
-		Flags:       []cli.Flag{&cli.DurationFlag{Name: "valid", Value: 365 * 24 * time.Hour, Usage: "how long the certificates are good for"}},
-		Action: func(c *cli.Context) error {
-			if c.NArg() < 2 {
-				return usage("certs: give a folder and at least one host name or address")
-			}
-			files, err := certs.Make(c.Args().First(), c.Args().Tail(), c.Duration("valid"))
-			if err != nil {
-				return err
-			}
-			for _, file := range files {
-				fmt.Fprintln(c.App.Writer, file)
-			}
-			return nil
-		},
-	}
 }

@@ -12,10 +12,8 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/agent"
-	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/certs"
 	"github.com/zhiyun-ops/zhiyun/internal/server"
-	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // lines is a log that tells when a text has come.
@@ -58,6 +56,7 @@ func TestVerbsAndAgentsTalkTLS(t *testing.T) {
 	s, err := server.New(server.Config{
 		Dir: filepath.Join(dir, "s"), Listen: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(log, nil)),
 		CertFile: file("127.0.0.1.pem"), KeyFile: file("127.0.0.1-key.pem"), ClientCAFile: file("ca.pem"),
+		CAFile: file("ca.pem"), CAKeyFile: file("ca-key.pem"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -90,18 +89,18 @@ func TestVerbsAndAgentsTalkTLS(t *testing.T) {
 		t.Errorf("with CA and certificate: %v %s", err, out)
 	}
 
-	keys, err := auth.Open(filepath.Join(dir, "s", "key"))
+	// The device has nothing but a token, not even the CA: what it is exchanged for is all that it needs.
+	token := filepath.Join(dir, "d1.enrol")
+	text, err := run(t, "token", "enrol", "d1", "--server", "unix://"+filepath.Join(dir, "s", "control.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := filepath.Join(dir, "agent.token")
-	if err := keys.WriteToken(token, auth.Identity{Role: auth.Agent, Name: "d1"}); err != nil {
+	if err := os.WriteFile(token, []byte(text[strings.Index(text, "zy2."):]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	daemons.Go(func() {
 		err := agent.Run(ctx, agent.Config{
-			Device: "d1", Addr: "127.0.0.1", Root: filepath.Join(dir, "d1"), Server: "https://" + s.Addr(), TokenFile: token,
-			TLS: transport.ClientFiles{CA: file("ca.pem"), Cert: file("127.0.0.1.pem"), Key: file("127.0.0.1-key.pem")},
+			Device: "d1", Addr: "127.0.0.1", Root: filepath.Join(dir, "d1"), Server: "https://" + s.Addr(), Enrol: "@" + token,
 		})
 		if err != nil {
 			t.Errorf("agent: %v", err)

@@ -2,12 +2,12 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,15 +46,13 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	defer unlock()
-	token, err := auth.ReadToken(config.TokenFile)
-	if err != nil {
+	a := &parts{config: config, credential: newCredential(config), registry: prometheus.NewRegistry()}
+	if err := a.prove(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
-	secure, err := config.TLS.TLS()
-	if err != nil {
-		return fmt.Errorf("agent: %w", err)
-	}
-	a := &parts{config: config, token: token, tls: secure, registry: prometheus.NewRegistry()}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := a.assemble(); err != nil {
 		return err
@@ -80,13 +78,33 @@ func Run(ctx context.Context, config Config) error {
 
 // parts are what an agent is made of.
 type parts struct {
-	config   Config
-	token    string
-	tls      *tls.Config // nil: the system's roots
-	registry *prometheus.Registry
-	routes   *routes
-	runs     []func(context.Context) error
-	closers  []func()
+	config     Config
+	credential *credential
+	dial       transport.DialConfig  // of everything here that calls the server
+	tokenFile  string                // the same for the device's tools, which are processes
+	files      transport.ClientFiles // the same
+	registry   *prometheus.Registry
+	routes     *routes
+	runs       []func(context.Context) error
+	closers    []func()
+}
+
+// prove finds, or obtains, what the agent proves itself by. Over a unix socket its owner needs nothing.
+func (a *parts) prove(ctx context.Context) (err error) {
+	if a.config.TokenFile != "" {
+		if _, err := auth.ReadToken(a.config.TokenFile); err != nil {
+			return err
+		}
+	} else if a.config.Enrol != "" || !strings.HasPrefix(a.config.Server, "unix:") {
+		if err := a.credential.obtain(ctx); err != nil {
+			return err
+		}
+	}
+	if a.tokenFile, a.files, err = a.credential.files(); err != nil {
+		return err
+	}
+	a.dial, err = a.credential.dial()
+	return err
 }
 
 func (a *parts) close() {
@@ -104,7 +122,7 @@ func (a *parts) assemble() error {
 	}
 	names, err := l5agent.New(l5agent.Config{
 		Upstream: config.Server, Device: config.Device, Socket: config.RoutesSocket(),
-		SnapshotFile: config.state("l5.snapshot"), Token: a.token, TLS: a.tls, Logger: config.Logger, Metrics: a.registry,
+		SnapshotFile: config.state("l5.snapshot"), Token: a.dial.Token, TLS: a.dial.TLS, Logger: config.Logger, Metrics: a.registry,
 	})
 	if err != nil {
 		return err
@@ -119,16 +137,16 @@ func (a *parts) assemble() error {
 		return err
 	}
 	serve := device.ServeConfig{Path: config.DeviceSocket(), Supervisor: supervisor, Routes: a.routes, Logger: config.Logger}
-	a.runs = append(a.runs, supervisor.Run, names.Run, work.Run, declared.run, watch.Run, a.metrics,
+	a.runs = append(a.runs, a.credential.run, supervisor.Run, names.Run, work.Run, declared.run, watch.Run, a.metrics,
 		func(ctx context.Context) error { return device.Serve(ctx, serve) })
 	return nil
 }
 
 // env is what the device's tools find in their environment.
 func (a *parts) env() []string {
-	return append(a.config.TLS.Env(),
+	return append(a.files.Env(),
 		"ZHIYUN_ROOT="+a.config.Root, "ZHIYUN_AGENT="+a.config.DeviceSocket(), "ZHIYUN_SERVER="+a.config.Server,
-		"ZHIYUN_TOKEN_FILE="+a.config.TokenFile, "ZHIYUN_DEVICE="+a.config.Device, "ZHIYUN_ADDR="+a.config.Addr,
+		"ZHIYUN_TOKEN_FILE="+a.tokenFile, "ZHIYUN_DEVICE="+a.config.Device, "ZHIYUN_ADDR="+a.config.Addr,
 		"ZHIYUN_L5=unix://"+a.config.RoutesSocket(), "ZHIYUN_SITE="+a.config.Site,
 	)
 }
@@ -140,7 +158,7 @@ func (a *parts) worker() (*worker.Worker, error) {
 		tools.Exec(manifest)
 	}
 	return worker.New(worker.Config{
-		Target: a.config.Server, Token: a.token, TLS: a.tls, Device: a.config.Device, Tools: tools,
+		Target: a.config.Server, Token: a.dial.Token, TLS: a.dial.TLS, Device: a.config.Device, Tools: tools,
 		Dir: a.config.state("worker"), Env: a.env(), Logger: a.config.Logger,
 	})
 }
@@ -148,11 +166,11 @@ func (a *parts) worker() (*worker.Worker, error) {
 // drift watches that the device stays as declared.
 func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declaration, error) {
 	config := a.config
-	client, base, err := transport.Dial(transport.DialConfig{Target: config.Server, Token: a.token, TLS: a.tls})
+	client, base, err := transport.Dial(a.dial)
 	if err != nil {
 		return nil, nil, err
 	}
-	blobs, err := device.NewHTTPBlobs(config.Server, a.token, a.tls)
+	blobs, err := device.NewHTTPBlobs(config.Server, a.dial.Token, a.dial.TLS)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -27,8 +27,15 @@ type Config struct {
 	Root string
 	// Server is "unix:///path", "http://127.0.0.1:port" or "https://host:port". Required.
 	Server string
-	// TokenFile holds the device's token, mode 0600.
+	// Enrol is a token of the role enrol, as text or, better, as "@/path" of a file of mode 0600: it is exchanged once for a
+	// credential of the device's own, which the agent keeps below Root and renews by itself. Ignored while there is one.
+	Enrol string
+	// TokenFile holds a token that somebody else keeps fresh, mode 0600, read again when it changes. Default: the credential
+	// that Enrol has brought; over a unix socket, none.
 	TokenFile string
+	// Believe takes a program that asks for routes for the module that it says it is. Default: only a process of a package
+	// that the agent has started may ask, as its module; see package l5/agent's Config.Prove.
+	Believe bool
 	// TLS names the files for https servers: the tools of the device are processes, and get them too. Default: the system's
 	// roots, and no certificate.
 	TLS transport.ClientFiles
@@ -63,6 +70,9 @@ func (c Config) filled() (Config, error) {
 	}
 	if c.Server == "" {
 		faults = append(faults, errors.New("agent: Server is empty: want unix:///path, http://127.0.0.1:port or https://host:port"))
+	}
+	if c.Enrol != "" && c.TokenFile != "" {
+		faults = append(faults, errors.New("agent: Enrol and TokenFile: give one of them"))
 	}
 	if c.Listen != "" {
 		if addr, err := netip.ParseAddrPort(c.Listen); err != nil || !addr.Addr().IsLoopback() {

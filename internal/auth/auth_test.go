@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
@@ -10,92 +11,131 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 )
 
-func keys(t *testing.T) *auth.Keys {
-	t.Helper()
-	k, err := auth.Open(filepath.Join(t.TempDir(), "key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+// book is a Verifier that knows what it was told.
+type book map[string]auth.Identity
+
+func (b book) issue(role auth.Role, name string) string {
+	token := auth.NewToken()
+	b[token.ID] = auth.Identity{Role: role, Name: name, Via: "token " + token.ID, Credential: token.ID}
+	return token.String()
 }
 
-func TestTokenNamesItsOwner(t *testing.T) {
+func (b book) Token(token auth.Token) (auth.Identity, error) {
+	if id, ok := b[token.ID]; ok {
+		return id, nil
+	}
+	return auth.Identity{}, auth.ErrToken
+}
+
+func (b book) Certificate(*x509.Certificate) (auth.Identity, bool, error) {
+	return auth.Identity{}, false, nil
+}
+
+func TestTokensAreReadBack(t *testing.T) {
 	t.Parallel()
-	k := keys(t)
-	want := auth.Identity{Role: auth.Agent, Name: "d-01"}
-	token, err := k.Token(want)
-	if err != nil {
-		t.Fatal(err)
+	token := auth.NewToken()
+	for _, pin := range []string{"", strings.Repeat("0a", 32)} {
+		token.Pin = pin
+		got, err := auth.ParseToken(token.String() + "\n")
+		if err != nil || got != token {
+			t.Errorf("ParseToken = %v, %v", got, err)
+		}
 	}
-	got, err := k.Verify(token)
-	if err != nil || got != want {
-		t.Fatalf("Verify = %v, %v; want %v", got, err, want)
+	if !token.Matches(token.Hash()) || token.Matches(auth.NewToken().Hash()) {
+		t.Error("a token matches another's hash, or not its own")
 	}
+	token.Pin = ""
+	text := token.String()
 	for name, bad := range map[string]string{
-		"empty":          "",
-		"other server":   strings.Replace(token, token[len(token)-4:], "0000", 1),
-		"other device":   strings.Replace(token, "d-01", "d-02", 1),
-		"other role":     strings.Replace(token, "agent", "operator", 1),
-		"other version":  strings.Replace(token, "zy1", "zy2", 1),
-		"too many parts": token + ":x",
+		"empty": "", "another form": strings.Replace(text, "zy2", "zy3", 1), "one letter lost": text[:len(text)-1],
+		"one letter changed": flip(text), "no secret": "zy2." + token.ID + ".", "an empty pin": text + ".",
+		"a short pin": text + ".abcd", "more": text + "." + strings.Repeat("0a", 32) + ".x",
 	} {
-		if _, err := k.Verify(bad); !errors.Is(err, auth.ErrToken) {
-			t.Errorf("%s: Verify = %v, want ErrToken", name, err)
+		if _, err := auth.ParseToken(bad); !errors.Is(err, auth.ErrToken) {
+			t.Errorf("%s: %v, want ErrToken", name, err)
+		} else if strings.Contains(err.Error(), token.Secret[:8]) {
+			t.Errorf("%s: the error tells the secret: %v", name, err)
 		}
 	}
-	for _, id := range []auth.Identity{{Role: auth.Agent, Name: "a:b"}, {Role: auth.Agent}, {Role: "root", Name: "x"}} {
-		if _, err := k.Token(id); err == nil {
-			t.Errorf("Token(%v) was issued", id)
-		}
+	if _, err := auth.ParseToken("zy1:operator:admin:00"); !errors.Is(err, auth.ErrOldToken) {
+		t.Errorf("a token of the first version: %v", err)
 	}
 }
 
-func TestKeyFileIsPrivateAndStable(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sub", "key")
-	first, err := auth.Open(path)
-	if err != nil {
-		t.Fatal(err)
+// flip changes a letter in the middle of the secret.
+func flip(text string) string {
+	at := len(text) - 20
+	if text[at] == 'A' {
+		return text[:at] + "B" + text[at+1:]
 	}
-	token, _ := first.Token(auth.Identity{Role: auth.Operator, Name: "admin"})
-	second, err := auth.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := second.Verify(token); err != nil {
-		t.Errorf("a token is void after a restart: %v", err)
-	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := auth.Open(path); err == nil {
-		t.Error("a key file that others can read was accepted")
-	}
-	if err := os.WriteFile(path, []byte("short"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	os.Chmod(path, 0o600)
-	if _, err := auth.Open(path); err == nil {
-		t.Error("a truncated key file was accepted")
-	}
+	return text[:at] + "A" + text[at+1:]
+}
+
+func FuzzParseToken(f *testing.F) {
+	f.Add(auth.NewToken().String())
+	f.Add("zy2..")
+	f.Fuzz(func(t *testing.T, text string) {
+		if token, err := auth.ParseToken(text); err == nil && token.String() != strings.TrimSpace(text) {
+			t.Errorf("%q was read as %q", text, token)
+		}
+	})
 }
 
 func TestTokenFileOthersCanReadIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "token")
-	if err := keys(t).WriteToken(path, auth.Identity{Role: auth.Operator, Name: "admin"}); err != nil {
+	if err := auth.WriteSecret(path, []byte("x\n")); err != nil {
 		t.Fatal(err)
 	}
-	if token, err := auth.ReadToken(path); err != nil || token == "" {
+	if token, err := auth.ReadToken(path); err != nil || token != "x" {
 		t.Fatalf("ReadToken = %q, %v", token, err)
 	}
 	os.Chmod(path, 0o640)
 	if _, err := auth.ReadToken(path); err == nil {
 		t.Error("a token file of mode 640 was accepted")
+	}
+}
+
+func TestWhoMayActAsWhom(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		role   auth.Role
+		name   string
+		actor  string
+		denied bool
+	}{
+		{auth.Operator, "admin", "admin", false},
+		{auth.Operator, "admin", "operator:li", false},
+		{auth.Operator, "admin", "li", false},
+		{auth.Operator, "local", "demo", false},
+		{auth.Operator, "admin", "scale", true},
+		{auth.Operator, "admin", "Scale", true},
+		{auth.Operator, "scale", "scale", true},
+		{auth.Operator, "admin", "gray:x", true},
+		{auth.Operator, "admin", "agent:d1", true},
+		{auth.Operator, "admin", "tool:flow", true},
+		{auth.Tool, "flow", "scale", false},
+		{auth.Tool, "flow", "operator:li", false},
+		{auth.Agent, "d1", "agent:d1", false},
+		{auth.Agent, "d1", "d1", false},
+		{auth.Agent, "d1", "scale", true},
+		{auth.Agent, "scale", "scale", true},
+		{auth.Agent, "d1", "agent:d2", true},
+		{auth.Agent, "d1", "operator:li", true},
+		{auth.Metrics, "m", "li", true},
+		{auth.Viewer, "v", "li", true},
+		{auth.Enrol, "d1", "li", true},
+	} {
+		err := auth.MayClaim(auth.Identity{Role: tc.role, Name: tc.name}, tc.actor)
+		if errors.Is(err, auth.ErrDenied) != tc.denied {
+			t.Errorf("%s:%s as %q: %v", tc.role, tc.name, tc.actor, err)
+		}
 	}
 }
 
@@ -110,9 +150,8 @@ func (c conn) String() string      { return "10.0.0.5:7070" }
 
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	k := keys(t)
-	operator, _ := k.Token(auth.Identity{Role: auth.Operator, Name: "admin"})
-	agent, _ := k.Token(auth.Identity{Role: auth.Agent, Name: "d-01"})
+	k := book{}
+	operator, agent := k.issue(auth.Operator, "admin"), k.issue(auth.Agent, "d-01")
 	for name, tc := range map[string]struct {
 		network, host, origin, token, path string
 		want                               int
@@ -137,7 +176,7 @@ func TestGuard(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			guard := &auth.Guard{
-				Keys: k, Hosts: []string{"ops.example"}, Open: []string{"/healthz"},
+				Verifier: k, Hosts: []string{"ops.example"}, Open: []string{"/healthz"},
 				Conn: func(context.Context) net.Conn { return conn{network: tc.network} },
 				Allow: func(id auth.Identity, r *http.Request) error {
 					if id.Role == auth.Agent && r.URL.Path == "/admin" {
@@ -165,4 +204,62 @@ func TestGuard(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who cannot prove itself is soon told no more than that; who can is not held up by it.
+func TestFailuresAreLimited(t *testing.T) {
+	t.Parallel()
+	k := book{}
+	good := k.issue(auth.Operator, "admin")
+	now := time.Unix(1000, 0)
+	refused := map[string]int{}
+	guard := &auth.Guard{
+		Verifier: k, Allow: func(auth.Identity, *http.Request) error { return nil }, Conn: func(context.Context) net.Conn { return conn{network: "tcp"} },
+		OnRefuse: func(name string) { refused[name]++ }, Now: func() time.Time { return now },
+	}
+	handler := guard.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	call := func(token, remote string) int {
+		request := httptest.NewRequest("POST", "http://127.0.0.1/x", nil)
+		request.RemoteAddr = remote
+		request.Header.Set("Authorization", "Bearer "+token)
+		recorder := httptest.NewRecorder()
+		handler.ServeHTTP(recorder, request)
+		return recorder.Code
+	}
+	counts := map[int]int{}
+	for range 100 {
+		counts[call(auth.NewToken().String(), "10.0.0.9:1")]++
+	}
+	if counts[401] != 20 || counts[429] != 80 || refused["token"] != 20 || refused["rate"] != 80 {
+		t.Errorf("answers %v, refusals %v; want 20 of 401 and 80 of 429", counts, refused)
+	}
+	if got := call(good, "10.0.0.9:2"); got != 200 {
+		t.Errorf("a good token of the same host: %d", got)
+	}
+	if got := call(auth.NewToken().String(), "10.0.0.8:1"); got != 401 {
+		t.Errorf("another host: %d", got)
+	}
+	now = now.Add(time.Second)
+	if got := call(auth.NewToken().String(), "10.0.0.9:1"); got != 401 {
+		t.Errorf("a second later: %d", got)
+	}
+}
+
+// A stream ends when its credential does.
+func TestAStreamEndsWithItsCredential(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := book{}
+		token := k.issue(auth.Agent, "d-01")
+		guard := &auth.Guard{Verifier: k, Allow: func(auth.Identity, *http.Request) error { return nil }, Conn: func(context.Context) net.Conn { return conn{network: "tcp"} }}
+		began := time.Now()
+		handler := guard.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		time.AfterFunc(40*time.Second, func() { clear(k) })
+		request := httptest.NewRequest("POST", "http://127.0.0.1/x", nil)
+		request.Header.Set("Authorization", "Bearer "+token)
+		handler.ServeHTTP(httptest.NewRecorder(), request)
+		if took := time.Since(began); took != 45*time.Second {
+			t.Errorf("the stream ended after %v, want 45s: revoked at 40 s, looked at each 15 s", took)
+		}
+	})
 }

@@ -57,13 +57,13 @@ type Centers struct {
 	VirtualAddrs *VirtualAddrs
 	Pause        *Pause
 	Inspections  *Inspections
+	Credentials  *Credentials
 
 	store     Store
 	logger    *slog.Logger
 	now       func() time.Time
 	reconcile time.Duration
-	readyOnce sync.Once
-	ready     chan struct{}
+	known     [2]chan struct{} // closed when the grants, and the credentials, are known
 }
 
 // New checks the config, reporting all its faults at once, and returns the centers. It opens and starts nothing.
@@ -149,27 +149,30 @@ func assemble(config Config, metrics *metrics) *Centers {
 		VirtualAddrs: &VirtualAddrs{shelf[RealServer]{s, "virtual/", "real server"}, config.Balancer, now, config.Logger},
 		Pause:        &Pause{shelf[Paused]{s, "pause/", "pause"}, now},
 		Inspections:  &Inspections{shelf[Inspection]{s, "inspect/", "inspection"}, now},
+		Credentials:  &Credentials{shelf: shelf[Credential]{s, "credential/", "credential"}, now: now, view: make(map[string]kept[Credential])},
 		store:        s,
 		logger:       config.Logger,
 		now:          now,
 		reconcile:    config.Reconcile,
-		ready:        make(chan struct{}),
+		known:        [2]chan struct{}{make(chan struct{}), make(chan struct{})},
 	}
 }
 
-// Run follows the grants, keeps the balancer as recorded, and sweeps what has ended, until ctx ends; then it returns
+// Run follows the grants and the credentials, keeps the balancer as recorded, and sweeps what has ended, until ctx ends; then it returns
 // nil. A store or balancer that fails is tried again.
 func (c *Centers) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
-	wait.Go(func() {
-		c.again(ctx, "follow grants", func() error {
-			return c.Permissions.follow(ctx, func() { c.readyOnce.Do(func() { close(c.ready) }) })
-		})
-	})
+	for i, one := range []struct {
+		what   string
+		follow func(context.Context, func()) error
+	}{{"follow grants", c.Permissions.follow}, {"follow credentials", c.Credentials.follow}} {
+		ready := sync.OnceFunc(func() { close(c.known[i]) })
+		wait.Go(func() { c.again(ctx, one.what, func() error { return one.follow(ctx, ready) }) })
+	}
 	wait.Go(func() { c.every(ctx, c.reconcile, "reconcile virtual addresses", c.VirtualAddrs.reconcile) })
 	wait.Go(func() {
 		c.every(ctx, time.Minute, "sweep", func(ctx context.Context) error {
-			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()),
+			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()), c.Credentials.sweep(ctx),
 				sweep(ctx, c.Inspections.shelf, func(i Inspection) bool { return i.Until.Before(c.now()) }))
 		})
 	})
@@ -177,14 +180,16 @@ func (c *Centers) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready waits until Run knows all grants.
+// Ready waits until Run knows all grants and credentials.
 func (c *Centers) Ready(ctx context.Context) error {
-	select {
-	case <-c.ready:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("center: grants not yet known, is Run running? %w", ctx.Err())
+	for _, known := range c.known {
+		select {
+		case <-known:
+		case <-ctx.Done():
+			return fmt.Errorf("center: grants or credentials not yet known, is Run running? %w", ctx.Err())
+		}
 	}
+	return nil
 }
 
 // Kinds of what Watch yields.

@@ -33,6 +33,8 @@ type Client struct {
 	Changes     controlpbconnect.ChangeServiceClient
 	Virtual     controlpbconnect.VirtualAddrServiceClient
 	Ops         controlpbconnect.OpsServiceClient
+	Tokens      controlpbconnect.TokenServiceClient
+	Enrolment   controlpbconnect.EnrolServiceClient
 
 	http *http.Client
 	base string
@@ -73,6 +75,8 @@ func NewClient(client *http.Client, base string) *Client {
 		Changes:     controlpbconnect.NewChangeServiceClient(client, base, limits),
 		Virtual:     controlpbconnect.NewVirtualAddrServiceClient(client, base, limits),
 		Ops:         controlpbconnect.NewOpsServiceClient(client, base, limits),
+		Tokens:      controlpbconnect.NewTokenServiceClient(client, base, limits),
+		Enrolment:   controlpbconnect.NewEnrolServiceClient(client, base, limits),
 		http:        client,
 		base:        base,
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
@@ -42,6 +43,11 @@ type Config struct {
 	// DriftModes says what agents of a module's devices do about findings. Default: they observe.
 	DriftModes func(module string) map[drift.Kind]drift.Mode
 
+	// Trust is what devices that enrol are given. Default: no TLS, and tokens for credentials.
+	Trust Trust
+	// DeviceLife is how long the credential of a device is good for; agents renew it at two thirds of that. Default 30 days.
+	DeviceLife time.Duration
+
 	// Info is what OpsService.Info tells of this server: version, addresses. Must encode as JSON. Default: {}.
 	Info any
 	// Checks are what OpsService.Doctor runs beside its own.
@@ -64,6 +70,8 @@ type API struct {
 	config Config
 	logger *slog.Logger
 	news   *news
+
+	exchanges *auth.Limiter // of enrolment tokens and device credentials, by id
 }
 
 // New checks the config, reporting all faults at once. It starts nothing.
@@ -89,6 +97,12 @@ func New(config Config) (*API, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
+	if config.DeviceLife < 0 || config.DeviceLife > center.MaxTTL {
+		return nil, fmt.Errorf("control: Config.DeviceLife is %v; give 0 for 30 days, or at most %v", config.DeviceLife, center.MaxTTL)
+	}
+	if config.DeviceLife == 0 {
+		config.DeviceLife = 30 * 24 * time.Hour
+	}
 	if config.Settle == 0 {
 		config.Settle = 50 * time.Millisecond
 	}
@@ -104,7 +118,7 @@ func New(config Config) (*API, error) {
 	if config.Info == nil {
 		config.Info = struct{}{}
 	}
-	return &API{config: config, logger: config.Logger, news: newNews()}, nil
+	return &API{config: config, logger: config.Logger, news: newNews(), exchanges: auth.NewLimiter(exchangeBurst, exchangeEvery, nil)}, nil
 }
 
 // Run watches for what changes declared states, for AgentService.Desired, until ctx ends; then it returns nil.
@@ -138,6 +152,8 @@ func (a *API) Mount(mux *http.ServeMux) {
 	mux.Handle(controlpbconnect.NewChangeServiceHandler(changes{a}, options...))
 	mux.Handle(controlpbconnect.NewVirtualAddrServiceHandler(virtuals{a}, options...))
 	mux.Handle(controlpbconnect.NewOpsServiceHandler(ops{a}, options...))
+	mux.Handle(controlpbconnect.NewTokenServiceHandler(tokens{a}, options...))
+	mux.Handle(controlpbconnect.NewEnrolServiceHandler(enrolling{a}, options...))
 	mux.Handle(a.config.Centers.Blobs.Handler())
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
@@ -41,6 +42,12 @@ var kinds = []struct {
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, "timeout"},
 	{ErrAbsent, connect.CodeUnimplemented, "absent"},
 	{ErrWhose, connect.CodePermissionDenied, "device.other"},
+	{ErrRate, connect.CodeResourceExhausted, "rate"},
+	{auth.ErrDenied, connect.CodePermissionDenied, "denied"},
+	{auth.ErrRevoked, connect.CodePermissionDenied, "token.revoked"},
+	{auth.ErrExpired, connect.CodePermissionDenied, "token.expired"},
+	{center.ErrUsed, connect.CodePermissionDenied, "token.used"},
+	{center.ErrOtherDevice, connect.CodePermissionDenied, "token.device"},
 	{ErrInput, connect.CodeInvalidArgument, "invalid"},
 	{cmdb.ErrNoDevice, connect.CodeResourceExhausted, "device.none"},
 	{cmdb.ErrState, connect.CodeFailedPrecondition, "device.state"},

@@ -29,14 +29,21 @@ func need(field, value, mend string) error {
 	return nil
 }
 
-// cause completes who asks: an operator who names no actor is the actor.
+// cause completes who asks, and refuses an actor that the caller may not name: who names none is the actor. What was proved
+// goes into the audit record beside it, see audit.
 func (a *API) cause(ctx context.Context, c *pb.Cause) (*pb.Cause, error) {
 	out := &pb.Cause{Actor: c.GetActor(), Reason: c.GetReason(), Execution: c.GetExecution(), Key: c.GetKey()}
-	if id, ok := auth.From(ctx); ok && out.Actor == "" {
+	id, proved := auth.From(ctx)
+	if proved && out.Actor == "" {
 		out.Actor = id.Name
 	}
 	if out.Actor == "" || len(out.Actor) > 128 {
 		return nil, invalid("cause.actor", out.Actor, "say who asks, in at most 128 bytes")
+	}
+	if proved {
+		if err := auth.MayClaim(id, out.Actor); err != nil {
+			return nil, err
+		}
 	}
 	if len(out.Reason) > 4096 || len(out.Execution) > 256 || len(out.Key) > 256 {
 		return nil, invalid("cause", out.Actor, "keep the reason below 4096 bytes, execution and key below 256")
@@ -56,8 +63,12 @@ func (a *API) audit(ctx context.Context, c *pb.Cause, action, object string, det
 	// The caller may be gone by now; what was done is recorded all the same.
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
+	proved := ""
+	if id, ok := auth.From(ctx); ok {
+		proved = id.Proof()
+	}
 	err := a.config.Records.Audit(bound, records.Entry{
-		Actor: c.GetActor(), Action: action, Object: object, Reason: c.GetReason(), Execution: c.GetExecution(), Detail: encoded,
+		Actor: c.GetActor(), Proved: proved, Action: action, Object: object, Reason: c.GetReason(), Execution: c.GetExecution(), Detail: encoded,
 	})
 	if err != nil {
 		return fmt.Errorf("control: %s %s is done, but not in the audit record; repeat it: %w", action, object, err)

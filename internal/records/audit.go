@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -11,33 +12,79 @@ import (
 
 // Entry is one line of the audit record: who did what to what, and why.
 type Entry struct {
-	ID        int64           `json:"id"` // given by Audit; grows
-	At        time.Time       `json:"at"` // default: now
-	Actor     string          `json:"actor"`
+	ID        int64           `json:"id"`               // given by Audit; grows
+	At        time.Time       `json:"at"`               // default: now
+	Actor     string          `json:"actor"`            // who is said to ask
+	Proved    string          `json:"proved,omitempty"` // who it was that said so, and by what proof; empty: this server itself
 	Action    string          `json:"action"`
 	Object    string          `json:"object"` // kind/name
 	Reason    string          `json:"reason,omitempty"`
 	Execution string          `json:"execution,omitempty"`
 	Detail    json.RawMessage `json:"detail,omitempty"`
+
+	// Key is the writer's own name of what happened: the same key again writes nothing. Empty: each call writes.
+	Key string `json:"-"`
 }
 
 // Audit appends an entry; it is durable when it returns. Actor and Action are required.
 func (db *DB) Audit(ctx context.Context, e Entry) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	return db.submit(ctx, func(tx *sql.Tx) error { return db.insert(tx, e) })
+}
+
+// AuditOf appends what happened at a source up to a cursor, and keeps the cursor, all or nothing: who was killed goes on
+// from Cursor, and what it then tells a second time is written once. No entries move the cursor alone.
+func (db *DB) AuditOf(ctx context.Context, source, cursor string, entries []Entry) error {
+	if source == "" {
+		return fmt.Errorf("%w: the source of audit entries has no name", ErrInvalid)
+	}
+	for _, e := range entries {
+		if err := e.check(); err != nil {
+			return err
+		}
+		if e.Key == "" {
+			return fmt.Errorf("%w: audit entry %s on %q has no key; a source names what happened", ErrInvalid, e.Action, e.Object)
+		}
+	}
+	return db.submit(ctx, func(tx *sql.Tx) error {
+		for _, e := range entries {
+			if err := db.insert(tx, e); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(`INSERT INTO audit_cursors (source, cursor) VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET cursor = excluded.cursor`, source, cursor)
+		return err
+	})
+}
+
+// Cursor is what AuditOf kept last for a source; empty if it never did.
+func (db *DB) Cursor(ctx context.Context, source string) (string, error) {
+	var cursor string
+	err := db.read.QueryRowContext(ctx, `SELECT cursor FROM audit_cursors WHERE source = ?`, source).Scan(&cursor)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("records: cursor of %s: %w", source, err)
+	}
+	return cursor, nil
+}
+
+func (e Entry) check() error {
 	if e.Actor == "" || e.Action == "" {
 		return fmt.Errorf("%w: audit entry on %q has actor %q and action %q; name both", ErrInvalid, e.Object, e.Actor, e.Action)
 	}
-	detail, err := validDetail(e.Detail)
-	if err != nil {
-		return err
+	_, err := validDetail(e.Detail)
+	return err
+}
+
+func (db *DB) insert(tx *sql.Tx, e Entry) error {
+	if e.At.IsZero() {
+		e.At = db.config.Now()
 	}
-	return db.submit(ctx, func(tx *sql.Tx) error {
-		if e.At.IsZero() {
-			e.At = db.config.Now()
-		}
-		_, err := tx.Exec(`INSERT INTO audit (at, actor, action, object, reason, execution, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			millis(e.At), e.Actor, e.Action, e.Object, e.Reason, e.Execution, detail)
-		return err
-	})
+	_, err := tx.Exec(`INSERT INTO audit (at, actor, proved, action, object, reason, execution, detail, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING`,
+		millis(e.At), e.Actor, e.Proved, e.Action, e.Object, e.Reason, e.Execution, string(e.Detail), sql.NullString{String: e.Key, Valid: e.Key != ""})
+	return err
 }
 
 func validDetail(detail json.RawMessage) (string, error) {
@@ -68,7 +115,7 @@ func (db *DB) AuditLog(ctx context.Context, q Query) ([]Entry, error) {
 	where.text("execution", q.Execution)
 	where.times("at", q.Since, q.Until)
 	where.after(q.After)
-	rows, err := db.read.QueryContext(ctx, `SELECT id, at, actor, action, object, reason, execution, detail FROM audit`+where.sql(q.Limit), where.args...)
+	rows, err := db.read.QueryContext(ctx, `SELECT id, at, actor, proved, action, object, reason, execution, detail FROM audit`+where.sql(q.Limit), where.args...)
 	if err != nil {
 		return nil, fmt.Errorf("records: audit log: %w", err)
 	}
@@ -80,7 +127,7 @@ func (db *DB) AuditLog(ctx context.Context, q Query) ([]Entry, error) {
 			at     int64
 			detail string
 		)
-		if err := rows.Scan(&e.ID, &at, &e.Actor, &e.Action, &e.Object, &e.Reason, &e.Execution, &detail); err != nil {
+		if err := rows.Scan(&e.ID, &at, &e.Actor, &e.Proved, &e.Action, &e.Object, &e.Reason, &e.Execution, &detail); err != nil {
 			return nil, fmt.Errorf("records: audit log: %w", err)
 		}
 		e.At, e.Detail = moment(at), rawDetail(detail)

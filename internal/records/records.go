@@ -115,7 +115,7 @@ func (db *DB) connect(path string) error {
 		return err
 	}
 	db.write.SetMaxOpenConns(1)
-	if _, err = db.write.Exec(schema); err == nil {
+	if err = migrate(db.write); err == nil {
 		db.read, err = sql.Open("sqlite", dsn("query_only(1)"))
 	}
 	if err == nil {

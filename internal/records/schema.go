@@ -1,5 +1,7 @@
 package records
 
+import "database/sql"
+
 // Times are Unix milliseconds, durations nanoseconds. A key is the writer's own name of a record: the same key
 // again writes nothing.
 const schema = `
@@ -16,8 +18,14 @@ CREATE TABLE IF NOT EXISTS audit (
 	object    TEXT NOT NULL,
 	reason    TEXT NOT NULL,
 	execution TEXT NOT NULL,
-	detail    TEXT NOT NULL
+	detail    TEXT NOT NULL,
+	proved    TEXT NOT NULL DEFAULT '',
+	key       TEXT
 );
+CREATE TABLE IF NOT EXISTS audit_cursors (
+	source TEXT PRIMARY KEY,
+	cursor TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS audit_actor ON audit (actor, id);
 CREATE INDEX IF NOT EXISTS audit_object ON audit (object, id);
 CREATE INDEX IF NOT EXISTS audit_at ON audit (at);
@@ -104,3 +112,31 @@ CREATE TABLE IF NOT EXISTS reporters (
 	at       INTEGER NOT NULL
 ) WITHOUT ROWID;
 `
+
+// added are columns that files of earlier versions lack, and what stands on them.
+var added = []struct{ table, column, definition string }{
+	{"audit", "proved", "TEXT NOT NULL DEFAULT ''"},
+	{"audit", "key", "TEXT"},
+}
+
+const afterAdded = `CREATE UNIQUE INDEX IF NOT EXISTS audit_key ON audit (key) WHERE key IS NOT NULL`
+
+// migrate brings a file to the schema: new tables, and new columns of old ones.
+func migrate(db *sql.DB) error {
+	if _, err := db.Exec(schema); err != nil {
+		return err
+	}
+	for _, a := range added {
+		var n int
+		if err := db.QueryRow(`SELECT COUNT(*) FROM pragma_table_info(?) WHERE name = ?`, a.table, a.column).Scan(&n); err != nil {
+			return err
+		}
+		if n == 0 {
+			if _, err := db.Exec(`ALTER TABLE ` + a.table + ` ADD COLUMN ` + a.column + ` ` + a.definition); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := db.Exec(afterAdded)
+	return err
+}

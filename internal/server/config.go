@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,9 +29,16 @@ type Config struct {
 	// Hosts are names, besides loopback's and the listener's own address, by which clients may call.
 	Hosts []string
 
-	// CertFile and KeyFile are the server's certificate; ClientCAFile, if given, demands client certificates
-	// signed by it, besides tokens.
+	// CertFile and KeyFile are the server's certificate; all files are read again when they change. ClientCAFile, if given,
+	// demands of every client a certificate signed by a CA in it (or in CAFile), besides its token; enrolment is spared.
 	CertFile, KeyFile, ClientCAFile string
+
+	// CAFile holds the CAs that devices are told to trust, CAKeyFile the key of the first, which signs the certificates of
+	// devices that enrol. Default: what CertFile ends with, or the system's roots; and devices get tokens, not certificates.
+	CAFile, CAKeyFile string
+
+	// DeviceLife is how long the credential of a device is good for; its agent renews it at two thirds. Default 30 days.
+	DeviceLife time.Duration
 
 	// Etcd lists the endpoints of an external cluster, with its TLS files. Default: one embedded member in Dir.
 	Etcd                                  []string
@@ -86,6 +94,24 @@ func (c Config) filled() (Config, error) {
 	if c.ClientCAFile != "" && c.CertFile == "" {
 		faults = append(faults, errors.New("server: ClientCAFile without CertFile: client certificates need TLS"))
 	}
+	if c.CAKeyFile != "" && c.CAFile == "" {
+		faults = append(faults, errors.New("server: CAKeyFile without CAFile: give the file of the CA whose key it is"))
+	}
+	if c.CAFile != "" && c.CertFile == "" {
+		faults = append(faults, errors.New("server: CAFile without CertFile: what devices are to trust signs nothing here; give CertFile and KeyFile"))
+	}
+	if c.DeviceLife < 0 {
+		faults = append(faults, fmt.Errorf("server: DeviceLife is %v: give a positive duration, or 0 for 30 days", c.DeviceLife))
+	}
+	for _, endpoint := range c.Etcd {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Scheme != "http" {
+			continue // https, or what etcd's client will refuse by itself
+		}
+		if addr, err := netip.ParseAddr(u.Hostname()); (err != nil || !addr.IsLoopback()) && u.Hostname() != "localhost" {
+			faults = append(faults, fmt.Errorf("server: Etcd %q is reached over the network in the clear: who can write there may do everything; use https and EtcdCAFile, and client certificates", endpoint))
+		}
+	}
 	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
 		faults = append(faults, errors.New("server: EtcdCertFile and EtcdKeyFile belong together: give both or none"))
 	}
@@ -119,30 +145,6 @@ func (c Config) filled() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c, errors.Join(faults...)
-}
-
-// tls is the configuration of the TCP listener; nil for cleartext.
-func (c Config) tls() (*tls.Config, error) {
-	if c.CertFile == "" {
-		return nil, nil
-	}
-	// Read at each handshake, so that a renewed certificate needs no restart.
-	load := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		return &certificate, err
-	}
-	if _, err := load(nil); err != nil {
-		return nil, fmt.Errorf("server: certificate: %w", err)
-	}
-	config := &tls.Config{GetCertificate: load, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}
-	if c.ClientCAFile != "" {
-		pool, err := pool(c.ClientCAFile)
-		if err != nil {
-			return nil, err
-		}
-		config.ClientCAs, config.ClientAuth = pool, tls.RequireAndVerifyClientCert
-	}
-	return config, nil
 }
 
 // etcdTLS is how an external cluster is reached; nil for cleartext.

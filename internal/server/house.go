@@ -34,6 +34,7 @@ type house struct {
 	config   Config
 	registry *prometheus.Registry
 	record   *record
+	trust    *trust // nil without TLS
 	id       string
 
 	records  *records.DB
@@ -56,8 +57,8 @@ type house struct {
 	runs []func(context.Context) error
 }
 
-func newHouse(config Config, registry *prometheus.Registry, record *record, id string) (*house, error) {
-	h := &house{config: config, registry: registry, record: record, id: id, faults: newFaults(config.Logger)}
+func newHouse(config Config, registry *prometheus.Registry, record *record, trust *trust, id string) (*house, error) {
+	h := &house{config: config, registry: registry, record: record, trust: trust, id: id, faults: newFaults(config.Logger)}
 	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.controllers, h.surface} {
 		if err := build(); err != nil {
 			h.close()
@@ -108,7 +109,7 @@ func (h *house) model() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.cmdb.Run, h.balancer.run, h.centers.Run)
+	h.run(h.cmdb.Run, h.balancer.run, h.centers.Run, h.renewOwn)
 	return nil
 }
 
@@ -345,7 +346,14 @@ func (h *house) decides() bool { return h.config.Scale == nil || *h.config.Scale
 
 // surface makes the control API over all of it.
 func (h *house) surface() (err error) {
+	checks := []control.Check{{Name: "credentials", Run: examineCredentials(h.centers.Credentials)}}
+	var trusted control.Trust // not a nil *trust
+	if h.trust != nil {
+		trusted = h.trust
+		checks = append(checks, control.Check{Name: "certificates", Run: h.trust.examine})
+	}
 	h.api, err = control.New(control.Config{
+		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
 		Flow: h.flow, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,

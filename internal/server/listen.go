@@ -9,45 +9,18 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
+	"github.com/zhiyun-ops/zhiyun/internal/peer"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
 // drainTime is how long calls in flight may go on when the server stops.
 const drainTime = 3 * time.Second
-
-// agentPaths are what the agent of a device may call; everything else is for operators and tools.
-var agentPaths = []string{
-	"/zhiyun.l5.v1.",
-	"/zhiyun.flow.v1.",
-	"/zhiyun.control.v1.AgentService/",
-	"/blobs/",
-}
-
-// allow is the whole of authorization by path. Handlers that act for one device check its name themselves.
-func allow(id auth.Identity, r *http.Request) error {
-	switch id.Role {
-	case auth.Operator, auth.Tool:
-		return nil
-	case auth.Metrics:
-		if r.URL.Path == "/metrics" {
-			return nil
-		}
-		return fmt.Errorf("%w: %s is not for those who read metrics", auth.ErrDenied, r.URL.Path)
-	}
-	for _, prefix := range agentPaths {
-		if strings.HasPrefix(r.URL.Path, prefix) && (prefix != "/blobs/" || r.Method == http.MethodGet) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: %s is not for agents", auth.ErrDenied, r.URL.Path)
-}
 
 // doors are the server's listeners.
 type doors struct {
@@ -56,7 +29,7 @@ type doors struct {
 
 // open listens on the private socket, and on the TCP address if there is one. A socket file that a killed
 // server left is replaced; one that is served is not.
-func open(config Config) (*doors, error) {
+func open(config Config, trust *trust) (*doors, error) {
 	socket := filepath.Join(config.Dir, "control.sock")
 	if conn, err := net.DialTimeout("unix", socket, time.Second); err == nil {
 		conn.Close()
@@ -84,14 +57,8 @@ func open(config Config) (*doors, error) {
 		d.close()
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	secure, err := config.tls()
-	if err != nil {
-		tcp.Close()
-		d.close()
-		return nil, err
-	}
-	if secure != nil {
-		tcp = tls.NewListener(tcp, secure)
+	if trust != nil {
+		tcp = tls.NewListener(tcp, trust.listener())
 	}
 	d.listeners = append(d.listeners, tcp)
 	return d, nil
@@ -114,7 +81,7 @@ func (d *doors) addr() string {
 }
 
 // handler puts the guard in front of the APIs, and health and metrics beside them.
-func handler(config Config, keys *auth.Keys, registry *prometheus.Registry, ready func(context.Context) error, apis *http.ServeMux) http.Handler {
+func handler(config Config, verifier auth.Verifier, registry *prometheus.Registry, ready func(context.Context) error, apis *http.ServeMux) http.Handler {
 	apis.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	apis.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
@@ -126,12 +93,20 @@ func handler(config Config, keys *auth.Keys, registry *prometheus.Registry, read
 		fmt.Fprintln(w, "ready")
 	})
 	apis.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "zhiyun_server_refused_total", Help: "Calls that were not let in, by why."}, []string{"why"})
+	registry.MustRegister(refused)
 	guard := &auth.Guard{
-		Keys:  keys,
-		Hosts: config.Hosts,
-		Open:  []string{"/healthz", "/readyz"},
-		Allow: allow,
-		Conn:  transport.Conn,
+		Verifier: verifier,
+		Hosts:    config.Hosts,
+		Open:     []string{"/healthz", "/readyz"},
+		Allow:    auth.Allowed,
+		Conn:     transport.Conn,
+		PeerUID: func(conn net.Conn) (uint32, error) {
+			who, err := peer.Of(conn)
+			return who.UID, err
+		},
+		WantCertificate: config.ClientCAFile != "",
+		OnRefuse:        func(why string) { refused.WithLabelValues(why).Inc() },
 	}
 	return guard.Handler(apis)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
@@ -64,17 +62,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	defer unlock()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	keys, err := auth.Open(filepath.Join(config.Dir, "key"))
+	trust, err := newTrust(config)
 	if err != nil {
 		return err
-	}
-	for file, id := range map[string]auth.Identity{
-		"token":      {Role: auth.Operator, Name: "admin"},
-		"tool.token": {Role: auth.Tool, Name: "flow"},
-	} {
-		if err := keys.WriteToken(filepath.Join(config.Dir, file), id); err != nil {
-			return err
-		}
 	}
 	record, err := openRecord(ctx, config)
 	if err != nil {
@@ -84,16 +74,16 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := own(ctx, record.store("server"), config.Dir); err != nil {
 		return err
 	}
-	h, err := newHouse(config, s.registry, record, s.id)
+	h, err := newHouse(config, s.registry, record, trust, s.id)
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	return s.serve(ctx, keys, record, h)
+	return s.serve(ctx, record, h)
 }
 
 // serve runs the house, then opens the doors.
-func (s *Server) serve(ctx context.Context, keys *auth.Keys, record *record, h *house) error {
+func (s *Server) serve(ctx context.Context, record *record, h *house) error {
 	// The record's member outlives what writes to it.
 	below, stopRecord := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRecord()
@@ -113,7 +103,7 @@ func (s *Server) serve(ctx context.Context, keys *auth.Keys, record *record, h *
 	for _, run := range h.runs {
 		group.Go(func() error { return run(inner) })
 	}
-	group.Go(func() error { return s.open(inner, group, keys, h) })
+	group.Go(func() error { return s.open(inner, group, h) })
 	err := group.Wait()
 	if ctx.Err() != nil {
 		return nil
@@ -122,7 +112,7 @@ func (s *Server) serve(ctx context.Context, keys *auth.Keys, record *record, h *
 }
 
 // open waits until all is wired and known, and then serves.
-func (s *Server) open(ctx context.Context, group *errgroup.Group, keys *auth.Keys, h *house) error {
+func (s *Server) open(ctx context.Context, group *errgroup.Group, h *house) error {
 	starting, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := h.ready(starting); err != nil {
@@ -134,13 +124,16 @@ func (s *Server) open(ctx context.Context, group *errgroup.Group, keys *auth.Key
 	if err := h.prepare(starting); err != nil {
 		return err
 	}
+	if err := h.issueOwn(starting); err != nil {
+		return fmt.Errorf("server: the tokens of its own folder: %w", err)
+	}
 	mux := http.NewServeMux()
 	h.mount(mux)
-	doors, err := open(s.config)
+	doors, err := open(s.config, h.trust)
 	if err != nil {
 		return err
 	}
-	serving := transport.NewServer(handler(s.config, keys, s.registry, h.answers, mux))
+	serving := transport.NewServer(handler(s.config, h.centers.Credentials, s.registry, h.answers, mux))
 	for _, listener := range doors.listeners {
 		group.Go(func() error { return serving.Serve(ctx, listener, drainTime) })
 	}

@@ -5,12 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+
+	"github.com/zhiyun-ops/zhiyun/internal/certs"
 )
 
 // ClientFiles name what a client needs to talk TLS with a server of a private CA. All fields are optional.
 type ClientFiles struct {
-	// CA is a PEM file with the CAs that the server's certificate may be signed by. Default: the system's roots.
+	// CA is a PEM file with the CAs that the server's certificate may be signed by, read at each handshake. Default: the
+	// system's roots.
 	CA string
 	// Cert and Key are PEM files with the client's own certificate, read at each handshake. Default: none.
 	Cert, Key string
@@ -49,14 +51,11 @@ func (f ClientFiles) TLS() (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	if f.CA != "" {
-		content, err := os.ReadFile(f.CA)
-		if err != nil {
+		read := func() ([]*x509.Certificate, error) { return certs.ReadBundle(f.CA) }
+		if _, err := read(); err != nil {
 			return nil, fmt.Errorf("CA of the server: %w", err)
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(content) {
-			return nil, fmt.Errorf("CA of the server: %s holds no PEM certificate", f.CA)
-		}
+		config = certs.Trusting(read)
 	}
 	if f.Cert != "" {
 		load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {

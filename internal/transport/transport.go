@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -29,7 +31,8 @@ const MaxStreams = 10_000
 type DialConfig struct {
 	// Target is "unix:///path/to.sock", "http://127.0.0.1:7070" (loopback only) or "https://host:port". Required.
 	Target string
-	// Token is sent as a bearer token. Default: none.
+	// Token is sent as a bearer token; "@/path" sends what the file holds, read anew when it changes, so that a token that is
+	// renewed needs no restart. Default: none.
 	Token string
 	// TLS is used for https targets. Default: the system's roots.
 	TLS *tls.Config
@@ -91,7 +94,7 @@ func Dial(config DialConfig) (*http.Client, string, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if config.Token != "" {
-		client.Transport = &bearer{rt, config.Token}
+		client.Transport = &bearer{Transport: rt, token: config.Token}
 	}
 	return client, base, nil
 }
@@ -100,12 +103,46 @@ func Dial(config DialConfig) (*http.Client, string, error) {
 type bearer struct {
 	*http.Transport
 	token string
+
+	mu   sync.Mutex
+	read string      // guarded by mu; what the file held when it was read last
+	seen os.FileInfo // guarded by mu; the file as it was then
 }
 
 func (b *bearer) RoundTrip(request *http.Request) (*http.Response, error) {
+	token, err := b.current()
+	if err != nil {
+		return nil, err
+	}
 	request = request.Clone(request.Context())
-	request.Header.Set("Authorization", "Bearer "+b.token)
+	request.Header.Set("Authorization", "Bearer "+token)
 	return b.Transport.RoundTrip(request)
+}
+
+// current is the token to send now.
+func (b *bearer) current() (string, error) {
+	path, file := strings.CutPrefix(b.token, "@")
+	if !file {
+		return b.token, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("token file: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.seen != nil && os.SameFile(b.seen, info) && b.seen.ModTime().Equal(info.ModTime()) && b.seen.Size() == info.Size() {
+		return b.read, nil
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("token file %s has mode %o: others can read it; chmod 600 it", path, info.Mode().Perm())
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("token file: %w", err)
+	}
+	b.read, b.seen = strings.TrimSpace(string(content)), info
+	return b.read, nil
 }
 
 func loopback(host string) bool {

@@ -36,6 +36,7 @@ type Agent struct {
 	config   Config
 	http     *http.Client
 	wire     l5pbconnect.NameServiceClient
+	mux      *http.ServeMux // of the socket
 	hub      *hub.Hub
 	link     *link.Link
 	keeper   *lease.Keeper
@@ -83,8 +84,13 @@ func New(config Config) (*Agent, error) {
 	a.disk = newDisk(a)
 	a.tables = newTables(a)
 	a.lookups = newLookups(a)
+	a.mux = http.NewServeMux()
+	a.mux.Handle(a.Handler())
 	return a, nil
 }
+
+// Handle has the socket serve more than the protocol, as a door does: pattern is one of http.ServeMux. Call it before Run.
+func (a *Agent) Handle(pattern string, handler http.Handler) { a.mux.Handle(pattern, handler) }
 
 // Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes its files
 // and returns nil. It is called once. That no server answers is no error: what is known is served.
@@ -105,12 +111,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer release()
 	close(a.ready)
-	prefix, handler := a.handler()
-	mux := http.NewServeMux()
-	mux.Handle(prefix, handler)
 	group, inner := errgroup.WithContext(ctx)
 	context.AfterFunc(inner, a.stop)
-	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, time.Second) })
+	group.Go(func() error { return transport.NewServer(a.mux).Serve(inner, listener, time.Second) })
 	group.Go(func() error { return a.link.Run(inner) })
 	group.Go(func() error { return a.keeper.Run(inner) })
 	group.Go(func() error { return a.locals.run(inner) })
@@ -165,7 +168,9 @@ func (a *Agent) Drain(ctx context.Context, service, addr string) error {
 	return a.keeper.Drain(ctx, service, addr)
 }
 
-func (a *Agent) handler() (string, http.Handler) {
+// Handler returns the pattern and the handler of the protocol, for those who serve it beside the socket. Whoever reaches it
+// there counts as a program of the agent's own user: ask for a token first.
+func (a *Agent) Handler() (string, http.Handler) {
 	prefix, next := l5pbconnect.NewNameServiceHandler(&handler{agent: a}, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(16<<20))
 	return prefix, inbound.Handler(next)
 }

@@ -58,6 +58,10 @@ const (
 	VirtualAddrServiceName = "zhiyun.control.v1.VirtualAddrService"
 	// OpsServiceName is the fully-qualified name of the OpsService service.
 	OpsServiceName = "zhiyun.control.v1.OpsService"
+	// TokenServiceName is the fully-qualified name of the TokenService service.
+	TokenServiceName = "zhiyun.control.v1.TokenService"
+	// EnrolServiceName is the fully-qualified name of the EnrolService service.
+	EnrolServiceName = "zhiyun.control.v1.EnrolService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -298,6 +302,18 @@ const (
 	OpsServiceInfoProcedure = "/zhiyun.control.v1.OpsService/Info"
 	// OpsServiceDoctorProcedure is the fully-qualified name of the OpsService's Doctor RPC.
 	OpsServiceDoctorProcedure = "/zhiyun.control.v1.OpsService/Doctor"
+	// TokenServiceIssueProcedure is the fully-qualified name of the TokenService's Issue RPC.
+	TokenServiceIssueProcedure = "/zhiyun.control.v1.TokenService/Issue"
+	// TokenServiceListProcedure is the fully-qualified name of the TokenService's List RPC.
+	TokenServiceListProcedure = "/zhiyun.control.v1.TokenService/List"
+	// TokenServiceRevokeProcedure is the fully-qualified name of the TokenService's Revoke RPC.
+	TokenServiceRevokeProcedure = "/zhiyun.control.v1.TokenService/Revoke"
+	// EnrolServiceEnrolProcedure is the fully-qualified name of the EnrolService's Enrol RPC.
+	EnrolServiceEnrolProcedure = "/zhiyun.control.v1.EnrolService/Enrol"
+	// EnrolServiceRenewProcedure is the fully-qualified name of the EnrolService's Renew RPC.
+	EnrolServiceRenewProcedure = "/zhiyun.control.v1.EnrolService/Renew"
+	// EnrolServiceTrustProcedure is the fully-qualified name of the EnrolService's Trust RPC.
+	EnrolServiceTrustProcedure = "/zhiyun.control.v1.EnrolService/Trust"
 )
 
 // ResourceServiceClient is a client for the zhiyun.control.v1.ResourceService service.
@@ -3945,4 +3961,264 @@ func (UnimplementedOpsServiceHandler) Info(context.Context, *connect.Request[con
 
 func (UnimplementedOpsServiceHandler) Doctor(context.Context, *connect.Request[controlpb.InfoRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.OpsService.Doctor is not implemented"))
+}
+
+// TokenServiceClient is a client for the zhiyun.control.v1.TokenService service.
+type TokenServiceClient interface {
+	// Issue makes a token. Its secret is in the answer, and nowhere else.
+	Issue(context.Context, *connect.Request[controlpb.IssueTokenRequest]) (*connect.Response[controlpb.IssueTokenResponse], error)
+	List(context.Context, *connect.Request[controlpb.ListTokensRequest]) (*connect.Response[controlpb.Listing], error)
+	// Revoke ends a credential at once, or all of one identity.
+	Revoke(context.Context, *connect.Request[controlpb.RevokeTokenRequest]) (*connect.Response[controlpb.Listing], error)
+}
+
+// NewTokenServiceClient constructs a client for the zhiyun.control.v1.TokenService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewTokenServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) TokenServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	tokenServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("TokenService").Methods()
+	return &tokenServiceClient{
+		issue: connect.NewClient[controlpb.IssueTokenRequest, controlpb.IssueTokenResponse](
+			httpClient,
+			baseURL+TokenServiceIssueProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("Issue")),
+			connect.WithClientOptions(opts...),
+		),
+		list: connect.NewClient[controlpb.ListTokensRequest, controlpb.Listing](
+			httpClient,
+			baseURL+TokenServiceListProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("List")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		revoke: connect.NewClient[controlpb.RevokeTokenRequest, controlpb.Listing](
+			httpClient,
+			baseURL+TokenServiceRevokeProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("Revoke")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// tokenServiceClient implements TokenServiceClient.
+type tokenServiceClient struct {
+	issue  *connect.Client[controlpb.IssueTokenRequest, controlpb.IssueTokenResponse]
+	list   *connect.Client[controlpb.ListTokensRequest, controlpb.Listing]
+	revoke *connect.Client[controlpb.RevokeTokenRequest, controlpb.Listing]
+}
+
+// Issue calls zhiyun.control.v1.TokenService.Issue.
+func (c *tokenServiceClient) Issue(ctx context.Context, req *connect.Request[controlpb.IssueTokenRequest]) (*connect.Response[controlpb.IssueTokenResponse], error) {
+	return c.issue.CallUnary(ctx, req)
+}
+
+// List calls zhiyun.control.v1.TokenService.List.
+func (c *tokenServiceClient) List(ctx context.Context, req *connect.Request[controlpb.ListTokensRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.list.CallUnary(ctx, req)
+}
+
+// Revoke calls zhiyun.control.v1.TokenService.Revoke.
+func (c *tokenServiceClient) Revoke(ctx context.Context, req *connect.Request[controlpb.RevokeTokenRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.revoke.CallUnary(ctx, req)
+}
+
+// TokenServiceHandler is an implementation of the zhiyun.control.v1.TokenService service.
+type TokenServiceHandler interface {
+	// Issue makes a token. Its secret is in the answer, and nowhere else.
+	Issue(context.Context, *connect.Request[controlpb.IssueTokenRequest]) (*connect.Response[controlpb.IssueTokenResponse], error)
+	List(context.Context, *connect.Request[controlpb.ListTokensRequest]) (*connect.Response[controlpb.Listing], error)
+	// Revoke ends a credential at once, or all of one identity.
+	Revoke(context.Context, *connect.Request[controlpb.RevokeTokenRequest]) (*connect.Response[controlpb.Listing], error)
+}
+
+// NewTokenServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewTokenServiceHandler(svc TokenServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	tokenServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("TokenService").Methods()
+	tokenServiceIssueHandler := connect.NewUnaryHandler(
+		TokenServiceIssueProcedure,
+		svc.Issue,
+		connect.WithSchema(tokenServiceMethods.ByName("Issue")),
+		connect.WithHandlerOptions(opts...),
+	)
+	tokenServiceListHandler := connect.NewUnaryHandler(
+		TokenServiceListProcedure,
+		svc.List,
+		connect.WithSchema(tokenServiceMethods.ByName("List")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	tokenServiceRevokeHandler := connect.NewUnaryHandler(
+		TokenServiceRevokeProcedure,
+		svc.Revoke,
+		connect.WithSchema(tokenServiceMethods.ByName("Revoke")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.TokenService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case TokenServiceIssueProcedure:
+			tokenServiceIssueHandler.ServeHTTP(w, r)
+		case TokenServiceListProcedure:
+			tokenServiceListHandler.ServeHTTP(w, r)
+		case TokenServiceRevokeProcedure:
+			tokenServiceRevokeHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedTokenServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedTokenServiceHandler struct{}
+
+func (UnimplementedTokenServiceHandler) Issue(context.Context, *connect.Request[controlpb.IssueTokenRequest]) (*connect.Response[controlpb.IssueTokenResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TokenService.Issue is not implemented"))
+}
+
+func (UnimplementedTokenServiceHandler) List(context.Context, *connect.Request[controlpb.ListTokensRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TokenService.List is not implemented"))
+}
+
+func (UnimplementedTokenServiceHandler) Revoke(context.Context, *connect.Request[controlpb.RevokeTokenRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TokenService.Revoke is not implemented"))
+}
+
+// EnrolServiceClient is a client for the zhiyun.control.v1.EnrolService service.
+type EnrolServiceClient interface {
+	// Enrol exchanges a token of the role enrol for the credential of a device's agent, once. The same request again gets the
+	// same answer while the token is good: who was cut off may ask again.
+	Enrol(context.Context, *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error)
+	// Renew gives an agent a new credential for the one that it calls with, which stays good for the rest of its life.
+	Renew(context.Context, *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error)
+	// Trust tells the CAs that an agent should trust from now on.
+	Trust(context.Context, *connect.Request[controlpb.TrustRequest]) (*connect.Response[controlpb.TrustResponse], error)
+}
+
+// NewEnrolServiceClient constructs a client for the zhiyun.control.v1.EnrolService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewEnrolServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) EnrolServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	enrolServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("EnrolService").Methods()
+	return &enrolServiceClient{
+		enrol: connect.NewClient[controlpb.EnrolRequest, controlpb.EnrolResponse](
+			httpClient,
+			baseURL+EnrolServiceEnrolProcedure,
+			connect.WithSchema(enrolServiceMethods.ByName("Enrol")),
+			connect.WithClientOptions(opts...),
+		),
+		renew: connect.NewClient[controlpb.EnrolRequest, controlpb.EnrolResponse](
+			httpClient,
+			baseURL+EnrolServiceRenewProcedure,
+			connect.WithSchema(enrolServiceMethods.ByName("Renew")),
+			connect.WithClientOptions(opts...),
+		),
+		trust: connect.NewClient[controlpb.TrustRequest, controlpb.TrustResponse](
+			httpClient,
+			baseURL+EnrolServiceTrustProcedure,
+			connect.WithSchema(enrolServiceMethods.ByName("Trust")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// enrolServiceClient implements EnrolServiceClient.
+type enrolServiceClient struct {
+	enrol *connect.Client[controlpb.EnrolRequest, controlpb.EnrolResponse]
+	renew *connect.Client[controlpb.EnrolRequest, controlpb.EnrolResponse]
+	trust *connect.Client[controlpb.TrustRequest, controlpb.TrustResponse]
+}
+
+// Enrol calls zhiyun.control.v1.EnrolService.Enrol.
+func (c *enrolServiceClient) Enrol(ctx context.Context, req *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error) {
+	return c.enrol.CallUnary(ctx, req)
+}
+
+// Renew calls zhiyun.control.v1.EnrolService.Renew.
+func (c *enrolServiceClient) Renew(ctx context.Context, req *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error) {
+	return c.renew.CallUnary(ctx, req)
+}
+
+// Trust calls zhiyun.control.v1.EnrolService.Trust.
+func (c *enrolServiceClient) Trust(ctx context.Context, req *connect.Request[controlpb.TrustRequest]) (*connect.Response[controlpb.TrustResponse], error) {
+	return c.trust.CallUnary(ctx, req)
+}
+
+// EnrolServiceHandler is an implementation of the zhiyun.control.v1.EnrolService service.
+type EnrolServiceHandler interface {
+	// Enrol exchanges a token of the role enrol for the credential of a device's agent, once. The same request again gets the
+	// same answer while the token is good: who was cut off may ask again.
+	Enrol(context.Context, *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error)
+	// Renew gives an agent a new credential for the one that it calls with, which stays good for the rest of its life.
+	Renew(context.Context, *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error)
+	// Trust tells the CAs that an agent should trust from now on.
+	Trust(context.Context, *connect.Request[controlpb.TrustRequest]) (*connect.Response[controlpb.TrustResponse], error)
+}
+
+// NewEnrolServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewEnrolServiceHandler(svc EnrolServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	enrolServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("EnrolService").Methods()
+	enrolServiceEnrolHandler := connect.NewUnaryHandler(
+		EnrolServiceEnrolProcedure,
+		svc.Enrol,
+		connect.WithSchema(enrolServiceMethods.ByName("Enrol")),
+		connect.WithHandlerOptions(opts...),
+	)
+	enrolServiceRenewHandler := connect.NewUnaryHandler(
+		EnrolServiceRenewProcedure,
+		svc.Renew,
+		connect.WithSchema(enrolServiceMethods.ByName("Renew")),
+		connect.WithHandlerOptions(opts...),
+	)
+	enrolServiceTrustHandler := connect.NewUnaryHandler(
+		EnrolServiceTrustProcedure,
+		svc.Trust,
+		connect.WithSchema(enrolServiceMethods.ByName("Trust")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.EnrolService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case EnrolServiceEnrolProcedure:
+			enrolServiceEnrolHandler.ServeHTTP(w, r)
+		case EnrolServiceRenewProcedure:
+			enrolServiceRenewHandler.ServeHTTP(w, r)
+		case EnrolServiceTrustProcedure:
+			enrolServiceTrustHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedEnrolServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedEnrolServiceHandler struct{}
+
+func (UnimplementedEnrolServiceHandler) Enrol(context.Context, *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.EnrolService.Enrol is not implemented"))
+}
+
+func (UnimplementedEnrolServiceHandler) Renew(context.Context, *connect.Request[controlpb.EnrolRequest]) (*connect.Response[controlpb.EnrolResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.EnrolService.Renew is not implemented"))
+}
+
+func (UnimplementedEnrolServiceHandler) Trust(context.Context, *connect.Request[controlpb.TrustRequest]) (*connect.Response[controlpb.TrustResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.EnrolService.Trust is not implemented"))
 }
