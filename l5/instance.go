@@ -148,7 +148,7 @@ func InstanceFromProto(p *l5pb.Instance) Instance {
 	if p.Share != nil {
 		out.Share = int(min(p.GetShare(), 100))
 	}
-	if p.GetState() == l5pb.State_STATE_DRAINING {
+	if p.GetDraining() || out.Isolated == "" && p.GetState() == l5pb.State_STATE_DRAINING {
 		out.State = StateDraining
 	}
 	return out
@@ -163,6 +163,7 @@ func (i Instance) Proto() *l5pb.Instance {
 	}
 	if i.State == StateDraining || i.Isolated != "" { // peers that do not know isolation are not to call it, either
 		out.State = l5pb.State_STATE_DRAINING
+		out.Draining = i.State == StateDraining && i.Isolated != ""
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
 	"github.com/zhiyun-ops/zhiyun/l5/rule"
 	"github.com/zhiyun-ops/zhiyun/l5/server"
@@ -281,5 +282,21 @@ func BenchmarkRouteForDone(b *testing.B) {
 				route.Done(l5.Outcome{Latency: time.Millisecond})
 			}
 		})
+	}
+}
+
+// Being isolated and draining at once survives the wire; peers of before see an instance that drains.
+func TestIsolationOnTheWire(t *testing.T) {
+	t.Parallel()
+	for _, state := range []l5.State{l5.StateUp, l5.StateDraining} {
+		for _, why := range []string{"", "heap dump"} {
+			wire := l5.Instance{Service: "a", Addr: "127.0.0.1:1", State: state, Isolated: why}.Proto()
+			if got := l5.InstanceFromProto(wire); got.State != state || got.Isolated != why {
+				t.Errorf("%v %q came back as %v %q", state, why, got.State, got.Isolated)
+			}
+			if drains := wire.GetState() == l5pb.State_STATE_DRAINING; drains != (state == l5.StateDraining || why != "") {
+				t.Errorf("%v %q: peers of before see %v", state, why, wire.GetState())
+			}
+		}
 	}
 }

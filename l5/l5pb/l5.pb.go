@@ -97,8 +97,9 @@ type Instance struct {
 	Site string `protobuf:"bytes,11,opt,name=site,proto3" json:"site,omitempty"`
 	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
 	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
-	// do not know this field.
+	// do not know this field, and draining says whether it would be without that.
 	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +223,13 @@ func (x *Instance) GetIsolated() string {
 		return x.Isolated
 	}
 	return ""
+}
+
+func (x *Instance) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 type Subscription struct {
@@ -1591,7 +1599,7 @@ var File_l5_l5pb_l5_proto protoreflect.FileDescriptor
 
 const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\n" +
-	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xbb\x03\n" +
+	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xd7\x03\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -1606,7 +1614,8 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	" \x01(\tR\x05owner\x12\x12\n" +
 	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
 	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
-	"\bisolated\x18\r \x01(\tR\bisolated\x1a9\n" +
+	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
+	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +

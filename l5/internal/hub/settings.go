@@ -64,8 +64,8 @@ func (s *Subscriber) SetPlace(place *l5pb.Place) {
 		return // it is not UTF-8: there is no such place
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.own = frame
-	s.mu.Unlock()
 	s.signal()
 }
 
@@ -88,16 +88,13 @@ func (f *Frame) settings() *l5pb.Settings {
 
 // settings returns the frame that takes a subscriber to the settings of t, if one does. Callers hold mu.
 func (h *Hub) settings(t *topic, held mark) (*Frame, mark) {
-	now, epoch := h.rules[t.service].settings(), t.view.Epoch
-	if !t.known {
-		epoch = h.epoch
-	}
+	now := h.rules[t.service].settings()
 	switch {
-	case now == nil && (held.revision == 0 || !t.known && !h.complete || held.epoch == epoch):
+	case now == nil && (held.revision == 0 || !t.known || held.epoch == t.epoch):
 		return nil, held // what it holds may be newer than what is known here
 	case now == nil:
 		// It holds settings of a history that is gone.
-		frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Settings{Settings: &l5pb.Settings{Service: t.service, Epoch: epoch}}})
+		frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Settings{Settings: &l5pb.Settings{Service: t.service, Epoch: t.epoch}}})
 		if err != nil {
 			return nil, held
 		}
