@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -89,7 +90,21 @@ func (s *service) admit(ctx context.Context) error {
 		return s.turnAway(limit.TooLate)
 	}
 	if reason := g.gate.Enter(ctx); reason != limit.Admitted {
-		return s.because(reason)
+		return s.refuse(refusalOf(reason), s.because(reason))
+	}
+	return nil
+}
+
+// admitFor is admit for a call that brings a priority of its own, unless it is normal.
+func (s *service) admitFor(ctx context.Context, p limit.Priority) error {
+	if p == limit.Normal {
+		return s.admit(ctx)
+	}
+	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < s.guard.soonest.Load() {
+		return s.turnAway(limit.TooLate)
+	}
+	if reason := s.guard.gate.EnterAs(p, rand.Uint32()); reason != limit.Admitted {
+		return s.refuse(refusalOf(reason), s.because(reason))
 	}
 	return nil
 }
@@ -97,7 +112,7 @@ func (s *service) admit(ctx context.Context) error {
 // turnAway counts a call that the gate did not judge, and says why it is refused.
 func (s *service) turnAway(reason limit.Reason) error {
 	s.guard.gate.Refuse(reason)
-	return s.because(reason)
+	return s.refuse(refusalOf(reason), s.because(reason))
 }
 
 // because returns the error for a reason, with the numbers of the last step. It is made there: refusing must be cheap.

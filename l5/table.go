@@ -27,6 +27,9 @@ const (
 // String returns "none", "stream" or "table".
 func (s Source) String() string { return [...]string{"none", "stream", "table"}[s] }
 
+// MarshalText implements encoding.TextMarshaler.
+func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // tableAfter is how long a first route waits for an agent that takes connections but does not answer.
 const tableAfter = 100 * time.Millisecond
 
