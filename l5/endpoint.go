@@ -69,6 +69,7 @@ type endpointState struct {
 	window   counted                  // guarded by the service's mu; for the next balance.Window
 	report   counted                  // guarded by the service's mu; for the next report
 	total    counted                  // guarded by the service's mu
+	history  []Event                  // guarded by the service's mu; the last changes of health
 	// histogram belongs to report.
 	histogram [latencyBuckets]int64 // guarded by the service's mu
 }
@@ -112,6 +113,7 @@ func (e *endpoint) collect() {
 	for i := range read.successes {
 		calls, sum := split(i, read.successes[i]-seen.successes[i])
 		e.state.histogram[i] += calls
+		e.service.histogram[i] += calls
 		d.successes += calls
 		d.latencySum += sum
 	}
@@ -119,6 +121,7 @@ func (e *endpoint) collect() {
 	e.state.window.add(d)
 	e.state.report.add(d)
 	e.state.total.add(d)
+	e.service.total.add(d)
 }
 
 // take returns what was summed up and starts anew.

@@ -48,32 +48,51 @@ func (r Route) Panic() bool { return r.picks != nil && r.picks.panic }
 
 // Done tells how the call went. It does not block and allocates nothing for a success.
 func (r Route) Done(o Outcome) {
-	if r.endpoint != nil {
-		r.endpoint.done(r.load, o)
+	if r.endpoint == nil {
+		return
+	}
+	r.endpoint.done(r.load, o)
+	if r.picks.observed {
+		r.picks.service.client.config.Observer.Done(r, o)
 	}
 }
 
-// picks is what is chosen from: an immutable snapshot of one service.
+// picks is what is chosen from: an immutable snapshot of one class of a service's calls.
 type picks struct {
 	picker    *balance.Picker
 	endpoints []*endpoint // by the picker's indexes
 	limit     int         // calls in flight per instance; 0: none
 	panic     bool
-	err       error // why there is nothing to choose from
+	observed  bool // Config.Observer is to be told
+	service   *service
+
+	// What plain picks do not read.
+	parts    []*picks // the destinations of a route that splits calls; the picker is empty then
+	upTo     uint32   // of 2^32: up to which draw a call goes to this part
+	classes  *classes // of the service
+	fellBack bool     // the route's destinations take no calls
+	err      error    // why there is nothing to choose from
 }
 
-// route makes one pick. Latency and health are in the weights.
-func (p *picks) route(hash uint64) (Route, error) {
-	i, load := p.picker.Pick(rand.Uint64(), hash)
+// pick makes one pick. Latency and health are in the weights.
+func (p *picks) pick(random, hash uint64) (Route, error) {
+	i, load := p.picker.Pick(random, hash)
 	if load == nil {
-		return Route{}, p.err
+		return p.elsewhere(random, hash)
 	}
-	e := p.endpoints[i]
 	if n := load.Begin(); p.limit > 0 && n > p.limit {
 		load.End()
-		return Route{}, e.service.overloaded
+		return Route{}, p.service.refuse(refusedOverloaded, p.service.overloaded)
 	}
-	return Route{endpoint: e, load: load, picks: p}, nil
+	return Route{endpoint: p.endpoints[i], load: load, picks: p}, nil
+}
+
+// elsewhere picks where there is no picker of its own: among destinations, or nowhere.
+func (p *picks) elsewhere(random, hash uint64) (Route, error) {
+	if len(p.parts) > 0 {
+		return p.part(random, hash).pick(random*0x9e3779b97f4a7c15, hash)
+	}
+	return Route{}, p.service.refuse(reasonOf(p.err), p.err)
 }
 
 // Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
@@ -83,7 +102,8 @@ func (p *picks) route(hash uint64) (Route, error) {
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 	if s := (*c.services.Load())[service]; s != nil {
 		if p := s.picks.Load(); p != nil {
-			return p.route(0)
+			random := rand.Uint64()
+			return p.pick(random, random)
 		}
 	}
 	return c.firstRoute(ctx, service)
@@ -91,18 +111,28 @@ func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 
 // firstRoute subscribes and waits.
 func (c *Client) firstRoute(ctx context.Context, name string) (Route, error) {
+	p, err := c.firstPicks(ctx, name)
+	if err != nil {
+		return Route{}, err
+	}
+	random := rand.Uint64()
+	return p.pick(random, random)
+}
+
+// firstPicks subscribes and waits until something is known.
+func (c *Client) firstPicks(ctx context.Context, name string) (*picks, error) {
 	if err := CheckService(name); err != nil {
-		return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
+		return nil, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
 	}
 	s := c.service(name)
 	s.cold(ctx)
 	p, err := s.wait(ctx)
 	if err == nil {
-		return p.route(0)
+		return p, nil
 	}
 	reason := "the name service has not answered yet: is " + c.config.Target + " up?"
 	if !c.running.Load() {
 		reason = "Client.Run is not running"
 	}
-	return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Reason: reason, Err: err}
+	return nil, s.refuse(refusedUnknown, s.err(err, reason))
 }

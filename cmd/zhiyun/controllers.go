@@ -214,6 +214,7 @@ func l5Command() *cli.Command {
 					}
 					return print(c, table{data: json.RawMessage(answer.Json)})
 				})),
+			rulesCommand(),
 			callCommand(),
 		},
 	}
