@@ -14,6 +14,9 @@ func (m *member) observe(now time.Time, s Sample) {
 	m.ok += float64(s.Successes)
 	m.bad += float64(s.Failures)
 	m.watch(now, s)
+	if s.Load > 0 {
+		m.report(now, min(1, highLoad/s.Load))
+	}
 	if s.Successes <= 0 || s.LatencySum <= 0 {
 		return
 	}
@@ -53,6 +56,10 @@ const (
 	recentFor = 5 * time.Second
 	// capacityFor is how long a reported capacity counts.
 	capacityFor = 15 * time.Second
+
+	// highLoad is the load from which on an instance that says so gets less: at twice as much, half of its weight. As
+	// its calls fall its load does, and the two meet in between.
+	highLoad = 0.8
 
 	leastCapacity, mostCapacity = 0.05, 2
 )
@@ -117,6 +124,7 @@ const leastSlow = 0.005
 // and grows by no more than four times a call, so that one lucky call does not bring all the others back.
 func (g *Group) compare() {
 	reference := g.reference()
+	g.typical = reference
 	for _, m := range g.order {
 		slow := 1.0
 		if excess := m.latency / reference / g.config.SlowRatio; m.latency-reference >= float64(g.config.SlowMargin) && reference > 0 && excess > 1 {
