@@ -26,6 +26,7 @@ var update = flag.Bool("update", false, "record the outcome of the scripts in te
 //	struck a connection refused
 //	probed a ok|fail
 //	window a:10/0/5ms b:8/2/7ms/3/1 successes/failures/mean latency/in flight/load
+//	advice a down|up|ends the agent says so
 //	capacity a 0.5
 //	tick
 func TestScripts(t *testing.T) {
@@ -159,6 +160,9 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 		return balance.Probed{Addr: fields[1], OK: fields[2] == "ok"}
 	case "capacity":
 		return balance.Capacity{Addr: fields[1], Factor: number(t, fields[2])}
+	case "advice":
+		says := map[string]balance.Verdict{"ends": balance.AdviceEnds, "up": balance.AdviceUp, "down": balance.AdviceDown}
+		return balance.Advice{Addr: fields[1], Says: says[fields[2]], Evidence: strings.Join(fields[3:], " ")}
 	case "tick":
 		return balance.Tick{}
 	case "window":
