@@ -35,7 +35,6 @@ type Sample struct {
 	Failures   int64
 	LatencySum time.Duration // of the successes
 	InFlight   int64         // at the end of the window
-	Load       float64       // what the instance says of its load, 1 being all that it can carry; 0: it says nothing
 }
 
 // Capacity says what an instance reported of itself: how much of its weight it can carry now, 1 being all. It counts for 15 s,

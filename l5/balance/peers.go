@@ -14,9 +14,6 @@ func (m *member) observe(now time.Time, s Sample) {
 	m.ok += float64(s.Successes)
 	m.bad += float64(s.Failures)
 	m.watch(now, s)
-	if s.Load > 0 {
-		m.report(now, min(1, highLoad/s.Load))
-	}
 	if s.Successes <= 0 || s.LatencySum <= 0 {
 		return
 	}
@@ -56,10 +53,6 @@ const (
 	recentFor = 5 * time.Second
 	// capacityFor is how long a reported capacity counts.
 	capacityFor = 15 * time.Second
-
-	// highLoad is the load from which on an instance that says so gets less: at twice as much, half of its weight. As
-	// its calls fall its load does, and the two meet in between.
-	highLoad = 0.8
 
 	leastCapacity, mostCapacity = 0.05, 2
 )
@@ -134,12 +127,15 @@ func (g *Group) compare() {
 	}
 }
 
+// maxCompared is of how many instances a reference is taken at most: a sample does, and a tick of a large service must not sort all.
+const maxCompared = 512
+
 // reference is the latency below which the faster quarter of the weight lies; 0 with fewer than two to compare.
 func (g *Group) reference() float64 {
-	var known []*member
+	known := make([]*member, 0, min(len(g.order), 2*maxCompared))
 	var total float64
-	for _, m := range g.order {
-		if m.latency > 0 && m.base() > 0 && m.health == Up {
+	for i, stride := 0, 1+len(g.order)/(maxCompared+1); i < len(g.order); i += stride {
+		if m := g.order[i]; m.latency > 0 && m.base() > 0 && m.health == Up {
 			known = append(known, m)
 			total += m.base()
 		}

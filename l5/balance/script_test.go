@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "record the outcome of the scripts in te
 //	members a=100 b=50*0.1 c=100!   weights; * part by rollout; ! suspect
 //	struck a connection refused
 //	probed a ok|fail
-//	window a:10/0/5ms b:8/2/7ms/3/1 successes/failures/mean latency/in flight/load
+//	window a:10/0/5ms b:8/2/7ms/3   successes/failures/mean latency/in flight
 //	advice a down|up|ends the agent says so
 //	capacity a 0.5
 //	tick
@@ -176,9 +176,6 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 			}
 			if len(parts) > 3 {
 				sample.InFlight = int64(number(t, parts[3]))
-			}
-			if len(parts) > 4 {
-				sample.Load = number(t, parts[4])
 			}
 			window = append(window, sample)
 		}
