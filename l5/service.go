@@ -220,7 +220,7 @@ func (s *service) tick(now time.Time) {
 	var window balance.Window
 	for addr, e := range s.endpoints {
 		e.collect()
-		e.load.Age(e.state.window.successes > 0)
+		e.load.Age(e.state.window.successes > 0, s.group.Typical())
 		inFlight := int64(e.load.InFlight())
 		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue

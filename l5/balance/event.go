@@ -37,8 +37,8 @@ type Sample struct {
 	InFlight   int64         // at the end of the window
 }
 
-// Capacity says what an instance reported of itself: how much of its weight it can carry now, 1 being all. It counts for
-// capacityFor, between leastCapacity and mostCapacity.
+// Capacity says what an instance reported of itself: how much of its weight it can carry now, 1 being all. It counts for 15 s,
+// between 0.05 and 2.
 type Capacity struct {
 	Addr   string
 	Factor float64

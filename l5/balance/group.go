@@ -50,6 +50,7 @@ type Group struct {
 	order   []*member // by address
 	known   bool      // the first Members came
 	aged    time.Time // when what is recent was last aged
+	typical float64   // latency in ns of the faster quarter; 0: not known
 	panic   string    // why instances that are down are in use; empty: none is
 
 	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing

@@ -73,7 +73,7 @@ func (p *Picker) cold(random uint64) *column {
 	best := p.draw(uint32(random))
 	p.learnHot(threshold, best)
 	calls, latency := best.load.weigh()
-	least := calls * best.price
+	least, wait := calls*best.price, latency*(calls+1)
 	hot := least > threshold
 	for range coldDraws - 1 {
 		random = mix(random)
@@ -81,18 +81,17 @@ func (p *Picker) cold(random uint64) *column {
 		if c == best {
 			continue
 		}
-		calls, l := c.load.weigh()
-		burden := calls * c.price
+		calls, latency := c.load.weigh()
+		burden, w := calls*c.price, latency*(calls+1)
 		switch {
 		case burden > threshold: // hot: only of use if all are, and then the least burdened
 			if !hot || burden >= least {
 				continue
 			}
-		case hot: // the first that is cold
-		case l*(burden+c.price) >= latency*(least+best.price):
-			continue // cold, but with this call it would not be the faster one
+		case !hot && w >= wait: // cold, but with this call it would not be the faster one
+			continue
 		}
-		best, least, latency, hot = c, burden, l, burden > threshold
+		best, least, wait, hot = c, burden, w, burden > threshold
 	}
 	return best
 }

@@ -117,6 +117,7 @@ const leastSlow = 0.005
 // and grows by no more than four times a call, so that one lucky call does not bring all the others back.
 func (g *Group) compare() {
 	reference := g.reference()
+	g.typical = reference
 	for _, m := range g.order {
 		slow := 1.0
 		if excess := m.latency / reference / g.config.SlowRatio; m.latency-reference >= float64(g.config.SlowMargin) && reference > 0 && excess > 1 {
@@ -126,12 +127,15 @@ func (g *Group) compare() {
 	}
 }
 
+// maxCompared is of how many instances a reference is taken at most: a sample does, and a tick of a large service must not sort all.
+const maxCompared = 512
+
 // reference is the latency below which the faster quarter of the weight lies; 0 with fewer than two to compare.
 func (g *Group) reference() float64 {
-	var known []*member
+	known := make([]*member, 0, min(len(g.order), 2*maxCompared))
 	var total float64
-	for _, m := range g.order {
-		if m.latency > 0 && m.base() > 0 && m.health == Up {
+	for i, stride := 0, 1+len(g.order)/(maxCompared+1); i < len(g.order); i += stride {
+		if m := g.order[i]; m.latency > 0 && m.base() > 0 && m.health == Up {
 			known = append(known, m)
 			total += m.base()
 		}

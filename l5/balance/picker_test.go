@@ -88,6 +88,26 @@ func TestShares(t *testing.T) {
 	})
 }
 
+// FuzzPolicy reads names of policies: what is read is written the same, and nothing else is read.
+func FuzzPolicy(f *testing.F) {
+	for _, policy := range policies {
+		f.Add(policy.String())
+	}
+	f.Add("policy(9)")
+	f.Fuzz(func(t *testing.T, name string) {
+		var policy balance.Policy
+		if err := policy.UnmarshalText([]byte(name)); err != nil {
+			if policy != balance.Adaptive {
+				t.Errorf("%q is refused, but changed the policy to %v", name, policy)
+			}
+			return
+		}
+		if text, err := policy.MarshalText(); err != nil || string(text) != name && name != "" {
+			t.Errorf("%q is read as %v and written as %q, %v", name, policy, text, err)
+		}
+	})
+}
+
 // TestSmoothOrder holds the published order of nginx.
 func TestSmoothOrder(t *testing.T) {
 	t.Parallel()
@@ -225,7 +245,7 @@ func TestLoad(t *testing.T) {
 	want("one succeeded", 1, 0, time.Millisecond)
 	load.Failed(1)
 	want("one failed", 0, 1, time.Millisecond)
-	load.Age(true)
+	load.Age(true, 0)
 	want("time went by", 0, 0, time.Millisecond)
 	load.Begin()
 	load.Reported(8, 2*time.Millisecond)
@@ -234,6 +254,10 @@ func TestLoad(t *testing.T) {
 	want("it reported our own", 1, 0, 2*time.Millisecond)
 	load.End()
 	want("all over", 0, 0, 2*time.Millisecond)
+	load.Age(false, 0)
+	want("no call ended", 0, 0, 1800*time.Microsecond)
+	load.Age(false, 5*time.Millisecond)
+	want("no call ended, but it is fast", 0, 0, 1800*time.Microsecond)
 	if row := load.Failed(3); row != 4 {
 		t.Errorf("the row of failures weighs %d, want 4", row)
 	}

@@ -15,7 +15,8 @@ const (
 	// HotCold draws a few by weight and leaves out those that are hot, with more calls in flight than 84 of 100 draws have;
 	// of the cold ones it takes that of the least latency, and if all are hot the one with the fewest calls (Wydrowski et
 	// al., "Load is not what you should balance: introducing Prequal", NSDI 2024). It goes by what this caller measured and
-	// by what Load.Reported was told.
+	// by what Load.Reported was told. Weights are followed within a factor of three: the fastest of several draws is a light
+	// instance more often than a draw is.
 	HotCold
 	// RoundRobin goes round, each as often as its weight says. Up to a bound on the size of the round the order is the smooth
 	// one of nginx (a a b a c a a for weights 5, 1, 1), beyond it the static stride order of gRPC's A58.
@@ -27,7 +28,7 @@ const (
 	// Maglev takes the instance that owns the call's hash in a table (Eisenbud et al., "Maglev", NSDI 2016), or, if it carries
 	// more than 1.25 times the mean load, the next that does not (Mirrokni et al., "Consistent hashing with bounded
 	// loads", 2016). Ownership is even; a change of one in a hundred moves 1.4 hashes of a hundred with up to a thousand
-	// instances, and 2.4 with ten thousand, where one is the least possible. More than 65,534 instances get a RingHash.
+	// instances, and 2.8 with ten thousand, where one is the least possible. More than 65,534 instances get a RingHash.
 	Maglev
 	// RingHash is the same over a ring of points (Karger et al., 1997): a change of membership moves only the hashes of those
 	// that came or went; ownership is even within about a tenth.
@@ -40,7 +41,7 @@ var policyNames = [policies]string{"adaptive", "hot-cold", "round-robin", "weigh
 // Policies returns the names of all policies.
 func Policies() []string { return policyNames[:] }
 
-// String returns the name of the policy, as in "two-choices".
+// String returns the name of the policy, as in "hot-cold".
 func (p Policy) String() string {
 	if int(p) < policies {
 		return policyNames[p]

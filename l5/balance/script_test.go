@@ -25,8 +25,8 @@ var update = flag.Bool("update", false, "record the outcome of the scripts in te
 //	members a=100 b=50*0.1 c=100!   weights; * part by rollout; ! suspect
 //	struck a connection refused
 //	probed a ok|fail
-//	advice a down|up|ends the agent says so
 //	window a:10/0/5ms b:8/2/7ms/3   successes/failures/mean latency/in flight
+//	advice a down|up|ends the agent says so
 //	capacity a 0.5
 //	tick
 func TestScripts(t *testing.T) {

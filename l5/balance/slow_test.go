@@ -99,6 +99,45 @@ func TestTwoOfFour(t *testing.T) {
 	recorded(t, "testdata/two-of-four.table", table.String())
 }
 
+// TestLight gives one of five instances a tenth of the weight of the others, and calls at random of random length. What it gets
+// for its weight is within half and twice of what the others get, at any load and whatever is known of latencies; under hot-cold, which takes the
+// fastest of four draws, within three times.
+func TestLight(t *testing.T) {
+	t.Parallel()
+	weights := []float64{100, 100, 100, 100, 10}
+	var table strings.Builder
+	fmt.Fprintf(&table, "picks of an instance of a tenth of the weight, in per cent of its fair share\n%-20s", "calls in flight each")
+	loads := []float64{0.1, 0.3, 1, 3, 10}
+	for _, load := range loads {
+		fmt.Fprintf(&table, " %7v", load)
+	}
+	for _, policy := range []balance.Policy{balance.Adaptive, balance.HotCold, balance.LeastRequest} {
+		fmt.Fprintf(&table, "\n%-20v", policy)
+		for _, load := range loads {
+			b := run(testbed{
+				replicas: 5, callers: 1, rate: load * 5 / 0.0108, work: 10 * time.Millisecond, wire: 100 * time.Microsecond, quota: 1,
+				parallel: true, lasts: 60 * time.Second, seed: 1,
+			}, newWeighted(policy, weights))
+			var all int
+			for _, n := range b.picks {
+				all += n
+			}
+			share := float64(b.picks[4]) / float64(all) * 41
+			fmt.Fprintf(&table, " %7.0f", 100*share)
+			most := 2.0
+			if policy == balance.HotCold {
+				most = 3
+			}
+			if share < 0.5 || share > most {
+				t.Errorf("%v at %v calls in flight: %.2f of its fair share", policy, load, share)
+			}
+		}
+	}
+	table.WriteString("\n")
+	t.Log("\n" + table.String())
+	recorded(t, "testdata/light.table", table.String())
+}
+
 // allKnowing takes the replica where the call will end first.
 type allKnowing struct{ b *bed }
 

@@ -76,3 +76,6 @@ func (m *member) explain() string {
 
 // Panic says why instances that are down are in use; empty if none is.
 func (g *Group) Panic() string { return g.panic }
+
+// Typical returns the latency that the faster instances have, 0 if it is not known: for Load.Age.
+func (g *Group) Typical() time.Duration { return time.Duration(g.typical) }

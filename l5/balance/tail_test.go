@@ -25,6 +25,11 @@ type ours struct {
 }
 
 func newOurs(policy balance.Policy) func(*bed, int) strategy {
+	return newWeighted(policy, nil)
+}
+
+// newWeighted is newOurs with weights; nil: all alike.
+func newWeighted(policy balance.Policy, weights []float64) func(*bed, int) strategy {
 	return func(b *bed, caller int) strategy {
 		o := &ours{b: b, policy: policy, group: balance.NewGroup(balance.Config{}), loads: balance.NewLoads(b.replicas, b.replicas)}
 		var members balance.Members
@@ -32,7 +37,11 @@ func newOurs(policy balance.Policy) func(*bed, int) strategy {
 			addr := fmt.Sprintf("10.0.0.%d:80", i)
 			o.addrs = append(o.addrs, addr)
 			o.windows = append(o.windows, balance.Sample{Addr: addr})
-			members = append(members, balance.Member{Addr: addr, Weight: 100, Gray: 1})
+			member := balance.Member{Addr: addr, Weight: 100, Gray: 1}
+			if weights != nil {
+				member.Weight = weights[i]
+			}
+			members = append(members, member)
 		}
 		o.step(members)
 		tick := 250 * time.Millisecond
@@ -66,7 +75,7 @@ func (o *ours) tick() {
 	var window balance.Window
 	for i := range o.windows {
 		w := &o.windows[i]
-		o.loads[i].Age(w.Successes > 0)
+		o.loads[i].Age(w.Successes > 0, o.group.Typical())
 		if w.InFlight = int64(o.loads[i].InFlight()); w.Successes > 0 || w.InFlight > 0 {
 			window = append(window, *w)
 		}
