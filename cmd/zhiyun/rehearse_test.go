@@ -26,7 +26,7 @@ import (
 var reading = []string{
 	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "package list", "file list",
-	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
+	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show", "l5 rules get",
 }
 
 const madeToBePrinted = "a token is made to be printed; it is in the audit record, and can be revoked"
@@ -88,6 +88,8 @@ var rehearsals = map[string]struct{ args, says string }{
 	"notify unmute":      {"notify unmute m-1", "lifted"},
 	"notify silence":     {"notify silence spare --reason disk", "spare"},
 	"notify unsilence":   {"notify unsilence s-1", "lifted"},
+	"l5 rules set":       {"l5 rules set shop.cart RULES", "rules"},
+	"l5 rules isolate":   {"l5 rules isolate shop.cart 127.0.0.1:1 --reason dump", "ERROR"},
 	"token revoke":       {"token revoke --role viewer --name board", "ERROR"},
 	"pause":              {"pause shop.cart --reason incident", "center/pause"},
 	"resume":             {"resume", "- center/pause"},
@@ -212,12 +214,12 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	must(packer.Close())
 	for name, content := range map[string]string{
-		"site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
+		"rules.yaml": "subset: 20\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
 		"flow.yaml": holdFlow + "  - {name: again, stage: apply, tool: wait}\n",
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
-	return w, strings.NewReplacer("SITE", filepath.Join(dir, "site.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
+	return w, strings.NewReplacer("SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
 		"FILE", filepath.Join(dir, "file"), "EXECUTION", id)
 }
 
