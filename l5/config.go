@@ -21,7 +21,8 @@ import (
 // Config of a Client. A zero field means its documented default.
 type Config struct {
 	// Target is where the name service is: a device's agent as "unix:///run/zhiyun/l5.sock", a server as
-	// "https://host:port", or "http://127.0.0.1:port" on this host. Required.
+	// "https://host:port", or "http://127.0.0.1:port" on this host; or several with commas in between, of which any may die.
+	// Required.
 	Target string
 	// Caller is the module or service id on whose behalf calls are made; grants are decided by it. Required.
 	Caller string

@@ -58,7 +58,5 @@
 // # Limits
 //
 // A service stays subscribed to until the process ends. Calls that a program makes without Route and Done are not seen.
-// Outcomes that were acknowledged by an agent which then crashes within half a second are lost to the statistics. One
-// server at a time holds the leases of a registry: several may serve routes from one store, but an owner whose stream is on
-// another server looks lost after the grace period, so run the others in stand-by.
+// Outcomes that were acknowledged by an agent which then crashes within half a second are lost to the statistics.
 package l5

@@ -17,7 +17,8 @@ import (
 
 // Config of an Agent. A zero field means its documented default.
 type Config struct {
-	// Upstream is the server: "https://host:port", "http://127.0.0.1:port" or "unix:///path". Required.
+	// Upstream is the server: "https://host:port", "http://127.0.0.1:port" or "unix:///path", or several with commas in
+	// between: servers over one store, of which any may die. Required.
 	Upstream string
 	// Device is the name of the device the agent runs on; it holds the leases of what is registered here. Required.
 	Device string

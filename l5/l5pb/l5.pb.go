@@ -153,8 +153,11 @@ type Instance struct {
 	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
 	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
 	// do not know this field, and draining says whether it would be without that.
-	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
-	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
+	Isolated string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	// In a registration that is made again: the revision at which it was acknowledged. It is stale, and refused, if another
+	// live owner has registered the address since.
+	Acknowledged  int64 `protobuf:"varint,14,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	Draining      bool  `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +281,13 @@ func (x *Instance) GetIsolated() string {
 		return x.Isolated
 	}
 	return ""
+}
+
+func (x *Instance) GetAcknowledged() int64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
 }
 
 func (x *Instance) GetDraining() bool {
@@ -1408,6 +1418,148 @@ func (x *RegisterResponse) GetFault() string {
 	return ""
 }
 
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who holds the lease. Required.
+	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// For how long, in milliseconds, 1000 to 86400000; 0: 30000. Renew at a third of it. When it has run out, what is
+	// registered waits for the grace period, and expires as after a lost stream.
+	TtlMs         int64       `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Put           []*Instance `protobuf:"bytes,3,rep,name=put,proto3" json:"put,omitempty"`
+	Drain         []*Key      `protobuf:"bytes,4,rep,name=drain,proto3" json:"drain,omitempty"`
+	Remove        []*Key      `protobuf:"bytes,5,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RenewRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *RenewRequest) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *RenewRequest) GetPut() []*Instance {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *RenewRequest) GetDrain() []*Key {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *RenewRequest) GetRemove() []*Key {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's revision from which on the change is visible.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why what was asked for was refused; empty if it was carried out. The lease is renewed in either case.
+	Fault string `protobuf:"bytes,2,opt,name=fault,proto3" json:"fault,omitempty"`
+	// How many instances hang on the lease now: fewer than were registered means that some expired, or were removed.
+	Instances     int64 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RenewResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RenewResponse) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *RenewResponse) GetInstances() int64 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
 type Outcome struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Caller  string                 `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
@@ -1431,7 +1583,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1595,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1608,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1542,7 +1694,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1706,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1719,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1601,7 +1753,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1765,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1778,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1647,7 +1799,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1811,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1824,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1705,7 +1857,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1869,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1882,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1790,7 +1942,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1954,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1967,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1865,7 +2017,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2029,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2042,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1946,7 +2098,7 @@ var File_l5_l5pb_l5_proto protoreflect.FileDescriptor
 
 const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\n" +
-	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xd7\x03\n" +
+	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xfb\x03\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -1961,7 +2113,8 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	" \x01(\tR\x05owner\x12\x12\n" +
 	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
 	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
-	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
+	"\bisolated\x18\r \x01(\tR\bisolated\x12\"\n" +
+	"\facknowledged\x18\x0e \x01(\x03R\facknowledged\x12\x1a\n" +
 	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2048,7 +2201,17 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x10RegisterResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05fault\x18\x03 \x01(\tR\x05fault\"\x94\x02\n" +
+	"\x05fault\x18\x03 \x01(\tR\x05fault\"\xb9\x01\n" +
+	"\fRenewRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12(\n" +
+	"\x03put\x18\x03 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\x03put\x12'\n" +
+	"\x05drain\x18\x04 \x03(\v2\x11.zhiyun.l5.v1.KeyR\x05drain\x12)\n" +
+	"\x06remove\x18\x05 \x03(\v2\x11.zhiyun.l5.v1.KeyR\x06remove\"_\n" +
+	"\rRenewResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
+	"\x05fault\x18\x02 \x01(\tR\x05fault\x12\x1c\n" +
+	"\tinstances\x18\x03 \x01(\x03R\tinstances\"\x94\x02\n" +
 	"\aOutcome\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
@@ -2096,10 +2259,11 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bSTATE_UP\x10\x01\x12\x12\n" +
-	"\x0eSTATE_DRAINING\x10\x022\xaf\x02\n" +
+	"\x0eSTATE_DRAINING\x10\x022\xf1\x02\n" +
 	"\vNameService\x12D\n" +
 	"\x05Watch\x12\x1a.zhiyun.l5.v1.WatchRequest\x1a\x1b.zhiyun.l5.v1.WatchResponse(\x010\x01\x12M\n" +
-	"\bRegister\x12\x1d.zhiyun.l5.v1.RegisterRequest\x1a\x1e.zhiyun.l5.v1.RegisterResponse(\x010\x01\x12C\n" +
+	"\bRegister\x12\x1d.zhiyun.l5.v1.RegisterRequest\x1a\x1e.zhiyun.l5.v1.RegisterResponse(\x010\x01\x12@\n" +
+	"\x05Renew\x12\x1a.zhiyun.l5.v1.RenewRequest\x1a\x1b.zhiyun.l5.v1.RenewResponse\x12C\n" +
 	"\x06Report\x12\x1b.zhiyun.l5.v1.ReportRequest\x1a\x1c.zhiyun.l5.v1.ReportResponse\x12F\n" +
 	"\aExplain\x12\x1c.zhiyun.l5.v1.ExplainRequest\x1a\x1d.zhiyun.l5.v1.ExplainResponseB&Z$github.com/zhiyun-ops/zhiyun/l5/l5pbb\x06proto3"
 
@@ -2116,7 +2280,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -2136,18 +2300,20 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*Key)(nil),              // 15: zhiyun.l5.v1.Key
 	(*RegisterRequest)(nil),  // 16: zhiyun.l5.v1.RegisterRequest
 	(*RegisterResponse)(nil), // 17: zhiyun.l5.v1.RegisterResponse
-	(*Outcome)(nil),          // 18: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 19: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 20: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 21: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 22: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 23: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 24: zhiyun.l5.v1.AgentState
-	nil,                      // 25: zhiyun.l5.v1.Instance.LabelsEntry
+	(*RenewRequest)(nil),     // 18: zhiyun.l5.v1.RenewRequest
+	(*RenewResponse)(nil),    // 19: zhiyun.l5.v1.RenewResponse
+	(*Outcome)(nil),          // 20: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 21: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 22: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 23: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 24: zhiyun.l5.v1.ExplainResponse
+	(*InstanceStatus)(nil),   // 25: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 26: zhiyun.l5.v1.AgentState
+	nil,                      // 27: zhiyun.l5.v1.Instance.LabelsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	25, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	27, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
 	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
 	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
 	5,  // 4: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
@@ -2165,27 +2331,32 @@ var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	2,  // 16: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
 	15, // 17: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
 	15, // 18: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	18, // 19: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	23, // 20: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	2,  // 21: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	12, // 22: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	14, // 23: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 24: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	10, // 25: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	11, // 26: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	4,  // 27: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	16, // 28: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	19, // 29: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	21, // 30: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	6,  // 31: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	17, // 32: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	20, // 33: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	22, // 34: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	31, // [31:35] is the sub-list for method output_type
-	27, // [27:31] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	2,  // 19: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
+	15, // 20: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
+	15, // 21: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
+	20, // 22: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	25, // 23: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	2,  // 24: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	12, // 25: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	14, // 26: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 27: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	10, // 28: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 29: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 30: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	16, // 31: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	18, // 32: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	21, // 33: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	23, // 34: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	6,  // 35: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	17, // 36: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	19, // 37: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	22, // 38: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	24, // 39: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	35, // [35:40] is the sub-list for method output_type
+	30, // [30:35] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2209,7 +2380,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -174,7 +174,7 @@ func (s *Server) carryOut(ctx context.Context, owner string, request *l5pb.Regis
 }
 
 func (s *Server) change(ctx context.Context, owner string, request *l5pb.RegisterRequest) (int64, error) {
-	permit := permit{server: s, ctx: ctx, owner: owner, refused: make(map[id]error)}
+	permit := permit{server: s, ctx: ctx, owner: owner, refused: make(map[id]error), acknowledged: make(map[id]int64)}
 	revision, err := s.registry.edit(ctx, names(request.GetRemove()), permit.standing(removeAll))
 	if err != nil {
 		return revision, err
@@ -184,6 +184,7 @@ func (s *Server) change(ctx context.Context, owner string, request *l5pb.Registe
 		for _, p := range request.GetPut() {
 			instance := l5.InstanceFromProto(p)
 			instance.Owner = owner
+			permit.acknowledged[id{instance.Service, instance.Addr}] = p.GetAcknowledged()
 			if permit.allows(id{instance.Service, instance.Addr}, instance) {
 				instances = append(instances, instance)
 			}
@@ -204,6 +205,8 @@ type permit struct {
 	ctx     context.Context
 	owner   string
 	refused map[id]error
+
+	acknowledged map[id]int64 // of what is registered again: at which revision it was
 }
 
 func (p *permit) allows(name id, instance l5.Instance) bool {
@@ -221,6 +224,10 @@ func (p *permit) allows(name id, instance l5.Instance) bool {
 func (p *permit) standing(change change) change {
 	return func(name id, have *row) (l5.Instance, verb) {
 		if have != nil && !p.allows(name, have.Instance) {
+			return l5.Instance{}, leave
+		}
+		if p.server.stale(p.owner, p.acknowledged[name], have) {
+			p.refused[name] = fmt.Errorf("%s of %s, owner %s: %w", name.addr, name.service, have.Owner, ErrStale)
 			return l5.Instance{}, leave
 		}
 		return change(name, have)

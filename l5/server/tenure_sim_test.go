@@ -404,7 +404,7 @@ func fleetConfig(servers, seeds int) sim.Config {
 }
 
 // No mass false death: whatever happens to servers, the store and clocks, instances of agents that are well stay.
-// ZHIYUN_LONG runs one seed at full scale: 100 servers and 161,679 agents.
+// ZHIYUN_LONG=1 runs one seed at full scale: 100 servers and 161,679 agents; another number is how many agents.
 func TestFleetSimulation(t *testing.T) {
 	t.Parallel()
 	servers, agents, seeds := 5, 60, sim.Seeds(40)
@@ -413,6 +413,9 @@ func TestFleetSimulation(t *testing.T) {
 	}
 	if os.Getenv("ZHIYUN_LONG") != "" {
 		servers, agents, seeds = 100, 161_679, 1
+		if n, err := strconv.Atoi(os.Getenv("ZHIYUN_LONG")); err == nil && n > 1 {
+			agents = n
+		}
 	}
 	if failure := sim.Explore(fleetConfig(servers, seeds), fleetScenario(servers, agents, "")); failure != nil {
 		t.Fatal(failure)

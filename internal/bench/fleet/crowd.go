@@ -152,12 +152,17 @@ func (c *crowd) watch(ctx context.Context, target string, i int, joined func(err
 	service := l5pbconnect.NewNameServiceClient(client, base)
 	e, held := c.ear(), &l5pb.Subscription{Service: watched, Caller: "fleet.crowd"}
 	for step := 50 * time.Millisecond; ; step = min(2*step, 3*time.Second) {
-		err := c.stream(ctx, service, e, held, func() { step = 25 * time.Millisecond; joined(nil) })
+		open := false
+		err := c.stream(ctx, service, e, held, func() { open = true; joined(nil) })
 		if ctx.Err() != nil {
 			joined(err)
 			return
 		}
-		time.Sleep(step/2 + rand.N(step/2+1)) // as l5's clients do
+		wait := step/2 + rand.N(step/2+1) // as l5's clients do
+		if open {
+			step, wait = 25*time.Millisecond, rand.N(time.Second)
+		}
+		time.Sleep(wait)
 	}
 }
 

@@ -272,9 +272,24 @@ func (k *Keeper) acknowledge(response *l5pb.RegisterResponse) {
 			if fault := response.GetFault(); fault != "" {
 				err = fmt.Errorf("%w: %s", ErrRefused, fault)
 			}
+			k.confirm(o.request, response)
 			o.done <- err
 			k.ops = slices.Delete(k.ops, i, i+1)
 			return
+		}
+	}
+}
+
+// confirm notes at which revision what was put is in force, for when it is put again. Callers hold mu.
+func (k *Keeper) confirm(request *l5pb.RegisterRequest, response *l5pb.RegisterResponse) {
+	if response.GetFault() != "" || response.GetRevision() == 0 {
+		return
+	}
+	for _, put := range request.GetPut() {
+		if held := k.held[key(put.GetService(), put.GetAddr())]; held != nil {
+			next := proto.CloneOf(held) // the held one may be on its way
+			next.Acknowledged = response.GetRevision()
+			k.held[key(put.GetService(), put.GetAddr())] = next
 		}
 	}
 }

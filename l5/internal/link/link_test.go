@@ -72,9 +72,19 @@ func TestBackoffIsJitteredAndBounded(t *testing.T) {
 			t.Errorf("wait %d is %v, want %v to %v", i, got, step/2, step)
 		}
 	}
-	b.Reset()
-	if got := b.Next(); got > 50*time.Millisecond {
-		t.Errorf("after a success: %v", got)
+	// Those who lost one server do not come back at once: a thousand, in tenths of a second.
+	var tenths [10]int
+	for range 1000 {
+		b.Reset()
+		tenths[b.Next()/(100*time.Millisecond)]++
+		if got := b.Next(); got > 50*time.Millisecond {
+			t.Fatalf("the wait after that is %v", got)
+		}
+	}
+	for i, n := range tenths {
+		if n < 50 || n > 200 {
+			t.Errorf("%d of 1,000 come in tenth %d: %v", n, i, tenths)
+		}
 	}
 }
 

@@ -39,6 +39,8 @@ const (
 	NameServiceWatchProcedure = "/zhiyun.l5.v1.NameService/Watch"
 	// NameServiceRegisterProcedure is the fully-qualified name of the NameService's Register RPC.
 	NameServiceRegisterProcedure = "/zhiyun.l5.v1.NameService/Register"
+	// NameServiceRenewProcedure is the fully-qualified name of the NameService's Renew RPC.
+	NameServiceRenewProcedure = "/zhiyun.l5.v1.NameService/Renew"
 	// NameServiceReportProcedure is the fully-qualified name of the NameService's Report RPC.
 	NameServiceReportProcedure = "/zhiyun.l5.v1.NameService/Report"
 	// NameServiceExplainProcedure is the fully-qualified name of the NameService's Explain RPC.
@@ -51,6 +53,9 @@ type NameServiceClient interface {
 	Watch(context.Context) *connect.BidiStreamForClient[l5pb.WatchRequest, l5pb.WatchResponse]
 	// Register puts instances under a service id. The live stream is the lease of all that its owner has registered.
 	Register(context.Context) *connect.BidiStreamForClient[l5pb.RegisterRequest, l5pb.RegisterResponse]
+	// Renew registers without a stream, for those who register others or cannot keep one: it is the lease of all that its
+	// owner has registered, for a while.
+	Renew(context.Context, *connect.Request[l5pb.RenewRequest]) (*connect.Response[l5pb.RenewResponse], error)
 	// Report takes a batch of outcomes. A batch sent twice under one (reporter, seq) counts once.
 	Report(context.Context, *connect.Request[l5pb.ReportRequest]) (*connect.Response[l5pb.ReportResponse], error)
 	// Explain says what the name service knows about a service, instance by instance, with reasons.
@@ -80,6 +85,12 @@ func NewNameServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nameServiceMethods.ByName("Register")),
 			connect.WithClientOptions(opts...),
 		),
+		renew: connect.NewClient[l5pb.RenewRequest, l5pb.RenewResponse](
+			httpClient,
+			baseURL+NameServiceRenewProcedure,
+			connect.WithSchema(nameServiceMethods.ByName("Renew")),
+			connect.WithClientOptions(opts...),
+		),
 		report: connect.NewClient[l5pb.ReportRequest, l5pb.ReportResponse](
 			httpClient,
 			baseURL+NameServiceReportProcedure,
@@ -99,6 +110,7 @@ func NewNameServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type nameServiceClient struct {
 	watch    *connect.Client[l5pb.WatchRequest, l5pb.WatchResponse]
 	register *connect.Client[l5pb.RegisterRequest, l5pb.RegisterResponse]
+	renew    *connect.Client[l5pb.RenewRequest, l5pb.RenewResponse]
 	report   *connect.Client[l5pb.ReportRequest, l5pb.ReportResponse]
 	explain  *connect.Client[l5pb.ExplainRequest, l5pb.ExplainResponse]
 }
@@ -111,6 +123,11 @@ func (c *nameServiceClient) Watch(ctx context.Context) *connect.BidiStreamForCli
 // Register calls zhiyun.l5.v1.NameService.Register.
 func (c *nameServiceClient) Register(ctx context.Context) *connect.BidiStreamForClient[l5pb.RegisterRequest, l5pb.RegisterResponse] {
 	return c.register.CallBidiStream(ctx)
+}
+
+// Renew calls zhiyun.l5.v1.NameService.Renew.
+func (c *nameServiceClient) Renew(ctx context.Context, req *connect.Request[l5pb.RenewRequest]) (*connect.Response[l5pb.RenewResponse], error) {
+	return c.renew.CallUnary(ctx, req)
 }
 
 // Report calls zhiyun.l5.v1.NameService.Report.
@@ -129,6 +146,9 @@ type NameServiceHandler interface {
 	Watch(context.Context, *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error
 	// Register puts instances under a service id. The live stream is the lease of all that its owner has registered.
 	Register(context.Context, *connect.BidiStream[l5pb.RegisterRequest, l5pb.RegisterResponse]) error
+	// Renew registers without a stream, for those who register others or cannot keep one: it is the lease of all that its
+	// owner has registered, for a while.
+	Renew(context.Context, *connect.Request[l5pb.RenewRequest]) (*connect.Response[l5pb.RenewResponse], error)
 	// Report takes a batch of outcomes. A batch sent twice under one (reporter, seq) counts once.
 	Report(context.Context, *connect.Request[l5pb.ReportRequest]) (*connect.Response[l5pb.ReportResponse], error)
 	// Explain says what the name service knows about a service, instance by instance, with reasons.
@@ -154,6 +174,12 @@ func NewNameServiceHandler(svc NameServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nameServiceMethods.ByName("Register")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nameServiceRenewHandler := connect.NewUnaryHandler(
+		NameServiceRenewProcedure,
+		svc.Renew,
+		connect.WithSchema(nameServiceMethods.ByName("Renew")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nameServiceReportHandler := connect.NewUnaryHandler(
 		NameServiceReportProcedure,
 		svc.Report,
@@ -172,6 +198,8 @@ func NewNameServiceHandler(svc NameServiceHandler, opts ...connect.HandlerOption
 			nameServiceWatchHandler.ServeHTTP(w, r)
 		case NameServiceRegisterProcedure:
 			nameServiceRegisterHandler.ServeHTTP(w, r)
+		case NameServiceRenewProcedure:
+			nameServiceRenewHandler.ServeHTTP(w, r)
 		case NameServiceReportProcedure:
 			nameServiceReportHandler.ServeHTTP(w, r)
 		case NameServiceExplainProcedure:
@@ -191,6 +219,10 @@ func (UnimplementedNameServiceHandler) Watch(context.Context, *connect.BidiStrea
 
 func (UnimplementedNameServiceHandler) Register(context.Context, *connect.BidiStream[l5pb.RegisterRequest, l5pb.RegisterResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.l5.v1.NameService.Register is not implemented"))
+}
+
+func (UnimplementedNameServiceHandler) Renew(context.Context, *connect.Request[l5pb.RenewRequest]) (*connect.Response[l5pb.RenewResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.l5.v1.NameService.Renew is not implemented"))
 }
 
 func (UnimplementedNameServiceHandler) Report(context.Context, *connect.Request[l5pb.ReportRequest]) (*connect.Response[l5pb.ReportResponse], error) {
