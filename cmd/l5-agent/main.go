@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/zhiyun-ops/zhiyun/internal/doors"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
 	"github.com/zhiyun-ops/zhiyun/l5/server/daemon"
 )
@@ -35,8 +36,11 @@ func run(ctx context.Context) error {
 	file := flag.String("snapshot", "/var/lib/zhiyun/l5.snapshot", "file to start from while no server answers; empty: none")
 	cert, key := flag.String("cert", "", "certificate file"), flag.String("key", "", "its key file")
 	ca := flag.String("ca", "", "authority of the server's certificate")
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	open := doors.Config{Logger: log}
+	open.Flags(flag.StringVar)
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "l5-agent serves a device's programs.\n\n  l5-agent -upstream unix:///tmp/l5-server.sock -socket /tmp/l5.sock -snapshot /tmp/l5.snapshot\n\nFlags:")
+		fmt.Fprintln(flag.CommandLine.Output(), "l5-agent serves a device's programs.\n\n  l5-agent -upstream unix:///tmp/l5-server.sock -socket /tmp/l5.sock -snapshot /tmp/l5.snapshot -dns 127.0.0.1:5300\n\nFlags:")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -44,12 +48,5 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Config{
-		Upstream: *upstream, Device: *device, Socket: *socket, SnapshotFile: *file, TLS: tls,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
-	if err != nil {
-		return err
-	}
-	return a.Run(ctx)
+	return doors.Serve(ctx, agent.Config{Upstream: *upstream, Device: *device, Socket: *socket, SnapshotFile: *file, TLS: tls, Logger: log}, open)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zhiyun-ops/zhiyun/internal/agent"
+	"github.com/zhiyun-ops/zhiyun/internal/doors"
 	"github.com/zhiyun-ops/zhiyun/internal/server"
 )
 
@@ -98,6 +99,11 @@ Examples:
 }
 
 func agentCommand() *cli.Command {
+	var open doors.Config
+	var doorFlags []cli.Flag
+	for _, o := range open.Options() {
+		doorFlags = append(doorFlags, &cli.StringFlag{Name: o.Name, Category: "doors for programs that do not speak l5:", Usage: o.Usage, Destination: o.Value})
+	}
 	return &cli.Command{
 		Name:  "agent",
 		Usage: "run the agent of one device",
@@ -110,8 +116,13 @@ Example:
   $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --enrol @web-17.enrol
 
 The token is good for one device, once, and for an hour. What it is exchanged for stays below ROOT/var/zhiyun/credential
-and is renewed by the agent.`,
-		Flags: append([]cli.Flag{
+and is renewed by the agent.
+
+Doors let programs that do not speak l5 find services; docs/guides/doors.md shows each:
+
+  $ zhiyun agent ... --dns 127.0.0.1:5300
+  $ dig @127.0.0.1 -p 5300 shop.cart.l5 SRV`,
+		Flags: append(append([]cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "device", EnvVars: []string{"ZHIYUN_DEVICE"}, Required: true, Usage: "the device's `NAME` in the CMDB"},
 			&cli.StringFlag{Name: "addr", EnvVars: []string{"ZHIYUN_ADDR"}, Required: true, Usage: "its IP `ADDRESS`"},
@@ -124,7 +135,7 @@ and is renewed by the agent.`,
 			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},
 			&cli.DurationFlag{Name: "settle", Value: 30 * time.Second, Usage: "`TIME` that repair waits after the declaration changed"},
 			&cli.StringFlag{Name: "exe", Usage: "the zhiyun `BINARY` that runs the tools", DefaultText: "this one"},
-		}, append(serverFlags(), logFlags()...)...),
+		}, doorFlags...), append(serverFlags(), logFlags()...)...),
 		Action: func(c *cli.Context) error {
 			if err := fromFile(c); err != nil {
 				return err
@@ -140,7 +151,7 @@ and is renewed by the agent.`,
 			return agent.Run(c.Context, agent.Config{
 				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),
 				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Enrol: c.String("enrol"), Believe: c.Bool("believe"), Exe: c.String("exe"), Listen: c.String("listen"),
-				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Logger: log,
+				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
 			})
 		},
 	}

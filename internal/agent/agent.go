@@ -21,6 +21,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
+	"github.com/zhiyun-ops/zhiyun/internal/doors"
 	"github.com/zhiyun-ops/zhiyun/internal/supervise"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
@@ -127,6 +128,12 @@ func (a *parts) assemble() error {
 	if err != nil {
 		return err
 	}
+	open := config.Doors
+	open.Logger, open.Metrics = config.Logger, a.registry
+	opened, err := doors.New(names, open)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
 	a.routes = &routes{target: names.Target(), clients: make(map[string]*l5.Client)}
 	work, err := a.worker()
 	if err != nil {
@@ -137,7 +144,7 @@ func (a *parts) assemble() error {
 		return err
 	}
 	serve := device.ServeConfig{Path: config.DeviceSocket(), Supervisor: supervisor, Routes: a.routes, Logger: config.Logger}
-	a.runs = append(a.runs, a.credential.run, supervisor.Run, names.Run, work.Run, declared.run, watch.Run, a.metrics,
+	a.runs = append(a.runs, a.credential.run, supervisor.Run, names.Run, opened.Run, work.Run, declared.run, watch.Run, a.metrics,
 		func(ctx context.Context) error { return device.Serve(ctx, serve) })
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/zhiyun-ops/zhiyun/internal/doors"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
@@ -48,6 +49,10 @@ type Config struct {
 	Settle time.Duration
 	// Listen is a loopback address for /healthz and /metrics. Default: none; the device's own socket is served anyway.
 	Listen string
+
+	// Doors say which doors for programs that do not speak l5 are open; its Logger and Metrics are the agent's. Default: JSON
+	// on the routes' socket alone.
+	Doors doors.Config
 
 	Logger *slog.Logger // default: off
 }

@@ -2,10 +2,10 @@ package vip
 
 import (
 	"errors"
-	"io"
 	"net"
-	"sync/atomic"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/relay"
 )
 
 // accept takes the connections of a virtual address until it is closed.
@@ -36,8 +36,7 @@ func (p *Proxy) serve(f *front, client net.Conn) {
 		return
 	}
 	defer conn.Close()
-	c := &pipe{client: client, conn: conn, server: server}
-	c.last.Store(time.Now().UnixNano())
+	c := &pipe{Relay: relay.New(client, conn), server: server}
 	p.mu.Lock()
 	if p.over {
 		f.pool.closed(server)
@@ -48,13 +47,7 @@ func (p *Proxy) serve(f *front, client net.Conn) {
 	p.mu.Unlock()
 	p.connections.Inc()
 
-	done := make(chan struct{})
-	go func() { // waited for by done
-		defer close(done)
-		c.carry(conn, client, true)
-	}()
-	c.carry(client, conn, false)
-	<-done
+	c.Run()
 
 	p.connections.Dec()
 	p.mu.Lock()
@@ -96,42 +89,6 @@ func (p *Proxy) connect(f *front) (*member, net.Conn) {
 
 // pipe is one connection through the proxy.
 type pipe struct {
-	client, conn net.Conn
-	server       *member
-	last         atomic.Int64 // when bytes last moved, Unix nanoseconds
-	asked        atomic.Bool  // they came from the client: it waits for an answer
-}
-
-// quiet tells whether nothing is under way: the server had the last word, some time ago.
-func (c *pipe) quiet(now time.Time, least time.Duration) bool {
-	return !c.asked.Load() && now.Sub(time.Unix(0, c.last.Load())) >= least
-}
-
-func (c *pipe) close() {
-	c.client.Close()
-	c.conn.Close()
-}
-
-// carry copies from one side to the other until the end of the stream, which it passes on.
-func (c *pipe) carry(to, from net.Conn, fromClient bool) {
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		if n > 0 {
-			c.last.Store(time.Now().UnixNano())
-			c.asked.Store(fromClient)
-			if _, err := to.Write(buffer[:n]); err != nil {
-				c.close() // the reader is gone: the writer should know
-				return
-			}
-		}
-		if err != nil {
-			if tcp, ok := to.(*net.TCPConn); ok && errors.Is(err, io.EOF) {
-				tcp.CloseWrite() // fails if the other side is gone already
-				return
-			}
-			c.close()
-			return
-		}
-	}
+	*relay.Relay
+	server *member
 }

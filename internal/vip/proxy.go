@@ -123,7 +123,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	for _, f := range p.fronts {
 		f.listener.Close()
 		for c := range f.pipes {
-			c.close()
+			c.Close()
 		}
 	}
 	p.mu.Unlock()
@@ -234,8 +234,8 @@ func (p *Proxy) sweep(now time.Time) {
 	news := false
 	for vip, f := range p.fronts {
 		for c := range f.pipes {
-			if c.server.draining && (c.quiet(now, p.config.Quiet) || !now.Before(c.server.drainUntil)) {
-				c.close()
+			if c.server.draining && (c.Quiet(now, p.config.Quiet) || !now.Before(c.server.drainUntil)) {
+				c.Close()
 			}
 		}
 		for _, m := range f.pool.sweep(now) {

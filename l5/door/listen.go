@@ -78,6 +78,14 @@ type counted struct {
 	release func()
 }
 
+// CloseWrite ends the stream of what is written, if the connection can.
+func (c *counted) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // Close implements net.Conn.
 func (c *counted) Close() error {
 	c.release()

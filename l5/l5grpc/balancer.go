@@ -137,7 +137,14 @@ func (c *conn) is(s connectivity.State) bool { return c.state.Load() == int32(s)
 // Pick implements balancer.Picker.
 func (p *pool) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	failure, conns := balancer.ErrNoSubConnAvailable, *p.conns.Load()
-	for range draws {
+	for i := range 2 * draws {
+		if i == draws {
+			if ready, waiting := best(conns); ready == nil && waiting {
+				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+			} else if ready == nil {
+				return balancer.PickResult{}, failure
+			}
+		}
 		route, err := p.builder.client.Route(info.Ctx, p.service)
 		if err != nil {
 			return balancer.PickResult{}, refusal(err)
@@ -156,15 +163,23 @@ func (p *pool) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		}
 		route.Done(outcome)
 	}
-	for _, c := range conns { // the draws were unlucky; this is rare
-		switch connectivity.State(c.state.Load()) {
-		case connectivity.Ready:
-			return balancer.PickResult{SubConn: c.sub}, nil
-		case connectivity.Connecting, connectivity.Idle:
-			failure = balancer.ErrNoSubConnAvailable
-		}
+	if ready, _ := best(conns); ready != nil {
+		return balancer.PickResult{SubConn: ready.sub}, nil // the draws were unlucky: better a call that is not told than none
 	}
 	return balancer.PickResult{}, failure
+}
+
+// best returns a connection that is ready, or else whether one may be soon.
+func best(conns map[string]*conn) (ready *conn, waiting bool) {
+	for _, c := range conns {
+		switch connectivity.State(c.state.Load()) {
+		case connectivity.Ready:
+			return c, false
+		case connectivity.Connecting, connectivity.Idle:
+			waiting = true
+		}
+	}
+	return nil, waiting
 }
 
 // done returns what tells the outcome.

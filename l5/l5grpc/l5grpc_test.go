@@ -125,6 +125,11 @@ func TestOutcomesByCode(t *testing.T) {
 	register(t, s, b)
 	client := l5test.Client(t, s.Target(), func(c *l5.Config) { c.Failures = 1000 })
 	stub := dial(t, client)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("told: %+v", s.Sink.Sum("shop.cart", b.addr))
+		}
+	})
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
 		b.code.Store(uint32(code))
 		if _, err := stub.Check(within(t), &healthpb.HealthCheckRequest{}); status.Code(err) != code {

@@ -8,6 +8,9 @@
 // that breaks off count as failures; 429 is a rejection for overload. The latency of a call is the time to the response's
 // header. The call counts as in flight until its body is read to the end or closed.
 //
+// A request that got no response is made again on another instance if its body can be had again (http.Request.GetBody), and if either
+// nobody was reached or its method is idempotent. A response, whatever its status, is never tried again.
+//
 // The other side is Limit, which bounds what a server works on at a time:
 //
 //	limiter, err := limit.NewLimiter(limit.LimiterConfig{Config: limit.Config{Healthy: 250 * time.Millisecond}}, time.Now())
@@ -18,9 +21,11 @@
 package l5http
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -41,18 +46,22 @@ func WithJudge(judge func(*http.Response) error) Option {
 	return func(t *Transport) { t.judge = judge }
 }
 
+// WithTries sets how many instances one request may try, at least 1. Default: 3.
+func WithTries(n int) Option { return func(t *Transport) { t.tries = max(1, n) } }
+
 // Transport is an http.RoundTripper over l5. It is safe for concurrent use.
 type Transport struct {
 	client *l5.Client
 	base   http.RoundTripper
 	judge  func(*http.Response) error
+	tries  int
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
 
 // NewTransport returns a transport that routes by client. The host of a request's URL, without a port, is the service id.
 func NewTransport(client *l5.Client, options ...Option) *Transport {
-	t := &Transport{client: client, judge: Judge}
+	t := &Transport{client: client, judge: Judge, tries: 3}
 	for _, option := range options {
 		option(t)
 	}
@@ -81,33 +90,69 @@ func Judge(response *http.Response) error {
 
 // RoundTrip implements http.RoundTripper. Errors of routing match l5's sentinels.
 func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
-	route, err := t.client.Route(request.Context(), request.URL.Hostname())
-	if err != nil {
-		if request.Body != nil {
-			request.Body.Close()
+	ctx := request.Context()
+	var tried []l5.Route
+	var failed error
+	for {
+		route, err := t.client.RouteFor(ctx, request.URL.Hostname(), l5.Request{Avoid: tried})
+		if err != nil {
+			if request.Body != nil && tried == nil {
+				request.Body.Close()
+			}
+			return nil, errors.Join(failed, err)
 		}
-		return nil, err
-	}
-	out := request.Clone(request.Context())
-	if out.Host == "" {
-		out.Host = request.URL.Host
-	}
-	out.URL.Host = route.Addr()
-	begin := time.Now()
-	tell(out, begin)
-	response, err := t.base.RoundTrip(out)
-	latency := time.Since(begin)
-	if err != nil {
+		out := request.Clone(ctx)
+		if out.Host == "" {
+			out.Host = request.URL.Host
+		}
+		out.URL.Host = route.Addr()
+		if tried != nil && request.GetBody != nil {
+			if out.Body, err = request.GetBody(); err != nil {
+				route.Done(l5.Outcome{Err: context.Canceled})
+				return nil, errors.Join(failed, err)
+			}
+		}
+		begin := time.Now()
+		tell(out, begin)
+		response, err := t.base.RoundTrip(out)
+		latency := time.Since(begin)
+		if err == nil {
+			return t.follow(request, response, route, latency), nil
+		}
 		route.Done(l5.Outcome{Err: err, Latency: latency})
-		return nil, err
+		if tried = append(tried, route); len(tried) == t.tries || ctx.Err() != nil || !repeatable(request, err) {
+			return nil, err
+		}
+		failed = err
 	}
+}
+
+// follow has the response tell its outcome when it is over.
+func (t *Transport) follow(request *http.Request, response *http.Response, route l5.Route, latency time.Duration) *http.Response {
 	response.Request = request
 	b := &body{ReadCloser: response.Body, route: route, outcome: l5.Outcome{Err: t.judge(response), Latency: latency, Load: limit.ParseLoad(response.Header.Get(LoadHeader))}}
 	response.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok { // a connection that was switched to another protocol
 		response.Body = &duplex{b, w}
 	}
-	return response, nil
+	return response
+}
+
+// repeatable reports whether a request that failed with err may be made again elsewhere: its body can be had again, and
+// either nobody was reached or making it twice does no harm (RFC 9110, 9.2.2).
+func repeatable(request *http.Request, err error) bool {
+	if request.Body != nil && request.Body != http.NoBody && request.GetBody == nil {
+		return false
+	}
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "dial" {
+		return true
+	}
+	switch request.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return request.Header.Get("Idempotency-Key") != ""
 }
 
 // body tells the outcome when the response is over.
