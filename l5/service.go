@@ -219,8 +219,8 @@ func (s *service) tick(now time.Time) {
 	defer s.mu.Unlock()
 	var window balance.Window
 	for addr, e := range s.endpoints {
-		e.load.Age()
 		e.collect()
+		e.load.Age(e.state.window.successes > 0)
 		inFlight := int64(e.load.InFlight())
 		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue
