@@ -144,6 +144,9 @@ func (c *Client) tend(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			for _, s := range *c.services.Load() {
+				s.openGuard()
+			}
 			return ctx.Err()
 		case now := <-ticker.C:
 			for _, s := range *c.services.Load() {

@@ -51,7 +51,8 @@ type Config struct {
 	Policy balance.Policy
 	// Guard keeps an overload of a service from becoming an avalanche. By default calls are refused only when a service rejects,
 	// or leaves without an answer, more than half of at least 40 calls within ten seconds, and calls made again are
-	// bounded; what is refused by latency needs Guard.Limit.Healthy. See package limit.
+	// bounded. With Guard.Limit.Healthy calls in flight are, too: by Guard.Limit for the service, and by the same with a
+	// Min of 1 for each instance. See package limit.
 	Guard limit.GateConfig
 	// Locality prefers instances that are near. Default: none is preferred.
 	Locality rule.Locality

@@ -51,7 +51,7 @@
 //
 // New checks the Config and opens nothing. Run connects, reports outcomes about once a second, and blocks until its
 // context ends. Route may be called before, during and after Run: before, it waits; after, it goes on from what is known,
-// with health standing still. While the name service is away everything goes on from memory, and is reported later. A
+// with health standing still and guards open. While the name service is away everything goes on from memory, and is reported later. A
 // process that starts meanwhile routes by the table that the device's agent left (Config.Table); Explain says from when
 // that is.
 //

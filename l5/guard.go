@@ -178,6 +178,17 @@ func (s *service) stepGuard(now time.Time) {
 	s.capacities(now)
 }
 
+// openGuard lets all calls through when nothing is counted any more: what is refused would be so for good.
+func (s *service) openGuard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guard.gate.Open()
+	s.guard.least.Store(0)
+	for _, e := range s.endpoints {
+		e.ceiling.Store(s.client.config.ceiling(math.MaxInt32))
+	}
+}
+
 // calls returns what became of an instance's calls since the last step. Callers hold the service's mu.
 func (e *endpointGuard) calls(now time.Time, span time.Duration) limit.Calls {
 	if !e.stepped.IsZero() {

@@ -239,6 +239,38 @@ func TestInstanceLimit(t *testing.T) {
 	})
 }
 
+// TestGuardOpensAfterRun: who goes on to route after Run is not held to a decision that nobody renews.
+func TestGuardOpensAfterRun(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	if err := s.Name().Register(t.Context(), []l5.Instance{{Service: "a", Addr: "127.0.0.1:1", Share: 100}}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := l5.New(l5.Config{Target: s.Target(), Caller: "test.caller", TickEvery: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- client.Run(ctx) }()
+	l5test.Await(t, "calls are refused", func() bool {
+		route, err := client.Route(t.Context(), "a")
+		route.Done(l5.Outcome{Err: l5.ErrOverloaded})
+		return err != nil
+	})
+	end()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		route, err := client.Route(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		route.Done(l5.Outcome{Err: l5.ErrOverloaded})
+	}
+}
+
 // TestCapacity gives an instance that says it can do half of what the others can about half of the weight.
 func TestCapacity(t *testing.T) {
 	t.Parallel()

@@ -128,7 +128,7 @@ func newPlace(t *testing.T) *place {
 			io.WriteString(w, "done")
 		case <-r.Context().Done():
 		}
-	}), l5http.WithLoad(func() limit.Load { return limit.Load{Utilization: 0.65} })))
+	}), l5http.WithLoad(func() limit.Load { return limit.Load{Utilization: 0.5} })))
 	t.Cleanup(backend.Close)
 	p.addr = strings.TrimPrefix(backend.URL, "http://")
 	return p
@@ -204,7 +204,7 @@ func TestOverloadedServer(t *testing.T) {
 	if i := e.Instances[0]; i.Failures != 0 || i.Health != balance.Up || i.Rejected == 0 {
 		t.Errorf("rejections count as failures: %+v", i)
 	}
-	if e.Guard.Refused[limit.Throttled] == 0 || math.Abs(e.Guard.Throttle.K-2) > 0.01 || len(e.Guard.Reasons) == 0 {
+	if e.Guard.Refused[limit.Throttled] == 0 || math.Abs(e.Guard.Throttle.K-2.6) > 0.01 || len(e.Guard.Reasons) == 0 {
 		t.Errorf("the guard does not say what it refused: %+v", e.Guard)
 	}
 

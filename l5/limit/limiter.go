@@ -10,7 +10,8 @@ import (
 
 // LimiterConfig tunes a Limiter.
 type LimiterConfig struct {
-	// Config is of the limit; Healthy is required. Start is 16 by default here.
+	// Config is of the limit; Healthy is required. Start is 16 by default here, and doubles with each window that reaches
+	// it: give it what the server usually carries if it may be started amid full traffic.
 	Config
 	// Every is how often the limit is computed. Default: 100 ms.
 	Every time.Duration
