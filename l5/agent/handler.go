@@ -46,7 +46,10 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	defer a.metrics.streams.Dec()
 	peer, ok := socket.PeerOf(transport.Conn(ctx))
 	if !ok {
-		peer = socket.Peer{UID: os.Geteuid(), PID: -int(a.strangers.Add(1))} // each stream counts as a process
+		peer.UID = os.Geteuid()
+	}
+	if peer.PID <= 0 { // the kernel does not say, or it is of another PID namespace
+		peer.PID = -int(a.strangers.Add(1)) // each stream counts as a process
 	}
 	sub := a.hub.Subscriber(a.callers)
 	defer sub.Close()
