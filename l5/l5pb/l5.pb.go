@@ -318,7 +318,9 @@ type WatchRequest struct {
 	Subscribe   []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
 	Unsubscribe []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
 	// The device of the subscriber, in the first message: answered by a Place, if the name service knows it.
-	Device        string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	// What was asked, in any order.
+	Answers       []*Answer `protobuf:"bytes,9,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +383,67 @@ func (x *WatchRequest) GetDevice() string {
 	return ""
 }
 
+func (x *WatchRequest) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// Answer is what a process says to an Ask.
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// A JSON document: l5.Explanation.
+	Explanation   []byte `protobuf:"bytes,2,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Answer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Answer) GetExplanation() []byte {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -390,6 +453,7 @@ type WatchResponse struct {
 	//	*WatchResponse_Verdict
 	//	*WatchResponse_Settings
 	//	*WatchResponse_Place
+	//	*WatchResponse_Ask
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -397,7 +461,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +473,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +486,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchResponse) GetKind() isWatchResponse_Kind {
@@ -477,6 +541,15 @@ func (x *WatchResponse) GetPlace() *Place {
 	return nil
 }
 
+func (x *WatchResponse) GetAsk() *Ask {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
 type isWatchResponse_Kind interface {
 	isWatchResponse_Kind()
 }
@@ -501,6 +574,10 @@ type WatchResponse_Place struct {
 	Place *Place `protobuf:"bytes,5,opt,name=place,proto3,oneof"`
 }
 
+type WatchResponse_Ask struct {
+	Ask *Ask `protobuf:"bytes,8,opt,name=ask,proto3,oneof"`
+}
+
 func (*WatchResponse_Snapshot) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Delta) isWatchResponse_Kind() {}
@@ -510,6 +587,8 @@ func (*WatchResponse_Verdict) isWatchResponse_Kind() {}
 func (*WatchResponse_Settings) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Place) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Ask) isWatchResponse_Kind() {}
 
 // Settings are what a service's operator says about calls to it. They come before the first snapshot and after each
 // change, always whole; a service without any sends none. Their revisions count apart from those of instances, in the same
@@ -527,7 +606,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +618,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +631,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Settings) GetService() string {
@@ -583,6 +662,60 @@ func (x *Settings) GetDocument() []byte {
 	return nil
 }
 
+// Ask asks the subscriber what it makes of a service, for somebody who wants to know why: answered by an Answer of the same
+// id.
+type Ask struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Ask) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Ask) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
 // Place says where the device of the subscriber is.
 type Place struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -595,7 +728,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +740,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +753,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Place) GetDevice() string {
@@ -658,7 +791,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +803,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +816,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Snapshot) GetService() string {
@@ -730,7 +863,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +875,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +888,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Delta) GetService() string {
@@ -813,7 +946,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +958,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +971,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Verdict) GetService() string {
@@ -879,7 +1012,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1024,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1037,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Key) GetService() string {
@@ -936,7 +1069,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1081,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1094,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -1012,7 +1145,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1157,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1170,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -1084,7 +1217,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1229,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1242,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1195,7 +1328,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1340,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1353,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1254,7 +1387,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1399,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1412,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1293,14 +1426,16 @@ type ExplainRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Explain for this caller; empty leaves grants out.
-	Caller        string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	// An agent asks the processes of its device, too, that call the service.
+	Processes     bool `protobuf:"varint,3,opt,name=processes,proto3" json:"processes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1447,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1460,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1342,6 +1477,13 @@ func (x *ExplainRequest) GetCaller() string {
 	return ""
 }
 
+func (x *ExplainRequest) GetProcesses() bool {
+	if x != nil {
+		return x.Processes
+	}
+	return false
+}
+
 type ExplainResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Service   string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1351,14 +1493,16 @@ type ExplainResponse struct {
 	// Streams that are subscribed to the service.
 	Subscribers int64 `protobuf:"varint,5,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
 	// Empty without a caller.
-	Grant         string `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant string `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
+	// What processes of the agent's device make of it, by peer.
+	Processes     []*Process `protobuf:"bytes,9,rep,name=processes,proto3" json:"processes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1514,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1527,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1428,6 +1572,67 @@ func (x *ExplainResponse) GetGrant() string {
 	return ""
 }
 
+func (x *ExplainResponse) GetProcesses() []*Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+// Process is one process's view of a service.
+type Process struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Peer  string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// A JSON document: l5.Explanation; empty: the process did not answer in time, or is too old to.
+	Explanation   []byte `protobuf:"bytes,2,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Process) Reset() {
+	*x = Process{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Process) ProtoMessage() {}
+
+func (x *Process) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Process.ProtoReflect.Descriptor instead.
+func (*Process) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Process) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Process) GetExplanation() []byte {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
 type InstanceStatus struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Instance *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
@@ -1443,7 +1648,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1660,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1673,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1518,7 +1723,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1735,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1748,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1625,24 +1830,32 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xb2\x01\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xe2\x01\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
 	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12\x16\n" +
-	"\x06device\x18\x04 \x01(\tR\x06device\"\x90\x02\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12.\n" +
+	"\aanswers\x18\t \x03(\v2\x14.zhiyun.l5.v1.AnswerR\aanswers\":\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
+	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\xb7\x02\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
 	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x124\n" +
 	"\bsettings\x18\x04 \x01(\v2\x16.zhiyun.l5.v1.SettingsH\x00R\bsettings\x12+\n" +
-	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05placeB\x06\n" +
+	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12%\n" +
+	"\x03ask\x18\b \x01(\v2\x11.zhiyun.l5.v1.AskH\x00R\x03askB\x06\n" +
 	"\x04kind\"r\n" +
 	"\bSettings\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bdocument\x18\x04 \x01(\fR\bdocument\"G\n" +
+	"\bdocument\x18\x04 \x01(\fR\bdocument\"/\n" +
+	"\x03Ask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"G\n" +
 	"\x05Place\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
@@ -1695,17 +1908,22 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x121\n" +
 	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\".\n" +
 	"\x0eReportResponse\x12\x1c\n" +
-	"\tduplicate\x18\x01 \x01(\bR\tduplicate\"B\n" +
+	"\tduplicate\x18\x01 \x01(\bR\tduplicate\"`\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
-	"\x06caller\x18\x02 \x01(\tR\x06caller\"\xd1\x01\n" +
+	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1c\n" +
+	"\tprocesses\x18\x03 \x01(\bR\tprocesses\"\x86\x02\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12:\n" +
 	"\tinstances\x18\x04 \x03(\v2\x1c.zhiyun.l5.v1.InstanceStatusR\tinstances\x12 \n" +
 	"\vsubscribers\x18\x05 \x01(\x03R\vsubscribers\x12\x14\n" +
-	"\x05grant\x18\x06 \x01(\tR\x05grant\"\x9b\x01\n" +
+	"\x05grant\x18\x06 \x01(\tR\x05grant\x123\n" +
+	"\tprocesses\x18\t \x03(\v2\x15.zhiyun.l5.v1.ProcessR\tprocesses\"?\n" +
+	"\aProcess\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12 \n" +
+	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\x9b\x01\n" +
 	"\x0eInstanceStatus\x122\n" +
 	"\binstance\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.InstanceR\binstance\x12)\n" +
 	"\x10effective_weight\x18\x02 \x01(\x01R\x0feffectiveWeight\x12\x12\n" +
@@ -1744,66 +1962,72 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(*Instance)(nil),         // 1: zhiyun.l5.v1.Instance
 	(*Subscription)(nil),     // 2: zhiyun.l5.v1.Subscription
 	(*WatchRequest)(nil),     // 3: zhiyun.l5.v1.WatchRequest
-	(*WatchResponse)(nil),    // 4: zhiyun.l5.v1.WatchResponse
-	(*Settings)(nil),         // 5: zhiyun.l5.v1.Settings
-	(*Place)(nil),            // 6: zhiyun.l5.v1.Place
-	(*Snapshot)(nil),         // 7: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 8: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 9: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 10: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 11: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 12: zhiyun.l5.v1.RegisterResponse
-	(*Outcome)(nil),          // 13: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 14: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 15: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 16: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 17: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 18: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 19: zhiyun.l5.v1.AgentState
-	nil,                      // 20: zhiyun.l5.v1.Instance.LabelsEntry
+	(*Answer)(nil),           // 4: zhiyun.l5.v1.Answer
+	(*WatchResponse)(nil),    // 5: zhiyun.l5.v1.WatchResponse
+	(*Settings)(nil),         // 6: zhiyun.l5.v1.Settings
+	(*Ask)(nil),              // 7: zhiyun.l5.v1.Ask
+	(*Place)(nil),            // 8: zhiyun.l5.v1.Place
+	(*Snapshot)(nil),         // 9: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 10: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 11: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 12: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 13: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 14: zhiyun.l5.v1.RegisterResponse
+	(*Outcome)(nil),          // 15: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 16: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 17: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 18: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 19: zhiyun.l5.v1.ExplainResponse
+	(*Process)(nil),          // 20: zhiyun.l5.v1.Process
+	(*InstanceStatus)(nil),   // 21: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 22: zhiyun.l5.v1.AgentState
+	nil,                      // 23: zhiyun.l5.v1.Instance.LabelsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	20, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	23, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
 	2,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
 	2,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
-	7,  // 4: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	8,  // 5: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	9,  // 6: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	5,  // 7: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
-	6,  // 8: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
-	1,  // 9: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	1,  // 10: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	1,  // 11: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	10, // 12: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	10, // 13: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	13, // 14: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	18, // 15: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	1,  // 16: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	7,  // 17: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	9,  // 18: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	1,  // 19: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	5,  // 20: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	6,  // 21: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	3,  // 22: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	11, // 23: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	14, // 24: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	16, // 25: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	4,  // 26: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	12, // 27: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	15, // 28: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	17, // 29: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 4: zhiyun.l5.v1.WatchRequest.answers:type_name -> zhiyun.l5.v1.Answer
+	9,  // 5: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	10, // 6: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	11, // 7: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	6,  // 8: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
+	8,  // 9: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
+	7,  // 10: zhiyun.l5.v1.WatchResponse.ask:type_name -> zhiyun.l5.v1.Ask
+	1,  // 11: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	1,  // 12: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	1,  // 13: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	12, // 14: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	12, // 15: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	15, // 16: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	21, // 17: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	20, // 18: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	1,  // 19: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	9,  // 20: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	11, // 21: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	1,  // 22: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	6,  // 23: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	8,  // 24: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	3,  // 25: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	13, // 26: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	16, // 27: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	18, // 28: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	5,  // 29: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	14, // 30: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	17, // 31: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	19, // 32: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	29, // [29:33] is the sub-list for method output_type
+	25, // [25:29] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -1812,12 +2036,13 @@ func file_l5_l5pb_l5_proto_init() {
 		return
 	}
 	file_l5_l5pb_l5_proto_msgTypes[0].OneofWrappers = []any{}
-	file_l5_l5pb_l5_proto_msgTypes[3].OneofWrappers = []any{
+	file_l5_l5pb_l5_proto_msgTypes[4].OneofWrappers = []any{
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
 		(*WatchResponse_Settings)(nil),
 		(*WatchResponse_Place)(nil),
+		(*WatchResponse_Ask)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1825,7 +2050,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

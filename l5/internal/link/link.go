@@ -32,6 +32,8 @@ type Config struct {
 	// called. They are called from the goroutine of OnVerdict.
 	OnSettings func(*l5pb.Settings)
 	OnPlace    func(*l5pb.Place)
+	// OnAsk answers what the peer asks about a service, as the document of an Answer; nil: nothing is answered.
+	OnAsk func(service string) []byte
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
 	// called.
 	OnState func(connected bool, err error)
@@ -56,16 +58,17 @@ type Config struct {
 type Link struct {
 	config Config
 
-	mu     sync.Mutex
-	views  map[string]view.View           // guarded by mu; in use
-	holds  map[string]holding             // guarded by mu; held back
-	wants  map[string]map[string]struct{} // guarded by mu; callers by service
-	rules  map[string]*l5pb.Settings      // guarded by mu; by service
-	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
-	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	wake   chan struct{}                  // signals outbox and gone
-	heard  time.Time                      // guarded by mu; when the last message came
-	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
+	mu      sync.Mutex
+	views   map[string]view.View           // guarded by mu; in use
+	holds   map[string]holding             // guarded by mu; held back
+	wants   map[string]map[string]struct{} // guarded by mu; callers by service
+	rules   map[string]*l5pb.Settings      // guarded by mu; by service
+	outbox  []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
+	gone    []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	answers []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
+	wake    chan struct{}                  // signals outbox, gone and answers
+	heard   time.Time                      // guarded by mu; when the last message came
+	down    chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
@@ -245,7 +248,7 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 	case <-l.wake:
 	}
 	request := l.Pending()
-	if len(request.Subscribe)+len(request.Unsubscribe) == 0 {
+	if len(request.Subscribe)+len(request.Unsubscribe)+len(request.Answers) == 0 {
 		return nil
 	}
 	return send(request)
@@ -255,8 +258,8 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 func (l *Link) Pending() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
-	l.outbox, l.gone = nil, nil
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone, Answers: l.answers}
+	l.outbox, l.gone, l.answers = nil, nil, nil
 	return request
 }
 
@@ -273,7 +276,7 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
 		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
 	})
-	l.outbox, l.gone = nil, nil
+	l.outbox, l.gone, l.answers = nil, nil, nil
 	return request
 }
 
@@ -288,6 +291,10 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 		l.delta(kind.Delta)
 	case *l5pb.WatchResponse_Settings:
 		l.settings(kind.Settings)
+	case *l5pb.WatchResponse_Ask:
+		if l.config.OnAsk != nil {
+			l.answer(kind.Ask)
+		}
 	case *l5pb.WatchResponse_Place:
 		if l.config.OnPlace != nil {
 			l.config.OnPlace(kind.Place)
@@ -309,6 +316,15 @@ func (l *Link) settings(next *l5pb.Settings) {
 	if l.config.OnSettings != nil {
 		l.config.OnSettings(next)
 	}
+}
+
+// answer sends what OnAsk says.
+func (l *Link) answer(ask *l5pb.Ask) {
+	answer := &l5pb.Answer{Id: ask.GetId(), Explanation: l.config.OnAsk(ask.GetService())}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answers = append(l.answers, answer)
+	l.signal()
 }
 
 // SeedSettings gives the link settings that are known from elsewhere.
