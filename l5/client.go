@@ -103,13 +103,15 @@ func (c *Client) Run(ctx context.Context) error {
 	return err
 }
 
-// spawn runs f in a goroutine that Run waits for; outside Run it does nothing.
-func (c *Client) spawn(f func(context.Context)) {
+// spawn runs f in a goroutine that Run waits for; outside Run it does nothing and returns false.
+func (c *Client) spawn(f func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ctx := c.ctx; ctx != nil {
+	ctx := c.ctx
+	if ctx != nil {
 		c.probes.Go(func() { f(ctx) })
 	}
+	return ctx != nil
 }
 
 // service returns the named service, subscribed to.

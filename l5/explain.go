@@ -36,8 +36,11 @@ type Explanation struct {
 	RulesRevision int64  `json:"rules_revision,omitempty"`
 	Route         string `json:"route,omitempty"`
 	FellBack      bool   `json:"fell_back,omitempty"`
-	// Refused counts the calls that got no route, by reason: unknown, denied, no_instance, overloaded, ...
-	Refused   map[string]uint64     `json:"refused,omitempty"`
+	// Refused counts the calls that got no route, by reason: unknown, denied, no_instance, throttled,
+	// at_limit, instance_full, too_late.
+	Refused map[string]uint64 `json:"refused,omitempty"`
+	// Guard is what keeps calls from leaving, and why.
+	Guard     GuardExplanation      `json:"guard"`
 	Instances []InstanceExplanation `json:"instances"`
 }
 
@@ -91,6 +94,7 @@ func (c *Client) Explain(service string, labels ...Label) Explanation {
 	defer s.mu.Unlock()
 	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
+	out.Guard = s.guard.explain()
 	out.RulesRevision = s.guide.settings.GetRevision()
 	if s.view.Service == "" {
 		return out

@@ -19,6 +19,7 @@ type service struct {
 	number     int                   // how many services there were before it
 	picks      atomic.Pointer[picks] // nil until something is known
 	overloaded error                 // made once: refusing must be cheap
+	guard      *guard
 	refused    [refusals]atomic.Uint64
 
 	mu        sync.Mutex
@@ -38,9 +39,9 @@ type service struct {
 func newService(c *Client, name string) *service {
 	s := &service{
 		client: c, name: name, changed: make(chan struct{}), endpoints: make(map[string]*endpoint),
-		group: balance.NewGroup(c.config.Balance),
+		group: balance.NewGroup(c.config.Balance), guard: newGuard(&c.config),
 	}
-	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as Config.MaxInFlight allows")
+	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as their limit, or Config.MaxInFlight, allows")
 	return s
 }
 
@@ -225,6 +226,7 @@ func (s *service) tick(now time.Time) {
 		d := take(&e.state.window)
 		window = append(window, balance.Sample{Addr: addr, Successes: d.successes, Failures: d.failures, LatencySum: d.latencySum, InFlight: inFlight})
 	}
+	s.stepGuard(now)
 	if len(window) > 0 {
 		s.step(now, window)
 		return
