@@ -46,7 +46,7 @@ type Config struct {
 	// Services says how instances of a service are chosen, by service id. It counts before what the service's own rules
 	// say, and those before Policy, Locality and Subset; each field on its own. Default: nothing is said.
 	Services map[string]rule.Settings
-	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.TwoChoices.
+	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.Adaptive.
 	Policy balance.Policy
 	// Guard keeps an overload of a service from becoming an avalanche. By default calls are refused only when a service rejects,
 	// or leaves without an answer, more than half of at least 40 calls within ten seconds, and calls made again are

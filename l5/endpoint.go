@@ -170,9 +170,11 @@ func (e *endpoint) failed(load *balance.Load, err error) {
 	strike := e.service.client.config.strike(err)
 	limit := e.limit.Load()
 	after := load.Failed(strike)
-	if after >= limit && after-strike < limit {
+	struck := after >= limit && after-strike < limit
+	if struck {
 		e.service.struck(e, err)
 	}
+	e.service.client.doubt(e, err, after/strike, struck)
 }
 
 // unreachable reports whether err says that nobody listens: then the next call fails the same way.

@@ -31,6 +31,7 @@ type service struct {
 	group     *balance.Group        // guarded by mu
 	guide     guide                 // guarded by mu
 	endpoints map[string]*endpoint  // guarded by mu; by address
+	downs     map[string]string     // guarded by mu; what the device's agent says is down, and why
 	departed  []*endpoint           // guarded by mu; gone, with counts that are not reported yet
 	total     counted               // guarded by mu; of all instances there ever were
 	histogram [latencyBuckets]int64 // guarded by mu; of total
@@ -99,6 +100,7 @@ func (s *service) refresh(now time.Time) {
 	s.endpoints = next
 	s.guide.layouts = nil
 	s.step(now, members)
+	s.advised(now)
 	s.rebuild()
 }
 
@@ -217,8 +219,8 @@ func (s *service) tick(now time.Time) {
 	defer s.mu.Unlock()
 	var window balance.Window
 	for addr, e := range s.endpoints {
-		e.load.Age()
 		e.collect()
+		e.load.Age(e.state.window.successes > 0)
 		inFlight := int64(e.load.InFlight())
 		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue

@@ -75,6 +75,61 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{0}
 }
 
+type Doubt_Kind int32
+
+const (
+	Doubt_KIND_UNSPECIFIED Doubt_Kind = 0
+	// Nobody listens there.
+	Doubt_KIND_REFUSED Doubt_Kind = 1
+	// No answer in time.
+	Doubt_KIND_TIMED_OUT Doubt_Kind = 2
+	// Answers, but fails.
+	Doubt_KIND_FAILED Doubt_Kind = 3
+)
+
+// Enum value maps for Doubt_Kind.
+var (
+	Doubt_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_REFUSED",
+		2: "KIND_TIMED_OUT",
+		3: "KIND_FAILED",
+	}
+	Doubt_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_REFUSED":     1,
+		"KIND_TIMED_OUT":   2,
+		"KIND_FAILED":      3,
+	}
+)
+
+func (x Doubt_Kind) Enum() *Doubt_Kind {
+	p := new(Doubt_Kind)
+	*p = x
+	return p
+}
+
+func (x Doubt_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Doubt_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_l5_l5pb_l5_proto_enumTypes[1].Descriptor()
+}
+
+func (Doubt_Kind) Type() protoreflect.EnumType {
+	return &file_l5_l5pb_l5_proto_enumTypes[1]
+}
+
+func (x Doubt_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Doubt_Kind.Descriptor instead.
+func (Doubt_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4, 0}
+}
+
 type Instance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port or [host]:port.
@@ -320,7 +375,11 @@ type WatchRequest struct {
 	// The device of the subscriber, in the first message: answered by a Place, if the name service knows it.
 	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	// What was asked, in any order.
-	Answers       []*Answer `protobuf:"bytes,9,rep,name=answers,proto3" json:"answers,omitempty"`
+	Answers []*Answer `protobuf:"bytes,9,rep,name=answers,proto3" json:"answers,omitempty"`
+	// Instances that this process has reason to doubt. Sent at once, to peers that have sent a Health on this stream.
+	Doubts []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
+	// How often the subscriber wants to hear a Progress, in milliseconds; 0: never. Asked for in the first message.
+	ProgressMs    uint32 `protobuf:"varint,7,opt,name=progress_ms,json=progressMs,proto3" json:"progress_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +449,20 @@ func (x *WatchRequest) GetAnswers() []*Answer {
 	return nil
 }
 
+func (x *WatchRequest) GetDoubts() []*Doubt {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetProgressMs() uint32 {
+	if x != nil {
+		return x.ProgressMs
+	}
+	return 0
+}
+
 // Answer is what a process says to an Ask.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -444,6 +517,94 @@ func (x *Answer) GetExplanation() []byte {
 	return nil
 }
 
+// Doubt says that calls of this process failed.
+type Doubt struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Addr    string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Kind    Doubt_Kind             `protobuf:"varint,3,opt,name=kind,proto3,enum=zhiyun.l5.v1.Doubt_Kind" json:"kind,omitempty"`
+	// So many failures in a row that the process has ejected the instance.
+	Ejected bool `protobuf:"varint,4,opt,name=ejected,proto3" json:"ejected,omitempty"`
+	// The last failure, in words.
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// Failures in a row, this one included.
+	Row           uint32 `protobuf:"varint,6,opt,name=row,proto3" json:"row,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Doubt) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Doubt) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Doubt) GetKind() Doubt_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Doubt_KIND_UNSPECIFIED
+}
+
+func (x *Doubt) GetEjected() bool {
+	if x != nil {
+		return x.Ejected
+	}
+	return false
+}
+
+func (x *Doubt) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Doubt) GetRow() uint32 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -453,6 +614,8 @@ type WatchResponse struct {
 	//	*WatchResponse_Verdict
 	//	*WatchResponse_Settings
 	//	*WatchResponse_Place
+	//	*WatchResponse_Health
+	//	*WatchResponse_Progress
 	//	*WatchResponse_Ask
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -461,7 +624,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +636,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +649,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchResponse) GetKind() isWatchResponse_Kind {
@@ -541,6 +704,24 @@ func (x *WatchResponse) GetPlace() *Place {
 	return nil
 }
 
+func (x *WatchResponse) GetHealth() *Health {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Health); ok {
+			return x.Health
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
 func (x *WatchResponse) GetAsk() *Ask {
 	if x != nil {
 		if x, ok := x.Kind.(*WatchResponse_Ask); ok {
@@ -574,6 +755,14 @@ type WatchResponse_Place struct {
 	Place *Place `protobuf:"bytes,5,opt,name=place,proto3,oneof"`
 }
 
+type WatchResponse_Health struct {
+	Health *Health `protobuf:"bytes,6,opt,name=health,proto3,oneof"`
+}
+
+type WatchResponse_Progress struct {
+	Progress *Progress `protobuf:"bytes,7,opt,name=progress,proto3,oneof"`
+}
+
 type WatchResponse_Ask struct {
 	Ask *Ask `protobuf:"bytes,8,opt,name=ask,proto3,oneof"`
 }
@@ -587,6 +776,10 @@ func (*WatchResponse_Verdict) isWatchResponse_Kind() {}
 func (*WatchResponse_Settings) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Place) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Health) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Progress) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Ask) isWatchResponse_Kind() {}
 
@@ -606,7 +799,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +811,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +824,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Settings) GetService() string {
@@ -674,7 +867,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +879,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +892,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ask) GetId() uint64 {
@@ -728,7 +921,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +933,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +946,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Place) GetDevice() string {
@@ -777,6 +970,160 @@ func (x *Place) GetCity() string {
 	return ""
 }
 
+// Health is what a device's agent found out about the instances of a service, for all processes of the device: by its own
+// probes, or because several processes say the same. It is always whole. One without a service, the first message of a
+// stream, says that the peer takes doubts.
+type Health struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Down          []*Down                `protobuf:"bytes,2,rep,name=down,proto3" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Health) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Health) GetDown() []*Down {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+// Down is an instance that takes no calls from this device until a Health comes without it.
+type Down struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Down) Reset() {
+	*x = Down{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Down) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Down) ProtoMessage() {}
+
+func (x *Down) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Down.ProtoReflect.Descriptor instead.
+func (*Down) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Down) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Down) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Progress comes at the pace that the subscriber asked for: it lives, and the stream has carried so many messages before
+// this one. A subscriber that counted fewer has lost some.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Progress) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
 // Snapshot is the whole state of one service.
 type Snapshot struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -791,7 +1138,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +1150,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1163,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Snapshot) GetService() string {
@@ -863,7 +1210,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1222,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1235,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Delta) GetService() string {
@@ -946,7 +1293,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1305,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1318,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Verdict) GetService() string {
@@ -1012,7 +1359,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1371,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1384,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Key) GetService() string {
@@ -1069,7 +1416,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1428,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1441,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -1145,7 +1492,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1504,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1517,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -1217,7 +1564,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1576,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1589,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1328,7 +1675,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1687,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1700,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1387,7 +1734,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1746,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1759,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1435,7 +1782,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1794,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1807,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1502,7 +1849,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1861,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1874,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1591,7 +1938,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1950,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1963,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Process) GetPeer() string {
@@ -1648,7 +1995,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +2007,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +2020,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1723,7 +2070,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2082,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2095,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1830,22 +2177,39 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xe2\x01\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xb0\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
 	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12\x16\n" +
 	"\x06device\x18\x04 \x01(\tR\x06device\x12.\n" +
-	"\aanswers\x18\t \x03(\v2\x14.zhiyun.l5.v1.AnswerR\aanswers\":\n" +
+	"\aanswers\x18\t \x03(\v2\x14.zhiyun.l5.v1.AnswerR\aanswers\x12+\n" +
+	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
+	"\vprogress_ms\x18\a \x01(\rR\n" +
+	"progressMs\":\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
-	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\xb7\x02\n" +
+	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\xf8\x01\n" +
+	"\x05Doubt\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12,\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x18.zhiyun.l5.v1.Doubt.KindR\x04kind\x12\x18\n" +
+	"\aejected\x18\x04 \x01(\bR\aejected\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x10\n" +
+	"\x03row\x18\x06 \x01(\rR\x03row\"S\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
+	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
+	"\vKIND_FAILED\x10\x03\"\x9d\x03\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
 	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x124\n" +
 	"\bsettings\x18\x04 \x01(\v2\x16.zhiyun.l5.v1.SettingsH\x00R\bsettings\x12+\n" +
-	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12%\n" +
+	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12.\n" +
+	"\x06health\x18\x06 \x01(\v2\x14.zhiyun.l5.v1.HealthH\x00R\x06health\x124\n" +
+	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogress\x12%\n" +
 	"\x03ask\x18\b \x01(\v2\x11.zhiyun.l5.v1.AskH\x00R\x03askB\x06\n" +
 	"\x04kind\"r\n" +
 	"\bSettings\x12\x18\n" +
@@ -1859,7 +2223,15 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x05Place\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
-	"\x04city\x18\x03 \x01(\tR\x04city\"\x8c\x01\n" +
+	"\x04city\x18\x03 \x01(\tR\x04city\"J\n" +
+	"\x06Health\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12&\n" +
+	"\x04down\x18\x02 \x03(\v2\x12.zhiyun.l5.v1.DownR\x04down\"2\n" +
+	"\x04Down\x12\x12\n" +
+	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"&\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\"\x8c\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1961,73 +2333,83 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 	return file_l5_l5pb_l5_proto_rawDescData
 }
 
-var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
-	(*Instance)(nil),         // 1: zhiyun.l5.v1.Instance
-	(*Subscription)(nil),     // 2: zhiyun.l5.v1.Subscription
-	(*WatchRequest)(nil),     // 3: zhiyun.l5.v1.WatchRequest
-	(*Answer)(nil),           // 4: zhiyun.l5.v1.Answer
-	(*WatchResponse)(nil),    // 5: zhiyun.l5.v1.WatchResponse
-	(*Settings)(nil),         // 6: zhiyun.l5.v1.Settings
-	(*Ask)(nil),              // 7: zhiyun.l5.v1.Ask
-	(*Place)(nil),            // 8: zhiyun.l5.v1.Place
-	(*Snapshot)(nil),         // 9: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 10: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 11: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 12: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 13: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 14: zhiyun.l5.v1.RegisterResponse
-	(*Outcome)(nil),          // 15: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 16: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 17: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 18: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 19: zhiyun.l5.v1.ExplainResponse
-	(*Process)(nil),          // 20: zhiyun.l5.v1.Process
-	(*InstanceStatus)(nil),   // 21: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 22: zhiyun.l5.v1.AgentState
-	nil,                      // 23: zhiyun.l5.v1.Instance.LabelsEntry
+	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
+	(*Instance)(nil),         // 2: zhiyun.l5.v1.Instance
+	(*Subscription)(nil),     // 3: zhiyun.l5.v1.Subscription
+	(*WatchRequest)(nil),     // 4: zhiyun.l5.v1.WatchRequest
+	(*Answer)(nil),           // 5: zhiyun.l5.v1.Answer
+	(*Doubt)(nil),            // 6: zhiyun.l5.v1.Doubt
+	(*WatchResponse)(nil),    // 7: zhiyun.l5.v1.WatchResponse
+	(*Settings)(nil),         // 8: zhiyun.l5.v1.Settings
+	(*Ask)(nil),              // 9: zhiyun.l5.v1.Ask
+	(*Place)(nil),            // 10: zhiyun.l5.v1.Place
+	(*Health)(nil),           // 11: zhiyun.l5.v1.Health
+	(*Down)(nil),             // 12: zhiyun.l5.v1.Down
+	(*Progress)(nil),         // 13: zhiyun.l5.v1.Progress
+	(*Snapshot)(nil),         // 14: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 15: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 16: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 17: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 18: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 19: zhiyun.l5.v1.RegisterResponse
+	(*Outcome)(nil),          // 20: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 21: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 22: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 23: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 24: zhiyun.l5.v1.ExplainResponse
+	(*Process)(nil),          // 25: zhiyun.l5.v1.Process
+	(*InstanceStatus)(nil),   // 26: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 27: zhiyun.l5.v1.AgentState
+	nil,                      // 28: zhiyun.l5.v1.Instance.LabelsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	23, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
-	2,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
-	2,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
-	4,  // 4: zhiyun.l5.v1.WatchRequest.answers:type_name -> zhiyun.l5.v1.Answer
-	9,  // 5: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	10, // 6: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	11, // 7: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	6,  // 8: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
-	8,  // 9: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
-	7,  // 10: zhiyun.l5.v1.WatchResponse.ask:type_name -> zhiyun.l5.v1.Ask
-	1,  // 11: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	1,  // 12: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	1,  // 13: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	12, // 14: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	12, // 15: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	15, // 16: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	21, // 17: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	20, // 18: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
-	1,  // 19: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	9,  // 20: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	11, // 21: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	1,  // 22: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	6,  // 23: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	8,  // 24: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	3,  // 25: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	13, // 26: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	16, // 27: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	18, // 28: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	5,  // 29: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	14, // 30: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	17, // 31: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	19, // 32: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	29, // [29:33] is the sub-list for method output_type
-	25, // [25:29] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
+	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
+	5,  // 4: zhiyun.l5.v1.WatchRequest.answers:type_name -> zhiyun.l5.v1.Answer
+	6,  // 5: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
+	1,  // 6: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
+	14, // 7: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	15, // 8: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	16, // 9: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	8,  // 10: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 11: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
+	11, // 12: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
+	13, // 13: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
+	9,  // 14: zhiyun.l5.v1.WatchResponse.ask:type_name -> zhiyun.l5.v1.Ask
+	12, // 15: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
+	2,  // 16: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	2,  // 17: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	2,  // 18: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	17, // 19: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	17, // 20: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	20, // 21: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	26, // 22: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	25, // 23: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	2,  // 24: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	14, // 25: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	16, // 26: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 27: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	8,  // 28: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 29: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 30: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	18, // 31: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	21, // 32: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	23, // 33: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	7,  // 34: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	19, // 35: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	22, // 36: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	24, // 37: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	34, // [34:38] is the sub-list for method output_type
+	30, // [30:34] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2036,12 +2418,14 @@ func file_l5_l5pb_l5_proto_init() {
 		return
 	}
 	file_l5_l5pb_l5_proto_msgTypes[0].OneofWrappers = []any{}
-	file_l5_l5pb_l5_proto_msgTypes[4].OneofWrappers = []any{
+	file_l5_l5pb_l5_proto_msgTypes[5].OneofWrappers = []any{
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
 		(*WatchResponse_Settings)(nil),
 		(*WatchResponse_Place)(nil),
+		(*WatchResponse_Health)(nil),
+		(*WatchResponse_Progress)(nil),
 		(*WatchResponse_Ask)(nil),
 	}
 	type x struct{}
@@ -2049,8 +2433,8 @@ func file_l5_l5pb_l5_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   23,
+			NumEnums:      2,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,7 @@ type Subscriber struct {
 type want struct {
 	at       position
 	settings mark
+	health   *Frame // as it was sent
 	callers  map[string]verdict
 }
 
@@ -80,6 +81,7 @@ func (s *Subscriber) add(sub *l5pb.Subscription) {
 		s.wants[sub.GetService()] = w
 	}
 	w.callers[sub.GetCaller()] = verdict{}
+	w.health = nil
 	w.at = position{served: sub.GetRevision() > 0, epoch: sub.GetEpoch(), revision: sub.GetRevision()}
 	w.settings = mark{sub.GetEpoch(), sub.GetSettings()}
 	s.mu.Unlock()
@@ -172,7 +174,7 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		out = append(out, verdicts...)
 		t := s.hub.topics[service]
 		if !allowed || t == nil {
-			w.at = position{} // whoever is allowed later starts from a snapshot
+			w.at, w.health = position{}, nil // whoever is allowed later starts from a snapshot
 			continue
 		}
 		var settings *Frame
@@ -185,6 +187,10 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		}
 		w.at = at
 		out = append(out, frames...)
+		if t.health != nil && t.health != w.health && at.served {
+			w.health = t.health
+			out = append(out, t.health)
+		}
 	}
 	return out, nil
 }
