@@ -165,7 +165,7 @@ func (s *service) nowhere(class, registered int) string {
 // newPicks returns picks that lead nowhere yet.
 func (s *service) newPicks() *picks {
 	config := &s.client.config
-	return &picks{picker: new(balance.Picker), limit: config.MaxInFlight, panic: s.group.Panic() != "", observed: config.Observer != nil, service: s}
+	return &picks{picker: new(balance.Picker), gate: s.guard.gate, bounded: config.bounded(), panic: s.group.Panic() != "", observed: config.Observer != nil, service: s}
 }
 
 // turn is how many picks RoundRobin has made in a part.

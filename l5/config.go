@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
 	"github.com/zhiyun-ops/zhiyun/l5/rule"
 )
 
@@ -45,8 +46,12 @@ type Config struct {
 	// Services says how instances of a service are chosen, by service id. It counts before what the service's own rules
 	// say, and those before Policy, Locality and Subset; each field on its own. Default: nothing is said.
 	Services map[string]rule.Settings
-	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.TwoChoices.
+	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.Adaptive.
 	Policy balance.Policy
+	// Guard keeps an overload of a service from becoming an avalanche. By default calls are refused only when a service rejects,
+	// or leaves without an answer, more than half of at least 40 calls within ten seconds, and calls made again are
+	// bounded; what is refused by latency needs Guard.Limit.Healthy. See package limit.
+	Guard limit.GateConfig
 	// Locality prefers instances that are near. Default: none is preferred.
 	Locality rule.Locality
 	// Subset is how many instances of a service this process calls. Default: all of them.
@@ -105,6 +110,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Balance.MaxEjected > 1 || c.Balance.TrialShare > 1 {
 		errs = append(errs, fmt.Errorf("Balance has MaxEjected %v and TrialShare %v: both are shares, at most 1", c.Balance.MaxEjected, c.Balance.TrialShare))
+	}
+	if err := c.Guard.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("Guard: %w", err))
 	}
 	if err := (rule.Settings{Locality: c.Locality, Subset: c.Subset}).Check(); err != nil {
 		errs = append(errs, err)

@@ -60,6 +60,7 @@ type endpoint struct {
 	failures  atomic.Uint32
 	rejected  atomic.Uint32
 	limit     atomic.Uint32 // weight of failures in a row at which the instance is struck out
+	ceiling   atomic.Uint32 // of calls in flight; heeded where picks are bounded
 }
 
 // endpointState is what a pick does not touch.
@@ -69,13 +70,16 @@ type endpointState struct {
 	window   counted                  // guarded by the service's mu; for the next balance.Window
 	report   counted                  // guarded by the service's mu; for the next report
 	total    counted                  // guarded by the service's mu
-	history  []Event                  // guarded by the service's mu; the last changes of health
+	guard    endpointGuard
+	history  []Event // guarded by the service's mu; the last changes of health
 	// histogram belongs to report.
 	histogram [latencyBuckets]int64 // guarded by the service's mu
 }
 
 func newEndpoint(s *service, addr string, load *balance.Load) *endpoint {
-	return &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
+	e := &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
+	e.bound(&s.client.config)
+	return e
 }
 
 // counts is a reading of an endpoint's counters.
@@ -113,6 +117,7 @@ func (e *endpoint) collect() {
 	for i := range read.successes {
 		calls, sum := split(i, read.successes[i]-seen.successes[i])
 		e.state.histogram[i] += calls
+		e.service.guard.histogram[i] += calls
 		e.service.histogram[i] += calls
 		d.successes += calls
 		d.latencySum += sum
@@ -121,6 +126,7 @@ func (e *endpoint) collect() {
 	e.state.window.add(d)
 	e.state.report.add(d)
 	e.state.total.add(d)
+	e.state.guard.counted.add(d)
 	e.service.total.add(d)
 }
 
@@ -133,6 +139,9 @@ func take(c *counted) counted {
 
 // done counts an outcome. A success costs two atomic adds.
 func (e *endpoint) done(load *balance.Load, o Outcome) {
+	if o.Load.Utilization > 0 {
+		e.state.guard.heard(o.Load)
+	}
 	if o.Err != nil {
 		e.failed(load, o.Err)
 		return
@@ -153,6 +162,9 @@ func (e *endpoint) failed(load *balance.Load, err error) {
 	if errors.Is(err, context.Canceled) {
 		load.End()
 		return // the caller gave up of its own accord: that says nothing about the instance
+	}
+	if timedOut(err) {
+		e.state.guard.timedOut.Add(1)
 	}
 	e.failures.Add(1)
 	strike := e.service.client.config.strike(err)

@@ -21,7 +21,7 @@ type Explanation struct {
 	Epoch    string `json:"epoch,omitempty"`  // of the name service's history
 	Revision int64  `json:"revision"`         // of the state held
 	// Age is how long ago the state was last known to be what the name service says; 0 while that answers.
-	Age   time.Duration `json:"age,omitempty"`
+	Age   time.Duration `json:"age_ns,omitempty"`
 	Panic string        `json:"panic,omitempty"` // why instances that are down are in use; empty: none is
 	// Where the caller is, as far as it is known.
 	Device string `json:"device,omitempty"`
@@ -36,8 +36,11 @@ type Explanation struct {
 	RulesRevision int64  `json:"rules_revision,omitempty"`
 	Route         string `json:"route,omitempty"`
 	FellBack      bool   `json:"fell_back,omitempty"`
-	// Refused counts the calls that got no route, by reason: unknown, denied, no_instance, overloaded, ...
-	Refused   map[string]uint64     `json:"refused,omitempty"`
+	// Refused counts the calls that got no route, by reason: unknown, denied, no_instance, throttled,
+	// at_limit, instance_full, too_late.
+	Refused map[string]uint64 `json:"refused,omitempty"`
+	// Guard is what keeps calls from leaving, and why.
+	Guard     GuardExplanation      `json:"guard"`
 	Instances []InstanceExplanation `json:"instances"`
 }
 
@@ -52,7 +55,7 @@ type InstanceExplanation struct {
 	Factors   []Factor       `json:"factors"`        // what made Weight, in order
 	PickShare float64        `json:"pick_share"`     // of all draws, 0..1
 	Distance  string         `json:"distance"`       // device, site, city or any
-	Latency   time.Duration  `json:"latency"`        // estimate; 0: none
+	Latency   time.Duration  `json:"latency_ns"`     // estimate; 0: none
 	InFlight  int64          `json:"in_flight"`
 	Successes uint64         `json:"successes"` // since the instance is known
 	Failures  uint64         `json:"failures"`
@@ -91,6 +94,7 @@ func (c *Client) Explain(service string, labels ...Label) Explanation {
 	defer s.mu.Unlock()
 	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
+	out.Guard = s.guard.explain()
 	out.RulesRevision = s.guide.settings.GetRevision()
 	if s.view.Service == "" {
 		return out

@@ -86,7 +86,7 @@ func TestExplainGivesEvidence(t *testing.T) {
 	for range 10 {
 		c.Route(within(t), "a") // never done: they are in flight
 	}
-	if refused := c.Explain("a").Refused["overloaded"]; refused == 0 {
+	if refused := c.Explain("a").Refused["instance_full"]; refused == 0 {
 		t.Error("no call was refused")
 	}
 }

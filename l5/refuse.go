@@ -1,6 +1,10 @@
 package l5
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
+)
 
 // refusal is why a call got no route.
 type refusal uint8
@@ -9,12 +13,20 @@ const (
 	refusedUnknown    refusal = iota // the name service had not answered when the context ended
 	refusedDenied                    // no grant
 	refusedNoInstance                // nobody takes calls
-	refusedOverloaded                // Config.MaxInFlight
+	refusedThrottled                 // limit.Throttled
+	refusedAtLimit                   // limit.AtLimit
+	refusedFull                      // limit.InstanceFull
+	refusedTooLate                   // limit.TooLate
 	refusals
 )
 
 // refusalNames are the values of the label "reason" and the keys of Explanation.Refused.
-var refusalNames = [refusals]string{"unknown", "denied", "no_instance", "overloaded"}
+var refusalNames = [refusals]string{
+	"unknown", "denied", "no_instance", limit.Throttled.String(), limit.AtLimit.String(), limit.InstanceFull.String(), limit.TooLate.String(),
+}
+
+// errFull says that the instances drawn carry as many calls as they may. It does not leave the package.
+var errFull = errors.New("full")
 
 // refuse counts a call that gets no route, tells of it and returns err.
 func (s *service) refuse(why refusal, err error) error {
@@ -31,4 +43,17 @@ func reasonOf(err error) refusal {
 		return refusedDenied
 	}
 	return refusedNoInstance
+}
+
+// refusalOf is the refusal for a guard's reason.
+func refusalOf(reason limit.Reason) refusal {
+	switch reason {
+	case limit.Throttled:
+		return refusedThrottled
+	case limit.AtLimit:
+		return refusedAtLimit
+	case limit.TooLate:
+		return refusedTooLate
+	}
+	return refusedFull
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
 	"github.com/zhiyun-ops/zhiyun/l5/rule"
 )
 
@@ -22,27 +23,40 @@ type Request struct {
 	// Avoid are routes that were taken for the same call before, by a retry or a hedge: another instance is picked if there
 	// is any that takes calls, else one of them.
 	Avoid []Route
+	// Priority counts instead of that of the context, unless it is limit.Normal.
+	Priority limit.Priority
 }
 
 // Hash returns the hash of a key, for Request.Hash. It is the same in every process and version.
 func Hash(key string) uint64 { return balance.Hash(key) }
 
+// priority is the request's own or that of its context.
+func (r *Request) priority(ctx context.Context) limit.Priority {
+	if r.Priority != limit.Normal {
+		return r.Priority
+	}
+	return limit.PriorityOf(ctx)
+}
+
 // RouteFor is Route for a call that says something about itself. It allocates nothing once the service is known.
 func (c *Client) RouteFor(ctx context.Context, service string, request Request) (Route, error) {
 	if s := (*c.services.Load())[service]; s != nil {
 		if p := s.picks.Load(); p != nil {
-			return p.routeFor(&request)
+			return p.routeFor(ctx, &request)
 		}
 	}
 	p, err := c.firstPicks(ctx, service)
 	if err != nil {
 		return Route{}, err
 	}
-	return p.routeFor(&request)
+	return p.routeFor(ctx, &request)
 }
 
-// routeFor picks among the candidates of the request's class.
-func (p *picks) routeFor(request *Request) (Route, error) {
+// routeFor picks among the candidates of the request's class, if the guard admits the call.
+func (p *picks) routeFor(ctx context.Context, request *Request) (Route, error) {
+	if err := p.service.admitFor(ctx, request.Priority); err != nil {
+		return Route{}, err
+	}
 	if p.classes != nil && len(request.Labels) > 0 {
 		p = p.classes.picks[p.classes.table.Class(request.Labels)]
 	}
@@ -55,8 +69,11 @@ func (p *picks) routeFor(request *Request) (Route, error) {
 		p = p.part(random, hash)
 	}
 	route, err := p.pick(random, hash)
-	if err != nil || len(request.Avoid) == 0 || !route.in(request.Avoid) {
-		return route, err
+	if err != nil {
+		return p.unpicked(request.priority(ctx), err)
+	}
+	if len(request.Avoid) == 0 || !route.in(request.Avoid) {
+		return route, nil
 	}
 	return p.another(route, request.Avoid)
 }
@@ -84,7 +101,7 @@ func (p *picks) another(route Route, avoid []Route) (Route, error) {
 		if next.in(avoid) {
 			continue
 		}
-		if n := e.load.Begin(); p.limit > 0 && n > p.limit {
+		if n := e.load.Begin(); p.bounded && n > int(e.ceiling.Load()) {
 			e.load.End()
 			continue
 		}

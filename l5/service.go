@@ -19,6 +19,7 @@ type service struct {
 	number     int                   // how many services there were before it
 	picks      atomic.Pointer[picks] // nil until something is known
 	overloaded error                 // made once: refusing must be cheap
+	guard      *guard
 	refused    [refusals]atomic.Uint64
 
 	mu        sync.Mutex
@@ -39,9 +40,9 @@ type service struct {
 func newService(c *Client, name string) *service {
 	s := &service{
 		client: c, name: name, changed: make(chan struct{}), endpoints: make(map[string]*endpoint),
-		group: balance.NewGroup(c.config.Balance),
+		group: balance.NewGroup(c.config.Balance), guard: newGuard(&c.config),
 	}
-	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as Config.MaxInFlight allows")
+	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as their limit, or Config.MaxInFlight, allows")
 	return s
 }
 
@@ -218,8 +219,8 @@ func (s *service) tick(now time.Time) {
 	defer s.mu.Unlock()
 	var window balance.Window
 	for addr, e := range s.endpoints {
-		e.load.Age()
 		e.collect()
+		e.load.Age(e.state.window.successes > 0)
 		inFlight := int64(e.load.InFlight())
 		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue
@@ -227,6 +228,7 @@ func (s *service) tick(now time.Time) {
 		d := take(&e.state.window)
 		window = append(window, balance.Sample{Addr: addr, Successes: d.successes, Failures: d.failures, LatencySum: d.latencySum, InFlight: inFlight})
 	}
+	s.stepGuard(now)
 	if len(window) > 0 {
 		s.step(now, window)
 		return
