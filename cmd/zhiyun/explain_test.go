@@ -23,7 +23,7 @@ func TestExplainAtAnAgent(t *testing.T) {
 	}
 	route.Done(l5.Outcome{Latency: time.Millisecond})
 	out, err := run(t, "l5", "explain", "shop.cart", "--agent", a.Target())
-	for _, want := range []string{"weight 100 x share 50 %", "caller: test.caller", "name: gray", "successes: 1", "policy: two-choices", "pick_share: 1"} {
+	for _, want := range []string{"weight 100 x share 50 %", "caller: test.caller", "name: gray", "successes: 1", "policy: adaptive", "pick_share: 1"} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("lacks %q: %v\n%s", want, err, out)
 		}
