@@ -67,15 +67,20 @@ func (c *Client) caller() rule.Caller {
 
 // settings takes what the service's operator says.
 func (s *service) settings(settings *l5pb.Settings) {
-	rules, faults := rule.Read(settings.GetDocument())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.instruct(settings)
+	s.refresh(time.Now())
+}
+
+// instruct puts settings into use with the next refresh. Callers hold mu.
+func (s *service) instruct(settings *l5pb.Settings) {
+	rules, faults := rule.Read(settings.GetDocument())
 	s.client.config.Logger.Info("l5: rules", "service", s.name, "revision", settings.GetRevision(), "routes", len(rules.Routes), "isolated", len(rules.Isolate))
 	for _, fault := range faults {
 		s.client.config.Logger.Warn("l5: a part of the rules is left out", "service", s.name, "revision", settings.GetRevision(), "error", fault)
 	}
 	s.guide = guide{settings: settings, rules: rules}
-	s.refresh(time.Now())
 }
 
 // relocate takes a change of where the caller is.

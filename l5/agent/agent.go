@@ -217,13 +217,14 @@ func (a *Agent) onSettings(settings *l5pb.Settings) {
 	if err := a.hub.SetSettings(settings); err != nil {
 		a.config.Logger.Error("l5/agent: a service's settings are not passed on", "service", settings.GetService(), "error", err)
 	}
-	a.disk.touch()
+	a.tables.touch(settings.GetService())
 }
 
 func (a *Agent) onPlace(place *l5pb.Place) {
 	if err := a.hub.SetPlace(place); err != nil {
 		a.config.Logger.Error("l5/agent: programs are not told where the device is", "error", err)
 	}
+	a.tables.touchAll()
 	a.disk.touch()
 }
 

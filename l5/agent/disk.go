@@ -114,7 +114,7 @@ func (d *disk) write(now time.Time) error {
 		return nil
 	}
 	state := &l5pb.AgentState{Device: a.config.Device, WrittenAt: now.UnixNano(), Verdicts: a.callers.verdicts(), Registrations: a.keeper.Held()}
-	state.Settings, state.Place = a.hub.Settings(), a.hub.Place()
+	state.Place = a.hub.Place()
 	data, err := FormatSnapshot(state)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -145,6 +145,7 @@ func (h *Hub) Recheck() {
 func (h *Hub) Forget(service string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.rules, service)
 	if t := h.topics[service]; t != nil {
 		t.view, t.known, t.epoch, t.revision = view.View{}, false, "", 0
 		t.deltas, t.snapshot, t.health = nil, nil, nil

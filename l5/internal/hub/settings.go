@@ -26,6 +26,13 @@ func (h *Hub) SetSettings(settings *l5pb.Settings) error {
 	return nil
 }
 
+// SettingsOf returns the settings of a service; nil if it has none.
+func (h *Hub) SettingsOf(service string) *l5pb.Settings {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.rules[service].settings()
+}
+
 // Settings returns the settings of all services that have any, in no order.
 func (h *Hub) Settings() []*l5pb.Settings {
 	h.mu.Lock()

@@ -70,9 +70,9 @@ type Link struct {
 	views    map[string]view.View           // guarded by mu; in use
 	holds    map[string]holding             // guarded by mu; held back
 	wants    map[string]map[string]struct{} // guarded by mu; callers by service
+	rules    map[string]*l5pb.Settings      // guarded by mu; by service
 	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	rules    map[string]*l5pb.Settings      // guarded by mu; by service
 	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
 	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
 	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
