@@ -72,7 +72,6 @@ type Link struct {
 	wants    map[string]map[string]struct{} // guarded by mu; callers by service
 	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	rules    map[string]*l5pb.Settings      // guarded by mu; by service
 	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
 	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
 	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
