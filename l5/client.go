@@ -2,6 +2,7 @@ package l5
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -62,9 +63,8 @@ func New(config Config) (*Client, error) {
 	host, _ := os.Hostname()
 	c.link = link.New(link.Config{
 		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
-		Dial:   func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
-		Device: config.Device,
-		OnView: c.onView, OnVerdict: c.onVerdict, OnSettings: c.onSettings, OnPlace: c.onPlace, OnHealth: c.onHealth,
+		Device: config.Device, Dial: func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
+		OnView: c.onView, OnHealth: c.onHealth, OnVerdict: c.onVerdict, OnSettings: c.onSettings, OnPlace: c.onPlace, OnAsk: c.onAsk,
 		OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
 	})
 	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
@@ -177,6 +177,15 @@ func (c *Client) onPlace(place *l5pb.Place) {
 	for _, s := range *c.services.Load() {
 		s.relocate()
 	}
+}
+
+// onAsk says what this process makes of a service, to the agent that asks.
+func (c *Client) onAsk(service string) []byte {
+	text, err := json.Marshal(c.Explain(service))
+	if err != nil {
+		c.config.Logger.Error("l5: an explanation is not given", "service", service, "error", err)
+	}
+	return text
 }
 
 func (c *Client) onVerdict(verdict *l5pb.Verdict) {

@@ -21,7 +21,7 @@ type Explanation struct {
 	Epoch    string `json:"epoch,omitempty"`  // of the name service's history
 	Revision int64  `json:"revision"`         // of the state held
 	// Age is how long ago the state was last known to be what the name service says; 0 while that answers.
-	Age   time.Duration `json:"age,omitempty"`
+	Age   time.Duration `json:"age_ns,omitempty"`
 	Panic string        `json:"panic,omitempty"` // why instances that are down are in use; empty: none is
 	// Where the caller is, as far as it is known.
 	Device string `json:"device,omitempty"`
@@ -55,7 +55,7 @@ type InstanceExplanation struct {
 	Factors   []Factor       `json:"factors"`        // what made Weight, in order
 	PickShare float64        `json:"pick_share"`     // of all draws, 0..1
 	Distance  string         `json:"distance"`       // device, site, city or any
-	Latency   time.Duration  `json:"latency"`        // estimate; 0: none
+	Latency   time.Duration  `json:"latency_ns"`     // estimate; 0: none
 	InFlight  int64          `json:"in_flight"`
 	Successes uint64         `json:"successes"` // since the instance is known
 	Failures  uint64         `json:"failures"`

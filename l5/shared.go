@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
@@ -20,7 +21,16 @@ func (c *Client) doubt(e *endpoint, err error, row uint32, ejected bool) {
 	if !ejected && (row > 2 || kind == l5pb.Doubt_KIND_FAILED) {
 		return
 	}
-	c.link.Doubt(&l5pb.Doubt{Service: e.service.name, Addr: e.addr, Kind: kind, Ejected: ejected, Row: row, Text: err.Error()})
+	c.link.Doubt(&l5pb.Doubt{Service: e.service.name, Addr: e.addr, Kind: kind, Ejected: ejected, Row: row, Text: words(err)})
+}
+
+// maxWords bounds the text of a doubt.
+const maxWords = 200
+
+// words is an error's text as a message can carry it.
+func words(err error) string {
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), maxWords)], "?")
 }
 
 func doubtKind(err error) l5pb.Doubt_Kind {

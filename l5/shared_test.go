@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -209,6 +210,31 @@ func TestFiftyProcesses(t *testing.T) {
 		}
 	})
 	t.Logf("50 processes, an instance of 10 hangs, time-out 250 ms: %d of %d calls failed", failed, calls)
+}
+
+// An error that no message can carry as it stands is no reason to lose the stream.
+func TestDoubtInAnyWords(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	if err := s.Name().Register(within(t), instances("a", 3, 100)); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := l5test.Agent(t, s.Target(), nil)
+	finder, warned := l5test.Client(t, a.Target(), nil), l5test.Client(t, a.Target(), nil)
+	route(t, warned, "a")
+	r, err := finder.Route(within(t), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Done(l5.Outcome{Err: fmt.Errorf("%s\xff: %w", strings.Repeat("é", 1000), syscall.ECONNREFUSED)})
+	l5test.Await(t, "the other one is warned", func() bool {
+		for _, i := range warned.Explain("a").Instances {
+			if i.Addr == r.Addr() && i.Weight == 0 {
+				return strings.Contains(i.Reason, "the device's agent")
+			}
+		}
+		return false
+	})
 }
 
 // Who never called an instance is warned of it; when the agent that warned is gone, each process finds out by itself that the

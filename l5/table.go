@@ -3,6 +3,7 @@ package l5
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -32,6 +33,16 @@ func (s Source) String() string { return [...]string{"none", "stream", "table"}[
 
 // MarshalText implements encoding.TextMarshaler.
 func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Source) UnmarshalText(text []byte) error {
+	for *s = SourceNone; *s <= SourceTable; *s++ {
+		if s.String() == string(text) {
+			return nil
+		}
+	}
+	return fmt.Errorf("l5: source %q: want none, stream or table", text)
+}
 
 // tableAfter is how long a first route waits for an agent that takes connections but does not answer.
 const tableAfter = 100 * time.Millisecond

@@ -204,21 +204,7 @@ func l5Command() *cli.Command {
 				}
 				return printDocuments(c, raws(answer.Items), "ADDR:addr", "DEVICE:device", "WEIGHT:weight", "SHARE:share", "STATE:state", "SUSPECT:suspect")
 			})),
-			verb("explain", "SERVICE", "say why each instance gets the weight that it gets", "zhiyun l5 explain shop.cart",
-				[]cli.Flag{&cli.StringFlag{Name: "caller", Usage: "explain for this calling `MODULE`"}}, with(func(c *cli.Context, a *control.Client) error {
-					service, err := arg(c, 0, "service id")
-					if err != nil {
-						return err
-					}
-					answer, err := call(c.Context, a.Registry.Explain, &controlpb.ServiceRequest{Service: service, Caller: c.String("caller")})
-					if err != nil {
-						return err
-					}
-					if c.String("output") == "table" {
-						return printYAML(c.App.Writer, json.RawMessage(answer.Json))
-					}
-					return print(c, table{data: json.RawMessage(answer.Json)})
-				})),
+			explainCommand(),
 			rulesCommand(),
 			callCommand(),
 		},

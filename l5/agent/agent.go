@@ -41,6 +41,7 @@ type Agent struct {
 	link      *link.Link
 	keeper    *lease.Keeper
 	callers   *callers
+	asked     *processes
 	locals    *locals
 	forward   *forward
 	disk      *disk
@@ -78,6 +79,7 @@ func New(config Config) (*Agent, error) {
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
+	a.asked = newProcesses()
 	a.callers = newCallers(a.link, config.Linger)
 	a.locals = newLocals(a.keeper, config)
 	a.forward = newForward(a.wire, uid.New(), config, a.metrics)

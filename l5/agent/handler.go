@@ -46,10 +46,14 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	defer a.metrics.streams.Dec()
 	peer, ok := socket.PeerOf(transport.Conn(ctx))
 	if !ok {
-		peer = socket.Peer{UID: os.Geteuid(), PID: -int(a.strangers.Add(1))} // each stream counts as a process
+		peer.UID = os.Geteuid()
+	}
+	if peer.PID <= 0 { // the kernel does not say, or it is of another PID namespace
+		peer.PID = -int(a.strangers.Add(1)) // each stream counts as a process
 	}
 	sub := a.hub.Subscriber(a.callers)
 	defer sub.Close()
+	defer a.asked.gone(sub)
 	asked := make(map[pair]struct{})
 	defer func() {
 		for p := range asked {
@@ -64,6 +68,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 		Receive: stream.Receive, Send: send, Changed: a.callers.Changed,
 		Greeting: &l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Health{Health: &l5pb.Health{}}}, // doubts are welcome
 		Requested: func(request *l5pb.WatchRequest) {
+			a.asked.heard(sub, request)
 			for _, want := range request.GetUnsubscribe() {
 				p := pair{want.GetCaller(), want.GetService()}
 				if _, ok := asked[p]; ok {
@@ -175,8 +180,18 @@ func (h *handler) Report(_ context.Context, request *connect.Request[l5pb.Report
 // explainWait is how long a server may take to explain before the agent answers from its copy.
 const explainWait = 2 * time.Second
 
-// Explain implements the wire protocol: upstream's answer, or what the agent's own copy says.
+// Explain implements the wire protocol: upstream's answer, or what the agent's own copy says, and what the device's
+// programs make of it.
 func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.ExplainRequest]) (*connect.Response[l5pb.ExplainResponse], error) {
+	response, err := h.explain(ctx, request)
+	if err == nil && request.Msg.GetProcesses() {
+		response.Msg.Processes = h.agent.asked.ask(ctx, request.Msg.GetService())
+	}
+	return response, err
+}
+
+// explain says what upstream knows, or else the agent.
+func (h *handler) explain(ctx context.Context, request *connect.Request[l5pb.ExplainRequest]) (*connect.Response[l5pb.ExplainResponse], error) {
 	a := h.agent
 	bounded, cancel := context.WithTimeout(ctx, explainWait)
 	defer cancel()

@@ -214,7 +214,7 @@ func (j *jury) downs() []*l5pb.Down {
 	var out []*l5pb.Down
 	for _, status := range j.group.Statuses() {
 		if status.Health != balance.Up && (!status.Kept || j.plantedBug == "nothing is kept") {
-			out = append(out, &l5pb.Down{Addr: status.Addr, Reason: status.Reason})
+			out = append(out, &l5pb.Down{Addr: status.Addr, Reason: strings.ToValidUTF8(status.Reason, "?")})
 		}
 	}
 	slices.SortFunc(out, func(a, b *l5pb.Down) int { return strings.Compare(a.Addr, b.Addr) })

@@ -25,6 +25,16 @@ func (h Health) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Health) UnmarshalText(text []byte) error {
+	for *h = Up; *h <= Trial; *h++ {
+		if h.String() == string(text) {
+			return nil
+		}
+	}
+	return fmt.Errorf("balance: health %q: want up, ejected, probing or trial", text)
+}
+
 // down reports whether an instance in this state is to take nothing.
 func (h Health) down() bool { return h == Ejected || h == Probing }
 

@@ -127,7 +127,7 @@ func (x Doubt_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Doubt_Kind.Descriptor instead.
 func (Doubt_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3, 0}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4, 0}
 }
 
 type Instance struct {
@@ -384,6 +384,8 @@ type WatchRequest struct {
 	Unsubscribe []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
 	// The device of the subscriber, in the first message: answered by a Place, if the name service knows it.
 	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	// What was asked, in any order.
+	Answers []*Answer `protobuf:"bytes,9,rep,name=answers,proto3" json:"answers,omitempty"`
 	// Instances that this process has reason to doubt. Sent at once, to peers that have sent a Health on this stream.
 	Doubts []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
 	// How often the subscriber wants to hear a Progress, in milliseconds; 0: never. Asked for in the first message.
@@ -450,6 +452,13 @@ func (x *WatchRequest) GetDevice() string {
 	return ""
 }
 
+func (x *WatchRequest) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
 func (x *WatchRequest) GetDoubts() []*Doubt {
 	if x != nil {
 		return x.Doubts
@@ -462,6 +471,60 @@ func (x *WatchRequest) GetProgressMs() uint32 {
 		return x.ProgressMs
 	}
 	return 0
+}
+
+// Answer is what a process says to an Ask.
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// A JSON document: l5.Explanation.
+	Explanation   []byte `protobuf:"bytes,2,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Answer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Answer) GetExplanation() []byte {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
 }
 
 // Doubt says that calls of this process failed.
@@ -482,7 +545,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +557,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +570,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Doubt) GetService() string {
@@ -563,6 +626,7 @@ type WatchResponse struct {
 	//	*WatchResponse_Place
 	//	*WatchResponse_Health
 	//	*WatchResponse_Progress
+	//	*WatchResponse_Ask
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -570,7 +634,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +646,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +659,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchResponse) GetKind() isWatchResponse_Kind {
@@ -668,6 +732,15 @@ func (x *WatchResponse) GetProgress() *Progress {
 	return nil
 }
 
+func (x *WatchResponse) GetAsk() *Ask {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
 type isWatchResponse_Kind interface {
 	isWatchResponse_Kind()
 }
@@ -700,6 +773,10 @@ type WatchResponse_Progress struct {
 	Progress *Progress `protobuf:"bytes,7,opt,name=progress,proto3,oneof"`
 }
 
+type WatchResponse_Ask struct {
+	Ask *Ask `protobuf:"bytes,8,opt,name=ask,proto3,oneof"`
+}
+
 func (*WatchResponse_Snapshot) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Delta) isWatchResponse_Kind() {}
@@ -714,159 +791,7 @@ func (*WatchResponse_Health) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Progress) isWatchResponse_Kind() {}
 
-// Health is what a device's agent found out about the instances of a service, for all processes of the device: by its own
-// probes, or because several processes say the same. It is always whole. One without a service, the first message of a
-// stream, says that the peer takes doubts.
-type Health struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Down          []*Down                `protobuf:"bytes,2,rep,name=down,proto3" json:"down,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Health) Reset() {
-	*x = Health{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Health) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Health) ProtoMessage() {}
-
-func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Health.ProtoReflect.Descriptor instead.
-func (*Health) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Health) GetService() string {
-	if x != nil {
-		return x.Service
-	}
-	return ""
-}
-
-func (x *Health) GetDown() []*Down {
-	if x != nil {
-		return x.Down
-	}
-	return nil
-}
-
-// Down is an instance that takes no calls from this device until a Health comes without it.
-type Down struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Down) Reset() {
-	*x = Down{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Down) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Down) ProtoMessage() {}
-
-func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Down.ProtoReflect.Descriptor instead.
-func (*Down) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Down) GetAddr() string {
-	if x != nil {
-		return x.Addr
-	}
-	return ""
-}
-
-func (x *Down) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-// Progress comes at the pace that the subscriber asked for: it lives, and the stream has carried so many messages before
-// this one. A subscriber that counted fewer has lost some.
-type Progress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Progress) Reset() {
-	*x = Progress{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Progress) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Progress) ProtoMessage() {}
-
-func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
-func (*Progress) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *Progress) GetMessages() uint64 {
-	if x != nil {
-		return x.Messages
-	}
-	return 0
-}
+func (*WatchResponse_Ask) isWatchResponse_Kind() {}
 
 // Settings are what a service's operator says about calls to it. They come before the first snapshot and after each
 // change, always whole; a service without any sends none. Their revisions count apart from those of instances, in the same
@@ -884,7 +809,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +821,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +834,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Settings) GetService() string {
@@ -940,6 +865,60 @@ func (x *Settings) GetDocument() []byte {
 	return nil
 }
 
+// Ask asks the subscriber what it makes of a service, for somebody who wants to know why: answered by an Answer of the same
+// id.
+type Ask struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Ask) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Ask) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
 // Place says where the device of the subscriber is.
 type Place struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -952,7 +931,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +943,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +956,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Place) GetDevice() string {
@@ -1001,6 +980,160 @@ func (x *Place) GetCity() string {
 	return ""
 }
 
+// Health is what a device's agent found out about the instances of a service, for all processes of the device: by its own
+// probes, or because several processes say the same. It is always whole. One without a service, the first message of a
+// stream, says that the peer takes doubts.
+type Health struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Down          []*Down                `protobuf:"bytes,2,rep,name=down,proto3" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Health) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Health) GetDown() []*Down {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+// Down is an instance that takes no calls from this device until a Health comes without it.
+type Down struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Down) Reset() {
+	*x = Down{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Down) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Down) ProtoMessage() {}
+
+func (x *Down) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Down.ProtoReflect.Descriptor instead.
+func (*Down) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Down) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Down) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Progress comes at the pace that the subscriber asked for: it lives, and the stream has carried so many messages before
+// this one. A subscriber that counted fewer has lost some.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Progress) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
 // Snapshot is the whole state of one service.
 type Snapshot struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1015,7 +1148,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1160,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1173,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Snapshot) GetService() string {
@@ -1087,7 +1220,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1232,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1245,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Delta) GetService() string {
@@ -1170,7 +1303,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1315,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1328,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Verdict) GetService() string {
@@ -1236,7 +1369,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1381,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1394,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Key) GetService() string {
@@ -1293,7 +1426,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1438,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1451,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -1369,7 +1502,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1514,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1527,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -1434,7 +1567,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1579,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1592,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenewRequest) GetOwner() string {
@@ -1511,7 +1644,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1656,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1669,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RenewResponse) GetRevision() int64 {
@@ -1583,7 +1716,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1728,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1741,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1694,7 +1827,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1839,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1852,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1753,7 +1886,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1898,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1911,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1792,14 +1925,16 @@ type ExplainRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Explain for this caller; empty leaves grants out.
-	Caller        string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
+	// An agent asks the processes of its device, too, that call the service.
+	Processes     bool `protobuf:"varint,3,opt,name=processes,proto3" json:"processes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1946,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1959,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1841,6 +1976,13 @@ func (x *ExplainRequest) GetCaller() string {
 	return ""
 }
 
+func (x *ExplainRequest) GetProcesses() bool {
+	if x != nil {
+		return x.Processes
+	}
+	return false
+}
+
 type ExplainResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Service   string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1850,14 +1992,16 @@ type ExplainResponse struct {
 	// Streams that are subscribed to the service.
 	Subscribers int64 `protobuf:"varint,5,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
 	// Empty without a caller.
-	Grant         string `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant string `protobuf:"bytes,6,opt,name=grant,proto3" json:"grant,omitempty"`
+	// What processes of the agent's device make of it, by peer.
+	Processes     []*Process `protobuf:"bytes,9,rep,name=processes,proto3" json:"processes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2013,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2026,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1927,6 +2071,67 @@ func (x *ExplainResponse) GetGrant() string {
 	return ""
 }
 
+func (x *ExplainResponse) GetProcesses() []*Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+// Process is one process's view of a service.
+type Process struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Peer  string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// A JSON document: l5.Explanation; empty: the process did not answer in time, or is too old to.
+	Explanation   []byte `protobuf:"bytes,2,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Process) Reset() {
+	*x = Process{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Process) ProtoMessage() {}
+
+func (x *Process) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Process.ProtoReflect.Descriptor instead.
+func (*Process) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Process) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Process) GetExplanation() []byte {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
 type InstanceStatus struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Instance *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
@@ -1942,7 +2147,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2159,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2172,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -2017,7 +2222,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2234,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2247,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -2125,15 +2330,19 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\x80\x02\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xb0\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
 	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12\x16\n" +
-	"\x06device\x18\x04 \x01(\tR\x06device\x12+\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12.\n" +
+	"\aanswers\x18\t \x03(\v2\x14.zhiyun.l5.v1.AnswerR\aanswers\x12+\n" +
 	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
 	"\vprogress_ms\x18\a \x01(\rR\n" +
-	"progressMs\"\xf8\x01\n" +
+	"progressMs\":\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
+	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\xf8\x01\n" +
 	"\x05Doubt\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12,\n" +
@@ -2145,7 +2354,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
 	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
-	"\vKIND_FAILED\x10\x03\"\xf6\x02\n" +
+	"\vKIND_FAILED\x10\x03\"\x9d\x03\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
@@ -2153,8 +2362,21 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\bsettings\x18\x04 \x01(\v2\x16.zhiyun.l5.v1.SettingsH\x00R\bsettings\x12+\n" +
 	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12.\n" +
 	"\x06health\x18\x06 \x01(\v2\x14.zhiyun.l5.v1.HealthH\x00R\x06health\x124\n" +
-	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogressB\x06\n" +
-	"\x04kind\"J\n" +
+	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogress\x12%\n" +
+	"\x03ask\x18\b \x01(\v2\x11.zhiyun.l5.v1.AskH\x00R\x03askB\x06\n" +
+	"\x04kind\"r\n" +
+	"\bSettings\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bdocument\x18\x04 \x01(\fR\bdocument\"/\n" +
+	"\x03Ask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"G\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\x03 \x01(\tR\x04city\"J\n" +
 	"\x06Health\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12&\n" +
 	"\x04down\x18\x02 \x03(\v2\x12.zhiyun.l5.v1.DownR\x04down\"2\n" +
@@ -2162,16 +2384,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"&\n" +
 	"\bProgress\x12\x1a\n" +
-	"\bmessages\x18\x01 \x01(\x04R\bmessages\"r\n" +
-	"\bSettings\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bdocument\x18\x04 \x01(\fR\bdocument\"G\n" +
-	"\x05Place\x12\x16\n" +
-	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
-	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
-	"\x04city\x18\x03 \x01(\tR\x04city\"\x8c\x01\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\"\x8c\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -2230,17 +2443,22 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x121\n" +
 	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\".\n" +
 	"\x0eReportResponse\x12\x1c\n" +
-	"\tduplicate\x18\x01 \x01(\bR\tduplicate\"B\n" +
+	"\tduplicate\x18\x01 \x01(\bR\tduplicate\"`\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
-	"\x06caller\x18\x02 \x01(\tR\x06caller\"\xd1\x01\n" +
+	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1c\n" +
+	"\tprocesses\x18\x03 \x01(\bR\tprocesses\"\x86\x02\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12:\n" +
 	"\tinstances\x18\x04 \x03(\v2\x1c.zhiyun.l5.v1.InstanceStatusR\tinstances\x12 \n" +
 	"\vsubscribers\x18\x05 \x01(\x03R\vsubscribers\x12\x14\n" +
-	"\x05grant\x18\x06 \x01(\tR\x05grant\"\x9b\x01\n" +
+	"\x05grant\x18\x06 \x01(\tR\x05grant\x123\n" +
+	"\tprocesses\x18\t \x03(\v2\x15.zhiyun.l5.v1.ProcessR\tprocesses\"?\n" +
+	"\aProcess\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12 \n" +
+	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\x9b\x01\n" +
 	"\x0eInstanceStatus\x122\n" +
 	"\binstance\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.InstanceR\binstance\x12)\n" +
 	"\x10effective_weight\x18\x02 \x01(\x01R\x0feffectiveWeight\x12\x12\n" +
@@ -2280,83 +2498,89 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
 	(*Instance)(nil),         // 2: zhiyun.l5.v1.Instance
 	(*Subscription)(nil),     // 3: zhiyun.l5.v1.Subscription
 	(*WatchRequest)(nil),     // 4: zhiyun.l5.v1.WatchRequest
-	(*Doubt)(nil),            // 5: zhiyun.l5.v1.Doubt
-	(*WatchResponse)(nil),    // 6: zhiyun.l5.v1.WatchResponse
-	(*Health)(nil),           // 7: zhiyun.l5.v1.Health
-	(*Down)(nil),             // 8: zhiyun.l5.v1.Down
-	(*Progress)(nil),         // 9: zhiyun.l5.v1.Progress
-	(*Settings)(nil),         // 10: zhiyun.l5.v1.Settings
-	(*Place)(nil),            // 11: zhiyun.l5.v1.Place
-	(*Snapshot)(nil),         // 12: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 13: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 14: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 15: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 16: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 17: zhiyun.l5.v1.RegisterResponse
-	(*RenewRequest)(nil),     // 18: zhiyun.l5.v1.RenewRequest
-	(*RenewResponse)(nil),    // 19: zhiyun.l5.v1.RenewResponse
-	(*Outcome)(nil),          // 20: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 21: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 22: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 23: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 24: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 25: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 26: zhiyun.l5.v1.AgentState
-	nil,                      // 27: zhiyun.l5.v1.Instance.LabelsEntry
+	(*Answer)(nil),           // 5: zhiyun.l5.v1.Answer
+	(*Doubt)(nil),            // 6: zhiyun.l5.v1.Doubt
+	(*WatchResponse)(nil),    // 7: zhiyun.l5.v1.WatchResponse
+	(*Settings)(nil),         // 8: zhiyun.l5.v1.Settings
+	(*Ask)(nil),              // 9: zhiyun.l5.v1.Ask
+	(*Place)(nil),            // 10: zhiyun.l5.v1.Place
+	(*Health)(nil),           // 11: zhiyun.l5.v1.Health
+	(*Down)(nil),             // 12: zhiyun.l5.v1.Down
+	(*Progress)(nil),         // 13: zhiyun.l5.v1.Progress
+	(*Snapshot)(nil),         // 14: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 15: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 16: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 17: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 18: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 19: zhiyun.l5.v1.RegisterResponse
+	(*RenewRequest)(nil),     // 20: zhiyun.l5.v1.RenewRequest
+	(*RenewResponse)(nil),    // 21: zhiyun.l5.v1.RenewResponse
+	(*Outcome)(nil),          // 22: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 23: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 24: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 25: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 26: zhiyun.l5.v1.ExplainResponse
+	(*Process)(nil),          // 27: zhiyun.l5.v1.Process
+	(*InstanceStatus)(nil),   // 28: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 29: zhiyun.l5.v1.AgentState
+	nil,                      // 30: zhiyun.l5.v1.Instance.LabelsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	27, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	30, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
 	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
 	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
-	5,  // 4: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
-	1,  // 5: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
-	12, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	13, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	14, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	10, // 9: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
-	11, // 10: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
-	7,  // 11: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
-	9,  // 12: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
-	8,  // 13: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
-	2,  // 14: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	2,  // 15: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	2,  // 16: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	15, // 17: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	15, // 18: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	2,  // 19: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
-	15, // 20: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
-	15, // 21: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
-	20, // 22: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	25, // 23: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	2,  // 24: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	12, // 25: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	14, // 26: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 27: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	10, // 28: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	11, // 29: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	4,  // 30: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	16, // 31: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	18, // 32: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
-	21, // 33: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	23, // 34: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	6,  // 35: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	17, // 36: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	19, // 37: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
-	22, // 38: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	24, // 39: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	35, // [35:40] is the sub-list for method output_type
-	30, // [30:35] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	5,  // 4: zhiyun.l5.v1.WatchRequest.answers:type_name -> zhiyun.l5.v1.Answer
+	6,  // 5: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
+	1,  // 6: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
+	14, // 7: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	15, // 8: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	16, // 9: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	8,  // 10: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 11: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
+	11, // 12: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
+	13, // 13: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
+	9,  // 14: zhiyun.l5.v1.WatchResponse.ask:type_name -> zhiyun.l5.v1.Ask
+	12, // 15: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
+	2,  // 16: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	2,  // 17: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	2,  // 18: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	17, // 19: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	17, // 20: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	2,  // 21: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
+	17, // 22: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
+	17, // 23: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
+	22, // 24: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	28, // 25: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	27, // 26: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	2,  // 27: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	14, // 28: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	16, // 29: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 30: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	8,  // 31: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 32: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 33: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	18, // 34: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	20, // 35: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	23, // 36: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	25, // 37: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	7,  // 38: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	19, // 39: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	21, // 40: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	24, // 41: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	26, // 42: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	38, // [38:43] is the sub-list for method output_type
+	33, // [33:38] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2365,7 +2589,7 @@ func file_l5_l5pb_l5_proto_init() {
 		return
 	}
 	file_l5_l5pb_l5_proto_msgTypes[0].OneofWrappers = []any{}
-	file_l5_l5pb_l5_proto_msgTypes[4].OneofWrappers = []any{
+	file_l5_l5pb_l5_proto_msgTypes[5].OneofWrappers = []any{
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
@@ -2373,6 +2597,7 @@ func file_l5_l5pb_l5_proto_init() {
 		(*WatchResponse_Place)(nil),
 		(*WatchResponse_Health)(nil),
 		(*WatchResponse_Progress)(nil),
+		(*WatchResponse_Ask)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2380,7 +2605,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -80,6 +80,16 @@ func (p Phase) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Phase) UnmarshalText(text []byte) error {
+	for *p = Fresh; *p <= Trouble; *p++ {
+		if p.String() == string(text) {
+			return nil
+		}
+	}
+	return fmt.Errorf("limit: phase %q: want fresh, calm, queued or trouble", text)
+}
+
 // Adaptive is the core of a concurrency limit that follows what the callee can do. It is for one goroutine and has no
 // clock.
 //

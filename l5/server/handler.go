@@ -110,7 +110,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			heard.take(request)
 			if device := request.GetDevice(); device != "" && s.config.Place != nil {
 				site, city := s.config.Place(device)
-				sub.SetPlace(&l5pb.Place{Device: device, Site: site, City: city})
+				sub.Tell(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Place{Place: &l5pb.Place{Device: device, Site: site, City: city}}})
 			}
 		},
 	}, sub)

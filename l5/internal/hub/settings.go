@@ -64,18 +64,6 @@ func (h *Hub) SetPlace(place *l5pb.Place) error {
 	return nil
 }
 
-// SetPlace says where the device of this subscriber is, before anything else.
-func (s *Subscriber) SetPlace(place *l5pb.Place) {
-	frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Place{Place: place}})
-	if err != nil {
-		return // it is not UTF-8: there is no such place
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.own = frame
-	s.signal()
-}
-
 // Place returns where the device is; nil if that is not known.
 func (h *Hub) Place() *l5pb.Place {
 	h.mu.Lock()

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -29,7 +28,7 @@ type Subscriber struct {
 	wake  func()              // guarded by mu; Frames may have something to return; nil: nobody asks
 	wants map[string]*want    // guarded by mu
 	dirty map[string]struct{} // guarded by mu; services with something to send
-	own   *Frame              // guarded by mu; where it is, if the hub's owner does not say so for all
+	told  []*Frame            // guarded by mu; for this subscriber alone
 	place *Frame              // guarded by mu; as it was sent
 }
 
@@ -157,9 +156,10 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*Frame
-	if place := cmp.Or(s.own, s.hub.place); s.place != place {
-		s.place = place
-		out = append(out, place)
+	out, s.told = append(out, s.told...), nil
+	if s.place != s.hub.place {
+		s.place = s.hub.place
+		out = append(out, s.place)
 	}
 	for _, service := range inOrder(s.dirty) {
 		delete(s.dirty, service)

@@ -12,7 +12,7 @@ import (
 // maxLabels bounds the label sets that are remembered; beyond it they are forgotten and gathered anew.
 const maxLabels = 10_000
 
-// interner makes instances share what is the same in many: module, owner, labels. What comes off the wire has a copy of its own
+// interner makes instances share what is the same in many: module, place, owner, labels. What comes off the wire has a copy of its own
 // of each, which is most of an instance's memory. It is for one goroutine.
 type interner struct {
 	labels map[string]map[string]string
@@ -32,8 +32,10 @@ func (n *interner) intern(held, next view.View) {
 		} else if p.Owner != "" {
 			p.Owner = unique.Make(p.Owner).Value()
 		}
-		if p.Module != "" {
-			p.Module = unique.Make(p.Module).Value()
+		for _, common := range []*string{&p.Module, &p.Site, &p.City} {
+			if *common != "" {
+				*common = unique.Make(*common).Value()
+			}
 		}
 		n.share(p)
 	}

@@ -32,14 +32,16 @@ type Config struct {
 	// of a state that was held back.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
-	// OnHealth is called with the health of a service's instances that an agent found out; nil: not called.
-	OnHealth func(*l5pb.Health)
 	// Device names the subscriber's device, to be told where it is; empty: it is not asked for.
 	Device string
 	// OnSettings is called with the settings of a service whenever they change, OnPlace with where the device is; nil: not
 	// called. They are called from the goroutine of OnVerdict.
 	OnSettings func(*l5pb.Settings)
 	OnPlace    func(*l5pb.Place)
+	// OnAsk answers what the peer asks about a service, as the document of an Answer; nil: nothing is answered.
+	OnAsk func(service string) []byte
+	// OnHealth is called with the health of a service's instances that an agent found out; nil: not called.
+	OnHealth func(*l5pb.Health)
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
 	// called.
 	OnState func(connected bool, err error)
@@ -68,14 +70,14 @@ type Link struct {
 	views    map[string]view.View           // guarded by mu; in use
 	holds    map[string]holding             // guarded by mu; held back
 	wants    map[string]map[string]struct{} // guarded by mu; callers by service
-	rules    map[string]*l5pb.Settings      // guarded by mu; by service
 	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
 	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
 	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
 	patience int                            // owned by Run; doubles with each stream in a row that went silent
 	common   interner                       // guarded by mu
-	wake     chan struct{}                  // signals outbox, gone and doubts
+	wake     chan struct{}                  // signals outbox, gone, answers and doubts
 	heard    time.Time                      // guarded by mu; when the last message came
 	down     chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
@@ -278,7 +280,7 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 	case <-l.wake:
 	}
 	request := l.Pending()
-	if len(request.Subscribe)+len(request.Unsubscribe)+len(request.Doubts) == 0 {
+	if len(request.Subscribe)+len(request.Unsubscribe)+len(request.Answers)+len(request.Doubts) == 0 {
 		return nil
 	}
 	return send(request)
@@ -288,8 +290,8 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 func (l *Link) Pending() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone, Doubts: l.doubts}
-	l.outbox, l.gone, l.doubts = nil, nil, nil
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone, Answers: l.answers, Doubts: l.doubts}
+	l.outbox, l.gone, l.answers, l.doubts = nil, nil, nil, nil
 	return request
 }
 
@@ -306,7 +308,7 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
 		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
 	})
-	l.outbox, l.gone, l.doubts, l.sharing = nil, nil, nil, false
+	l.outbox, l.gone, l.answers, l.doubts, l.sharing = nil, nil, nil, nil, false
 	return request
 }
 
@@ -319,14 +321,18 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 		l.snapshot(kind.Snapshot)
 	case *l5pb.WatchResponse_Delta:
 		l.delta(kind.Delta)
-	case *l5pb.WatchResponse_Health:
-		l.health(kind.Health)
 	case *l5pb.WatchResponse_Settings:
 		l.settings(kind.Settings)
+	case *l5pb.WatchResponse_Ask:
+		if l.config.OnAsk != nil {
+			l.answer(kind.Ask)
+		}
 	case *l5pb.WatchResponse_Place:
 		if l.config.OnPlace != nil {
 			l.config.OnPlace(kind.Place)
 		}
+	case *l5pb.WatchResponse_Health:
+		l.health(kind.Health)
 	}
 }
 
@@ -344,6 +350,15 @@ func (l *Link) settings(next *l5pb.Settings) {
 	if l.config.OnSettings != nil {
 		l.config.OnSettings(next)
 	}
+}
+
+// answer sends what OnAsk says.
+func (l *Link) answer(ask *l5pb.Ask) {
+	answer := &l5pb.Answer{Id: ask.GetId(), Explanation: l.config.OnAsk(ask.GetService())}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answers = append(l.answers, answer)
+	l.signal()
 }
 
 // SeedSettings gives the link settings that are known from elsewhere.

@@ -42,7 +42,7 @@ func (w *watchdog) heard(response *l5pb.WatchResponse) error {
 	w.messages++
 	silence := w.link.config.ProgressEvery * 3 / 2 * time.Duration(w.link.patience)
 	if progress := response.GetProgress(); progress != nil {
-		if before := w.messages - 1; progress.GetMessages() != before {
+		if before := w.messages - 1; before < progress.GetMessages() {
 			return fmt.Errorf("the stream lost messages: %d of %d came", before, progress.GetMessages())
 		}
 		if w.progress++; w.progress == 3 {

@@ -1,0 +1,18 @@
+package link
+
+import (
+	"context"
+
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+// ErrSilent is why a watchdog ends a stream.
+var ErrSilent = errSilent
+
+// Watch returns what a stream's watchdog does with each message; cancel is called if the stream goes silent.
+func (l *Link) Watch(cancel context.CancelCauseFunc) (heard func(*l5pb.WatchResponse) error) {
+	return l.watchdog(cancel).heard
+}
+
+// SetPatience makes the link as patient as it is after streams that went silent.
+func (l *Link) SetPatience(n int) { l.patience = n }
