@@ -184,7 +184,12 @@ func (d devices) Repair(ctx context.Context, q *connect.Request[pb.DevicesReques
 
 func (d devices) Retire(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
 	return done(d.verb(ctx, "retire", q.Msg, func(c *pb.Cause) error {
-		return each(q.Msg.Names, func(name string) error { return d.config.CMDB.Retire(ctx, name, because(c)...) })
+		return each(q.Msg.Names, func(name string) error {
+			if err := d.config.CMDB.Retire(ctx, name, because(c)...); err != nil || d.config.Drift == nil {
+				return err
+			}
+			return d.config.Drift.Forget(ctx, name) // nobody will report on it any more
+		})
 	}))
 }
 
