@@ -84,11 +84,47 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order, actor, reason str
 	if err != nil {
 		return nil, fmt.Errorf("flow: execution %s: %w", id, err)
 	}
-	switch {
-	case x.State.Ended():
-		return nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
-	case order == OrderRetry && x.held == 0 && x.State != Stuck:
+	if order == OrderRetry && !x.State.Ended() && x.held == 0 && x.State != Stuck {
 		return nil, fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
+	}
+	return e.rehearse(ctx, x, in)
+}
+
+// RehearseStep is RehearseOrder for what a person does to one step: skip, fail, retry, back, or settle, for which done
+// says whether the step had its effect.
+func (e *Engine) RehearseStep(ctx context.Context, id, verb string, i Intervention, done bool) ([]Event, error) {
+	if err := i.check(); err != nil {
+		return nil, err
+	}
+	in := input{step: i.Step, item: i.Item, result: Result{Output: i.Output}, actor: i.Actor, reason: i.Reason}
+	x, err := e.load(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("flow: execution %s: %w", id, err)
+	}
+	switch verb {
+	case "skip":
+		in.kind = inSkip
+	case "fail":
+		in.kind = inFail
+	case "retry":
+		in.kind, in.result.Output = inRetryStep, i.Input
+	case "back":
+		in.kind = inBack
+	case "settle":
+		in.kind, in.done = inSettle, done
+		if t := x.task(x.stepIndex(i.Step), i.Item); t == nil || t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld) {
+			return nil, fmt.Errorf("%w: step %q item %d of execution %s does not wait for a person", ErrState, i.Step, i.Item, id)
+		}
+	default:
+		return nil, fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry, back or settle", ErrInvalid, verb)
+	}
+	return e.rehearse(ctx, x, in)
+}
+
+// rehearse steps a copy of an execution that nobody else has.
+func (e *Engine) rehearse(ctx context.Context, x *Execution, in input) ([]Event, error) {
+	if x.State.Ended() {
+		return nil, fmt.Errorf("%w: execution %s is %s", ErrState, x.ID, x.State)
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
 	if err != nil {
@@ -97,6 +133,9 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order, actor, reason str
 	secrets := x.def.secrets(x.Params)
 	m := &machine{p: p, x: x, now: now()}
 	m.step(in)
+	if m.refused != nil {
+		return nil, m.refused
+	}
 	for i := range m.events {
 		m.events[i] = redact(m.events[i], secrets)
 	}

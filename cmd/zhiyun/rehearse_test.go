@@ -17,6 +17,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
@@ -26,23 +27,31 @@ import (
 var reading = []string{
 	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "package list", "file list",
-	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor",
+	"config get", "config render", "token list", "certs show", "permission list", "notify list", "device counts", "audit", "doctor",
 }
 
 // unrehearsed are the verbs that change something and have no --dry-run, each with the reason.
 var unrehearsed = map[string]string{
-	"demo":        "a Zhiyun of its own, in a folder of its own, gone when it ends",
-	"dev":         "a Zhiyun of its own, in a folder of its own",
-	"server":      "a daemon; zhiyun doctor looks at what it runs on",
-	"agent":       "a daemon",
-	"sample load": "the demo's callers; they keep nothing",
-	"sample pack": "writes one file, which it names",
-	"bench":       "measures in temporary folders",
-	"l5 call":     "sends calls to a service: what they do is the service's",
-	"tool":        "list and describe read, run runs a program: what it does is known to that program alone; zhiyun tool describe tells what it declares",
-	"token":       "prints a token; what it adds on the server is in the audit record, and can be revoked",
-	"certs":       "adds files that are not there, and overwrites none",
+	"demo":           "a Zhiyun of its own, in a folder of its own, gone when it ends",
+	"dev":            "a Zhiyun of its own, in a folder of its own",
+	"server":         "a daemon; zhiyun doctor looks at what it runs on",
+	"agent":          "a daemon",
+	"sample load":    "the demo's callers; they keep nothing",
+	"sample pack":    "writes one file, which it names",
+	"token enrol":    madeToBeSeen,
+	"token operator": madeToBeSeen,
+	"token viewer":   madeToBeSeen,
+	"token metrics":  madeToBeSeen,
+	"token agent":    madeToBeSeen,
+	"certs make":     "adds files that are not there, and overwrites none",
+	"certs rotate":   "works on a folder of this machine, and keeps the old CA in it",
+	"certs retire":   "works on a folder of this machine; zhiyun certs show tells what is in it",
+	"bench":          "measures in temporary folders",
+	"l5 call":        "sends calls to a service: what they do is the service's",
+	"tool":           "list and describe read, run runs a program: what it does is known to that program alone; zhiyun tool describe tells what it declares",
 }
+
+const madeToBeSeen = "it makes one token, prints it, and nothing else changes; zhiyun token revoke takes it back"
 
 // rehearsals are the verbs with --dry-run, each as it is called in a world of seed, with what it must say.
 var rehearsals = map[string]struct{ args, says string }{
@@ -51,12 +60,18 @@ var rehearsals = map[string]struct{ args, says string }{
 	"device fault":       {"device fault spare other --reason smoke", "other"},
 	"device repair":      {"device repair broken", "faulty -> idle"},
 	"device retire":      {"device retire spare", "idle -> retired"},
-	"flow run":           {"flow run hold seconds=5", "test.wait"},
+	"flow run":           {"flow run hold seconds=5", "wait"},
 	"flow cancel":        {"flow cancel EXECUTION", "compensating"},
 	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: not possible"},
 	"flow pause":         {"flow pause EXECUTION", "execution.paused"},
 	"flow resume":        {"flow resume EXECUTION", "nothing would change"},
 	"flow save":          {"flow save FLOW", "flow/hold/2"},
+	"flow skip":          {"flow skip EXECUTION wait", "step.skipping"},
+	"flow fail":          {"flow fail EXECUTION wait", "attempt.stopping"},
+	"flow retry-step":    {"flow retry-step EXECUTION wait", "ERROR: "},
+	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
+	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: "},
+	"token revoke":       {"token revoke --role operator --name li", "revoked.by"},
 	"gray abort":         {"gray abort r-1 --reason smoke", "-> aborting"},
 	"gray promote":       {"gray promote r-1", "promoted"},
 	"gray pause":         {"gray pause r-1", "-> paused"},
@@ -152,7 +167,7 @@ cores: 8
 {kind: device, name: broken, addr: 10.0.0.3, site: sz-1, type: b6}
 `
 
-const holdFlow = "flow: hold\nparams:\n  seconds: {type: int, default: 1}\nsteps:\n  - {name: wait, stage: apply, tool: test.wait}\n"
+const holdFlow = "flow: hold\nparams:\n  seconds: {type: int, default: 1}\nsteps:\n  - {name: wait, stage: apply, tool: wait}\n"
 
 // seeded is a world in which each rehearsal has something to do, and the names that stand for what it made.
 func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
@@ -189,6 +204,8 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	_, err = w.Centers.Notify.Silence(ctx, center.Silence{Key: "s-1", Devices: []string{"other"}, Until: time.Now().Add(time.Hour), Actor: "test"})
 	must(err)
+	_, _, err = w.Centers.Credentials.Issue(ctx, center.IssueIn{Role: auth.Operator, Name: "li", TTL: time.Hour, By: "test"})
+	must(err)
 	_, err = w.Centers.Pause.Press(ctx, "", "test", "incident")
 	must(err)
 	var archive bytes.Buffer
@@ -199,7 +216,7 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(packer.Close())
 	for name, content := range map[string]string{
 		"site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
-		"flow.yaml": holdFlow + "  - {name: again, stage: apply, tool: test.wait}\n",
+		"flow.yaml": holdFlow + "  - {name: again, stage: apply, tool: wait}\n",
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
@@ -217,9 +234,7 @@ func everything(t *testing.T, w *controltest.World) map[string]any {
 	ctx := t.Context()
 	out := map[string]any{}
 	for key, value := range w.Raw(t) {
-		if !strings.HasSuffix(key, "/.barrier") { // empty, and written to make reads fresh
-			out[key] = value
-		}
+		out[key] = value
 	}
 	rollout, err := w.Gray.Get(ctx, "r-1")
 	if err != nil {

@@ -171,6 +171,14 @@ func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest
 	return nil
 }
 
+// notedEvents adds the events of an execution to a rehearsal.
+func notedEvents(r *store.Rehearsal, id string, events []flow.Event) (err error) {
+	for _, event := range events {
+		err = errors.Join(err, noted(r, "execution/"+id, event))
+	}
+	return err
+}
+
 type steer func(ctx context.Context, id, actor, reason string) error
 
 func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, pick func(*flow.Engine) steer) (*connect.Response[pb.Done], error) {
@@ -184,10 +192,7 @@ func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, p
 	}
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
 		events, err := engine.RehearseOrder(ctx, q.Id, name, c.Actor, c.Reason)
-		for _, event := range events {
-			err = errors.Join(err, noted(rehearsal, "execution/"+q.Id, event))
-		}
-		return nil, rehearsedOr(err)
+		return nil, rehearsedOr(errors.Join(err, notedEvents(rehearsal, q.Id, events)))
 	}
 	if err := pick(engine)(ctx, q.Id, c.Actor, c.Reason); err != nil {
 		return nil, err
@@ -210,6 +215,42 @@ func (f flows) Pause(ctx context.Context, q *connect.Request[pb.ExecutionRequest
 
 func (f flows) Resume(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
 	return f.steer(ctx, q.Msg, "resume", func(e *flow.Engine) steer { return e.Resume })
+}
+
+func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneRequest]) (*connect.Response[pb.Done], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	c, err := f.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	m := q.Msg
+	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Actor: c.Actor, Reason: c.Reason}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		events, err := engine.RehearseStep(ctx, m.Id, m.Verb, what, m.Done)
+		return nil, rehearsedOr(errors.Join(err, notedEvents(rehearsal, m.Id, events)))
+	}
+	switch m.Verb {
+	case "skip":
+		err = engine.Skip(ctx, m.Id, what)
+	case "fail":
+		err = engine.Fail(ctx, m.Id, what)
+	case "retry":
+		err = engine.RetryStep(ctx, m.Id, what)
+	case "back":
+		err = engine.Back(ctx, m.Id, what)
+	case "settle":
+		err = engine.Settle(ctx, m.Id, flow.Settlement{Step: m.Step, Item: int(m.Item), Done: m.Done, Output: m.Output, Actor: c.Actor, Reason: c.Reason})
+	default:
+		err = fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry, back or settle", flow.ErrInvalid, m.Verb)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Execution = m.Id
+	return done(f.audit(ctx, c, "flow."+m.Verb, "execution/"+m.Id+"/"+m.Step, nil))
 }
 
 func (f flows) Tools(context.Context, *connect.Request[pb.ToolsRequest]) (*connect.Response[pb.Listing], error) {

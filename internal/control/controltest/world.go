@@ -19,7 +19,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
-	flowmem "github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -41,13 +41,33 @@ type World struct {
 	Ledger   *drift.Ledger
 	Names    *l5server.Server
 	Gray     *gray.Controller
+	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends with the world
 	Records  *records.DB
-	Flow     *flow.Engine // knows the tool test.wait, which ends when the world does
-	Blobs    string       // the folder of the contents
+	Blobs    string // the folder of the contents
 	Balancer *Balancer
 	Outcomes *Outcomes
 	Client   *control.Client
 	Target   string // of the API
+}
+
+// tools are those of the flow engine.
+func tools() *flow.Tools {
+	type number struct {
+		N int `json:"n"`
+	}
+	out := flow.NewTools()
+	flow.Func(out, "echo", func(_ context.Context, in number) (number, error) { return in, nil }, flow.WithEffect(flow.Pure))
+	flow.Func(out, "reject", func(_ context.Context, in number) (number, error) {
+		if in.N < 0 {
+			return in, errors.New("it is negative")
+		}
+		return in, nil
+	}, flow.WithEffect(flow.Keyed))
+	flow.Func(out, "wait", func(ctx context.Context, _ struct{}) (struct{}, error) {
+		<-ctx.Done()
+		return struct{}{}, ctx.Err()
+	})
+	return out
 }
 
 // New starts a world that ends with the test. Approval of permission requests is by hand.
@@ -82,12 +102,8 @@ func New(t *testing.T) *World {
 	})
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
-	known := flow.NewTools()
-	flow.Func(known, "test.wait", func(ctx context.Context, _ struct{}) (struct{}, error) {
-		<-ctx.Done()
-		return struct{}{}, ctx.Err()
-	})
-	w.Flow = Must(flow.New(flow.Config{Store: flowmem.New(), Tools: known, Grace: time.Millisecond}))(t)
+	known := tools()
+	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond}))(t)
 	api := Must(control.New(control.Config{
 		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Tools: known, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
@@ -146,7 +162,8 @@ func (w *World) Raw(t *testing.T) map[string]string {
 	}
 	out := make(map[string]string, len(all))
 	for _, r := range all {
-		if !strings.HasPrefix(r.Key, "/gray/") { // a finished rollout may still be looked at
+		// A finished rollout may still be looked at; a name server renews its lease; a barrier makes reads fresh.
+		if !strings.HasPrefix(r.Key, "/gray/") && !strings.HasPrefix(r.Key, "/l5/lease/") && !strings.HasSuffix(r.Key, "/.barrier") {
 			out[r.Key] = string(r.Value)
 		}
 	}
