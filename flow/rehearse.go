@@ -56,75 +56,41 @@ func (e *Engine) RehearseSave(ctx context.Context, source []byte) (d Definition,
 	return p.Definition, fresh, nil
 }
 
-// The orders that RehearseOrder knows.
+// The orders that a person can give to an open execution; the last five are about one step of it.
 const (
-	OrderCancel = "cancel"
-	OrderRetry  = "retry"
-	OrderPause  = "pause"
-	OrderResume = "resume"
+	OrderCancel    = "cancel"
+	OrderRetry     = "retry"
+	OrderPause     = "pause"
+	OrderResume    = "resume"
+	OrderSkip      = "skip"
+	OrderFail      = "fail"
+	OrderRetryStep = "retry-step"
+	OrderBack      = "back"
+	OrderSettle    = "settle"
 )
 
 // RehearseOrder returns the events that an order would add to an execution at once, from what is stored of it: of those
 // that come later, as undos end, it says nothing. None: the order would change nothing. It changes nothing itself.
-func (e *Engine) RehearseOrder(ctx context.Context, id, order, actor, reason string) ([]Event, error) {
-	in := input{actor: actor, reason: reason}
-	switch order {
-	case OrderCancel:
-		in.kind = inCancel
-	case OrderRetry:
-		in.kind = inRetry
-	case OrderPause:
-		in.kind = inPause
-	case OrderResume:
-		in.kind = inResume
-	default:
-		return nil, fmt.Errorf("%w: there is no order %q; there are cancel, retry, pause and resume", ErrInvalid, order)
+func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Intervention) ([]Event, error) {
+	kind := map[string]inputKind{
+		OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
+		OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
+	}[order]
+	if kind == 0 {
+		return nil, fmt.Errorf("%w: there is no order %q", ErrInvalid, order)
 	}
-	x, err := e.load(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("flow: execution %s: %w", id, err)
-	}
-	if order == OrderRetry && !x.State.Ended() && x.held == 0 && x.State != Stuck {
-		return nil, fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
-	}
-	return e.rehearse(ctx, x, in)
-}
-
-// RehearseStep is RehearseOrder for what a person does to one step: skip, fail, retry, back, or settle, for which done
-// says whether the step had its effect.
-func (e *Engine) RehearseStep(ctx context.Context, id, verb string, i Intervention, done bool) ([]Event, error) {
 	if err := i.check(); err != nil {
 		return nil, err
 	}
-	in := input{step: i.Step, item: i.Item, result: Result{Output: i.Output}, actor: i.Actor, reason: i.Reason}
 	x, err := e.load(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("flow: execution %s: %w", id, err)
 	}
-	switch verb {
-	case "skip":
-		in.kind = inSkip
-	case "fail":
-		in.kind = inFail
-	case "retry":
-		in.kind, in.result.Output = inRetryStep, i.Input
-	case "back":
-		in.kind = inBack
-	case "settle":
-		in.kind, in.done = inSettle, done
-		if t := x.task(x.stepIndex(i.Step), i.Item); t == nil || t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld) {
-			return nil, fmt.Errorf("%w: step %q item %d of execution %s does not wait for a person", ErrState, i.Step, i.Item, id)
-		}
-	default:
-		return nil, fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry, back or settle", ErrInvalid, verb)
-	}
-	return e.rehearse(ctx, x, in)
-}
-
-// rehearse steps a copy of an execution that nobody else has.
-func (e *Engine) rehearse(ctx context.Context, x *Execution, in input) ([]Event, error) {
-	if x.State.Ended() {
-		return nil, fmt.Errorf("%w: execution %s is %s", ErrState, x.ID, x.State)
+	switch {
+	case x.State.Ended():
+		return nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
+	case order == OrderRetry && x.held == 0 && x.State != Stuck:
+		return nil, fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
 	if err != nil {
@@ -132,7 +98,7 @@ func (e *Engine) rehearse(ctx context.Context, x *Execution, in input) ([]Event,
 	}
 	secrets := x.def.secrets(x.Params)
 	m := &machine{p: p, x: x, now: now()}
-	m.step(in)
+	m.step(i.input(kind))
 	if m.refused != nil {
 		return nil, m.refused
 	}

@@ -73,7 +73,7 @@ func TestRehearsals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for order, want := range map[string]flow.EventKind{flow.OrderPause: flow.EventPaused, flow.OrderCancel: flow.EventCancelled, flow.OrderResume: ""} {
-		events, err := engine.RehearseOrder(ctx, id, order, "ann", "late")
+		events, err := engine.RehearseOrder(ctx, id, order, flow.Intervention{Actor: "ann", Reason: "late"})
 		found := want == ""
 		for _, e := range events {
 			found = found || e.Kind == want
@@ -83,7 +83,7 @@ func TestRehearsals(t *testing.T) {
 		}
 	}
 	for _, order := range []string{flow.OrderRetry, "dance"} {
-		if _, err := engine.RehearseOrder(ctx, id, order, "ann", ""); err == nil {
+		if _, err := engine.RehearseOrder(ctx, id, order, flow.Intervention{Actor: "ann"}); err == nil {
 			t.Errorf("%s of an execution that waits for nobody was rehearsed", order)
 		}
 	}

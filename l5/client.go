@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 )
 
 // Client routes the calls of one process. Its methods are safe for concurrent use.
@@ -31,13 +31,14 @@ import (
 type Client struct {
 	config   Config
 	id       string // of this run of the process
-	http     *http.Client
 	wire     l5pbconnect.NameServiceClient
+	hangUp   func() // closes the connections of wire
 	link     *link.Link
 	keeper   *lease.Keeper
 	metrics  *metrics
 	running  atomic.Bool
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
+	place    atomic.Pointer[rule.Place]          // as the agent tells; nil: it has not
 
 	mu     sync.Mutex
 	ctx    context.Context // guarded by mu; of Run, nil outside
@@ -55,22 +56,31 @@ func New(config Config) (*Client, error) {
 	}
 	c := &Client{config: config, id: uid.New()}
 	c.services.Store(&map[string]*service{})
-	httpClient, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
-	if err != nil {
+	if c.wire, c.hangUp, err = dial(config); err != nil {
 		return nil, fmt.Errorf("l5: config: Target: %w", err)
 	}
-	c.http = httpClient
-	c.wire = l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil))
 	host, _ := os.Hostname()
 	c.link = link.New(link.Config{
 		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
-		OnView: c.onView, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
+		Dial:   func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
+		Device: config.Device,
+		OnView: c.onView, OnVerdict: c.onVerdict, OnSettings: c.onSettings, OnPlace: c.onPlace, OnHealth: c.onHealth,
+		OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
 	})
 	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
 	if c.metrics, err = newMetrics(config.Metrics, c); err != nil {
 		return nil, fmt.Errorf("l5: register metrics: %w", err)
 	}
 	return c, nil
+}
+
+// dial returns a client of the name service with connections of its own, and what closes those.
+func dial(config Config) (l5pbconnect.NameServiceClient, func(), error) {
+	client, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
+	if err != nil {
+		return nil, nil, err
+	}
+	return l5pbconnect.NewNameServiceClient(client, base, connect.WithAcceptCompression("gzip", nil, nil)), client.CloseIdleConnections, nil
 }
 
 // Run keeps the client connected, reports outcomes and tends to health until ctx ends. Then it sends the last report
@@ -92,20 +102,22 @@ func (c *Client) Run(ctx context.Context) error {
 	c.ctx = nil
 	c.mu.Unlock()
 	c.probes.Wait()
-	c.http.CloseIdleConnections()
+	c.hangUp()
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// spawn runs f in a goroutine that Run waits for; outside Run it does nothing.
-func (c *Client) spawn(f func(context.Context)) {
+// spawn runs f in a goroutine that Run waits for; outside Run it does nothing and returns false.
+func (c *Client) spawn(f func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ctx := c.ctx; ctx != nil {
+	ctx := c.ctx
+	if ctx != nil {
 		c.probes.Go(func() { f(ctx) })
 	}
+	return ctx != nil
 }
 
 // service returns the named service, subscribed to.
@@ -118,6 +130,7 @@ func (c *Client) service(name string) *service {
 	}
 	next := maps.Clone(old)
 	s := newService(c, name)
+	s.number = len(old)
 	next[name] = s
 	c.services.Store(&next)
 	c.link.Subscribe(c.config.Caller, name)
@@ -146,6 +159,23 @@ func (c *Client) onView(v view.View, _ *l5pb.Delta) {
 	}
 }
 
+func (c *Client) onSettings(settings *l5pb.Settings) {
+	if s := (*c.services.Load())[settings.GetService()]; s != nil {
+		s.settings(settings)
+	}
+}
+
+func (c *Client) onPlace(place *l5pb.Place) {
+	told := rule.Place{Device: place.GetDevice(), Site: place.GetSite(), City: place.GetCity()}
+	if old := c.place.Swap(&told); old != nil && *old == told {
+		return
+	}
+	c.config.Logger.Info("l5: the name service says where this is", "device", told.Device, "site", told.Site, "city", told.City)
+	for _, s := range *c.services.Load() {
+		s.relocate()
+	}
+}
+
 func (c *Client) onVerdict(verdict *l5pb.Verdict) {
 	if s := (*c.services.Load())[verdict.GetService()]; s != nil && verdict.GetCaller() == c.config.Caller {
 		s.verdict(verdict)
@@ -159,6 +189,7 @@ func (c *Client) onState(connected bool, err error) {
 		return
 	}
 	c.metrics.connected.Set(0)
+	c.adviceEnds()
 	c.config.Logger.Warn("l5: no connection to the name service; routes go on as they are, connecting again", "target", c.config.Target, "error", err)
 }
 
@@ -167,13 +198,16 @@ func (c *Client) onResync(service string) {
 	c.config.Logger.Info("l5: a gap in the stream; asking for the whole state", "service", service)
 }
 
-func (c *Client) moved(service string, a balance.Moved) {
-	if a.To == balance.Ejected && a.From != balance.Probing {
+func (c *Client) moved(e Event) {
+	if e.To == balance.Ejected && e.From != balance.Probing {
 		c.metrics.ejections.Inc()
 	}
-	c.config.Logger.Info("l5: instance", "service", service, "addr", a.Addr, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+	c.config.Logger.Info("l5: instance", "service", e.Service, "addr", e.Addr, "from", e.From.String(), "to", e.To.String(), "reason", e.Reason)
 	if c.config.OnEvent != nil {
-		c.config.OnEvent(Event{Service: service, Addr: a.Addr, From: a.From, To: a.To, Reason: a.Reason})
+		c.config.OnEvent(e)
+	}
+	if c.config.Observer != nil {
+		c.config.Observer.Moved(e)
 	}
 }
 

@@ -35,7 +35,7 @@ func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
 			return usage("settle: give exactly one of --done and --undone")
 		}
 		request := &controlpb.InterveneRequest{
-			Id: id, Verb: strings.TrimSuffix(name, "-step"), Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Cause: cause(c),
+			Id: id, Verb: name, Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Cause: cause(c),
 		}
 		if request.Input, err = objectFlag(c, "input"); err != nil {
 			return err

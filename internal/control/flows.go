@@ -171,14 +171,6 @@ func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest
 	return nil
 }
 
-// notedEvents adds the events of an execution to a rehearsal.
-func notedEvents(r *store.Rehearsal, id string, events []flow.Event) (err error) {
-	for _, event := range events {
-		err = errors.Join(err, noted(r, "execution/"+id, event))
-	}
-	return err
-}
-
 type steer func(ctx context.Context, id, actor, reason string) error
 
 func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, pick func(*flow.Engine) steer) (*connect.Response[pb.Done], error) {
@@ -191,8 +183,11 @@ func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, p
 		return nil, err
 	}
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		events, err := engine.RehearseOrder(ctx, q.Id, name, c.Actor, c.Reason)
-		return nil, rehearsedOr(errors.Join(err, notedEvents(rehearsal, q.Id, events)))
+		events, err := engine.RehearseOrder(ctx, q.Id, name, flow.Intervention{Actor: c.Actor, Reason: c.Reason})
+		for _, event := range events {
+			err = errors.Join(err, noted(rehearsal, "execution/"+q.Id, event))
+		}
+		return nil, rehearsedOr(err)
 	}
 	if err := pick(engine)(ctx, q.Id, c.Actor, c.Reason); err != nil {
 		return nil, err
@@ -227,26 +222,21 @@ func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneReq
 		return nil, err
 	}
 	m := q.Msg
-	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Actor: c.Actor, Reason: c.Reason}
+	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Done: m.Done, Actor: c.Actor, Reason: c.Reason}
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		events, err := engine.RehearseStep(ctx, m.Id, m.Verb, what, m.Done)
-		return nil, rehearsedOr(errors.Join(err, notedEvents(rehearsal, m.Id, events)))
+		events, err := engine.RehearseOrder(ctx, m.Id, m.Verb, what)
+		for _, event := range events {
+			err = errors.Join(err, noted(rehearsal, "execution/"+m.Id, event))
+		}
+		return nil, rehearsedOr(err)
 	}
-	switch m.Verb {
-	case "skip":
-		err = engine.Skip(ctx, m.Id, what)
-	case "fail":
-		err = engine.Fail(ctx, m.Id, what)
-	case "retry":
-		err = engine.RetryStep(ctx, m.Id, what)
-	case "back":
-		err = engine.Back(ctx, m.Id, what)
-	case "settle":
-		err = engine.Settle(ctx, m.Id, flow.Settlement{Step: m.Step, Item: int(m.Item), Done: m.Done, Output: m.Output, Actor: c.Actor, Reason: c.Reason})
-	default:
-		err = fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry, back or settle", flow.ErrInvalid, m.Verb)
+	do := map[string]func(context.Context, string, flow.Intervention) error{
+		flow.OrderSkip: engine.Skip, flow.OrderFail: engine.Fail, flow.OrderRetryStep: engine.RetryStep, flow.OrderBack: engine.Back, flow.OrderSettle: engine.Settle,
+	}[m.Verb]
+	if do == nil {
+		return nil, fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry-step, back or settle", flow.ErrInvalid, m.Verb)
 	}
-	if err != nil {
+	if err := do(ctx, m.Id, what); err != nil {
 		return nil, err
 	}
 	c.Execution = m.Id

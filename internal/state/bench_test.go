@@ -30,8 +30,8 @@ type instance struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 }
 
-// module and service are rows of their own: a service is the id that callers route by, a module what operators declare.
-type module struct {
+// declared and routed are rows of their own: a service is the id that callers route by, a module what operators declare.
+type declared struct {
 	Name     string   `json:"name"`
 	Business string   `json:"business"`
 	Services []string `json:"services"`
@@ -40,23 +40,23 @@ type module struct {
 	Max      int      `json:"max"`
 }
 
-type service struct {
+type routed struct {
 	ID     string `json:"id"`
 	Module string `json:"module"`
 	Port   int    `json:"port"`
 	Policy string `json:"policy"`
 }
 
-func deckModule(i int) *module {
-	m := &module{Name: fmt.Sprintf("m%05d", i), Business: fmt.Sprintf("business-%02d", i%100), Services: []string{fmt.Sprintf("m%05d.api", i)}, Min: 2, Max: 100}
+func deckModule(i int) *declared {
+	m := &declared{Name: fmt.Sprintf("m%05d", i), Business: fmt.Sprintf("business-%02d", i%100), Services: []string{fmt.Sprintf("m%05d.api", i)}, Min: 2, Max: 100}
 	for k := 1; k <= 3; k++ {
 		m.Calls = append(m.Calls, fmt.Sprintf("m%05d.api", (i*11+k*4001)%deckServices))
 	}
 	return m
 }
 
-func deckService(i int) *service {
-	return &service{ID: fmt.Sprintf("m%05d.api", i), Module: fmt.Sprintf("m%05d", i), Port: 8080, Policy: "two_choices"}
+func deckService(i int) *routed {
+	return &routed{ID: fmt.Sprintf("m%05d.api", i), Module: fmt.Sprintf("m%05d", i), Port: 8080, Policy: "two_choices"}
 }
 
 func deckInstance(i int) *instance {
@@ -71,18 +71,18 @@ func deckInstance(i int) *instance {
 type deck struct {
 	*state.DB
 	instances *state.Table[instance]
-	modules   *state.Table[module]
-	services  *state.Table[service]
+	modules   *state.Table[declared]
+	services  *state.Table[routed]
 	stop      func()
 }
 
-func newModules() *state.Table[module] {
-	return state.NewTable("module", func(m *module) string { return m.Name },
-		state.Index("calls", func(m *module) []string { return m.Calls }), state.Index("business", func(m *module) []string { return []string{m.Business} }))
+func newModules() *state.Table[declared] {
+	return state.NewTable("module", func(m *declared) string { return m.Name },
+		state.Index("calls", func(m *declared) []string { return m.Calls }), state.Index("business", func(m *declared) []string { return []string{m.Business} }))
 }
 
-func newServices() *state.Table[service] {
-	return state.NewTable("service", func(s *service) string { return s.ID }, state.Index("module", func(s *service) []string { return []string{s.Module} }))
+func newServices() *state.Table[routed] {
+	return state.NewTable("service", func(s *routed) string { return s.ID }, state.Index("module", func(s *routed) []string { return []string{s.Module} }))
 }
 
 func newDeck(b *testing.B, s store.Store) *deck {

@@ -12,9 +12,14 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
+
+// confirmEvery is how often the table is told to be right: what a program that starts without the agent learns of its age.
+const confirmEvery = time.Second
 
 // tables keeps the route table on disk: for each user id of the device what its callers may call. A change is written
 // after it had time to gather others; only the segments that it concerns are.
@@ -33,9 +38,10 @@ type tables struct {
 
 // reader is one user id.
 type reader struct {
-	folder   string                                         // set once it is made
-	services [table.Segments]map[string]map[string]struct{} // callers by service
-	dirty    map[int]struct{}                               // segments
+	folder    string                                         // set once it is made
+	services  [table.Segments]map[string]map[string]struct{} // callers by service
+	dirty     map[int]struct{}                               // segments
+	confirmed time.Time                                      // up to when the folder says that it is right
 }
 
 func newTables(a *Agent) *tables {
@@ -77,6 +83,20 @@ func (t *tables) touch(service string) {
 	}
 }
 
+// touchAll says that something changed that all segments hold.
+func (t *tables) touchAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.readers {
+		for segment, services := range r.services {
+			if len(services) > 0 {
+				r.dirty[segment] = struct{}{}
+				t.signal()
+			}
+		}
+	}
+}
+
 func (t *tables) signal() {
 	select {
 	case t.wake <- struct{}{}:
@@ -95,6 +115,11 @@ func (t *tables) load() error {
 		err := table.Load(table.For(a.config.Table, uid), func(entry table.Entry) {
 			if a.link.Seed(entry.View) {
 				errs = append(errs, a.hub.Publish(entry.View, nil))
+			}
+			settings := &l5pb.Settings{}
+			if proto.Unmarshal(entry.Settings, settings) == nil && settings.GetService() != "" {
+				a.link.SeedSettings(settings)
+				errs = append(errs, a.hub.SetSettings(settings))
 			}
 			for _, caller := range entry.Callers {
 				t.read(uid, caller, entry.View.Service)
@@ -127,13 +152,18 @@ func (t *tables) publish() error {
 	return os.Symlink(config.Table, beside)
 }
 
-// run writes changes until ctx ends.
+// run writes changes, and until when they were right, until ctx ends.
 func (t *tables) run(ctx context.Context) error {
 	pause := settle
+	ticker := time.NewTicker(confirmEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-ticker.C:
+			t.confirm()
+			continue
 		case <-t.wake:
 		}
 		timer := time.NewTimer(pause)
@@ -149,6 +179,21 @@ func (t *tables) run(ctx context.Context) error {
 			t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again after the next change", "folder", t.agent.config.Table, "error", err)
 		}
 		pause = max(settle, 4*time.Since(begin)) // at most a fifth of the time is spent on the disk
+	}
+}
+
+// confirm notes when upstream was last heard: until then the table is right.
+func (t *tables) confirm() {
+	heard, _ := t.agent.link.Heard()
+	if heard.IsZero() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.readers {
+		if r.folder != "" && len(r.dirty) == 0 && heard.After(r.confirmed) && table.Confirm(r.folder, heard) == nil {
+			r.confirmed = heard
+		}
 	}
 }
 
@@ -191,12 +236,16 @@ func (t *tables) writeFor(uid int, now time.Time) (err error) {
 		r.folder = folder
 		t.mu.Unlock()
 	}
+	place, err := proto.Marshal(t.agent.hub.Place())
+	if err != nil {
+		return err
+	}
 	files := make(map[int][]byte, len(dirty))
 	for segment := range dirty {
 		entries := t.entries(r, segment)
 		if len(entries) == 0 {
 			files[segment] = nil
-		} else if files[segment], err = table.Encode(segment, now, entries); err != nil {
+		} else if files[segment], err = table.Encode(table.Head{Segment: segment, Written: now, Place: place}, entries); err != nil {
 			return err
 		}
 	}
@@ -218,6 +267,9 @@ func (t *tables) entries(r *reader, segment int) []table.Entry {
 			continue
 		}
 		entry := table.Entry{View: state}
+		if settings := t.agent.hub.SettingsOf(service); settings != nil {
+			entry.Settings, _ = proto.Marshal(settings) // it came in this form
+		}
 		for _, caller := range slices.Sorted(maps.Keys(callers)) {
 			if allowed, _, _ := t.agent.callers.Verdict(caller, service); allowed {
 				entry.Callers = append(entry.Callers, caller)

@@ -75,6 +75,61 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{0}
 }
 
+type Doubt_Kind int32
+
+const (
+	Doubt_KIND_UNSPECIFIED Doubt_Kind = 0
+	// Nobody listens there.
+	Doubt_KIND_REFUSED Doubt_Kind = 1
+	// No answer in time.
+	Doubt_KIND_TIMED_OUT Doubt_Kind = 2
+	// Answers, but fails.
+	Doubt_KIND_FAILED Doubt_Kind = 3
+)
+
+// Enum value maps for Doubt_Kind.
+var (
+	Doubt_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_REFUSED",
+		2: "KIND_TIMED_OUT",
+		3: "KIND_FAILED",
+	}
+	Doubt_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_REFUSED":     1,
+		"KIND_TIMED_OUT":   2,
+		"KIND_FAILED":      3,
+	}
+)
+
+func (x Doubt_Kind) Enum() *Doubt_Kind {
+	p := new(Doubt_Kind)
+	*p = x
+	return p
+}
+
+func (x Doubt_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Doubt_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_l5_l5pb_l5_proto_enumTypes[1].Descriptor()
+}
+
+func (Doubt_Kind) Type() protoreflect.EnumType {
+	return &file_l5_l5pb_l5_proto_enumTypes[1]
+}
+
+func (x Doubt_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Doubt_Kind.Descriptor instead.
+func (Doubt_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3, 0}
+}
+
 type Instance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port or [host]:port.
@@ -92,7 +147,14 @@ type Instance struct {
 	// The service id; left out inside Snapshot and Delta.
 	Service string `protobuf:"bytes,9,opt,name=service,proto3" json:"service,omitempty"`
 	// The holder of the lease; empty for an instance without one.
-	Owner         string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Where the instance is; empty: not known.
+	Site string `protobuf:"bytes,11,opt,name=site,proto3" json:"site,omitempty"`
+	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
+	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
+	// do not know this field, and draining says whether it would be without that.
+	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -197,14 +259,44 @@ func (x *Instance) GetOwner() string {
 	return ""
 }
 
+func (x *Instance) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Instance) GetCity() string {
+	if x != nil {
+		return x.City
+	}
+	return ""
+}
+
+func (x *Instance) GetIsolated() string {
+	if x != nil {
+		return x.Isolated
+	}
+	return ""
+}
+
+func (x *Instance) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type Subscription struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Who wants to call; grants are decided per caller and service.
 	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
 	// What the subscriber already has; 0 asks for a full snapshot.
-	Epoch         string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Revision      int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Epoch    string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision of the settings that the subscriber already has, in epoch; 0: none.
+	Settings      int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,12 +359,25 @@ func (x *Subscription) GetRevision() int64 {
 	return 0
 }
 
+func (x *Subscription) GetSettings() int64 {
+	if x != nil {
+		return x.Settings
+	}
+	return 0
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the subscribing process in explanations and logs.
-	Peer          string          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
-	Subscribe     []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
-	Unsubscribe   []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	Peer        string          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Subscribe   []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
+	Unsubscribe []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	// The device of the subscriber, in the first message: answered by a Place, if the name service knows it.
+	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	// Instances that this process has reason to doubt. Sent at once, to peers that have sent a Health on this stream.
+	Doubts []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
+	// How often the subscriber wants to hear a Progress, in milliseconds; 0: never. Asked for in the first message.
+	ProgressMs    uint32 `protobuf:"varint,7,opt,name=progress_ms,json=progressMs,proto3" json:"progress_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +433,115 @@ func (x *WatchRequest) GetUnsubscribe() []*Subscription {
 	return nil
 }
 
+func (x *WatchRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetDoubts() []*Doubt {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetProgressMs() uint32 {
+	if x != nil {
+		return x.ProgressMs
+	}
+	return 0
+}
+
+// Doubt says that calls of this process failed.
+type Doubt struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Addr    string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Kind    Doubt_Kind             `protobuf:"varint,3,opt,name=kind,proto3,enum=zhiyun.l5.v1.Doubt_Kind" json:"kind,omitempty"`
+	// So many failures in a row that the process has ejected the instance.
+	Ejected bool `protobuf:"varint,4,opt,name=ejected,proto3" json:"ejected,omitempty"`
+	// The last failure, in words.
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// Failures in a row, this one included.
+	Row           uint32 `protobuf:"varint,6,opt,name=row,proto3" json:"row,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Doubt) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Doubt) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Doubt) GetKind() Doubt_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Doubt_KIND_UNSPECIFIED
+}
+
+func (x *Doubt) GetEjected() bool {
+	if x != nil {
+		return x.Ejected
+	}
+	return false
+}
+
+func (x *Doubt) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Doubt) GetRow() uint32 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -335,6 +549,10 @@ type WatchResponse struct {
 	//	*WatchResponse_Snapshot
 	//	*WatchResponse_Delta
 	//	*WatchResponse_Verdict
+	//	*WatchResponse_Settings
+	//	*WatchResponse_Place
+	//	*WatchResponse_Health
+	//	*WatchResponse_Progress
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -342,7 +560,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +572,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +585,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchResponse) GetKind() isWatchResponse_Kind {
@@ -404,6 +622,42 @@ func (x *WatchResponse) GetVerdict() *Verdict {
 	return nil
 }
 
+func (x *WatchResponse) GetSettings() *Settings {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPlace() *Place {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Place); ok {
+			return x.Place
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetHealth() *Health {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Health); ok {
+			return x.Health
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
 type isWatchResponse_Kind interface {
 	isWatchResponse_Kind()
 }
@@ -420,11 +674,322 @@ type WatchResponse_Verdict struct {
 	Verdict *Verdict `protobuf:"bytes,3,opt,name=verdict,proto3,oneof"`
 }
 
+type WatchResponse_Settings struct {
+	Settings *Settings `protobuf:"bytes,4,opt,name=settings,proto3,oneof"`
+}
+
+type WatchResponse_Place struct {
+	Place *Place `protobuf:"bytes,5,opt,name=place,proto3,oneof"`
+}
+
+type WatchResponse_Health struct {
+	Health *Health `protobuf:"bytes,6,opt,name=health,proto3,oneof"`
+}
+
+type WatchResponse_Progress struct {
+	Progress *Progress `protobuf:"bytes,7,opt,name=progress,proto3,oneof"`
+}
+
 func (*WatchResponse_Snapshot) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Delta) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Verdict) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Settings) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Place) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Health) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Progress) isWatchResponse_Kind() {}
+
+// Health is what a device's agent found out about the instances of a service, for all processes of the device: by its own
+// probes, or because several processes say the same. It is always whole. One without a service, the first message of a
+// stream, says that the peer takes doubts.
+type Health struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Down          []*Down                `protobuf:"bytes,2,rep,name=down,proto3" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Health) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Health) GetDown() []*Down {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+// Down is an instance that takes no calls from this device until a Health comes without it.
+type Down struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Down) Reset() {
+	*x = Down{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Down) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Down) ProtoMessage() {}
+
+func (x *Down) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Down.ProtoReflect.Descriptor instead.
+func (*Down) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Down) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Down) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Progress comes at the pace that the subscriber asked for: it lives, and the stream has carried so many messages before
+// this one. A subscriber that counted fewer has lost some.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Progress) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+// Settings are what a service's operator says about calls to it. They come before the first snapshot and after each
+// change, always whole; a service without any sends none. Their revisions count apart from those of instances, in the same
+// epoch: an older one than held is skipped.
+type Settings struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Epoch    string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// A JSON document as package l5/rule describes it; empty: there are no rules any more.
+	Document      []byte `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Settings) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Settings) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Settings) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Settings) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// Place says where the device of the subscriber is.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	Site          string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	City          string                 `protobuf:"bytes,3,opt,name=city,proto3" json:"city,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Place) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Place) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Place) GetCity() string {
+	if x != nil {
+		return x.City
+	}
+	return ""
+}
 
 // Snapshot is the whole state of one service.
 type Snapshot struct {
@@ -440,7 +1005,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +1017,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +1030,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetService() string {
@@ -512,7 +1077,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +1089,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +1102,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Delta) GetService() string {
@@ -595,7 +1160,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +1172,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +1185,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Verdict) GetService() string {
@@ -661,7 +1226,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +1238,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +1251,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Key) GetService() string {
@@ -718,7 +1283,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1295,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1308,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -794,7 +1359,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1371,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1384,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -866,7 +1431,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1443,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1456,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -977,7 +1542,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1554,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1567,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1036,7 +1601,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1613,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1626,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1082,7 +1647,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1659,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1672,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1140,7 +1705,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1717,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1730,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1225,7 +1790,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1802,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1815,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1292,13 +1857,15 @@ type AgentState struct {
 	Verdicts []*Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
 	// What the processes of this device have registered.
 	Registrations []*Instance `protobuf:"bytes,5,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	Settings      []*Settings `protobuf:"bytes,6,rep,name=settings,proto3" json:"settings,omitempty"`
+	Place         *Place      `protobuf:"bytes,7,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1877,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1890,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1361,11 +1928,25 @@ func (x *AgentState) GetRegistrations() []*Instance {
 	return nil
 }
 
+func (x *AgentState) GetSettings() []*Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *AgentState) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
 var File_l5_l5pb_l5_proto protoreflect.FileDescriptor
 
 const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\n" +
-	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xf7\x02\n" +
+	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xd7\x03\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -1377,25 +1958,67 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\asuspect\x18\b \x01(\bR\asuspect\x12\x18\n" +
 	"\aservice\x18\t \x01(\tR\aservice\x12\x14\n" +
 	"\x05owner\x18\n" +
-	" \x01(\tR\x05owner\x1a9\n" +
+	" \x01(\tR\x05owner\x12\x12\n" +
+	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
+	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
+	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_share\"r\n" +
+	"\x06_share\"\x8e\x01\n" +
 	"\fSubscription\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision\"\x9a\x01\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\x80\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
-	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\"\xad\x01\n" +
+	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12+\n" +
+	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
+	"\vprogress_ms\x18\a \x01(\rR\n" +
+	"progressMs\"\xf8\x01\n" +
+	"\x05Doubt\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12,\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x18.zhiyun.l5.v1.Doubt.KindR\x04kind\x12\x18\n" +
+	"\aejected\x18\x04 \x01(\bR\aejected\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x10\n" +
+	"\x03row\x18\x06 \x01(\rR\x03row\"S\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
+	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
+	"\vKIND_FAILED\x10\x03\"\xf6\x02\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
-	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdictB\x06\n" +
-	"\x04kind\"\x8c\x01\n" +
+	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x124\n" +
+	"\bsettings\x18\x04 \x01(\v2\x16.zhiyun.l5.v1.SettingsH\x00R\bsettings\x12+\n" +
+	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12.\n" +
+	"\x06health\x18\x06 \x01(\v2\x14.zhiyun.l5.v1.HealthH\x00R\x06health\x124\n" +
+	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogressB\x06\n" +
+	"\x04kind\"J\n" +
+	"\x06Health\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12&\n" +
+	"\x04down\x18\x02 \x03(\v2\x12.zhiyun.l5.v1.DownR\x04down\"2\n" +
+	"\x04Down\x12\x12\n" +
+	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"&\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\"r\n" +
+	"\bSettings\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bdocument\x18\x04 \x01(\fR\bdocument\"G\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\x03 \x01(\tR\x04city\"\x8c\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1459,7 +2082,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\binstance\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.InstanceR\binstance\x12)\n" +
 	"\x10effective_weight\x18\x02 \x01(\x01R\x0feffectiveWeight\x12\x12\n" +
 	"\x04live\x18\x03 \x01(\bR\x04live\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xea\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc9\x02\n" +
 	"\n" +
 	"AgentState\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1d\n" +
@@ -1467,7 +2090,9 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"written_at\x18\x02 \x01(\x03R\twrittenAt\x124\n" +
 	"\tsnapshots\x18\x03 \x03(\v2\x16.zhiyun.l5.v1.SnapshotR\tsnapshots\x121\n" +
 	"\bverdicts\x18\x04 \x03(\v2\x15.zhiyun.l5.v1.VerdictR\bverdicts\x12<\n" +
-	"\rregistrations\x18\x05 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\rregistrations*@\n" +
+	"\rregistrations\x18\x05 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\rregistrations\x122\n" +
+	"\bsettings\x18\x06 \x03(\v2\x16.zhiyun.l5.v1.SettingsR\bsettings\x12)\n" +
+	"\x05place\x18\a \x01(\v2\x13.zhiyun.l5.v1.PlaceR\x05place*@\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bSTATE_UP\x10\x01\x12\x12\n" +
@@ -1490,61 +2115,77 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 	return file_l5_l5pb_l5_proto_rawDescData
 }
 
-var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
-	(*Instance)(nil),         // 1: zhiyun.l5.v1.Instance
-	(*Subscription)(nil),     // 2: zhiyun.l5.v1.Subscription
-	(*WatchRequest)(nil),     // 3: zhiyun.l5.v1.WatchRequest
-	(*WatchResponse)(nil),    // 4: zhiyun.l5.v1.WatchResponse
-	(*Snapshot)(nil),         // 5: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 6: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 7: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 8: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 9: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 10: zhiyun.l5.v1.RegisterResponse
-	(*Outcome)(nil),          // 11: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 12: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 13: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 14: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 15: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 16: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 17: zhiyun.l5.v1.AgentState
-	nil,                      // 18: zhiyun.l5.v1.Instance.LabelsEntry
+	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
+	(*Instance)(nil),         // 2: zhiyun.l5.v1.Instance
+	(*Subscription)(nil),     // 3: zhiyun.l5.v1.Subscription
+	(*WatchRequest)(nil),     // 4: zhiyun.l5.v1.WatchRequest
+	(*Doubt)(nil),            // 5: zhiyun.l5.v1.Doubt
+	(*WatchResponse)(nil),    // 6: zhiyun.l5.v1.WatchResponse
+	(*Health)(nil),           // 7: zhiyun.l5.v1.Health
+	(*Down)(nil),             // 8: zhiyun.l5.v1.Down
+	(*Progress)(nil),         // 9: zhiyun.l5.v1.Progress
+	(*Settings)(nil),         // 10: zhiyun.l5.v1.Settings
+	(*Place)(nil),            // 11: zhiyun.l5.v1.Place
+	(*Snapshot)(nil),         // 12: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 13: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 14: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 15: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 16: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 17: zhiyun.l5.v1.RegisterResponse
+	(*Outcome)(nil),          // 18: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 19: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 20: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 21: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 22: zhiyun.l5.v1.ExplainResponse
+	(*InstanceStatus)(nil),   // 23: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 24: zhiyun.l5.v1.AgentState
+	nil,                      // 25: zhiyun.l5.v1.Instance.LabelsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	18, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
-	2,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
-	2,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
-	5,  // 4: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	6,  // 5: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	7,  // 6: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	1,  // 7: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	1,  // 8: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	1,  // 9: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	8,  // 10: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	8,  // 11: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	11, // 12: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	16, // 13: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	1,  // 14: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	5,  // 15: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	7,  // 16: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	1,  // 17: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	3,  // 18: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	9,  // 19: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	12, // 20: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	14, // 21: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	4,  // 22: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	10, // 23: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	13, // 24: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	15, // 25: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	22, // [22:26] is the sub-list for method output_type
-	18, // [18:22] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	25, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
+	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
+	5,  // 4: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
+	1,  // 5: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
+	12, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	13, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	14, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	10, // 9: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 10: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
+	7,  // 11: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
+	9,  // 12: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
+	8,  // 13: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
+	2,  // 14: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	2,  // 15: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	2,  // 16: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	15, // 17: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	15, // 18: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	18, // 19: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	23, // 20: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	2,  // 21: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	12, // 22: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	14, // 23: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 24: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	10, // 25: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 26: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 27: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	16, // 28: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	19, // 29: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	21, // 30: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	6,  // 31: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	17, // 32: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	20, // 33: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	22, // 34: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	31, // [31:35] is the sub-list for method output_type
+	27, // [27:31] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -1553,18 +2194,22 @@ func file_l5_l5pb_l5_proto_init() {
 		return
 	}
 	file_l5_l5pb_l5_proto_msgTypes[0].OneofWrappers = []any{}
-	file_l5_l5pb_l5_proto_msgTypes[3].OneofWrappers = []any{
+	file_l5_l5pb_l5_proto_msgTypes[4].OneofWrappers = []any{
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
+		(*WatchResponse_Settings)(nil),
+		(*WatchResponse_Place)(nil),
+		(*WatchResponse_Health)(nil),
+		(*WatchResponse_Progress)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

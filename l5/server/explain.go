@@ -1,7 +1,9 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
 )
@@ -13,6 +15,9 @@ type Explanation struct {
 	Revision    int64            `json:"revision"`    // of the last commit that changed the service
 	Subscribers int              `json:"subscribers"` // open streams that watch it
 	Instances   []InstanceStatus `json:"instances"`
+	// Rules are the service's document of rules, and RulesRevision the commit that wrote it; 0: there are none.
+	Rules         json.RawMessage `json:"rules,omitempty"`
+	RulesRevision int64           `json:"rules_revision,omitempty"`
 }
 
 // InstanceStatus is an instance with the weight that it gets and why.
@@ -30,6 +35,9 @@ func (s *Server) Instances(service string) []InstanceStatus {
 	out := make([]InstanceStatus, len(rows))
 	for i, r := range rows {
 		live, held := s.leases.status(r.Owner, id{r.Service, r.Addr})
+		if !r.kept.IsZero() {
+			held = "held: it vanished from the store at " + r.kept.UTC().Format(time.RFC3339) + " and nobody removed it"
+		}
 		out[i] = InstanceStatus{
 			Instance: r.Instance, EffectiveWeight: r.EffectiveWeight(), Live: live, Revision: r.revision, Reason: reason(r.Instance, live, held),
 		}
@@ -41,18 +49,23 @@ func (s *Server) Instances(service string) []InstanceStatus {
 func (s *Server) Explain(service string) Explanation {
 	out := Explanation{Service: service, Subscribers: s.hub.Subscribers(service), Instances: s.Instances(service)}
 	out.Epoch, out.Revision = s.registry.State(service)
+	out.Rules, out.RulesRevision = s.Rules(service)
 	return out
 }
 
 func reason(i l5.Instance, live bool, held string) string {
 	out := fmt.Sprintf("weight %d x share %d %%", i.Weight, i.Share)
 	switch {
+	case i.Isolated != "":
+		out = "isolated: " + i.Isolated
 	case i.State == l5.StateDraining:
 		out = "draining: takes no new calls"
 	case i.Share == 0:
 		out = fmt.Sprintf("share 0 %% of weight %d: takes no calls", i.Weight)
 	}
 	switch {
+	case held != "" && live:
+		return out + "; " + held
 	case held != "":
 		return out + "; the stream of its owner " + i.Owner + " is lost; " + held
 	case !live:

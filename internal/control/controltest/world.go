@@ -41,7 +41,7 @@ type World struct {
 	Ledger   *drift.Ledger
 	Names    *l5server.Server
 	Gray     *gray.Controller
-	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends with the world
+	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
 	Records  *records.DB
 	Blobs    string // the folder of the contents
 	Balancer *Balancer
@@ -57,16 +57,16 @@ func tools() *flow.Tools {
 	}
 	out := flow.NewTools()
 	flow.Func(out, "echo", func(_ context.Context, in number) (number, error) { return in, nil }, flow.WithEffect(flow.Pure))
+	flow.Func(out, "wait", func(ctx context.Context, _ struct{}) (struct{}, error) {
+		<-ctx.Done()
+		return struct{}{}, ctx.Err()
+	})
 	flow.Func(out, "reject", func(_ context.Context, in number) (number, error) {
 		if in.N < 0 {
 			return in, errors.New("it is negative")
 		}
 		return in, nil
 	}, flow.WithEffect(flow.Keyed))
-	flow.Func(out, "wait", func(ctx context.Context, _ struct{}) (struct{}, error) {
-		<-ctx.Done()
-		return struct{}{}, ctx.Err()
-	})
 	return out
 }
 
@@ -162,8 +162,7 @@ func (w *World) Raw(t *testing.T) map[string]string {
 	}
 	out := make(map[string]string, len(all))
 	for _, r := range all {
-		// A finished rollout may still be looked at; a name server renews its lease; a barrier makes reads fresh.
-		if !strings.HasPrefix(r.Key, "/gray/") && !strings.HasPrefix(r.Key, "/l5/lease/") && !strings.HasSuffix(r.Key, "/.barrier") {
+		if !strings.HasPrefix(r.Key, "/gray/") { // a finished rollout may still be looked at
 			out[r.Key] = string(r.Value)
 		}
 	}

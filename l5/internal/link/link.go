@@ -19,6 +19,12 @@ import (
 // Config of a Link.
 type Config struct {
 	Client l5pbconnect.NameServiceClient // required
+	// Dial returns another Client with connections of its own, for a stream that has gone silent: the connection that
+	// carried it may be dead without anybody having noticed. Nil: Client is used again.
+	Dial func() (client l5pbconnect.NameServiceClient, hangUp func(), err error)
+	// ProgressEvery is how often the peer shall be heard; one that is silent for half as long again is left for another stream.
+	// Peers that do not know of it are waited for. Default: 1 s.
+	ProgressEvery time.Duration
 	// Peer names this process to the name service.
 	Peer string
 	// OnView is called with each new state of a service, and the delta that led there from the state before, if one
@@ -26,6 +32,14 @@ type Config struct {
 	// of a state that was held back.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
+	// OnHealth is called with the health of a service's instances that an agent found out; nil: not called.
+	OnHealth func(*l5pb.Health)
+	// Device names the subscriber's device, to be told where it is; empty: it is not asked for.
+	Device string
+	// OnSettings is called with the settings of a service whenever they change, OnPlace with where the device is; nil: not
+	// called. They are called from the goroutine of OnVerdict.
+	OnSettings func(*l5pb.Settings)
+	OnPlace    func(*l5pb.Place)
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
 	// called.
 	OnState func(connected bool, err error)
@@ -50,23 +64,31 @@ type Config struct {
 type Link struct {
 	config Config
 
-	mu     sync.Mutex
-	views  map[string]view.View           // guarded by mu; in use
-	holds  map[string]holding             // guarded by mu; held back
-	wants  map[string]map[string]struct{} // guarded by mu; callers by service
-	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
-	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	wake   chan struct{}                  // signals outbox and gone
-	heard  time.Time                      // guarded by mu; when the last message came
-	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
+	mu       sync.Mutex
+	views    map[string]view.View           // guarded by mu; in use
+	holds    map[string]holding             // guarded by mu; held back
+	wants    map[string]map[string]struct{} // guarded by mu; callers by service
+	rules    map[string]*l5pb.Settings      // guarded by mu; by service
+	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
+	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
+	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
+	patience int                            // owned by Run; doubles with each stream in a row that went silent
+	common   interner                       // guarded by mu
+	wake     chan struct{}                  // signals outbox, gone and doubts
+	heard    time.Time                      // guarded by mu; when the last message came
+	down     chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
 func New(config Config) *Link {
+	if config.ProgressEvery <= 0 {
+		config.ProgressEvery = time.Second
+	}
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
 		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
-		down: make(chan struct{}),
+		rules: make(map[string]*l5pb.Settings), down: make(chan struct{}), patience: 1,
 	}
 }
 
@@ -104,6 +126,7 @@ func (l *Link) Unsubscribe(caller, service string) {
 	delete(l.wants, service)
 	delete(l.views, service)
 	delete(l.holds, service)
+	delete(l.rules, service)
 	if l.config.OnForget != nil {
 		l.config.OnForget(service) // under mu: a Subscribe that follows comes after it
 	}
@@ -123,7 +146,11 @@ func (l *Link) Seed(v view.View) bool {
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(caller, service string) *l5pb.Subscription {
 	held, _ := l.newest(service)
-	return &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	if rules := l.rules[service]; rules.GetEpoch() == held.Epoch {
+		out.Settings = rules.GetRevision()
+	}
+	return out
 }
 
 func (l *Link) signal() {
@@ -138,11 +165,22 @@ func (l *Link) Run(ctx context.Context) error {
 	var releasing sync.WaitGroup
 	releasing.Go(func() { l.release(ctx) })
 	defer releasing.Wait()
+	client, hangUp := l.config.Client, func() {}
+	defer func() { hangUp() }()
 	var backoff Backoff
 	for told := false; ; {
-		err := l.stream(ctx, &backoff, func() { told = false })
+		err := l.stream(ctx, client, &backoff, func() { told = false })
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, errSilent) && l.config.Dial != nil {
+			l.patience = min(2*l.patience, maxPatience)
+			hangUp()
+			fresh, end, failed := l.config.Dial()
+			if failed != nil {
+				fresh, end, err = l.config.Client, func() {}, errors.Join(err, failed)
+			}
+			client, hangUp = fresh, end
 		}
 		if !told {
 			told = true // once, not for each attempt
@@ -188,10 +226,10 @@ func (l *Link) Down() <-chan struct{} {
 }
 
 // stream is one life of the stream. It returns why it ended.
-func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream := l.config.Client.Watch(ctx)
+func (l *Link) stream(ctx context.Context, client l5pbconnect.NameServiceClient, backoff *Backoff, opened func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream := client.Watch(ctx)
 	defer stream.CloseResponse()
 	if err := stream.Send(l.Hello()); err != nil {
 		_, err = stream.Receive() // the error of Send is io.EOF; this one says why
@@ -199,21 +237,25 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 	}
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		defer cancel()
+		defer cancel(nil)
 		for l.sendNext(ctx, stream.Send) == nil {
 			continue
 		}
 		stream.CloseRequest()
 	})
 	defer sending.Wait()
-	defer cancel()
-	for first := true; ; {
+	defer cancel(nil)
+	watch := l.watchdog(cancel)
+	defer watch.timer.Stop()
+	for {
 		response, err := stream.Receive()
 		if err != nil {
+			if errors.Is(context.Cause(ctx), errSilent) {
+				return errSilent
+			}
 			return err
 		}
-		if first {
-			first = false
+		if watch.messages == 0 {
 			opened()
 			backoff.Reset()
 			l.state(true, nil)
@@ -221,6 +263,9 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 		l.mu.Lock()
 		l.heard = time.Now()
 		l.mu.Unlock()
+		if err := watch.heard(response); err != nil {
+			return err
+		}
 		l.Apply(response)
 	}
 }
@@ -233,7 +278,7 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 	case <-l.wake:
 	}
 	request := l.Pending()
-	if len(request.Subscribe)+len(request.Unsubscribe) == 0 {
+	if len(request.Subscribe)+len(request.Unsubscribe)+len(request.Doubts) == 0 {
 		return nil
 	}
 	return send(request)
@@ -243,8 +288,8 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 func (l *Link) Pending() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
-	l.outbox, l.gone = nil, nil
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone, Doubts: l.doubts}
+	l.outbox, l.gone, l.doubts = nil, nil, nil
 	return request
 }
 
@@ -252,7 +297,7 @@ func (l *Link) Pending() *l5pb.WatchRequest {
 func (l *Link) Hello() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Peer: l.config.Peer}
+	request := &l5pb.WatchRequest{Peer: l.config.Peer, Device: l.config.Device, ProgressMs: uint32(l.config.ProgressEvery.Milliseconds())}
 	for service, callers := range l.wants {
 		for caller := range callers {
 			request.Subscribe = append(request.Subscribe, l.subscription(caller, service))
@@ -261,7 +306,7 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
 		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
 	})
-	l.outbox, l.gone = nil, nil
+	l.outbox, l.gone, l.doubts, l.sharing = nil, nil, nil, false
 	return request
 }
 
@@ -274,7 +319,38 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 		l.snapshot(kind.Snapshot)
 	case *l5pb.WatchResponse_Delta:
 		l.delta(kind.Delta)
+	case *l5pb.WatchResponse_Health:
+		l.health(kind.Health)
+	case *l5pb.WatchResponse_Settings:
+		l.settings(kind.Settings)
+	case *l5pb.WatchResponse_Place:
+		if l.config.OnPlace != nil {
+			l.config.OnPlace(kind.Place)
+		}
 	}
+}
+
+// settings takes the settings of a service, unless newer ones are held.
+func (l *Link) settings(next *l5pb.Settings) {
+	l.mu.Lock()
+	held := l.rules[next.GetService()]
+	stale := held != nil && held.GetEpoch() == next.GetEpoch() && held.GetRevision() >= next.GetRevision()
+	if stale || !l.wanted(next.GetService()) {
+		l.mu.Unlock()
+		return
+	}
+	l.rules[next.GetService()] = next
+	l.mu.Unlock()
+	if l.config.OnSettings != nil {
+		l.config.OnSettings(next)
+	}
+}
+
+// SeedSettings gives the link settings that are known from elsewhere.
+func (l *Link) SeedSettings(settings *l5pb.Settings) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rules[settings.GetService()] = settings
 }
 
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
@@ -324,6 +400,7 @@ func (l *Link) use(next view.View, change *l5pb.Delta) {
 	if change.GetPrevious() != held.Revision || held.Epoch != next.Epoch {
 		change = nil // it led here from a state that was held back
 	}
+	l.common.intern(held, next)
 	l.views[next.Service] = next
 	l.mu.Unlock()
 	l.config.OnView(next, change)
