@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -127,3 +128,55 @@ func defaultTo[T comparable](field *T, value T) {
 }
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+// Bounds of what a document may say.
+const (
+	maxText = 4096   // bytes of one text
+	maxList = 10_000 // elements of one list or map
+)
+
+// bounded reports every text, list and map of an object that is longer than it may be, by its field.
+func (c *checker) bounded(object any) { c.boundedValue("", reflect.ValueOf(object)) }
+
+func (c *checker) boundedValue(field string, v reflect.Value) {
+	tooMany := func(n int) bool {
+		if n > maxList {
+			c.fault(field, strconv.Itoa(n)+" elements", "is too long", "give at most "+strconv.Itoa(maxList))
+		}
+		return n > maxList
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			c.boundedValue(field, v.Elem())
+		}
+	case reflect.String:
+		if n := v.Len(); n > maxText {
+			c.fault(field, v.String()[:40]+"...", "has "+strconv.Itoa(n)+" bytes", "give at most "+strconv.Itoa(maxText))
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 || tooMany(v.Len()) {
+			return
+		}
+		for i := range v.Len() {
+			c.boundedValue(at(field, i, ""), v.Index(i))
+		}
+	case reflect.Map:
+		if tooMany(v.Len()) {
+			return
+		}
+		for _, key := range v.MapKeys() {
+			// YAML itself takes no key of more than 1,024 bytes.
+			c.boundedValue(strings.TrimPrefix(field+"."+key.String(), "."), v.MapIndex(key))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !f.IsExported() || name == "" || name == "meta" {
+				continue
+			}
+			c.boundedValue(strings.TrimPrefix(field+"."+name, "."), v.Field(i))
+		}
+	}
+}

@@ -148,9 +148,12 @@ func (p *parser) declaration(node *yaml.Node) *declaration {
 		n.normalize()
 	}
 	if c, ok := object.(checked); ok && len(p.faults) == before { // a field that could not be read would be blamed twice
-		c.check(&checker{report: func(field, value, problem, mend string) {
+		check := &checker{report: func(field, value, problem, mend string) {
 			p.faults = append(p.faults, d.fault(field, value, problem, mend))
-		}})
+		}}
+		if check.bounded(object); len(p.faults) == before {
+			c.check(check)
+		}
 	}
 	if len(p.faults) > before {
 		return nil

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -59,14 +58,6 @@ func guarded(action cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
-// loopback returns the address of the n-th device, from 1.
-func loopback(n int) string {
-	if runtime.GOOS != "linux" {
-		return "127.0.0.1" // other systems have only this one without setting up more
-	}
-	return fmt.Sprintf("127.0.%d.%d", n/250+1, n%250+1)
-}
-
 func devCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
@@ -101,8 +92,12 @@ Example:
 				return err
 			}
 			config := dev.Config{Dir: dir, Exe: exe, ServerFlags: dev.FastServer(c.Bool("scale")), AgentFlags: dev.FastAgent()}
-			for i := range n {
-				config.Devices = append(config.Devices, dev.Device{Name: fmt.Sprintf("d%02d", i+1), Addr: loopback(i + 1)})
+			addresses, err := dev.Addresses(0, n)
+			if err != nil {
+				return err
+			}
+			for i, addr := range addresses {
+				config.Devices = append(config.Devices, dev.Device{Name: fmt.Sprintf("d%02d", i+1), Addr: addr})
 			}
 			return runDev(c, config)
 		}),

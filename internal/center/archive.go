@@ -2,9 +2,7 @@ package center
 
 import (
 	"archive/tar"
-	"bufio"
 	"cmp"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,6 +11,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/zhiyun-ops/zhiyun/internal/inflate"
 )
 
 // PackageFile is one entry of a package.
@@ -32,39 +32,26 @@ const (
 	EntryLink = "link"
 )
 
-// Limits on what a package may hold: they bound what a small archive can unpack to.
-const (
-	MaxEntries  = 100_000
-	MaxUnpacked = 16 << 30
-)
+// MaxEntries bounds what a package may hold; Config.MaxUnpacked and MaxRatio bound what it may unpack to.
+const MaxEntries = 100_000
 
 // inspect reads a tar or tar.gz archive once, to its end, and lists its entries in path order.
-func inspect(archive io.Reader) (files []PackageFile, format string, err error) {
-	buffered := bufio.NewReaderSize(archive, 64<<10)
-	format = "tar"
-	var plain io.Reader = buffered
-	if magic, err := buffered.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
-		unzip, err := gzip.NewReader(buffered)
-		if err != nil {
-			return nil, "", fault("archive", "gzip", "cannot be read: %v; pack it again with tar czf", err)
-		}
-		format, plain = "tar.gz", unzip
-	}
-	files, err = entries(plain)
+func inspect(archive io.Reader, limit inflate.Limit) (files []PackageFile, format string, err error) {
+	plain, err := limit.Open(archive)
 	if err != nil {
+		return nil, "", fault("archive", "gzip", "cannot be read: %v; pack it again with tar czf", err)
+	}
+	if files, err = entries(plain); err != nil {
 		return nil, "", err
 	}
 	// What follows the end of the tar is part of the archive's digest (and gzip's checksum comes last).
-	for _, rest := range []io.Reader{plain, buffered} {
-		n, err := io.Copy(io.Discard, io.LimitReader(rest, MaxUnpacked))
-		if err != nil {
-			return nil, "", unreadable(err)
-		}
-		if n == MaxUnpacked {
-			return nil, "", fault("archive", "over 16 GiB", "holds too much behind its last entry; pack it again")
-		}
+	if err := plain.Rest(); err != nil {
+		return nil, "", unreadable(err)
 	}
-	return files, format, nil
+	if plain.Gzip {
+		return files, "tar.gz", nil
+	}
+	return files, "tar", nil
 }
 
 func unreadable(err error) error {
@@ -72,13 +59,15 @@ func unreadable(err error) error {
 	if errors.As(err, &own) {
 		return err
 	}
+	if too := (*inflate.Error)(nil); errors.As(err, &too) {
+		return fault("archive entry", too.Entry, "%v; split the package, or raise the limits of the package store", too)
+	}
 	return fault("archive", "stream", "cannot be read to its end: %v; pack it again with tar czf and push it whole", err)
 }
 
-func entries(plain io.Reader) ([]PackageFile, error) {
+func entries(plain *inflate.Reader) ([]PackageFile, error) {
 	var files []PackageFile
 	seen := make(map[string]string)
-	total := int64(0)
 	reader := tar.NewReader(plain)
 	for {
 		header, err := reader.Next()
@@ -95,8 +84,8 @@ func entries(plain io.Reader) ([]PackageFile, error) {
 		if len(files) == MaxEntries {
 			return nil, fault("archive", fmt.Sprintf("over %d entries", MaxEntries), "split the package")
 		}
-		if total += header.Size; total > MaxUnpacked {
-			return nil, fault("archive", "over 16 GiB unpacked", "split the package")
+		if err := plain.At(header.Name, header.Size); err != nil {
+			return nil, unreadable(err)
 		}
 		entry, err := read(reader, header, name)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zhiyun-ops/zhiyun/internal/inflate"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -24,6 +25,10 @@ type Config struct {
 	Dir string
 	// MaxBlob bounds one blob, in bytes. Default 4 GiB.
 	MaxBlob int64
+	// MaxUnpacked bounds what a package may unpack to, in bytes; devices have a bound of their own. Default 4 GiB.
+	MaxUnpacked int64
+	// MaxRatio bounds how many bytes a package may unpack to for each of its own, beyond its first 64 MiB. Default 250.
+	MaxRatio int64
 	// Approve answers permission requests for services without a policy of their own. Default ApproveByHand.
 	Approve Approval
 	// Sinks take notices out. Default: none; notices are only recorded.
@@ -76,7 +81,7 @@ func New(config Config) (*Centers, error) {
 		faults = append(faults, fault("Config.Dir", config.Dir, "give the absolute path of a folder for blobs"))
 	}
 	for field, value := range map[string]int64{
-		"Config.MaxBlob": config.MaxBlob, "Config.Reconcile": int64(config.Reconcile),
+		"Config.MaxBlob": config.MaxBlob, "Config.MaxUnpacked": config.MaxUnpacked, "Config.MaxRatio": config.MaxRatio, "Config.Reconcile": int64(config.Reconcile),
 		"Config.KeepDeliveries": int64(config.KeepDeliveries), "Config.KeepChanges": int64(config.KeepChanges),
 	} {
 		if value < 0 {
@@ -124,7 +129,7 @@ func assemble(config Config, metrics *metrics) *Centers {
 	blobs := &Blobs{dir: config.Dir, most: config.MaxBlob}
 	return &Centers{
 		Blobs:    blobs,
-		Packages: &Packages{shelf[Package]{s, "package/", "package"}, blobs, now},
+		Packages: &Packages{shelf[Package]{s, "package/", "package"}, blobs, now, inflate.Limit{Bytes: config.MaxUnpacked, Ratio: config.MaxRatio}},
 		Files:    &Files{shelf[File]{s, "file/", "file"}, blobs, now},
 		Configs: &Configs{
 			templates: shelf[Template]{s, "config/template/", "template"},

@@ -152,6 +152,7 @@ func TestPackageRefused(t *testing.T) {
 		"absolute":  archive(t, false, tar.Header{Name: "/etc/passwd"}),
 		"link out":  archive(t, false, tar.Header{Name: "a"}, tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: "../../etc"}),
 		"via link":  archive(t, false, tar.Header{Name: "d", Typeflag: tar.TypeSymlink, Linkname: "e"}, tar.Header{Name: "d/a"}),
+		"long name": archive(t, false, tar.Header{Name: "d/" + strings.Repeat("n", 256)}),
 		"setuid":    archive(t, false, tar.Header{Name: "a", Mode: 0o4755}),
 		"device":    archive(t, false, tar.Header{Name: "a", Typeflag: tar.TypeChar}),
 		"twice":     archive(t, false, tar.Header{Name: "a"}, tar.Header{Name: "./a"}),

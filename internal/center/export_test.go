@@ -1,4 +1,12 @@
 package center
 
+import (
+	"io"
+
+	"github.com/zhiyun-ops/zhiyun/internal/inflate"
+)
+
 // Inspect is what Push does to an archive before anything is kept.
-var Inspect = inspect
+func Inspect(archive io.Reader) ([]PackageFile, string, error) {
+	return inspect(archive, inflate.Limit{})
+}

@@ -78,10 +78,18 @@ func checkKey(field, value string) error {
 }
 
 // checkPath takes a slash-separated path that stays below the folder it is used in.
+// maxFileName is what file systems take for one name of a path.
+const maxFileName = 255
+
 func checkPath(field, value string) error {
 	if value == "" || len(value) > 1024 || strings.ContainsAny(value, "\x00\\\n\r") || path.Clean(value) != value ||
 		path.IsAbs(value) || value == "." || value == ".." || strings.HasPrefix(value, "../") {
 		return fault(field, value, "give a clean relative path with '/', without '..', at most 1024 bytes, as in conf/site.map")
+	}
+	for name := range strings.SplitSeq(value, "/") {
+		if len(name) > maxFileName {
+			return fault(field, value, "the name %q... has %d bytes; file systems take at most %d", name[:40], len(name), maxFileName)
+		}
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/inflate"
 )
 
 // Packages is the package store: archives under name and version. A version, once pushed, never changes.
@@ -14,6 +16,7 @@ type Packages struct {
 	shelf shelf[Package]
 	blobs *Blobs
 	now   func() time.Time
+	limit inflate.Limit
 }
 
 // Package is one pushed version.
@@ -44,7 +47,7 @@ func (p *Packages) Push(ctx context.Context, name, version string, archive io.Re
 		return Package{}, err
 	}
 	defer draft.discard()
-	files, format, err := inspect(io.TeeReader(archive, draft))
+	files, format, err := inspect(io.TeeReader(archive, draft), p.limit)
 	if err != nil {
 		return Package{}, fmt.Errorf("push %s %s: %w", name, version, err)
 	}

@@ -153,27 +153,28 @@ func rehearsalEnd(ctx context.Context, err error) error {
 	return out
 }
 
-// shownRecord is a record as it may be shown: nil if it is no document, and with the value of a secret struck out.
+// shownRecord is a record as it may be shown: nil if it is no document; the value of a secret, and what a token is known
+// by, are struck out.
 func shownRecord(record []byte) json.RawMessage {
-	var secret struct {
-		Secret bool `json:"secret"`
-	}
-	if !json.Valid(record) {
-		return nil
-	}
-	if json.Unmarshal(record, &secret) != nil || !secret.Secret {
-		return record
-	}
 	var fields map[string]any
 	if json.Unmarshal(record, &fields) != nil {
 		return nil
 	}
-	fields["value"] = center.Masked
-	masked, err := json.Marshal(fields)
+	masked := false
+	if secret, _ := fields["secret"].(bool); secret {
+		fields["value"], masked = center.Masked, true
+	}
+	if _, there := fields["hash"]; there {
+		fields["hash"], masked = center.Masked, true
+	}
+	if !masked {
+		return record // as it is: numbers that are too large for a float stay whole
+	}
+	encoded, err := json.Marshal(fields)
 	if err != nil {
 		return nil
 	}
-	return masked
+	return encoded
 }
 
 // rehearsalName is the name of the error that a rehearsal ends with.

@@ -109,7 +109,8 @@ type story struct {
 	report *Report
 	began  time.Time
 
-	network     int // the second byte of the devices' addresses
+	network     int    // of the devices' addresses
+	virtual     string // address of the module's virtual address
 	environment *dev.Environment
 	api         *control.Client
 	callers     []*caller

@@ -5,7 +5,6 @@ import (
 	"embed"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -40,27 +39,25 @@ greeting: {{ .param.greeting }}
 
 func deviceName(i int) string { return fmt.Sprintf("api-%02d", i+1) }
 
-// addr is the address of the n-th device, from 1: on Linux all of 127/8 is this machine. Each demo takes a network of its
-// own from it, so that two can run at a time.
-func (s *story) addr(n int) string {
-	if runtime.GOOS != "linux" {
-		return "127.0.0.1"
-	}
-	return fmt.Sprintf("127.%d.%d.1", s.network, n)
-}
-
 func because(reason string) *pb.Cause { return &pb.Cause{Actor: "demo", Reason: reason} }
 
 // raise starts the environment, and puts the module into the CMDB and the centers.
 func (s *story) raise() error {
 	config := dev.Config{Dir: s.config.Dir, Exe: s.config.Exe, ServerFlags: dev.FastServer(s.config.Decide), AgentFlags: dev.FastAgent()}
+	// Each demo takes a network of its own, so that two can run at a time.
+	addresses, err := dev.Addresses(s.network, len(stands)+2)
+	if err != nil {
+		return err
+	}
 	var fleet strings.Builder
 	for i, stand := range stands {
-		config.Devices = append(config.Devices, dev.Device{Name: deviceName(i), Addr: s.addr(i + 1)})
-		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: %s\ntype: %s\n", deviceName(i), s.addr(i+1), stand.site, stand.kind)
+		config.Devices = append(config.Devices, dev.Device{Name: deviceName(i), Addr: addresses[i]})
+		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: %s\ntype: %s\n", deviceName(i), addresses[i], stand.site, stand.kind)
 	}
-	config.Devices = append(config.Devices, dev.Device{Name: callerDevice, Addr: s.addr(100)})
-	fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: sz-a\ntype: c2\n", callerDevice, s.addr(100))
+	own := addresses[len(stands)]
+	s.virtual = addresses[len(stands)+1]
+	config.Devices = append(config.Devices, dev.Device{Name: callerDevice, Addr: own})
+	fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: sz-a\ntype: c2\n", callerDevice, own)
 	environment, err := dev.Start(s.ctx, config)
 	if err != nil {
 		return err
@@ -101,7 +98,7 @@ func (s *story) declare(fleet string) error {
 		if err != nil {
 			return err
 		}
-		text = bytes.ReplaceAll(text, []byte("VIRTUAL"), []byte(s.addr(200)))
+		text = bytes.ReplaceAll(text, []byte("VIRTUAL"), []byte(s.virtual))
 		texts = append(texts, &pb.SourceDocument{Name: name, Text: text})
 	}
 	texts[0].Text = append(append(texts[0].Text, '\n'), fleet...)

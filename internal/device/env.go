@@ -34,6 +34,8 @@ type Env struct {
 	Routes Routes
 	// MaxBlob bounds what is fetched, MaxUnpacked what a package may unpack to. Default: 1 GiB and 4 GiB.
 	MaxBlob, MaxUnpacked int64
+	// MaxRatio bounds how many bytes a package may unpack to for each of its own, beyond its first 64 MiB. Default: 250.
+	MaxRatio int64
 	// Logger gets what the tool does. Default: none.
 	Logger *slog.Logger
 }

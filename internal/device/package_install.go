@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/zhiyun-ops/zhiyun/internal/inflate"
 )
 
 // PackageInstallIn is what package.install takes.
@@ -94,7 +96,7 @@ func (c *call) unpackTo(ctx context.Context, dir, digits string, out *PackageIns
 	hash := sha256.New()
 	content := io.TeeReader(&bounded{blob, c.MaxBlob, "sha256:" + digits}, hash)
 	out.Fetched = true
-	out.Files, out.Bytes, err = unpack(sub, content, c.MaxUnpacked)
+	out.Files, out.Bytes, err = unpack(sub, content, inflate.Limit{Bytes: c.MaxUnpacked, Ratio: c.MaxRatio})
 	err = errors.Join(err, sub.Close())
 	if err == nil || errors.Is(err, &Error{Code: "package.damaged"}) { // damaged on its way, or when it was made?
 		if _, rest := io.Copy(io.Discard, content); rest != nil {

@@ -2,49 +2,45 @@ package device
 
 import (
 	"archive/tar"
-	"bufio"
-	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/zhiyun-ops/zhiyun/internal/inflate"
 )
 
 // maxEntries bounds how many files, folders and links a package may have.
 const maxEntries = 100_000
 
 // unpack writes a tar, compressed by gzip or not, below root, which is empty. It knows files, folders and
-// relative links that stay inside; anything else, or a size beyond max, is refused with code "package.unsafe"
+// relative links that stay inside; anything else, or more than limit allows, is refused with code "package.unsafe"
 // or "package.too_large".
-func unpack(root *os.Root, from io.Reader, maximum int64) (files int, size int64, err error) {
-	buffered := bufio.NewReaderSize(from, 1<<16)
-	var reader io.Reader = buffered
-	if magic, _ := buffered.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
-		zipped, err := gzip.NewReader(buffered)
-		if err != nil {
-			return 0, 0, fail("package.damaged", "gzip: %v", err)
-		}
-		defer zipped.Close()
-		reader = zipped
+func unpack(root *os.Root, from io.Reader, limit inflate.Limit) (files int, size int64, err error) {
+	plain, err := limit.Open(from)
+	if err != nil {
+		return 0, 0, fail("package.damaged", "gzip: %v", err)
 	}
-	archive := tar.NewReader(reader)
+	archive := tar.NewReader(plain)
 	for entries := 0; ; entries++ {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			return files, size, nil
 		}
 		if err != nil {
-			return files, size, fail("package.damaged", "tar: %v", err)
+			return files, size, unreadable("tar", err)
 		}
 		if entries >= maxEntries {
 			return files, size, fail("package.too_large", "more than %d entries", maxEntries)
 		}
-		if size += header.Size; header.Size < 0 || size > maximum {
-			return files, size, fail("package.too_large", "unpacks to more than %d bytes", maximum)
+		if err := plain.At(header.Name, header.Size); err != nil {
+			return files, size, unreadable("tar", err)
 		}
+		size += header.Size
 		p := path.Clean(header.Name)
 		if p == "." && header.Typeflag == tar.TypeDir {
 			continue
@@ -59,6 +55,14 @@ func unpack(root *os.Root, from io.Reader, maximum int64) (files int, size int64
 			files++
 		}
 	}
+}
+
+// unreadable tells an archive that is too much from one that is damaged.
+func unreadable(what string, err error) error {
+	if too := (*inflate.Error)(nil); errors.As(err, &too) {
+		return fail("package.too_large", "%v", too)
+	}
+	return fail("package.damaged", "%s: %v", what, err)
 }
 
 func unpackEntry(root *os.Root, content io.Reader, header *tar.Header, p string) error {
@@ -84,7 +88,7 @@ func unpackEntry(root *os.Root, content io.Reader, header *tar.Header, p string)
 		}
 		_, err = io.Copy(file, content)
 		if err != nil {
-			err = fail("package.damaged", "entry %q: %v", header.Name, err)
+			err = unreadable(fmt.Sprintf("entry %q", header.Name), err)
 		}
 		return errors.Join(err, file.Chmod(mode|0o400), file.Sync(), file.Close())
 	case tar.TypeSymlink:

@@ -30,6 +30,35 @@ type instance struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 }
 
+// declared and routed are rows of their own: a service is the id that callers route by, a module what operators declare.
+type declared struct {
+	Name     string   `json:"name"`
+	Business string   `json:"business"`
+	Services []string `json:"services"`
+	Calls    []string `json:"calls"`
+	Min      int      `json:"min"`
+	Max      int      `json:"max"`
+}
+
+type routed struct {
+	ID     string `json:"id"`
+	Module string `json:"module"`
+	Port   int    `json:"port"`
+	Policy string `json:"policy"`
+}
+
+func deckModule(i int) *declared {
+	m := &declared{Name: fmt.Sprintf("m%05d", i), Business: fmt.Sprintf("business-%02d", i%100), Services: []string{fmt.Sprintf("m%05d.api", i)}, Min: 2, Max: 100}
+	for k := 1; k <= 3; k++ {
+		m.Calls = append(m.Calls, fmt.Sprintf("m%05d.api", (i*11+k*4001)%deckServices))
+	}
+	return m
+}
+
+func deckService(i int) *routed {
+	return &routed{ID: fmt.Sprintf("m%05d.api", i), Module: fmt.Sprintf("m%05d", i), Port: 8080, Policy: "two_choices"}
+}
+
 func deckInstance(i int) *instance {
 	service := i % deckServices
 	return &instance{
@@ -42,16 +71,27 @@ func deckInstance(i int) *instance {
 type deck struct {
 	*state.DB
 	instances *state.Table[instance]
+	modules   *state.Table[declared]
+	services  *state.Table[routed]
 	stop      func()
+}
+
+func newModules() *state.Table[declared] {
+	return state.NewTable("module", func(m *declared) string { return m.Name },
+		state.Index("calls", func(m *declared) []string { return m.Calls }), state.Index("business", func(m *declared) []string { return []string{m.Business} }))
+}
+
+func newServices() *state.Table[routed] {
+	return state.NewTable("service", func(s *routed) string { return s.ID }, state.Index("module", func(s *routed) []string { return []string{s.Module} }))
 }
 
 func newDeck(b *testing.B, s store.Store) *deck {
 	b.Helper()
 	d := &deck{instances: state.NewTable("instance", func(i *instance) string { return i.Service + "/" + i.Addr },
 		state.Index("service", func(i *instance) []string { return []string{i.Service} }),
-		state.Index("device", func(i *instance) []string { return []string{i.Device} }))}
+		state.Index("device", func(i *instance) []string { return []string{i.Device} })), modules: newModules(), services: newServices()}
 	var err error
-	if d.DB, err = state.New(state.Config{Store: s, Tables: []state.Schema{d.instances}}); err != nil {
+	if d.DB, err = state.New(state.Config{Store: s, Tables: []state.Schema{d.instances, d.modules, d.services}}); err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -69,9 +109,22 @@ func newDeck(b *testing.B, s store.Store) *deck {
 	return d
 }
 
-// fill puts the deck's instances into a store. The embedded member takes large commits.
+// fill puts the deck's instances, modules and services into a store. The embedded member takes large commits.
 func fill(b *testing.B, s store.Store) {
 	b.Helper()
+	modules, services := newModules(), newServices()
+	for at := 0; at < deckServices; at += 2000 {
+		var ops []store.Op
+		for i := at; i < min(at+2000, deckServices); i++ {
+			key, value := modules.Encode(b, deckModule(i))
+			ops = append(ops, store.Put(key, value))
+			key, value = services.Encode(b, deckService(i))
+			ops = append(ops, store.Put(key, value))
+		}
+		if _, err := s.Commit(context.Background(), ops...); err != nil {
+			b.Fatal(err)
+		}
+	}
 	table := state.NewTable("instance", func(i *instance) string { return i.Service + "/" + i.Addr })
 	for at := 0; at < deckInstances; at += 4000 {
 		var ops []store.Op
@@ -165,6 +218,20 @@ func BenchmarkDeckScaleLookup(b *testing.B) {
 				n++
 			}
 			if n < 12 {
+				b.Fatal(n)
+			}
+		}
+	})
+	b.Run("callers-of-a-service", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			n := 0
+			for row := range d.modules.By(d.Snapshot(), "calls", fmt.Sprintf("m%05d.api", i%deckServices)) {
+				if _, ok := d.services.Get(d.Snapshot(), row.Value.Services[0]); ok {
+					n++
+				}
+			}
+			if n != 3 {
 				b.Fatal(n)
 			}
 		}

@@ -164,13 +164,15 @@ type Server struct {
 
 // NewServer returns a server for handler. A TLS listener is made by the caller with tls.NewListener and "h2"
 // among the config's NextProtos.
-func NewServer(handler http.Handler) *Server {
+func NewServer(handler http.Handler) *Server { return newServer(handler, BodyTimeout) }
+
+func newServer(handler http.Handler, body time.Duration) *Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &Server{http: &http.Server{
-		Handler:           handler,
+		Handler:           timely(handler, body),
 		Protocols:         protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,

@@ -1,0 +1,4 @@
+package dev
+
+// AddressesOn is the plan for another system.
+var AddressesOn = addresses
