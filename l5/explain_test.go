@@ -26,7 +26,7 @@ func TestExplainTellsFactors(t *testing.T) {
 	route(t, c, "a")
 	await(t, "the share", func() bool { return c.Explain("a").Instances[0].Share == 50 })
 	explanation := c.Explain("a")
-	if explanation.Route != "canary" || explanation.RulesRevision == 0 || explanation.Locality.Prefer != "site" || explanation.Site != "sz-1" || explanation.Policy != "two-choices" {
+	if explanation.Route != "canary" || explanation.RulesRevision == 0 || explanation.Locality.Prefer != "site" || explanation.Site != "sz-1" || explanation.Policy != "adaptive" {
 		t.Errorf("got %+v", explanation)
 	}
 	var got []string
