@@ -9,6 +9,8 @@ const (
 	moreDraws = 5
 	// goodRatio is how much slower than its faster peers an idle candidate may be to be taken without another look.
 	goodRatio = 1.1
+	// alike is what makes no difference: where all are as good, a thousandth must not send all calls to one.
+	alike = 1.05
 )
 
 // adaptive takes the first draw if it is idle and as fast as its faster peers: then no other can be better. If it is slower it
@@ -30,8 +32,13 @@ func (p *Picker) adaptive(random uint64) *column {
 		p.learnGood(random)
 	}
 	if calls > 0 && len(p.columns) <= fewChoices {
-		for i := range p.columns {
-			best.consider(&p.columns[i])
+		n := len(p.columns)
+		at := int(random >> 32 * uint64(n) >> 32) // of equals the first wins: it must not always be the same
+		for range n {
+			best.consider(&p.columns[at])
+			if at++; at == n {
+				at = 0
+			}
 		}
 		return best.column
 	}
@@ -84,7 +91,7 @@ func (b *choice) consider(c *column) (calls, latency float32) {
 	if ours == 0 || theirs == 0 {
 		ours, theirs = 1, 1 // nothing is known of one of them: calls alone decide
 	}
-	if (calls+0.5)*c.price*theirs < (b.calls+0.5)*b.price*ours {
+	if (calls+0.5)*c.price*theirs*alike < (b.calls+0.5)*b.price*ours {
 		*b = choice{c, calls, latency}
 	}
 	return calls, latency

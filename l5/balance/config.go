@@ -21,7 +21,7 @@ type Config struct {
 	// ForgetAfter is how long an instance must have been up for the ejection time to start over. Default: 1 min.
 	ForgetAfter time.Duration
 	// SlowStart is how long the weight of an instance takes to grow from TrialShare to all of it after the instance joined
-	// a service that was known already, or came back from a trial. Default: 4 s; negative: it has all at once.
+	// a service that was known for that long already, or came back from a trial. Default: 4 s; negative: it has all at once.
 	SlowStart time.Duration
 	// SlowRatio is how many times the latency of its faster peers an instance may have before it gets less. Default: 3.
 	SlowRatio float64

@@ -58,7 +58,7 @@ type Group struct {
 	config  Config
 	members map[string]*member
 	order   []*member // by address
-	known   bool      // the first Members came
+	known   time.Time // when the first Members came
 	aged    time.Time // when what is recent was last aged
 	typical float64   // latency in ns of the faster quarter; 0: not known
 	panic   string    // why instances that are down are in use; empty: none is
@@ -188,7 +188,7 @@ func (g *Group) replace(now time.Time, members Members) {
 		m := old[want.Addr]
 		if m == nil {
 			m = &member{since: now, slow: 1, capacity: 1, key: Hash(want.Addr)}
-			if g.known && g.config.SlowStart > 0 {
+			if !g.known.IsZero() && g.config.SlowStart > 0 && now.Sub(g.known) >= g.config.SlowStart {
 				m.started = now
 			}
 		}
@@ -197,7 +197,9 @@ func (g *Group) replace(now time.Time, members Members) {
 		g.order = append(g.order, m)
 	}
 	slices.SortFunc(g.order, func(a, b *member) int { return strings.Compare(a.Addr, b.Addr) })
-	g.known = g.known || len(members) > 0
+	if g.known.IsZero() && len(members) > 0 {
+		g.known = now
+	}
 }
 
 // eject takes m out for twice its last time.

@@ -85,3 +85,26 @@ func TestGroupProperties(t *testing.T) {
 		})
 	})
 }
+
+// BenchmarkWindow is what a group does with a tick in which every instance had calls: four times a second for each service.
+func BenchmarkWindow(b *testing.B) {
+	for _, n := range []int{10, 1000, 10000} {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			group := balance.NewGroup(balance.Config{})
+			now := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+			var members balance.Members
+			var window balance.Window
+			for i := range n {
+				addr := fmt.Sprintf("10.0.%d.%d:80", i/250, i%250)
+				members = append(members, balance.Member{Addr: addr, Weight: 100, Gray: 1})
+				window = append(window, balance.Sample{Addr: addr, Successes: 10, LatencySum: time.Duration(50+i%7) * time.Millisecond})
+			}
+			group.Step(now, members)
+			defer measure(b)()
+			for range b.N {
+				now = now.Add(250 * time.Millisecond)
+				group.Step(now, window)
+			}
+		})
+	}
+}

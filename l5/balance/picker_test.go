@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -265,6 +266,43 @@ func TestLoad(t *testing.T) {
 	load.Begin()
 	if row := load.Failed(3); row != 3 {
 		t.Errorf("the row of failures weighs %d, want 3", row)
+	}
+}
+
+// TestConcurrent has several callers at once on each policy, while time passes: in the end no call is in flight.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	for _, policy := range policies {
+		c := candidates(100, 50, 100, 10, 0, 100, 100, 100, 100, 100, 100, 100)
+		picker := balance.NewPicker(policy, c, 0)
+		var callers sync.WaitGroup
+		for caller := range 4 {
+			callers.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(caller), 5))
+				for call := range 1000 {
+					_, load := picker.Pick(random.Uint64(), random.Uint64())
+					load.Begin()
+					switch call % 8 {
+					case 0:
+						load.Failed(1)
+					case 1:
+						load.End()
+					case 2:
+						load.Reported(random.IntN(5), time.Millisecond)
+						load.Age(false, time.Microsecond)
+						fallthrough
+					default:
+						load.Succeeded(time.Duration(1+random.IntN(5)) * time.Millisecond)
+					}
+				}
+			})
+		}
+		callers.Wait()
+		for i := range c {
+			if n := c[i].Load.InFlight(); n != 0 {
+				t.Errorf("%v: %d calls in flight at %d in the end", policy, n, i)
+			}
+		}
 	}
 }
 

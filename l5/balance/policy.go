@@ -1,6 +1,9 @@
 package balance
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Policy says how a Picker chooses.
 type Policy uint8
@@ -39,7 +42,7 @@ const (
 var policyNames = [policies]string{"adaptive", "hot-cold", "round-robin", "weighted-random", "least-request", "maglev", "ring-hash"}
 
 // Policies returns the names of all policies.
-func Policies() []string { return policyNames[:] }
+func Policies() []string { return slices.Clone(policyNames[:]) }
 
 // String returns the name of the policy, as in "hot-cold".
 func (p Policy) String() string {
