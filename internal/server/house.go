@@ -16,14 +16,12 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/gray"
-	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
-	"github.com/zhiyun-ops/zhiyun/l5"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -37,22 +35,23 @@ type house struct {
 	trust    *trust // nil without TLS
 	id       string
 
-	records  *records.DB
-	audit    *teller
-	cmdb     *cmdb.DB
-	centers  *center.Centers
-	balancer *balancer
-	names    *l5server.Server
-	liveness *wiring.Liveness
-	steps    *sqlitestore.Store
-	dispatch *dispatch.Dispatcher
-	tools    *flow.Tools
-	flow     *flow.Engine
-	gray     *gray.Controller // reads and takes orders; the leader's own one acts
-	scale    *scale.Controller
-	faults   *faults // of modules' policies
-	ledger   *drift.Ledger
-	api      *control.API
+	records   *records.DB
+	audit     *teller
+	cmdb      *cmdb.DB
+	centers   *center.Centers
+	balancer  *balancer
+	placement *wiring.Placement
+	names     *l5server.Server
+	liveness  *wiring.Liveness
+	steps     *sqlitestore.Store
+	dispatch  *dispatch.Dispatcher
+	tools     *flow.Tools
+	flow      *flow.Engine
+	gray      *gray.Controller // reads and takes orders; the leader's own one acts
+	scale     *scale.Controller
+	faults    *faults // of modules' policies
+	ledger    *drift.Ledger
+	api       *control.API
 
 	runs []func(context.Context) error
 }
@@ -124,9 +123,10 @@ func (h *house) naming() (err error) {
 	if err != nil {
 		return err
 	}
+	h.placement = wiring.NewPlacement(wiring.PlacementConfig{CMDB: h.cmdb, Grants: h.centers.Permissions, Logger: h.config.Logger})
 	h.names, err = l5server.New(l5server.Config{
-		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
-		IdentifyOwner: identify, MayChange: mayChange, Grace: h.config.Grace,
+		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.placement,
+		Identify: h.caller, IdentifyOwner: identify, MayChange: mayChange, MayServe: h.mayServe, Grace: h.config.Grace,
 		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
 		Logger:  h.config.Logger, Metrics: h.registry,
 	})
@@ -137,38 +137,8 @@ func (h *house) naming() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.names.Run, h.liveness.Run, audience.Run)
+	h.run(h.placement.Run, h.names.Run, h.liveness.Run, audience.Run)
 	return nil
-}
-
-// identify lets an agent speak for its own device alone.
-func identify(ctx context.Context, _ http.Header, claimed string) (string, error) {
-	id, ok := auth.From(ctx)
-	if !ok {
-		return "", auth.ErrToken
-	}
-	if id.Role == auth.Agent && claimed != id.Name {
-		return "", fmt.Errorf("%w: the agent of %s cannot speak for %s", auth.ErrDenied, id.Name, claimed)
-	}
-	return claimed, nil
-}
-
-// speaksFor is identify for streams that carry no header of their own.
-func speaksFor(ctx context.Context, device string) error {
-	_, err := identify(ctx, nil, device)
-	return err
-}
-
-// mayChange lets an agent change the instances of its own device alone.
-func mayChange(ctx context.Context, _ string, instance l5.Instance) error {
-	id, ok := auth.From(ctx)
-	switch {
-	case !ok:
-		return auth.ErrToken
-	case id.Role != auth.Agent, instance.Device == id.Name, instance.Device == "" && instance.Owner == id.Name:
-		return nil
-	}
-	return fmt.Errorf("%w: the agent of %s cannot change what is on device %q", auth.ErrDenied, id.Name, instance.Device)
 }
 
 // withdraw takes the instances of a lost device out of the name service.

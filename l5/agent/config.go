@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -38,6 +39,10 @@ type Config struct {
 	Linger time.Duration
 	// ReportEvery is the pace at which outcomes go upstream. Default: 500 ms.
 	ReportEvery time.Duration
+	// Prove says for which module a process of this device may ask for routes, register and report, given what the kernel
+	// knows of it; an error refuses it, and is told to it. It is called once per stream and report. Default: what a process
+	// claims is believed; the socket's mode lets in none but the agent's own user.
+	Prove func(ctx context.Context, process Process) (Standing, error)
 	// Logger takes one line per change of state. Default: silent.
 	Logger *slog.Logger
 	// Metrics takes the agent's metrics, named zhiyun_l5_agent_... Default: none.

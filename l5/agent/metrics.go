@@ -12,6 +12,7 @@ type metrics struct {
 	resyncs, reports                prometheus.Counter
 	reportFailures, snapshotsFailed prometheus.Counter
 	tablesWritten, tablesFailed     prometheus.Counter
+	refused                         *prometheus.CounterVec // by what was asked
 }
 
 func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
@@ -31,6 +32,10 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		tablesWritten:   counter("table_writes_total", "Times changes were written to the route table."),
 		tablesFailed:    counter("table_write_failures_total", "Times the route table could not be written."),
 	}
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "refused_total",
+		Help: "What processes of this device asked for in another's name: route, register, change, report.",
+	}, []string{"what"})
 	if registerer == nil {
 		return m, nil
 	}
@@ -38,7 +43,7 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "registrations", Help: "Instances registered from this device.",
 	}, func() float64 { return float64(len(a.keeper.Held())) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, registrations} {
+	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.refused, m.tablesWritten, m.tablesFailed, registrations} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

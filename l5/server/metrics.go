@@ -12,6 +12,7 @@ type metrics struct {
 	held                        prometheus.Gauge
 	expired, requests, failures prometheus.Counter
 	denied, duplicates          prometheus.Counter
+	refused                     *prometheus.CounterVec // by what was asked
 }
 
 func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
@@ -31,6 +32,10 @@ func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
 		denied:     counter("denied_total", "Subscriptions refused for want of a grant."),
 		duplicates: counter("duplicate_reports_total", "Report batches that had been counted before."),
 	}
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "zhiyun", Subsystem: "l5_server", Name: "refused_total",
+		Help: "What peers asked for in the name of callers, or of instances, that are not theirs: route, register, report.",
+	}, []string{"what"})
 	if registerer == nil {
 		return m, nil
 	}
@@ -38,7 +43,7 @@ func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
 		Namespace: "zhiyun", Subsystem: "l5_server", Name: "services", Help: "Service ids with instances.",
 	}, func() float64 { return float64(len(s.registry.names())) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.streams, m.owners, m.held, m.expired, m.requests, m.failures, m.denied, m.duplicates, services} {
+	for _, c := range []prometheus.Collector{m.streams, m.owners, m.held, m.expired, m.requests, m.failures, m.denied, m.duplicates, m.refused, services} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)
