@@ -87,7 +87,7 @@ func (h *house) keep() (err error) {
 	if err != nil {
 		return err
 	}
-	h.audit = newTeller(h.records, func() *center.Notify { return h.centers.Notify }, h.config.Logger)
+	h.audit = newTeller(h.records, h.catchUp, h.config.Logger)
 	h.run(h.records.Run, h.audit.run)
 	return nil
 }
@@ -117,7 +117,7 @@ func (h *house) naming() (err error) {
 	h.liveness, err = wiring.NewLiveness(wiring.LivenessConfig{
 		CMDB: h.cmdb, Withdraw: h.withdraw, Grace: h.config.Grace, Logger: h.config.Logger,
 		OnEvent: func(e wiring.LivenessEvent) {
-			h.audit.tell("liveness", "device."+e.Action, "device/"+e.Device, e.Reason, "", nil)
+			h.audit.tell(records.Entry{Actor: "liveness", Action: "device." + e.Action, Object: "device/" + e.Device, Reason: e.Reason})
 		},
 	})
 	if err != nil {
@@ -182,26 +182,11 @@ func (h *house) flows() (err error) {
 	return nil
 }
 
-// onFlow puts what executions do into the audit record: their turns, not their every attempt.
+// onFlow puts what executions do into the audit record.
 func (h *house) onFlow(e flow.Event) {
-	switch e.Kind {
-	case flow.EventStarted, flow.EventCompensating, flow.EventStuck, flow.EventPaused, flow.EventResumed, flow.EventRetried,
-		flow.EventSettled, flow.EventDone, flow.EventFailed, flow.EventCancelled, flow.EventStepDone, flow.EventStepFailed:
-	default:
-		return
+	if entry, ok := flowEntry(e); ok {
+		h.audit.tell(entry)
 	}
-	actor, object := e.Actor, "execution/"+e.Execution
-	if actor == "" {
-		actor = "flow"
-	}
-	if e.Step != "" {
-		object += "/" + e.Step
-	}
-	reason := e.Reason
-	if e.Error != nil {
-		reason = e.Error.Error()
-	}
-	h.audit.tell(actor, string(e.Kind), object, reason, e.Execution, nil)
 }
 
 // controllers makes gray, scale and drift's ledger. What acts is made anew for each term of leadership, with a store that
@@ -239,19 +224,10 @@ func (h *house) controllers() (err error) {
 	}
 	h.ledger, err = drift.NewLedger(drift.LedgerConfig{
 		Store: h.record.store("drift"), Fleet: wiring.DriftFleet{CMDB: h.cmdb}, Logger: h.config.Logger,
-		OnChange: func(c drift.EntryChange) {
-			if c.New != nil && (c.Old == nil || c.Old.Finding.Status != c.New.Finding.Status) {
-				f := c.New.Finding
-				h.audit.tell("drift", "finding."+string(f.Status), "finding/"+c.ID, f.String(), "", nil)
-				if f.Status == drift.StatusEscalated { // nothing mends it by itself any more
-					h.audit.notice(center.Notice{
-						ID: fmt.Sprintf("drift-%s-%d", c.ID, time.Now().UnixNano()), Kind: "drift", Module: c.New.Module, Device: f.Device,
-						Severity: "warning", Text: "repair has given up on " + f.String(), At: time.Now(),
-					})
-				}
-			}
-		},
 	})
+	h.chronicle("gray", rolloutsTold)
+	h.chronicle("scale", newScaleTold(h.records).read)
+	h.chronicle("drift", newDriftTold(h.records).read)
 	return err
 }
 
@@ -264,9 +240,6 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 			return "paused by " + paused.Actor + ": " + paused.Reason, is, err
 		},
 		Interval: h.config.Tick, Fence: fence, Logger: h.config.Logger,
-		OnEvent: func(e gray.Event) {
-			h.audit.tell("gray", "rollout."+string(e.To), "rollout/"+e.Rollout, fmt.Sprintf("%d %%: %s", e.Percent, e.Reason), "", e)
-		},
 	}
 	if metrics != nil {
 		config.Metrics = metrics
@@ -283,13 +256,6 @@ func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) 
 		Store: records, Modules: fleet, Devices: fleet, Launcher: wiring.Launcher{Engine: h.flow},
 		Metrics:  wiring.Load{Records: h.records, Module: h.cmdb.Module},
 		Interval: h.config.Tick, Logger: h.config.Logger,
-		OnEvent: func(e scale.Event) {
-			h.audit.tell("scale", string(e.Kind), "module/"+e.Module, e.Reason.String(), "", e)
-			h.audit.notice(center.Notice{
-				ID: fmt.Sprintf("scale-%s-%s-%d", e.Module, e.Kind, e.At.UnixNano()), Kind: "load", Module: e.Module,
-				Severity: "info", Text: string(e.Kind) + ": " + e.Reason.String(), At: e.At,
-			})
-		},
 	}
 	if metrics != nil {
 		config.Registry = metrics
