@@ -34,6 +34,8 @@ type Config struct {
 	Refused int
 	// MaxInFlight bounds the calls in flight per instance; beyond it Route returns ErrOverloaded. Default: no bound.
 	MaxInFlight int
+	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.TwoChoices.
+	Policy balance.Policy
 	// Balance tunes ejection, trial and the weight of slow instances.
 	Balance balance.Config
 	// Probe asks whether an ejected instance can be reached again; no user's call is spent on that. Default: a TCP

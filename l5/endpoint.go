@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 )
 
 // latencyBuckets is how many buckets a latency histogram has.
@@ -23,85 +25,136 @@ func bucket(latency time.Duration) int {
 	return min(bits.Len64(uint64(max(latency, 0))>>latencyShift), latencyBuckets-1)
 }
 
+// tally counts the successes of one histogram bucket and sums their latencies, in one word, so that a success costs one atomic
+// add: the count in the high 24 bits, the sum below, in units of 1/2^16 of the bucket's bound. Words only grow and wrap;
+// the difference of two readings is right as long as fewer than 2^24 calls lie between them.
+type tally struct{ atomic.Uint64 }
+
+const (
+	tallyShift  = 40
+	tallyDigits = 16
+)
+
+func (t *tally) add(bucket int, latency time.Duration) {
+	sum := uint64(latency) >> (latencyShift + bucket - tallyDigits)
+	if bucket == latencyBuckets-1 {
+		sum = min(sum, 1<<(tallyDigits+4)) // the last bucket has no bound; 2,300 s are enough
+	}
+	t.Add(1<<tallyShift + sum)
+}
+
+// split returns the calls and the sum of latencies of a difference of two readings.
+func split(bucket int, difference uint64) (calls int64, sum time.Duration) {
+	return int64(difference >> tallyShift), time.Duration(difference&(1<<tallyShift-1)) << (latencyShift + bucket - tallyDigits)
+}
+
 // endpoint is one instance with what this process knows about it. It is shared by all snapshots that hold the
-// instance. Counters only grow and wrap; readers take differences. Its size is 128 bytes, so that the allocator puts
-// it at the start of a cache line: one for what a pick reads, one for the histogram.
+// instance. Counters only grow and wrap; readers take differences. What a pick reads is in the balance.Load, apart; its size
+// is a multiple of a cache line's, so that a success touches one line of it.
 type endpoint struct {
-	addr       string
-	service    *service
-	state      *endpointState
-	inflight   atomic.Int64
-	latencySum atomic.Int64
-	strikes    atomic.Uint32 // weight of the failures in a row
-	limit      atomic.Uint32 // at which the instance is struck out
-	failures   atomic.Uint32
-	rejected   atomic.Uint32
-	histogram  [latencyBuckets]atomic.Uint32 // of successes
+	successes [latencyBuckets]tally
+	addr      string
+	service   *service
+	state     *endpointState
+	load      *balance.Load
+	failures  atomic.Uint32
+	rejected  atomic.Uint32
+	limit     atomic.Uint32 // weight of failures in a row at which the instance is struck out
 }
 
 // endpointState is what a pick does not touch.
 type endpointState struct {
 	instance atomic.Pointer[Instance] // what the name service says
-	windowed counts                   // guarded by the service's mu; up to here in windows
-	reported counts                   // guarded by the service's mu; up to here in reports
+	seen     counts                   // guarded by the service's mu; up to here in what follows
+	window   counted                  // guarded by the service's mu; for the next balance.Window
+	report   counted                  // guarded by the service's mu; for the next report
+	total    counted                  // guarded by the service's mu
+	// histogram belongs to report.
+	histogram [latencyBuckets]int64 // guarded by the service's mu
 }
 
-func newEndpoint(s *service, addr string) *endpoint {
-	return &endpoint{addr: addr, service: s, state: &endpointState{}}
+func newEndpoint(s *service, addr string, load *balance.Load) *endpoint {
+	return &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
 }
 
 // counts is a reading of an endpoint's counters.
 type counts struct {
-	latencySum         int64
 	failures, rejected uint32
-	histogram          [latencyBuckets]uint32
+	successes          [latencyBuckets]uint64
 }
 
-func (e *endpoint) read() counts {
-	c := counts{latencySum: e.latencySum.Load(), failures: e.failures.Load(), rejected: e.rejected.Load()}
-	for i := range e.histogram {
-		c.histogram[i] = e.histogram[i].Load()
+// counted is what came between two readings, or the sum of many.
+type counted struct {
+	failures, rejected int64
+	successes          int64
+	latencySum         time.Duration
+}
+
+func (c *counted) add(d counted) {
+	c.failures += d.failures
+	c.rejected += d.rejected
+	c.successes += d.successes
+	c.latencySum += d.latencySum
+}
+
+// collect brings the state up to the counters, which must happen before 2^24 calls of a bucket went by: each tick does it.
+// Callers hold the service's mu.
+func (e *endpoint) collect() {
+	read := counts{failures: e.failures.Load(), rejected: e.rejected.Load()}
+	for i := range e.successes {
+		read.successes[i] = e.successes[i].Load()
 	}
-	return c
-}
-
-// since returns what was counted from an earlier reading to this one.
-func (c counts) since(before counts) (d counts, successes int64) {
-	d = counts{latencySum: c.latencySum - before.latencySum, failures: c.failures - before.failures, rejected: c.rejected - before.rejected}
-	for i := range c.histogram {
-		d.histogram[i] = c.histogram[i] - before.histogram[i]
-		successes += int64(d.histogram[i])
-	}
-	return d, successes
-}
-
-// done counts an outcome. A success costs two atomic adds and a load.
-func (e *endpoint) done(o Outcome) {
-	e.inflight.Add(-1)
-	if o.Err != nil {
-		e.failed(o.Err)
+	seen := &e.state.seen
+	if read == *seen {
 		return
 	}
-	e.histogram[bucket(o.Latency)].Add(1)
-	e.latencySum.Add(int64(max(o.Latency, 0)))
-	if e.strikes.Load() != 0 {
-		e.strikes.Store(0)
+	d := counted{failures: int64(read.failures - seen.failures), rejected: int64(read.rejected - seen.rejected)}
+	for i := range read.successes {
+		calls, sum := split(i, read.successes[i]-seen.successes[i])
+		e.state.histogram[i] += calls
+		d.successes += calls
+		d.latencySum += sum
 	}
+	*seen = read
+	e.state.window.add(d)
+	e.state.report.add(d)
+	e.state.total.add(d)
+}
+
+// take returns what was summed up and starts anew.
+func take(c *counted) counted {
+	out := *c
+	*c = counted{}
+	return out
+}
+
+// done counts an outcome. A success costs two atomic adds.
+func (e *endpoint) done(load *balance.Load, o Outcome) {
+	if o.Err != nil {
+		e.failed(load, o.Err)
+		return
+	}
+	latency := max(o.Latency, 0)
+	load.Succeeded(latency)
+	i := bucket(latency)
+	e.successes[i].add(i, latency)
 }
 
 // failed counts a call that did not succeed.
-func (e *endpoint) failed(err error) {
+func (e *endpoint) failed(load *balance.Load, err error) {
 	if errors.Is(err, ErrOverloaded) {
+		load.End()
 		e.rejected.Add(1)
 		return
 	}
 	if errors.Is(err, context.Canceled) {
+		load.End()
 		return // the caller gave up of its own accord: that says nothing about the instance
 	}
 	e.failures.Add(1)
 	strike := e.service.client.config.strike(err)
 	limit := e.limit.Load()
-	after := e.strikes.Add(strike)
+	after := load.Failed(strike)
 	if after >= limit && after-strike < limit {
 		e.service.struck(e, err)
 	}

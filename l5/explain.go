@@ -25,13 +25,14 @@ type Explanation struct {
 type InstanceExplanation struct {
 	Instance
 	Health    balance.Health
-	Until     time.Time     // when an ejection's time is over
-	Base      float64       // effective weight as registered
-	Weight    float64       // in force here: Base by health and latency
+	Until     time.Time // when an ejection's time is over
+	Base      float64   // effective weight as registered
+	Weight    float64   // in force here: the product of Factors
+	Factors   balance.Factors
 	PickShare float64       // of all draws, 0..1
 	Latency   time.Duration // estimate; 0: none
 	InFlight  int64
-	Successes uint64 // since the instance is known; wraps with 2^32 calls
+	Successes uint64 // since the instance is known
 	Failures  uint64
 	Rejected  uint64
 	Reason    string
@@ -51,15 +52,12 @@ func (c *Client) Explain(service string) Explanation {
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]
 		instance := *e.state.instance.Load()
-		read := e.read()
-		var successes uint64
-		for _, n := range read.histogram {
-			successes += uint64(n)
-		}
+		e.collect()
+		total := &e.state.total
 		out.Instances = append(out.Instances, InstanceExplanation{
-			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight,
-			PickShare: status.Share, Latency: status.Latency, InFlight: e.inflight.Load(),
-			Successes: successes, Failures: uint64(read.failures), Rejected: uint64(read.rejected), Reason: status.Reason,
+			Instance: instance, Health: status.Health, Until: status.Until, Base: instance.EffectiveWeight(), Weight: status.Weight, Factors: status.Factors,
+			PickShare: status.Share, Latency: status.Latency, InFlight: int64(e.load.InFlight()),
+			Successes: uint64(total.successes), Failures: uint64(total.failures), Rejected: uint64(total.rejected), Reason: status.Reason,
 		})
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
@@ -70,6 +71,18 @@ type Instance struct {
 
 // MaxWeight is the largest full weight.
 const MaxWeight = 1_000_000
+
+// member is the instance as its health is kept. One that drains has no part of its weight.
+func (i Instance) member() balance.Member {
+	m := balance.Member{Addr: i.Addr, Weight: float64(i.Weight), Gray: float64(i.Share) / 100, Suspect: i.Suspect}
+	if i.Weight == 0 {
+		m.Weight = DefaultWeight
+	}
+	if i.State != StateUp {
+		m.Gray = 0
+	}
+	return m
+}
 
 // EffectiveWeight is Weight * Share / 100, and 0 while draining. An instance of effective weight 0 is never picked.
 func (i Instance) EffectiveWeight() float64 {

@@ -12,6 +12,7 @@ import (
 // once when the call is over, whatever came of it: the pick counts as a call in flight until then.
 type Route struct {
 	endpoint *endpoint
+	load     *balance.Load
 	picks    *picks
 }
 
@@ -48,44 +49,31 @@ func (r Route) Panic() bool { return r.picks != nil && r.picks.panic }
 // Done tells how the call went. It does not block and allocates nothing for a success.
 func (r Route) Done(o Outcome) {
 	if r.endpoint != nil {
-		r.endpoint.done(o)
+		r.endpoint.done(r.load, o)
 	}
 }
 
 // picks is what is chosen from: an immutable snapshot of one service.
 type picks struct {
-	table     balance.Table
-	endpoints []choice // by the table's indexes
-	limit     int64    // calls in flight per instance; 0: none
+	picker    *balance.Picker
+	endpoints []*endpoint // by the picker's indexes
+	limit     int         // calls in flight per instance; 0: none
 	panic     bool
 	err       error // why there is nothing to choose from
 }
 
-// choice is an endpoint with the price of a call in flight there: 1/weight.
-type choice struct {
-	*endpoint
-	price float32
-}
-
-// route makes one pick of two weighted draws: the first, unless the second has fewer calls in flight for its weight with
-// half of this call added. Without that half, an idle instance of a tenth of the weight would be the better choice as soon
-// as a full one has one call, and get far more than its share; with all of it, far less.
-// Latency and health are in the weights.
-func (p *picks) route() (Route, error) {
-	if p.table.Len() == 0 {
+// route makes one pick. Latency and health are in the weights.
+func (p *picks) route(hash uint64) (Route, error) {
+	i, load := p.picker.Pick(rand.Uint64(), hash)
+	if load == nil {
 		return Route{}, p.err
 	}
-	random := rand.Uint64()
-	a := &p.endpoints[p.table.Draw(uint32(random))]
-	b := &p.endpoints[p.table.Draw(uint32(random>>32))]
-	if a != b && (float32(b.inflight.Load())+0.5)*b.price < float32(a.inflight.Load())*a.price {
-		a = b
+	e := p.endpoints[i]
+	if n := load.Begin(); p.limit > 0 && n > p.limit {
+		load.End()
+		return Route{}, e.service.overloaded
 	}
-	if n := a.inflight.Add(1); p.limit > 0 && n > p.limit {
-		a.inflight.Add(-1)
-		return Route{}, a.service.overloaded
-	}
-	return Route{endpoint: a.endpoint, picks: p}, nil
+	return Route{endpoint: e, load: load, picks: p}, nil
 }
 
 // Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
@@ -95,7 +83,7 @@ func (p *picks) route() (Route, error) {
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 	if s := (*c.services.Load())[service]; s != nil {
 		if p := s.picks.Load(); p != nil {
-			return p.route()
+			return p.route(0)
 		}
 	}
 	return c.firstRoute(ctx, service)
@@ -110,7 +98,7 @@ func (c *Client) firstRoute(ctx context.Context, name string) (Route, error) {
 	s.cold(ctx)
 	p, err := s.wait(ctx)
 	if err == nil {
-		return p.route()
+		return p.route(0)
 	}
 	reason := "the name service has not answered yet: is " + c.config.Target + " up?"
 	if !c.running.Load() {

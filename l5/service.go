@@ -55,6 +55,7 @@ func (s *service) update(v view.View, now time.Time) {
 func (s *service) set(v view.View, now time.Time) {
 	s.view = v
 	members := make(balance.Members, 0, len(v.Instances))
+	var loads []*balance.Load // for those that are new
 	next := make(map[string]*endpoint, len(v.Instances))
 	for _, p := range v.Instances {
 		instance := InstanceFromProto(p)
@@ -65,11 +66,15 @@ func (s *service) set(v view.View, now time.Time) {
 		}
 		e := s.endpoints[instance.Addr]
 		if e == nil {
-			e = newEndpoint(s, instance.Addr)
+			if len(loads) == 0 {
+				loads = balance.NewLoads(max(1, len(v.Instances)-len(s.endpoints)), len(v.Instances))
+			}
+			e = newEndpoint(s, instance.Addr, loads[0])
+			loads = loads[1:]
 		}
 		e.state.instance.Store(&instance)
 		next[instance.Addr] = e
-		members = append(members, balance.Member{Addr: instance.Addr, Weight: instance.EffectiveWeight(), Suspect: instance.Suspect})
+		members = append(members, instance.member())
 	}
 	for addr, e := range s.endpoints {
 		if next[addr] == nil {
@@ -114,7 +119,7 @@ func (s *service) step(now time.Time, event balance.Event) {
 		case balance.Moved:
 			s.client.moved(s.name, a)
 			if e := s.endpoints[a.Addr]; e != nil {
-				e.strikes.Store(0)
+				e.load.Forgive()
 			}
 		case balance.Reweighed:
 			s.rebuild()
@@ -127,30 +132,31 @@ func (s *service) rebuild() {
 	if s.denied == "" && s.view.Service == "" {
 		return // nothing is known: callers wait
 	}
-	p := &picks{limit: int64(s.client.config.MaxInFlight)}
+	p := &picks{limit: s.client.config.MaxInFlight, picker: new(balance.Picker)}
 	switch {
 	case s.denied != "":
 		p.err = s.err(ErrDenied, s.denied)
 	default:
 		statuses := s.group.Statuses()
-		weights := make([]float64, len(statuses))
-		p.endpoints = make([]choice, len(statuses))
+		candidates := make([]balance.Candidate, len(statuses))
+		p.endpoints = make([]*endpoint, len(statuses))
 		for i, status := range statuses {
 			e := s.endpoints[status.Addr]
-			weights[i] = status.Weight
-			p.endpoints[i] = choice{endpoint: e}
-			if status.Weight > 0 {
-				p.endpoints[i].price = float32(1 / status.Weight)
-			}
+			p.endpoints[i] = e
+			candidates[i] = balance.Candidate{Weight: status.Weight, Load: e.load, Key: status.Key}
 			limit := s.client.config.strikeLimit()
 			if status.Health == balance.Trial || e.state.instance.Load().Suspect {
 				limit = 1 // one failure is enough for one that is doubted already
 			}
 			e.limit.Store(limit)
 		}
-		p.table = balance.NewTable(weights)
+		var turn uint64
+		if before := s.picks.Load(); before != nil && before.picker != nil {
+			turn = before.picker.Turn()
+		}
+		p.picker = balance.NewPicker(s.client.config.Policy, candidates, turn)
 		p.panic = s.group.Panic() != ""
-		if p.table.Len() == 0 {
+		if p.picker.Len() == 0 {
 			p.err = s.err(ErrNoInstance, fmt.Sprintf("%d registered, none with a weight above 0", len(statuses)))
 		}
 	}
@@ -198,13 +204,14 @@ func (s *service) tick(now time.Time) {
 	defer s.mu.Unlock()
 	var window balance.Window
 	for addr, e := range s.endpoints {
-		read := e.read()
-		if read == e.state.windowed {
+		e.load.Age()
+		e.collect()
+		inFlight := int64(e.load.InFlight())
+		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue
 		}
-		d, successes := read.since(e.state.windowed)
-		e.state.windowed = read
-		window = append(window, balance.Sample{Addr: addr, Successes: successes, Failures: int64(d.failures), LatencySum: time.Duration(d.latencySum)})
+		d := take(&e.state.window)
+		window = append(window, balance.Sample{Addr: addr, Successes: d.successes, Failures: d.failures, LatencySum: d.latencySum, InFlight: inFlight})
 	}
 	if len(window) > 0 {
 		s.step(now, window)
@@ -228,7 +235,7 @@ func (s *service) outcomes() []*l5pb.Outcome {
 		if o := s.outcome(e); o != nil {
 			out = append(out, o)
 		}
-		if e.inflight.Load() > 0 {
+		if e.load.InFlight() > 0 {
 			busy = append(busy, e)
 		}
 	}
@@ -239,19 +246,17 @@ func (s *service) outcomes() []*l5pb.Outcome {
 
 // outcome returns what was counted for one endpoint since the last report. Callers hold mu.
 func (s *service) outcome(e *endpoint) *l5pb.Outcome {
-	read := e.read()
-	if read == e.state.reported {
+	e.collect()
+	if e.state.report == (counted{}) {
 		return nil
 	}
-	d, successes := read.since(e.state.reported)
-	e.state.reported = read
+	d := take(&e.state.report)
+	histogram := e.state.histogram
+	e.state.histogram = [latencyBuckets]int64{}
 	o := &l5pb.Outcome{
 		Caller: s.client.config.Caller, Service: s.name, Addr: e.addr, Device: e.state.instance.Load().Device,
-		Requests: successes + int64(d.failures+d.rejected), Failures: int64(d.failures), Rejected: int64(d.rejected),
-		LatencySum: d.latencySum, Histogram: make([]int64, latencyBuckets), Reports: 1,
-	}
-	for i, n := range d.histogram {
-		o.Histogram[i] = int64(n)
+		Requests: d.successes + d.failures + d.rejected, Failures: d.failures, Rejected: d.rejected,
+		LatencySum: int64(d.latencySum), Histogram: histogram[:], Reports: 1,
 	}
 	return o
 }

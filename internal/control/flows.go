@@ -189,6 +189,38 @@ func (f flows) Resume(ctx context.Context, q *connect.Request[pb.ExecutionReques
 	return f.steer(ctx, q.Msg, "resume", func(e *flow.Engine) steer { return e.Resume })
 }
 
+func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneRequest]) (*connect.Response[pb.Done], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	c, err := f.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	m := q.Msg
+	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Actor: c.Actor, Reason: c.Reason}
+	switch m.Verb {
+	case "skip":
+		err = engine.Skip(ctx, m.Id, what)
+	case "fail":
+		err = engine.Fail(ctx, m.Id, what)
+	case "retry":
+		err = engine.RetryStep(ctx, m.Id, what)
+	case "back":
+		err = engine.Back(ctx, m.Id, what)
+	case "settle":
+		err = engine.Settle(ctx, m.Id, flow.Settlement{Step: m.Step, Item: int(m.Item), Done: m.Done, Output: m.Output, Actor: c.Actor, Reason: c.Reason})
+	default:
+		err = fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry, back or settle", flow.ErrInvalid, m.Verb)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Execution = m.Id
+	return done(f.audit(ctx, c, "flow."+m.Verb, "execution/"+m.Id+"/"+m.Step, nil))
+}
+
 func (f flows) Tools(context.Context, *connect.Request[pb.ToolsRequest]) (*connect.Response[pb.Listing], error) {
 	if f.config.Tools == nil {
 		return nil, fmt.Errorf("%w: tools", ErrAbsent)

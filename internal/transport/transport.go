@@ -29,7 +29,8 @@ const MaxStreams = 10_000
 
 // DialConfig says where a server is and how to be known to it.
 type DialConfig struct {
-	// Target is "unix:///path/to.sock", "http://127.0.0.1:7070" (loopback only) or "https://host:port". Required.
+	// Target is "unix:///path/to.sock", "http://127.0.0.1:7070" (loopback only) or "https://host:port", or several of
+	// them with commas in between: servers that serve the same, of which any may die. Required.
 	Target string
 	// Token is sent as a bearer token; "@/path" sends what the file holds, read anew when it changes, so that a token that is
 	// renewed needs no restart. Default: none.
@@ -42,6 +43,9 @@ type DialConfig struct {
 // overall timeout, since streams outlive any: bound each call by its context. Close idle connections with
 // client.CloseIdleConnections.
 func Dial(config DialConfig) (*http.Client, string, error) {
+	if list := strings.Split(config.Target, ","); len(list) > 1 {
+		return dialSeveral(config, list)
+	}
 	target, err := url.Parse(config.Target)
 	if err != nil {
 		return nil, "", fmt.Errorf("target %q: %w", config.Target, err)

@@ -36,6 +36,7 @@ type Agent struct {
 	config   Config
 	http     *http.Client
 	wire     l5pbconnect.NameServiceClient
+	mux      *http.ServeMux // of the socket
 	hub      *hub.Hub
 	link     *link.Link
 	keeper   *lease.Keeper
@@ -64,7 +65,7 @@ func New(config Config) (*Agent, error) {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
 	a := &Agent{
-		config: config, http: httpClient, hub: hub.New(false), ready: make(chan struct{}), now: time.Now,
+		config: config, http: httpClient, hub: hub.New(), ready: make(chan struct{}), now: time.Now,
 		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
@@ -82,8 +83,13 @@ func New(config Config) (*Agent, error) {
 	a.disk = newDisk(a)
 	a.tables = newTables(a)
 	a.lookups = newLookups(a)
+	a.mux = http.NewServeMux()
+	a.mux.Handle(a.Handler())
 	return a, nil
 }
+
+// Handle has the socket serve more than the protocol, as a door does: pattern is one of http.ServeMux. Call it before Run.
+func (a *Agent) Handle(pattern string, handler http.Handler) { a.mux.Handle(pattern, handler) }
 
 // Run serves the socket until ctx ends; then it ends all streams, forwards the last outcomes, writes its files
 // and returns nil. It is called once. That no server answers is no error: what is known is served.
@@ -104,12 +110,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer release()
 	close(a.ready)
-	prefix, handler := a.handler()
-	mux := http.NewServeMux()
-	mux.Handle(prefix, handler)
 	group, inner := errgroup.WithContext(ctx)
 	context.AfterFunc(inner, a.stop)
-	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, time.Second) })
+	group.Go(func() error { return transport.NewServer(a.mux).Serve(inner, listener, time.Second) })
 	group.Go(func() error { return a.link.Run(inner) })
 	group.Go(func() error { return a.keeper.Run(inner) })
 	group.Go(func() error { return a.locals.run(inner) })
@@ -164,7 +167,9 @@ func (a *Agent) Drain(ctx context.Context, service, addr string) error {
 	return a.keeper.Drain(ctx, service, addr)
 }
 
-func (a *Agent) handler() (string, http.Handler) {
+// Handler returns the pattern and the handler of the protocol, for those who serve it beside the socket. Whoever reaches it
+// there counts as a program of the agent's own user: ask for a token first.
+func (a *Agent) Handler() (string, http.Handler) {
 	prefix, next := l5pbconnect.NewNameServiceHandler(&handler{agent: a}, connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(16<<20))
 	return prefix, inbound.Handler(next)
 }

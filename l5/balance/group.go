@@ -3,55 +3,9 @@ package balance
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
-
-// Config of a Group. The zero value of a field means its default.
-type Config struct {
-	// EjectFor is how long an instance is ejected the first time; each further time in a row doubles it up to
-	// EjectMax. Default: 1 s and 1 min.
-	EjectFor, EjectMax time.Duration
-	// MaxEjected bounds the share of a service's weight that is taken away on this caller's own evidence: by ejection
-	// and by latency, together. Default: 0.5.
-	MaxEjected float64
-	// TrialShare is the share of its weight that an instance gets on trial. Default: 0.1.
-	TrialShare float64
-	// TrialSuccesses is how many calls must succeed on trial, none failing. Default: 3.
-	TrialSuccesses int
-	// ForgetAfter is how long an instance must have been up for the ejection time to start over. Default: 1 min.
-	ForgetAfter time.Duration
-	// SlowRatio is how many times the latency of its faster peers an instance may have before it gets less. Default: 2.
-	SlowRatio float64
-	// SlowMargin is the least difference in latency that counts. Default: 1 ms.
-	SlowMargin time.Duration
-}
-
-func (c Config) defaults() Config {
-	setDuration(&c.EjectFor, time.Second)
-	setDuration(&c.EjectMax, time.Minute)
-	setDuration(&c.ForgetAfter, time.Minute)
-	setDuration(&c.SlowMargin, time.Millisecond)
-	setFloat(&c.MaxEjected, 0.5)
-	setFloat(&c.TrialShare, 0.1)
-	setFloat(&c.SlowRatio, 2)
-	if c.TrialSuccesses <= 0 {
-		c.TrialSuccesses = 3
-	}
-	c.EjectMax = max(c.EjectMax, c.EjectFor)
-	return c
-}
-
-func setDuration(field *time.Duration, value time.Duration) {
-	if *field <= 0 {
-		*field = value
-	}
-}
-
-func setFloat(field *float64, value float64) {
-	if *field <= 0 {
-		*field = value
-	}
-}
 
 // Health is the state of one instance as this caller sees it.
 type Health uint8
@@ -68,84 +22,29 @@ func (h Health) String() string {
 	return [...]string{"up", "ejected", "probing", "trial"}[h]
 }
 
-// Event is something that happened to the instances of a service.
-type Event interface{ event() }
-
-// Members replaces the membership: those that stay keep their health.
-type Members []Member
-
-// Member is one instance as the name service knows it.
-type Member struct {
-	Addr    string
-	Weight  float64 // 0 takes no calls
-	Suspect bool    // the registry doubts it, too
-}
-
-// Struck says that an instance reached its limit of failures in a row.
-type Struck struct{ Addr, Evidence string }
-
-// Probed says how a probe ended.
-type Probed struct {
-	Addr string
-	OK   bool
-}
-
-// Window says what calls did since the last Window.
-type Window []Sample
-
-// Sample is what the calls of one instance did.
-type Sample struct {
-	Addr       string
-	Successes  int64
-	Failures   int64
-	LatencySum time.Duration // of the successes
-}
-
-// Tick says that time went by.
-type Tick struct{}
-
-func (Members) event() {}
-func (Struck) event()  {}
-func (Probed) event()  {}
-func (Window) event()  {}
-func (Tick) event()    {}
-
-// Action is something that the caller of Step is to do.
-type Action interface{ action() }
-
-// Probe asks whether an instance can be reached; the answer is a Probed.
-type Probe struct{ Addr string }
-
-// Moved says that an instance changed its state; it is to be told, nothing more.
-type Moved struct {
-	Addr     string
-	From, To Health
-	Reason   string
-}
-
-// Reweighed says that Weights differ from what they were: build a new table.
-type Reweighed struct{}
-
-func (Probe) action()     {}
-func (Moved) action()     {}
-func (Reweighed) action() {}
+// down reports whether an instance in this state is to take nothing.
+func (h Health) down() bool { return h == Ejected || h == Probing }
 
 // Group is the health of one service's instances, as one caller sees it. It is for one goroutine.
 //
-//	        Struck                    time is over             Probed(true)            enough successes
-//	Up ----------------> Ejected --------------------> Probing -------------> Trial ---------------------> Up
+//	        Struck, or more                                                        enough successes,
+//	        failures than peers    time is over             Probed(true)           or time without a failure
+//	Up ----------------> Ejected --------------------> Probing -------------> Trial ---------------------> Up, slowly
 //	                       ^  ^                           |                     |
 //	                       |  +----- Probed(false) -------+                     |
 //	                       +------------------ Struck, or a failure ------------+
 //	                        (each ejection in a row lasts twice as long as the last)
 //
-// What an ejected instance loses is bounded by Config.MaxEjected: beyond it, the instances ejected last keep their
-// weight although they are down, and the group says that it panics. The bound does not shield an instance that
+// An instance that is slower than its peers stays up and loses weight, down to what it takes to hear that it healed.
+// What an instance loses by ejection or for its latency is bounded by Config.MaxEjected: beyond it, the instances ejected last
+// keep their weight although they are down, and the group says that it panics. The bound does not shield an instance that
 // the registry suspects, too. If nothing at all is left, everything with a weight is in, and the group panics.
 type Group struct {
 	config  Config
 	members map[string]*member
 	order   []*member // by address
+	known   bool      // the first Members came
+	aged    time.Time // when what is recent was last aged
 	panic   string    // why instances that are down are in use; empty: none is
 
 	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
@@ -154,17 +53,26 @@ type Group struct {
 // member is one instance.
 type member struct {
 	Member
+	key       uint64
 	health    Health
 	reason    string
 	since     time.Time     // of the state
 	until     time.Time     // Ejected: when its time is over
 	lasts     time.Duration // of the last ejection; 0: none to remember
 	successes int           // Trial: in a row
+	started   time.Time     // when a slow start began; zero: none is under way
+	capacity  float64       // reported; 1 if not
+	reported  time.Time     // when it was
+	ok, bad   float64       // recent calls
 	latency   float64       // estimate, in ns; 0: none
 	heard     time.Time     // when the estimate was last moved
+	stalled   time.Time     // since when calls are in flight of which none ended; zero: they end, or there are none
+	sampled   time.Time     // when it was last in a Window
 	slow      float64       // 1, or less for an instance slower than its peers
-	weight    float64       // the result
+	factors   Factors       // the result
+	weight    float64       // the product of factors
 	kept      bool          // down, but in use
+	shielded  bool          // slow, but shielded by the bound
 }
 
 // NewGroup returns a group without members.
@@ -187,35 +95,60 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 		if m := g.members[e.Addr]; m != nil && m.health == Probing {
 			actions = append(actions, g.probed(now, m, e.OK))
 		}
+	case Capacity:
+		if m := g.members[e.Addr]; m != nil {
+			m.report(now, e.Factor)
+		}
 	case Window:
+		g.age(now)
 		for _, s := range e {
 			if m := g.members[s.Addr]; m != nil {
+				m.sampled = now
 				actions = append(actions, g.sample(now, m, s)...)
 			}
 		}
-		g.age(now)
+		for _, m := range g.order {
+			if m.sampled != now {
+				m.stalled = time.Time{} // no call went by, and none is in flight
+			}
+		}
+		actions = append(actions, g.outliers(now)...)
 		g.compare()
 	case Tick:
 		g.age(now)
 		g.compare()
 	}
 	for _, m := range g.order {
-		if m.health == Ejected && !now.Before(m.until) {
+		switch {
+		case m.health == Ejected && !now.Before(m.until):
 			actions = append(actions, m.move(now, Probing, "its ejection time is over"), Probe{m.Addr})
+		case m.health == Trial && now.Sub(m.since) >= g.config.TrialFor:
+			actions = append(actions, m.restore(now, fmt.Sprintf("%d calls and no failure in %v on trial", m.successes, g.config.TrialFor)))
 		}
 	}
-	if g.weigh() {
+	if g.weigh(now) {
 		actions = append(actions, Reweighed{})
 	}
 	return actions
 }
 
-// Next returns when a Tick is due, if any.
+// Next returns when a Tick is due at the latest, if any.
 func (g *Group) Next() (time.Time, bool) {
 	var next time.Time
+	due := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
 	for _, m := range g.order {
-		if m.health == Ejected && (next.IsZero() || m.until.Before(next)) {
-			next = m.until
+		switch m.health {
+		case Ejected:
+			due(m.until)
+		case Trial:
+			due(m.since.Add(g.config.TrialFor))
+		}
+		if !m.started.IsZero() {
+			due(m.started.Add(g.config.SlowStart))
 		}
 	}
 	return next, !next.IsZero()
@@ -231,24 +164,17 @@ func (g *Group) replace(now time.Time, members Members) {
 		}
 		m := old[want.Addr]
 		if m == nil {
-			m = &member{since: now, slow: 1}
+			m = &member{since: now, slow: 1, capacity: 1, key: Hash(want.Addr)}
+			if g.known && g.config.SlowStart > 0 {
+				m.started = now
+			}
 		}
 		m.Member = want
 		g.members[want.Addr] = m
 		g.order = append(g.order, m)
 	}
-	slices.SortFunc(g.order, func(a, b *member) int { return compareStrings(a.Addr, b.Addr) })
-	g.compare()
-}
-
-func compareStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	slices.SortFunc(g.order, func(a, b *member) int { return strings.Compare(a.Addr, b.Addr) })
+	g.known = g.known || len(members) > 0
 }
 
 // eject takes m out for twice its last time.
@@ -258,6 +184,8 @@ func (g *Group) eject(now time.Time, m *member, evidence string) Moved {
 	}
 	m.lasts = min(max(2*m.lasts, g.config.EjectFor), g.config.EjectMax)
 	m.until = now.Add(m.lasts)
+	m.ok, m.bad = 0, 0
+	m.started = time.Time{}
 	return m.move(now, Ejected, fmt.Sprintf("%s; ejected for %v", evidence, m.lasts))
 }
 
@@ -288,6 +216,12 @@ func (g *Group) sample(now time.Time, m *member, s Sample) []Action {
 	if m.successes < g.config.TrialSuccesses {
 		return nil
 	}
-	m.latency = 0 // of the time before; it starts with a clean record
-	return []Action{m.move(now, Up, fmt.Sprintf("%d calls succeeded on trial", m.successes))}
+	return []Action{m.restore(now, fmt.Sprintf("%d calls succeeded on trial", m.successes))}
+}
+
+// restore ends a trial. The record of the time before is void, and the weight comes back slowly.
+func (m *member) restore(now time.Time, reason string) Moved {
+	m.latency, m.ok, m.bad = 0, 0, 0
+	m.started = now
+	return m.move(now, Up, reason)
 }

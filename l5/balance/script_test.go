@@ -22,10 +22,11 @@ var update = flag.Bool("update", false, "record the outcome of the scripts in te
 //
 //	config max-ejected=0.5          at the start of a script
 //	+1.5s                           time goes by
-//	members a=100 b=50 c=100!       weights; ! suspect
+//	members a=100 b=50*0.1 c=100!   weights; * part by rollout; ! suspect
 //	struck a connection refused
 //	probed a ok|fail
-//	window a:10/0/5ms b:8/2/7ms     successes/failures/mean latency
+//	window a:10/0/5ms b:8/2/7ms/3   successes/failures/mean latency/in flight
+//	capacity a 0.5
 //	tick
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -119,6 +120,8 @@ func parseConfig(t *testing.T, fields []string) (c balance.Config) {
 			c.EjectFor = duration(t, value)
 		case "eject-max":
 			c.EjectMax = duration(t, value)
+		case "slow-start":
+			c.SlowStart = duration(t, value)
 		default:
 			t.Fatalf("config %q", field)
 		}
@@ -133,13 +136,20 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 		for _, field := range fields[1:] {
 			addr, weight, _ := strings.Cut(field, "=")
 			value, suspect := strings.CutSuffix(weight, "!")
-			members = append(members, balance.Member{Addr: addr, Weight: number(t, value), Suspect: suspect})
+			value, gray, rollout := strings.Cut(value, "*")
+			member := balance.Member{Addr: addr, Weight: number(t, value), Gray: 1, Suspect: suspect}
+			if rollout {
+				member.Gray = number(t, gray)
+			}
+			members = append(members, member)
 		}
 		return members
 	case "struck":
 		return balance.Struck{Addr: fields[1], Evidence: strings.Join(fields[2:], " ")}
 	case "probed":
 		return balance.Probed{Addr: fields[1], OK: fields[2] == "ok"}
+	case "capacity":
+		return balance.Capacity{Addr: fields[1], Factor: number(t, fields[2])}
 	case "tick":
 		return balance.Tick{}
 	case "window":
@@ -148,9 +158,13 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 			addr, rest, _ := strings.Cut(field, ":")
 			parts := strings.Split(rest, "/")
 			successes := int64(number(t, parts[0]))
-			window = append(window, balance.Sample{
+			sample := balance.Sample{
 				Addr: addr, Successes: successes, Failures: int64(number(t, parts[1])), LatencySum: time.Duration(successes) * duration(t, parts[2]),
-			})
+			}
+			if len(parts) > 3 {
+				sample.InFlight = int64(number(t, parts[3]))
+			}
+			window = append(window, sample)
 		}
 		return window
 	}

@@ -16,7 +16,9 @@ const maxEjected = 0.5
 type caller struct {
 	w         *sim.World
 	group     *balance.Group
-	table     balance.Table
+	policy    balance.Policy
+	picker    *balance.Picker
+	loads     map[string]*balance.Load
 	statuses  []balance.Status // after the last step
 	nodes     []string
 	strikes   map[string]int
@@ -26,13 +28,16 @@ type caller struct {
 	picked    int
 }
 
-func simulate(nodes []string, plant string) sim.Scenario {
+func simulate(nodes []string, policy balance.Policy, plant string) sim.Scenario {
 	return func(w *sim.World) func() error {
 		c := &caller{
-			w: w, group: balance.NewGroup(balance.Config{MaxEjected: maxEjected, EjectMax: 8 * time.Second}), nodes: nodes, strikes: map[string]int{},
+			w: w, policy: policy, loads: map[string]*balance.Load{}, group: balance.NewGroup(balance.Config{MaxEjected: maxEjected, EjectMax: 8 * time.Second}), nodes: nodes, strikes: map[string]int{},
 			window: map[string]*balance.Sample{}, downSince: map[string]time.Time{}, suspect: map[string]bool{},
 		}
 		c.group.Plant(plant)
+		for i, load := range balance.NewLoads(len(nodes), len(nodes)) {
+			c.loads[nodes[i]] = load
+		}
 		c.members()
 		w.Every("", 40*time.Millisecond, c.call)
 		w.Every("", 250*time.Millisecond, c.tick)
@@ -42,6 +47,7 @@ func simulate(nodes []string, plant string) sim.Scenario {
 }
 
 func (c *caller) step(e balance.Event) {
+	reweighed := c.picker == nil
 	for _, action := range c.group.Step(c.w.Now(), e) {
 		switch a := action.(type) {
 		case balance.Moved:
@@ -49,12 +55,28 @@ func (c *caller) step(e balance.Event) {
 			c.w.Trace("%s: %v -> %v: %s", a.Addr, a.From, a.To, a.Reason)
 		case balance.Probe:
 			c.probe(a.Addr)
+		case balance.Reweighed:
+			reweighed = true
 		}
 	}
 	c.statuses = c.group.Statuses()
-	_, weights := c.group.Weights()
-	c.table = balance.NewTable(weights)
+	if reweighed {
+		c.rebuild()
+	}
 	c.bounded()
+}
+
+// rebuild makes a picker of the weights.
+func (c *caller) rebuild() {
+	candidates := make([]balance.Candidate, len(c.statuses))
+	for i, s := range c.statuses {
+		candidates[i] = balance.Candidate{Weight: s.Weight, Load: c.loads[s.Addr], Key: s.Key}
+	}
+	var turn uint64
+	if c.picker != nil {
+		turn = c.picker.Turn()
+	}
+	c.picker = balance.NewPicker(c.policy, candidates, turn)
 }
 
 // probe asks a node; no answer within a second is a failure.
@@ -73,7 +95,7 @@ func (c *caller) probe(addr string) {
 func (c *caller) members() {
 	var members balance.Members
 	for i, node := range c.nodes {
-		members = append(members, balance.Member{Addr: node, Weight: float64(50 + 20*i), Suspect: c.suspect[node]})
+		members = append(members, balance.Member{Addr: node, Weight: float64(50 + 20*i), Gray: 1, Suspect: c.suspect[node]})
 	}
 	c.step(members)
 }
@@ -98,13 +120,14 @@ func (c *caller) registry() {
 
 // call makes one call, and checks what was picked.
 func (c *caller) call() {
-	if c.table.Len() == 0 {
+	if c.picker.Len() == 0 {
 		c.w.Fail(fmt.Errorf("nothing to pick from although there are weights"))
 		return
 	}
 	c.picked++
 	statuses := c.statuses
-	s := statuses[c.table.Draw(c.w.Rand().Uint32())]
+	i, _ := c.picker.Pick(c.w.Rand().Uint64(), c.w.Rand().Uint64())
+	s := statuses[i]
 	if s.Health == balance.Ejected || s.Health == balance.Probing {
 		// I1: an instance that is down is picked only if the group says so, and one that all mark down only if all are.
 		if c.group.Panic() == "" {
@@ -175,30 +198,42 @@ func simConfig() (sim.Config, []string) {
 	return sim.Config{Nodes: nodes, Seeds: 200, Duration: 2 * time.Minute, Faults: 16, Kinds: []sim.Kind{sim.Crash, sim.Crash, sim.Crash, sim.Crash, sim.Cut, sim.Delay, sim.Duplicate}}, nodes
 }
 
+// policies are all there are.
+var policies = []balance.Policy{
+	balance.TwoChoices, balance.HotCold, balance.RoundRobin, balance.WeightedRandom, balance.LeastRequest, balance.Maglev, balance.RingHash,
+}
+
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	config, nodes := simConfig()
-	if testing.Short() {
-		config.Seeds = 30
-	}
-	config.Seeds = sim.Seeds(config.Seeds)
-	if failure := sim.Explore(config, simulate(nodes, "")); failure != nil {
-		t.Fatal(failure)
+	for _, policy := range policies {
+		t.Run(policy.String(), func(t *testing.T) {
+			t.Parallel()
+			config, nodes := simConfig()
+			if testing.Short() || policy != balance.TwoChoices {
+				config.Seeds = 30
+			}
+			config.Seeds = sim.Seeds(config.Seeds)
+			if failure := sim.Explore(config, simulate(nodes, policy, "")); failure != nil {
+				t.Fatal(failure)
+			}
+		})
 	}
 }
 
 func TestSimulationFindsPlantedBugs(t *testing.T) {
 	t.Parallel()
 	for bug, invariant := range map[string]string{"ejection is not bounded": "I2", "agreement is ignored": "I1", "panic is silent": "I1"} {
-		t.Run(bug, func(t *testing.T) {
-			t.Parallel()
-			config, nodes := simConfig()
-			config.Seeds = 100
-			failure := sim.Explore(config, simulate(nodes, bug))
-			if failure == nil || !strings.Contains(failure.Err.Error(), invariant) {
-				t.Fatalf("not found as a breach of %s in 100 seeds: %v", invariant, failure)
-			}
-			t.Logf("found after %d seeds with %d faults: %v", failure.Runs, len(failure.Plan.Faults), failure.Err)
-		})
+		for _, policy := range policies {
+			t.Run(bug+"/"+policy.String(), func(t *testing.T) {
+				t.Parallel()
+				config, nodes := simConfig()
+				config.Seeds = 100
+				failure := sim.Explore(config, simulate(nodes, policy, bug))
+				if failure == nil || !strings.Contains(failure.Err.Error(), invariant) {
+					t.Fatalf("not found as a breach of %s in 100 seeds: %v", invariant, failure)
+				}
+				t.Logf("found after %d seeds with %d faults: %v", failure.Runs, len(failure.Plan.Faults), failure.Err)
+			})
+		}
 	}
 }

@@ -1,45 +1,92 @@
 package balance
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
 
+// Factors are what the weight of an instance is the product of.
+type Factors struct {
+	Static   float64 // the weight that it is registered with
+	Gray     float64 // 0..1: what a rollout lets it have
+	Capacity float64 // what it reported that it can carry, 1 for all
+	Start    float64 // 0..1: less than 1 while it starts slowly
+	Latency  float64 // 0..1: less than 1 for one slower than its peers
+	Health   float64 // 1 up, or down but kept in use; Config.TrialShare on trial; 0 down
+}
+
+// Weight is the product.
+func (f Factors) Weight() float64 {
+	return f.Static * f.Gray * f.Capacity * f.Start * f.Latency * f.Health
+}
+
+// base is the weight that the name service gives.
+func (m *member) base() float64 { return max(m.Weight, 0) * min(max(m.Gray, 0), 1) }
+
+// start is how far a slow start is.
+func (g *Group) start(now time.Time, m *member) float64 {
+	if m.started.IsZero() {
+		return 1
+	}
+	done := float64(now.Sub(m.started)) / float64(g.config.SlowStart)
+	if g.config.SlowStart <= 0 || done >= 1 {
+		m.started = time.Time{}
+		return 1
+	}
+	return math.Ceil(10*(g.config.TrialShare+(1-g.config.TrialShare)*max(done, 0))) / 10 // in steps: a new table is not for free
+}
+
 // weigh computes all weights, within the bound on what may be taken away, and reports whether any changed.
-func (g *Group) weigh() bool {
+func (g *Group) weigh(now time.Time) bool {
 	var total float64
 	for _, m := range g.order {
-		total += max(m.Weight, 0)
-	}
-	before := make([]float64, len(g.order))
-	panicked := g.panic
-	for i, m := range g.order {
-		before[i] = m.weight
+		total += m.base()
+		m.kept, m.shielded = false, false
+		m.factors = Factors{
+			Static: max(m.Weight, 0), Gray: min(max(m.Gray, 0), 1), Capacity: m.capacity, Start: g.start(now, m), Latency: 1, Health: 1,
+		}
+		if m.health == Trial {
+			m.factors.Health = g.config.TrialShare
+		}
 	}
 	budget := g.config.MaxEjected*total + 1e-9
 	budget, kept := g.exclude(budget)
+	if kept > 0 {
+		g.hurry()
+	}
 	g.slowDown(budget)
+	panicked := g.panic
 	g.panic = ""
 	var usable float64
 	for _, m := range g.order {
-		usable += m.weight
+		usable += m.factors.Weight()
 	}
 	switch {
 	case usable == 0 && total > 0:
 		g.panic = "every instance is down: all of them are in use"
 		for _, m := range g.order {
-			m.weight, m.kept = max(m.Weight, 0), m.health == Ejected || m.health == Probing
+			m.factors.Health, m.kept = 1, m.health.down()
 		}
 	case kept > 0 && g.plantedBug != "panic is silent":
 		g.panic = fmt.Sprintf("%d instances are down but stay in use: more than %.0f %% of the weight would be ejected", kept, 100*g.config.MaxEjected)
 	}
-	for i, m := range g.order {
-		if before[i] != m.weight {
-			return true
-		}
+	changed := panicked != g.panic
+	for _, m := range g.order {
+		weight := m.factors.Weight()
+		changed = changed || weight != m.weight
+		m.weight = weight
 	}
-	return panicked != g.panic
+	return changed
+}
+
+// hurry ends slow starts: an instance that may be cold is better than one that is down.
+func (g *Group) hurry() {
+	for _, m := range g.order {
+		m.started, m.factors.Start = time.Time{}, 1
+	}
 }
 
 // exclude takes the weight of those that are down, the first to go down first, and returns what is left of the budget
@@ -47,23 +94,19 @@ func (g *Group) weigh() bool {
 func (g *Group) exclude(budget float64) (left float64, kept int) {
 	var down []*member
 	for _, m := range g.order {
-		m.kept = false
-		m.weight = max(m.Weight, 0)
 		switch {
-		case m.health == Trial:
-			m.weight *= g.config.TrialShare
-		case m.health == Up || m.weight == 0:
+		case !m.health.down() || m.base() == 0:
 		case m.Suspect && g.plantedBug != "agreement is ignored":
-			m.weight = 0 // this caller and the registry agree: the bound is against one opinion alone
+			m.factors.Health = 0 // this caller and the registry agree: the bound is against one opinion alone
 		default:
 			down = append(down, m)
 		}
 	}
 	slices.SortStableFunc(down, func(a, b *member) int { return a.downSince().Compare(b.downSince()) })
 	for _, m := range down {
-		if m.weight <= budget || g.plantedBug == "ejection is not bounded" {
-			budget -= m.weight
-			m.weight = 0
+		if m.base() <= budget || g.plantedBug == "ejection is not bounded" {
+			budget -= m.base()
+			m.factors.Health = 0
 			continue
 		}
 		m.kept = true
@@ -84,87 +127,16 @@ func (m *member) downSince() time.Time {
 func (g *Group) slowDown(budget float64) {
 	var slow []*member
 	for _, m := range g.order {
-		if m.slow < 1 && m.weight > 0 && m.health == Up {
+		if m.slow < 1 && m.base() > 0 && m.health == Up {
 			slow = append(slow, m)
 		}
 	}
-	slices.SortStableFunc(slow, func(a, b *member) int {
-		switch {
-		case a.slow < b.slow:
-			return -1
-		case a.slow > b.slow:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(slow, func(a, b *member) int { return cmp.Compare(a.slow, b.slow) })
 	for _, m := range slow {
-		if loss := m.weight * (1 - m.slow); loss <= budget {
+		loss := m.base() * (1 - m.slow)
+		if m.shielded = loss > budget; !m.shielded {
 			budget -= loss
-			m.weight *= m.slow
+			m.factors.Latency = m.slow
 		}
 	}
 }
-
-// Status is one instance as the group sees it.
-type Status struct {
-	Addr    string
-	Weight  float64 // in force
-	Share   float64 // of all weights in force: of the draws
-	Health  Health
-	Since   time.Time     // of the state of health
-	Until   time.Time     // when an ejection's time is over
-	Slow    float64       // factor for latency, 1 for none
-	Latency time.Duration // estimate, 0 for none
-	Kept    bool          // down, but in use
-	Reason  string
-}
-
-// Statuses returns all instances by address.
-func (g *Group) Statuses() []Status {
-	var total float64
-	for _, m := range g.order {
-		total += m.weight
-	}
-	out := make([]Status, len(g.order))
-	for i, m := range g.order {
-		out[i] = Status{
-			Addr: m.Addr, Weight: m.weight, Health: m.health, Since: m.since, Slow: m.slow,
-			Latency: time.Duration(m.latency), Kept: m.kept, Reason: m.explain(),
-		}
-		if total > 0 {
-			out[i].Share = m.weight / total
-		}
-		if m.health == Ejected {
-			out[i].Until = m.until
-		}
-	}
-	return out
-}
-
-func (m *member) explain() string {
-	switch {
-	case m.Weight <= 0:
-		return "weight 0: takes no calls"
-	case m.kept:
-		return m.health.String() + ", but in use: " + m.reason
-	case m.health != Up:
-		return m.health.String() + ": " + m.reason
-	case m.weight < m.Weight:
-		return fmt.Sprintf("up, at %.1f %% of its weight: slower than its peers", 100*m.weight/m.Weight)
-	case m.slow < 1:
-		return "up: slower than its peers, but the bound on what may be taken away is reached"
-	}
-	return "up"
-}
-
-// Weights returns the addresses and the weights in force, by address.
-func (g *Group) Weights() (addrs []string, weights []float64) {
-	addrs, weights = make([]string, len(g.order)), make([]float64, len(g.order))
-	for i, m := range g.order {
-		addrs[i], weights[i] = m.Addr, m.weight
-	}
-	return addrs, weights
-}
-
-// Panic says why instances that are down are in use; empty if none is.
-func (g *Group) Panic() string { return g.panic }

@@ -3,10 +3,13 @@ package server
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
-// expiry decides which instances of lost owners may be removed. It is pure: what happened before is in history.
+// expiry decides which instances of lost owners may be removed. It is pure: what happened before is in the history that
+// it is given.
 //
 //	lost, in grace ----grace over----> due --within the bounds--> expired
 //	      ^                             |
@@ -15,9 +18,9 @@ import (
 type expiry struct {
 	perMinute int
 	share     float64
-	history   []expired // in the order of time
 }
 
+// expired is one removal of the past.
 type expired struct {
 	at      time.Time
 	service string
@@ -26,19 +29,23 @@ type expired struct {
 // shareWindow is how long an expiry counts against its service's share.
 const shareWindow = 10 * time.Minute
 
-// decide returns which of due may expire now, and why the others are held. Size is how many instances a service has,
-// the due ones included.
-func (e *expiry) decide(now time.Time, due []id, size func(service string) int) (expire []id, held map[id]string) {
-	e.history = slices.DeleteFunc(e.history, func(x expired) bool { return now.Sub(x.at) > shareWindow })
-	held = make(map[id]string)
+// decide returns which of due may expire now, why the others are held, and the history with it. Size is how many instances
+// a service has, the due ones included.
+func (e expiry) decide(now time.Time, history []expired, due []id, size func(service string) int) (expire []id, held map[id]string, after []expired) {
 	minute := 0
 	byService := make(map[string]int)
-	for _, x := range e.history {
-		if now.Sub(x.at) < time.Minute {
+	for _, x := range history {
+		age := max(0, now.Sub(x.at)) // one of the future is as good as one of now: a clock went back
+		if age > shareWindow {
+			continue
+		}
+		if age < time.Minute {
 			minute++
 		}
 		byService[x.service]++
+		after = append(after, x)
 	}
+	held = make(map[id]string)
 	round := make(map[string]int) // expired in this round; size still counts them
 	for _, name := range due {
 		before := byService[name.service]
@@ -53,11 +60,32 @@ func (e *expiry) decide(now time.Time, due []id, size func(service string) int) 
 			held[name] = fmt.Sprintf("held: %d instances expired within a minute, the bound is %d", minute, e.perMinute)
 		default:
 			expire = append(expire, name)
-			e.history = append(e.history, expired{now, name.service})
+			after = append(after, expired{now, name.service})
 			minute++
 			byService[name.service]++
 			round[name.service]++
 		}
 	}
-	return expire, held
+	return expire, held, after
+}
+
+// encodeHistory is the history as it stands in the store, for whoever decides next.
+func encodeHistory(history []expired) []byte {
+	var b strings.Builder
+	for _, x := range history {
+		fmt.Fprintf(&b, "%d %s\n", x.at.UnixMilli(), x.service)
+	}
+	return []byte(b.String())
+}
+
+// decodeHistory is the reverse. Lines that it does not understand are left out.
+func decodeHistory(data []byte) []expired {
+	var history []expired
+	for line := range strings.Lines(string(data)) {
+		at, service, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if ms, err := strconv.ParseInt(at, 10, 64); err == nil {
+			history = append(history, expired{time.UnixMilli(ms), service})
+		}
+	}
+	return slices.Clip(history)
 }

@@ -40,9 +40,7 @@ func (s *Server) Instances(service string) []InstanceStatus {
 // Explain says why each instance of a service gets the weight that it gets.
 func (s *Server) Explain(service string) Explanation {
 	out := Explanation{Service: service, Subscribers: s.hub.Subscribers(service), Instances: s.Instances(service)}
-	if v, ok := s.hub.View(service); ok {
-		out.Epoch, out.Revision = v.Epoch, v.Revision
-	}
+	out.Epoch, out.Revision = s.registry.State(service)
 	return out
 }
 

@@ -18,10 +18,9 @@ type Replica struct {
 
 // NewReplica returns a replica of s with a planted bug; empty: none.
 func NewReplica(s store.Store, plant string) *Replica {
-	h := hub.New(true)
-	r := newRegistry(s, h, slog.New(slog.DiscardHandler))
+	r := newRegistry(s, slog.New(slog.DiscardHandler))
 	r.plantedBug = plant
-	return &Replica{Hub: h, registry: r}
+	return &Replica{Hub: r.hub, registry: r}
 }
 
 // Load lists the store.
@@ -33,26 +32,39 @@ func (r *Replica) Load(ctx context.Context) error {
 }
 
 // Apply applies a commit.
-func (r *Replica) Apply(e store.Event) error {
-	var gone []id
-	for _, key := range e.Deletes {
-		if name, ok := parseKey(key); ok {
-			gone = append(gone, name)
-		}
-	}
-	return r.registry.apply(e.Revision, e.Puts, gone)
+func (r *Replica) Apply(e store.Event) {
+	r.registry.commit(e)
 }
 
 // Key and Encode are how an instance is kept.
 func Key(service, addr string) string               { return id{service, addr}.key() }
 func Encode(instance l5.Instance) (store.Op, error) { return encode(instance) }
 
+// Removed is the operation that goes with the removal of instances.
+func Removed(service string, addrs ...string) store.Op { return removed(service, addrs...) }
+
+// Decode is the reverse of Encode; false for a record that is no instance.
+func Decode(record store.Record) (l5.Instance, bool) {
+	name, ok := parseKey(record.Key)
+	if !ok || name.addr == "" {
+		return l5.Instance{}, false
+	}
+	p, err := pack(name, record)
+	if err != nil {
+		return l5.Instance{}, false
+	}
+	return p.unpack(name.service).Instance, true
+}
+
 // Expiry is the decision what may expire.
-type Expiry struct{ expiry expiry }
+type Expiry struct {
+	expiry  expiry
+	history []expired
+}
 
 // NewExpiry returns one with its bounds.
 func NewExpiry(perMinute int, share float64) *Expiry {
-	return &Expiry{expiry{perMinute: perMinute, share: share}}
+	return &Expiry{expiry: expiry{perMinute: perMinute, share: share}}
 }
 
 // Decide takes addresses of one service and its size.
@@ -61,7 +73,8 @@ func (e *Expiry) Decide(now time.Time, service string, addrs []string, size int)
 	for i, addr := range addrs {
 		due[i] = id{service, addr}
 	}
-	out, why := e.expiry.decide(now, due, func(string) int { return size })
+	out, why, history := e.expiry.decide(now, decodeHistory(encodeHistory(e.history)), due, func(string) int { return size })
+	e.history = history
 	for _, name := range out {
 		expire = append(expire, name.addr)
 	}
@@ -70,4 +83,14 @@ func (e *Expiry) Decide(now time.Time, service string, addrs []string, size int)
 		held[name.addr] = reason
 	}
 	return expire, held
+}
+
+// Wire returns what subscribers are given of a record; false: nothing.
+func Wire(record store.Record) ([]byte, bool) {
+	name, ok := parseKey(record.Key)
+	if !ok {
+		return nil, false
+	}
+	p, err := pack(name, record)
+	return p.wire, err == nil
 }

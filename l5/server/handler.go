@@ -37,6 +37,8 @@ func (s *Server) life(ctx context.Context) (context.Context, func()) {
 
 var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping; connect again"))
 
+var errAway = connect.NewError(connect.CodeUnavailable, errors.New("this server is cut off from its store; register with another"))
+
 func proven(ctx context.Context, identify func(context.Context, http.Header, string) (string, error), header http.Header, claimed string) (string, error) {
 	if identify == nil {
 		return claimed, nil
@@ -51,8 +53,6 @@ func proven(ctx context.Context, identify func(context.Context, http.Header, str
 // Watch implements the wire protocol.
 func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
 	s := h.server
-	ctx, cancel := s.life(ctx)
-	defer cancel()
 	if err := s.registry.loaded(ctx); err != nil {
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -75,7 +75,9 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			heard.end(time.Now())
 		}
 	}()
-	return hub.Serve(ctx, hub.Stream{
+	// All streams share the context of the server: one for each would cost more than the rest of what is ours.
+	return hub.Serve(s.stopping, hub.Stream{
+		Close: inbound.Closer(ctx),
 		Receive: func() (*l5pb.WatchRequest, error) {
 			request, err := stream.Receive()
 			left = errors.Is(err, io.EOF)
@@ -86,7 +88,6 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			return request, nil
 		},
 		Send:      send,
-		Changed:   s.config.Grants.Changed,
 		Requested: func(request *l5pb.WatchRequest) { heard.take(who.proven(request)) },
 	}, sub)
 }
@@ -109,6 +110,8 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 			return context.Cause(ctx)
 		case err := <-ended:
 			return inbound.Ended(err)
+		case <-s.leases.away():
+			return errAway
 		case request = <-requests:
 		}
 		if owner == "" {
@@ -119,7 +122,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 			if owner == "" {
 				return connect.NewError(connect.CodeInvalidArgument, errors.New("the first request of a register stream names its owner"))
 			}
-			s.leases.opened(owner)
+			s.leases.opened(owner, time.Now())
 			defer s.release(owner)
 		}
 		if err := stream.Send(s.carryOut(ctx, owner, request)); err != nil {

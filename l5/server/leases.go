@@ -2,68 +2,95 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/uid"
 	"github.com/zhiyun-ops/zhiyun/l5"
 )
 
-// leases knows whose streams are open and removes what lost owners had registered.
+// leases is the shell around tenure: it keeps this server's records in the store, follows those of the others, and, while
+// it is the keeper, marks what lost owners had registered and expires it.
 //
-//	          stream opens                  last stream lost
-//	(none) ---------------> live(streams>0) ----------------> lost(since) --grace--> expiring
+//	          opened                        closed by the peer
+//	(none) ---------------> live(streams>0) ------------------> lost(since) --grace--> expiring
 //	                          ^                                  |                      |
-//	                          +--------- stream opens -----------+----------------------+
+//	                          +------ a stream to any server ----+----------------------+
 type leases struct {
 	config   Config
 	registry *registry
 	metrics  *metrics
+	expiry   expiry
+	kick     chan struct{}
 
 	mu      sync.Mutex
-	streams map[string]int       // guarded by mu; open streams by owner
-	lost    map[string]time.Time // guarded by mu; since when an owner has none
+	tenure  *tenure              // guarded by mu
+	history []expired            // guarded by mu
+	shards  map[string]struct{}  // guarded by mu; of this server's holds, to be written
+	marks   map[string]struct{}  // guarded by mu; owners whose rows' suspicion is to be looked at
+	led     bool                 // guarded by mu; was the keeper when it last looked
 	held    map[id]string        // guarded by mu; instances that should have expired, and why they did not
-	expiry  expiry               // guarded by mu
-	events  []OwnerEvent         // guarded by mu; not yet told
-	changed map[string]struct{}  // guarded by mu; owners whose rows' suspicion is to be looked at
-	kick    chan struct{}
+	renewed map[string]time.Time // guarded by mu; owners without a stream, and until when they count as holding one
+	beaten  time.Time            // guarded by mu; when the last beat was acknowledged
+	cut     chan struct{}        // guarded by mu; closed when register streams are to go elsewhere
 }
 
 func newLeases(config Config, r *registry) *leases {
 	return &leases{
-		config: config, registry: r, streams: make(map[string]int), lost: make(map[string]time.Time),
-		held: make(map[id]string), changed: make(map[string]struct{}), kick: make(chan struct{}, 1),
-		expiry: expiry{perMinute: config.ExpiriesPerMinute, share: config.ExpiryShare},
+		config: config, registry: r, expiry: expiry{perMinute: config.ExpiriesPerMinute, share: config.ExpiryShare}, kick: make(chan struct{}, 1),
+		tenure: newTenure(uid.New(), min(max(config.Grace/10, 20*time.Millisecond), time.Second)),
+		shards: make(map[string]struct{}), marks: make(map[string]struct{}), held: make(map[id]string),
+		renewed: make(map[string]time.Time), cut: make(chan struct{}),
 	}
 }
 
+// suspectAfter is how long an owner is lost before its instances are marked: one that only moves to another server is
+// back before.
+func (l *leases) suspectAfter() time.Duration { return min(l.config.Grace/5, 2*time.Second) }
+
 // opened counts a stream of owner.
-func (l *leases) opened(owner string) {
+func (l *leases) opened(owner string, now time.Time) { l.stream(owner, now, 1) }
+
+// closed uncounts a stream of owner.
+func (l *leases) closed(owner string, now time.Time) { l.stream(owner, now, -1) }
+
+func (l *leases) stream(owner string, now time.Time, step int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.streams[owner]++
-	if l.streams[owner] == 1 {
-		delete(l.lost, owner)
-		l.changed[owner] = struct{}{}
-		l.events = append(l.events, OwnerEvent{Owner: owner, Live: true})
+	if l.tenure.stream(now, owner, step) {
+		l.shards[shardOf(owner)] = struct{}{}
 		l.signal()
 	}
 }
 
-// closed uncounts a stream of owner.
-func (l *leases) closed(owner string, now time.Time) {
+// renew makes owner count as holding a stream for a while.
+func (l *leases) renew(owner string, now time.Time, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.streams[owner]--; l.streams[owner] > 0 {
-		return
+	if _, has := l.renewed[owner]; !has && l.tenure.stream(now, owner, 1) {
+		l.shards[shardOf(owner)] = struct{}{}
+		l.signal()
 	}
-	delete(l.streams, owner)
-	l.lost[owner] = now
-	l.changed[owner] = struct{}{}
-	l.events = append(l.events, OwnerEvent{Owner: owner})
-	l.signal()
+	l.renewed[owner] = now.Add(ttl)
+}
+
+// lapse uncounts owners who did not renew.
+func (l *leases) lapse(now time.Time) {
+	for owner, until := range l.renewed {
+		if now.After(until) {
+			delete(l.renewed, owner)
+			if l.tenure.stream(now, owner, -1) {
+				l.shards[shardOf(owner)] = struct{}{}
+			}
+		}
+	}
 }
 
 func (l *leases) signal() {
@@ -73,62 +100,248 @@ func (l *leases) signal() {
 	}
 }
 
-// live returns the owners with an open stream, in order.
+// live returns the owners with an open stream to any server, in order.
 func (l *leases) live() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Sorted(maps.Keys(l.streams))
+	return l.tenure.owners()
+}
+
+// own returns the owners with a stream to this server, in order.
+func (l *leases) own() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.tenure.local))
 }
 
 // status says whether an owner has a stream, and why an instance of it is still there if it should not be.
 func (l *leases) status(owner string, name id) (live bool, held string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return owner == "" || l.streams[owner] > 0, l.held[name]
+	return owner == "" || l.tenure.live(owner), l.held[name]
 }
 
-// run tells owners' comings and goings, marks what they own and expires it, until ctx ends.
+// away returns a channel that is closed when this server's register streams are to go elsewhere: the others are about to
+// take it for dead. While it is closed, new ones are refused.
+func (l *leases) away() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut
+}
+
+// expect starts the grace period of an owner who is given something and has no stream.
+func (l *leases) expect(owner string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tenure.expect(now, owner)
+}
+
+// run keeps the leases until ctx ends; then it takes this server's records back, so that nobody waits for it.
 func (l *leases) run(ctx context.Context) error {
 	if err := l.registry.loaded(ctx); err != nil {
 		return err
 	}
-	l.adopt(time.Now())
-	ticker := time.NewTicker(max(l.config.Grace/20, 10*time.Millisecond))
-	defer ticker.Stop()
-	for {
-		l.tell()
-		if err := l.mark(ctx); err != nil && ctx.Err() == nil {
-			l.config.Logger.Warn("l5/server: leases are not marked, trying again", "error", err)
-		}
-		if err := l.expire(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			l.config.Logger.Warn("l5/server: lost instances are not removed, trying again", "error", err)
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { _ = l.registry.retry(ctx, l.follow) }) // ends with ctx
+	others.Go(func() { l.beats(ctx) })
+	// What comes in a crowd is taken in a crowd: agents come by the thousand when a server went away.
+	pace := time.NewTicker(min(l.tenure.beat/4, 20*time.Millisecond))
+	defer pace.Stop()
+	for due := time.Now(); ; {
+		now := time.Now()
+		l.try(ctx, "this server's streams are not noted", l.note)
+		l.try(ctx, "lost owners are not looked after", func(ctx context.Context) error {
+			if err := l.look(ctx, now); err != nil || now.Before(due) {
+				return err
+			}
+			due = now.Add(l.tenure.beat / 2)
+			return l.decide(ctx, now)
+		})
+		select {
+		case <-ctx.Done():
+		case <-pace.C:
 		}
 		select {
 		case <-ctx.Done():
+			l.leave(context.WithoutCancel(ctx))
 			return ctx.Err()
 		case <-l.kick:
+		case <-time.After(time.Until(due)):
+		}
+	}
+}
+
+// try runs do, not for longer than it takes a server to be dead.
+func (l *leases) try(ctx context.Context, otherwise string, do func(context.Context) error) {
+	bounded, cancel := context.WithTimeout(ctx, beatsToDeath*l.tenure.beat)
+	defer cancel()
+	if err := do(bounded); err != nil && ctx.Err() == nil {
+		l.config.Logger.Warn("l5/server: "+otherwise+", trying again", "error", err)
+	}
+}
+
+// follow keeps tenure as the store has it.
+func (l *leases) follow(ctx context.Context) error {
+	for {
+		records, revision, err := l.registry.store.List(ctx, leasePrefix)
+		if err != nil {
+			return fmt.Errorf("list leases: %w", err)
+		}
+		l.load(time.Now(), records)
+		for event, err := range l.registry.store.Watch(ctx, leasePrefix, revision) {
+			if errors.Is(err, store.ErrCompacted) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("watch leases: %w", err)
+			}
+			l.commit(time.Now(), event)
+		}
+	}
+}
+
+// load takes all records anew.
+func (l *leases) load(now time.Time, records []store.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	listed := make(map[string]struct{}, len(records))
+	for _, record := range records {
+		listed[record.Key] = struct{}{}
+		l.put(now, record)
+	}
+	for _, key := range l.tenure.keys() {
+		if !has(listed, key) {
+			l.tenure.remove(now, key)
+		}
+	}
+	l.signal()
+}
+
+// commit takes one commit of the store.
+func (l *leases) commit(now time.Time, event store.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, record := range event.Puts {
+		l.put(now, record)
+	}
+	for _, key := range event.Deletes {
+		l.tenure.remove(now, key)
+	}
+	l.signal()
+}
+
+// put takes one record. Callers hold mu.
+func (l *leases) put(now time.Time, record store.Record) {
+	if record.Key == expiriesKey {
+		l.history = decodeHistory(record.Value)
+		return
+	}
+	l.tenure.put(now, record)
+}
+
+// beats says again and again that this server lives, and sends its register streams away when it could not for so long
+// that others take it for dead.
+func (l *leases) beats(ctx context.Context) {
+	ticker := time.NewTicker(l.tenure.beat)
+	defer ticker.Stop()
+	key := beatPrefix + l.tenure.self
+	for n := uint64(1); ; n++ {
+		bounded, cancel := context.WithTimeout(ctx, 2*l.tenure.beat)
+		sent := time.Now()
+		_, err := l.registry.store.Commit(bounded, store.Put(key, strconv.AppendUint(nil, n, 10)))
+		cancel()
+		l.beatEnded(sent, err)
+		select {
+		case <-ctx.Done():
+			return
 		case <-ticker.C:
 		}
 	}
 }
 
-// adopt starts the grace period of everyone who owns something and has no stream: whoever the last server knew.
-func (l *leases) adopt(now time.Time) {
-	owners := l.registry.owners()
+func (l *leases) beatEnded(sent time.Time, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, owner := range owners {
-		if _, known := l.lost[owner]; !known && l.streams[owner] == 0 {
-			l.lost[owner] = now
+	closed := false
+	select {
+	case <-l.cut:
+		closed = true
+	default:
+	}
+	switch {
+	case err == nil:
+		l.beaten = sent
+		if closed {
+			l.cut = make(chan struct{})
 		}
+	case !closed && !l.beaten.IsZero() && time.Since(l.beaten) > (beatsToDeath-1)*l.tenure.beat && !l.tenure.alone():
+		l.config.Logger.Warn("l5/server: the store does not take this server's beats; its register streams go to another server", "error", err)
+		close(l.cut)
 	}
 }
 
-// tell calls OnOwner, in order.
-func (l *leases) tell() {
+// note writes which owners this server holds.
+func (l *leases) note(ctx context.Context) error {
 	l.mu.Lock()
-	events := l.events
-	l.events = nil
+	shards := l.shards
+	l.shards = make(map[string]struct{})
+	ops := l.tenure.hold(shards)
+	l.mu.Unlock()
+	if len(ops) == 0 {
+		return nil
+	}
+	_, err := l.registry.store.Commit(ctx, ops...)
+	if err != nil {
+		l.mu.Lock()
+		maps.Copy(l.shards, shards)
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// leave takes this server's records out of the store.
+func (l *leases) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	l.mu.Lock()
+	keys := []string{beatPrefix + l.tenure.self}
+	for shard := range l.tenure.server(l.tenure.self).holds {
+		keys = append(keys, holdsPrefix+l.tenure.self+"/"+shard)
+	}
+	var ops []store.Op
+	for _, key := range keys {
+		ops = append(ops, store.Delete(key))
+	}
+	if l.tenure.keeper == l.tenure.self {
+		ops = append(ops, store.Delete(keeperKey).At(l.tenure.fence))
+	}
+	l.mu.Unlock()
+	if _, err := l.registry.store.Commit(ctx, ops...); err != nil {
+		l.config.Logger.Info("l5/server: left without a word; the others find out by themselves", "error", err)
+	}
+}
+
+// look judges, tells who came and went, and makes this server the keeper if there is none.
+func (l *leases) look(ctx context.Context, now time.Time) error {
+	newcomers := l.registry.newcomers()
+	l.mu.Lock()
+	for _, owner := range newcomers {
+		l.tenure.expect(now, owner)
+	}
+	l.lapse(now)
+	l.tenure.tick(now)
+	events := l.tenure.take()
+	for _, event := range events {
+		l.marks[event.Owner] = struct{}{}
+	}
+	leads, vacant, fence := l.tenure.leads(), l.tenure.vacant(), l.tenure.fence
+	if leads && !l.led {
+		for _, owner := range l.registry.owners() {
+			l.marks[owner] = struct{}{}
+		}
+	}
+	l.led = leads
 	l.mu.Unlock()
 	for _, event := range events {
 		l.config.Logger.Info("l5/server: owner", "owner", event.Owner, "live", event.Live)
@@ -136,40 +349,49 @@ func (l *leases) tell() {
 			l.config.OnOwner(event)
 		}
 	}
-}
-
-// expect starts the grace period of an owner who is given something and has no stream.
-func (l *leases) expect(owner string, now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, known := l.lost[owner]; owner != "" && !known && l.streams[owner] == 0 {
-		l.lost[owner] = now
+	if vacant {
+		_, err := l.registry.store.Commit(ctx, store.Put(keeperKey, []byte(l.tenure.self)).At(fence))
+		if err != nil && !errors.Is(err, store.ErrConflict) {
+			return fmt.Errorf("become the keeper of leases: %w", err)
+		}
+		return nil // its watch tells
 	}
+	if leads {
+		return l.mark(ctx, now, store.Check(keeperKey, fence))
+	}
+	return nil
 }
 
-// mark makes the rows' suspicion agree with the streams: callers and other servers see it.
-func (l *leases) mark(ctx context.Context) error {
+// decide acts on what is due if this server is the keeper, and otherwise knows why nothing is done.
+func (l *leases) decide(ctx context.Context, now time.Time) error {
 	l.mu.Lock()
-	owners := slices.Sorted(maps.Keys(l.changed))
-	clear(l.changed)
+	leads, guard := l.tenure.leads(), store.Check(keeperKey, l.tenure.fence)
 	l.mu.Unlock()
+	if err := l.expire(ctx, now, leads, guard); err != nil || !leads {
+		return err
+	}
+	return l.bury(ctx, now, guard)
+}
+
+// mark makes the rows' suspicion agree with who is lost: callers and other servers see it.
+func (l *leases) mark(ctx context.Context, now time.Time, guard store.Op) error {
+	l.mu.Lock()
+	var owners []string
+	for owner := range l.marks {
+		since, lost := l.tenure.lost[owner]
+		if !lost || now.Sub(since) >= l.suspectAfter() {
+			owners = append(owners, owner)
+		} // else it may be back before anybody needs to know
+	}
+	for _, owner := range owners {
+		delete(l.marks, owner)
+	}
+	l.mu.Unlock()
+	slices.Sort(owners)
 	var names []id
 	for _, owner := range owners {
 		names = append(names, l.registry.ownedBy(owner)...)
 	}
-	err := l.suspect(ctx, names)
-	if err != nil {
-		l.mu.Lock()
-		for _, owner := range owners {
-			l.changed[owner] = struct{}{}
-		}
-		l.mu.Unlock()
-	}
-	return err
-}
-
-// suspect writes for each instance whether its owner is lost.
-func (l *leases) suspect(ctx context.Context, names []id) error {
 	if len(names) == 0 {
 		return nil
 	}
@@ -178,62 +400,114 @@ func (l *leases) suspect(ctx context.Context, names []id) error {
 			return l5.Instance{}, leave
 		}
 		// The stream may have come or gone since: what holds now counts.
-		l.mu.Lock()
-		_, lost := l.lost[have.Owner]
-		l.mu.Unlock()
+		lost := l.isLost(have.Owner)
 		if have.Suspect == lost {
 			return l5.Instance{}, leave
 		}
 		next := have.Instance
 		next.Suspect = lost
 		return next, put
-	})
+	}, guard)
+	if err != nil {
+		l.mu.Lock()
+		for _, owner := range owners {
+			l.marks[owner] = struct{}{}
+		}
+		l.mu.Unlock()
+		return deposed(err)
+	}
+	return nil
+}
+
+func (l *leases) isLost(owner string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, lost := l.tenure.lost[owner]
+	return lost
+}
+
+// deposed turns the refusal of a write by the fence into nothing: another server is the keeper now, and the watch tells.
+func deposed(err error) error {
+	var conflict *store.ConflictError
+	if errors.As(err, &conflict) && conflict.Key == keeperKey {
+		return nil
+	}
 	return err
 }
 
-// expire removes what is due, within the bounds.
-func (l *leases) expire(ctx context.Context, now time.Time) error {
+// expire decides what is due, and removes it if this server is the keeper. The others decide, too: they say why
+// something is held.
+func (l *leases) expire(ctx context.Context, now time.Time, leads bool, guard store.Op) error {
 	l.mu.Lock()
 	var due []id
-	for _, owner := range slices.Sorted(maps.Keys(l.lost)) {
-		if now.Sub(l.lost[owner]) < l.config.Grace {
-			continue
-		}
+	for _, owner := range l.tenure.due(now, l.config.Grace) {
 		owned := l.registry.ownedBy(owner)
 		if len(owned) == 0 {
-			delete(l.lost, owner)
+			delete(l.tenure.lost, owner)
 		}
 		due = append(due, owned...)
 	}
-	expire, held := l.expiry.decide(now, due, l.registry.size)
+	expire, held, history := l.expiry.decide(now, l.history, due, l.registry.size)
 	for name, reason := range held {
-		if _, known := l.held[name]; !known {
+		if _, known := l.held[name]; !known && leads {
 			l.config.Logger.Warn("l5/server: an instance should expire", "service", name.service, "addr", name.addr, "reason", reason)
 		}
 	}
 	l.held = held
 	l.mu.Unlock()
 	l.metrics.held.Set(float64(len(held)))
-	if len(expire) == 0 {
+	if len(expire) == 0 || !leads {
 		return nil
 	}
 	_, err := l.registry.edit(ctx, expire, func(name id, have *row) (l5.Instance, verb) {
-		if have == nil {
-			return l5.Instance{}, leave
-		}
-		l.mu.Lock()
-		_, lost := l.lost[have.Owner]
-		l.mu.Unlock()
-		if !lost {
+		if have == nil || !l.isLost(have.Owner) {
 			return l5.Instance{}, leave
 		}
 		return l5.Instance{}, remove
-	})
-	if err == nil {
-		for _, name := range expire {
-			l.config.Logger.Info("l5/server: instance expired: its owner's stream was lost", "service", name.service, "addr", name.addr, "grace", l.config.Grace)
-		}
-		l.metrics.expired.Add(float64(len(expire)))
+	}, guard, store.Put(expiriesKey, encodeHistory(history)))
+	if err != nil {
+		return deposed(err)
 	}
-	return err
+	l.mu.Lock()
+	l.history = history // before the watch tells, lest the same is allowed twice
+	l.mu.Unlock()
+	for _, name := range expire {
+		l.config.Logger.Info("l5/server: instance expired: its owner's stream was lost", "service", name.service, "addr", name.addr, "grace", l.config.Grace)
+	}
+	l.metrics.expired.Add(float64(len(expire)))
+	return nil
+}
+
+// bury removes the records of servers that died long ago.
+func (l *leases) bury(ctx context.Context, now time.Time, guard store.Op) error {
+	l.mu.Lock()
+	keys := l.tenure.remains(now)
+	l.mu.Unlock()
+	for batch := range slices.Chunk(keys, maxOps) {
+		ops := []store.Op{guard}
+		for _, key := range batch {
+			ops = append(ops, store.Delete(key))
+		}
+		if _, err := l.registry.store.Commit(ctx, ops...); err != nil {
+			return deposed(err)
+		}
+	}
+	return nil
+}
+
+// keys returns the keys of all records that a tenure was made of.
+func (t *tenure) keys() []string {
+	var keys []string
+	for name, p := range t.servers {
+		if p.beat != "" {
+			keys = append(keys, beatPrefix+name)
+		}
+		for shard := range p.holds {
+			keys = append(keys, strings.Join([]string{holdsPrefix + name, shard}, "/"))
+		}
+	}
+	if t.keeper != "" {
+		keys = append(keys, keeperKey)
+	}
+	return keys
 }

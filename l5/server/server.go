@@ -39,7 +39,7 @@ type Server struct {
 	audience *audience
 	metrics  *metrics
 	stopping context.Context // ends when Run drains
-	stop     context.CancelFunc
+	stop     context.CancelCauseFunc
 }
 
 // New returns a server that keeps its registry in config.Store. It reports all faults of config at once. It starts
@@ -49,9 +49,10 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: config, hub: hub.New(true), audience: newAudience()}
-	s.stopping, s.stop = context.WithCancel(context.Background())
-	s.registry = newRegistry(config.Store, s.hub, config.Logger)
+	s := &Server{config: config, audience: newAudience()}
+	s.stopping, s.stop = context.WithCancelCause(context.Background())
+	s.registry = newRegistry(config.Store, config.Logger)
+	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
 	s.intake = newIntake(config.Sink)
 	if s.metrics, err = newMetrics(config.Metrics, s); err != nil {
@@ -64,16 +65,30 @@ func New(config Config) (*Server, error) {
 // Run loads the registry, follows the store and keeps the leases until ctx ends; then it ends all streams, so that
 // their peers connect again elsewhere, and returns nil. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.stop()
+	defer s.stop(errStopping)
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.registry.run(inner) })
 	group.Go(func() error { return s.leases.run(inner) })
 	group.Go(func() error { return s.intake.run(inner) })
+	group.Go(func() error { return s.recheck(inner) })
 	err := group.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// recheck asks who may call what again, for all streams, whenever a grant changes.
+func (s *Server) recheck(ctx context.Context) error {
+	for {
+		next := s.config.Grants.Changed() // before asking again: a change in between is then seen
+		s.hub.Recheck()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next:
+		}
+	}
 }
 
 // Ready waits until the registry is loaded.
@@ -260,8 +275,12 @@ func (s *Server) fence(ctx context.Context, service string, number int64) ([]sto
 // Services returns the service ids that have instances, in order.
 func (s *Server) Services() []string { return s.registry.names() }
 
-// Owners returns those whose streams are open, in order: the live holders of leases.
+// Owners returns those whose streams are open, to this server or another over the same store, in order: the live holders
+// of leases.
 func (s *Server) Owners() []string { return s.leases.live() }
+
+// Streams returns those whose streams are open to this server, in order.
+func (s *Server) Streams() []string { return s.leases.own() }
 
 // sameInstance reports whether writing b over a would change nothing.
 func sameInstance(a, b l5.Instance) bool {

@@ -150,6 +150,11 @@ func TestLeaseResumes(t *testing.T) {
 	if err := a.Deregister(within(t), "a", "127.0.0.1:1"); err != nil {
 		t.Fatal(err)
 	}
+	l5test.Await(t, "the owner's comings and goings are told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(events) >= 3
+	})
 	mu.Lock()
 	defer mu.Unlock()
 	want := []server.OwnerEvent{{Owner: "device-1", Live: true}, {Owner: "device-1"}, {Owner: "device-1", Live: true}}
@@ -353,5 +358,45 @@ func TestManySubscribers(t *testing.T) {
 	t.Logf("a share at %d subscribers within %v", n, time.Since(begin))
 	if got := s.Name().Explain("a").Subscribers; got != n {
 		t.Errorf("%d subscribers, want %d", got, n)
+	}
+}
+
+// Whoever comes back after a restart of the server is sent nothing that it has: the revisions are the store's.
+func TestRestartResumesByRevision(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	register := func(addrs ...string) {
+		for _, addr := range addrs {
+			if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: addr}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	register("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+	if err := s.Name().Deregister(within(t), "a", "127.0.0.1:3"); err != nil { // the last change is a removal
+		t.Fatal(err)
+	}
+	next := watch(t, wire(t, s.Target()), 0, "")
+	next()
+	had := next().GetSnapshot()
+	s.Stop()
+	s.Start()
+	if err := s.Name().Register(within(t), []l5.Instance{{Service: "other", Addr: "127.0.0.1:1"}}); err != nil { // nothing to a
+		t.Fatal(err)
+	}
+	next = watch(t, wire(t, s.Target()), had.GetRevision(), had.GetEpoch())
+	if next().GetVerdict() == nil {
+		t.Fatal("no verdict first")
+	}
+	register("127.0.0.1:4")
+	if d := next().GetDelta(); d.GetPrevious() != had.GetRevision() || len(d.GetPut()) != 1 {
+		t.Errorf("after the restart came %v, want the delta from revision %d", d, had.GetRevision())
+	}
+	s.Stop()
+	s.Start()
+	next = watch(t, wire(t, s.Target()), had.GetRevision(), had.GetEpoch())
+	next()
+	if got := next().GetSnapshot(); len(got.GetInstances()) != 3 {
+		t.Errorf("to one that missed a change came %v, want the state", got)
 	}
 }

@@ -98,6 +98,13 @@ func (w *world) write() {
 		}
 		ops[op.Key] = op
 	}
+	for _, op := range slices.Collect(maps.Values(ops)) {
+		if op.Kind == store.KindDelete {
+			service, addr, _ := strings.Cut(strings.TrimPrefix(op.Key, "instance/"), "/")
+			mark := server.Removed(service, addr)
+			ops[mark.Key] = mark
+		}
+	}
 	revision, err := w.store.Commit(w.ctx, slices.Collect(maps.Values(ops))...)
 	if err != nil {
 		w.Fail(err)
@@ -123,12 +130,8 @@ func (w *world) write() {
 	for _, service := range simServices {
 		shares := map[string]int{}
 		for _, record := range records {
-			if rest, ok := strings.CutPrefix(record.Key, "instance/"+service+"/"); ok {
-				var share int
-				if _, err := fmt.Sscanf(string(record.Value[strings.Index(string(record.Value), `"share":`):]), `"share":%d`, &share); err != nil {
-					w.Fail(err)
-				}
-				shares[rest] = share
+			if i, ok := server.Decode(record); ok && i.Service == service {
+				shares[i.Addr] = i.Share
 			}
 		}
 		w.history[service] = append(w.history[service], state{revision, shares})
@@ -157,7 +160,7 @@ func (w *world) startServer() {
 			w.reload()
 		}
 		for ; w.cursor < len(w.log); w.cursor++ {
-			w.Fail(w.replica.Apply(w.log[w.cursor]))
+			w.replica.Apply(w.log[w.cursor])
 		}
 	})
 }
@@ -168,7 +171,7 @@ func (w *world) reload() {
 }
 
 func (h *holder) start() {
-	h.hub, h.last = hub.New(false), map[string]int64{}
+	h.hub, h.last = hub.New(), map[string]int64{}
 	h.link = link.New(link.Config{
 		OnView: h.see, OnVerdict: func(*l5pb.Verdict) {}, Logger: slog.New(slog.DiscardHandler),
 		OnResync: func(service string) { h.w.Trace("%s: resync of %s", h.name, service) },

@@ -18,6 +18,8 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -39,11 +41,28 @@ type World struct {
 	Ledger   *drift.Ledger
 	Names    *l5server.Server
 	Gray     *gray.Controller
+	Flow     *flow.Engine // with the tools "echo", and "reject" for a number below 0
 	Records  *records.DB
 	Balancer *Balancer
 	Outcomes *Outcomes
 	Client   *control.Client
 	Target   string // of the API
+}
+
+// tools are those of the flow engine.
+func tools() *flow.Tools {
+	type number struct {
+		N int `json:"n"`
+	}
+	out := flow.NewTools()
+	flow.Func(out, "echo", func(_ context.Context, in number) (number, error) { return in, nil }, flow.WithEffect(flow.Pure))
+	flow.Func(out, "reject", func(_ context.Context, in number) (number, error) {
+		if in.N < 0 {
+			return in, errors.New("it is negative")
+		}
+		return in, nil
+	}, flow.WithEffect(flow.Keyed))
+	return out
 }
 
 // New starts a world that ends with the test. Approval of permission requests is by hand.
@@ -75,7 +94,10 @@ func New(t *testing.T) *World {
 	})
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
+	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: tools()}))(t)
+	run(w.Flow.Run)
 	api := Must(control.New(control.Config{
+		Flow: w.Flow,
 		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()

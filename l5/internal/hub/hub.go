@@ -15,20 +15,30 @@ const keepDeltas = 64
 
 // Hub holds one topic per service. It is safe for concurrent use. Its calls do not block.
 type Hub struct {
-	complete bool
+	source Source // nil: the hub holds the state that was published
 
 	mu     sync.Mutex
-	epoch  string            // guarded by mu; of services that were never published
 	topics map[string]*topic // guarded by mu
+}
+
+// Source holds the state of all services for a hub that does not. The hub calls it under its own lock: a source must not
+// call the hub while it holds one that these calls take.
+type Source interface {
+	// State returns where a service stands. One that never had an instance is at revision 0, and empty.
+	State(service string) (epoch string, revision int64)
+	// Snapshot returns a service's whole state as an encoded WatchResponse, and where it stands.
+	Snapshot(service string) (data []byte, epoch string, revision int64)
 }
 
 // topic is one service: its state and the way there. Guarded by the hub's mu.
 type topic struct {
 	service  string
-	known    bool // whether view was published
-	view     view.View
-	deltas   []delta // the newest last; each starts where the one before ends
-	snapshot *Frame  // of view; nil until somebody needs it
+	known    bool // whether there is a state
+	epoch    string
+	revision int64
+	view     view.View // the state; not used by a hub over a source
+	deltas   []delta   // the newest last; each starts where the one before ends
+	snapshot *Frame    // of the state; nil until somebody needs it
 	subs     map[*Subscriber]struct{}
 }
 
@@ -37,17 +47,40 @@ type delta struct {
 	frame              *Frame
 }
 
-// New returns an empty hub. A complete hub is one whose owner knows all services: one never published is empty.
-// Otherwise subscribers of a service wait until it is published.
-func New(complete bool) *Hub {
-	return &Hub{complete: complete, topics: make(map[string]*topic)}
-}
+// New returns an empty hub. Subscribers of a service wait until it is published.
+func New() *Hub { return &Hub{topics: make(map[string]*topic)} }
 
-// SetEpoch names the history of services that were never published.
-func (h *Hub) SetEpoch(epoch string) {
+// Over returns a hub that holds no state: it asks source for that of the services that somebody watches, and is told
+// of changes by Announce.
+func Over(source Source) *Hub { return &Hub{source: source, topics: make(map[string]*topic)} }
+
+// Announce says that the source has moved a service from the revision previous of one epoch on to revision. Encode, which
+// is called at most once and before Announce returns, encodes the delta; nil: there is none.
+func (h *Hub) Announce(service, epoch string, previous, revision int64, encode func() []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.epoch = epoch
+	t := h.topics[service]
+	if t == nil || t.epoch == epoch && revision <= t.revision {
+		return // nobody watches, or whoever does was given a snapshot that has it
+	}
+	if encode != nil && t.epoch == epoch && t.revision == previous {
+		t.keep(delta{previous: previous, revision: revision, frame: frameOf(encode())})
+	} else {
+		t.deltas = nil
+	}
+	t.known, t.epoch, t.revision = true, epoch, revision
+	h.published(t)
+}
+
+// Reset says that the source has begun another epoch: all that was served is of another history.
+func (h *Hub) Reset() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.topics {
+		t.epoch, t.revision = h.source.State(t.service)
+		t.deltas = nil
+		h.published(t)
+	}
 }
 
 // Publish makes v the state of its service. Subscribers are served the delta from the state before, if change is
@@ -56,24 +89,49 @@ func (h *Hub) Publish(v view.View, change *l5pb.Delta) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topic(v.Service)
-	if change != nil && t.known && t.view.Epoch == v.Epoch && t.view.Revision == change.GetPrevious() {
+	if change != nil && t.known && t.epoch == v.Epoch && t.revision == change.GetPrevious() {
 		frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Delta{Delta: change}})
 		if err != nil {
 			return err
 		}
-		if len(t.deltas) == keepDeltas {
-			t.deltas = append(t.deltas[:0:0], t.deltas[keepDeltas/2:]...)
-		}
-		t.deltas = append(t.deltas, delta{previous: change.GetPrevious(), revision: change.GetRevision(), frame: frame})
+		t.keep(delta{previous: change.GetPrevious(), revision: change.GetRevision(), frame: frame})
 	} else {
 		t.deltas = nil
 	}
-	t.view, t.known, t.snapshot = v, true, nil
+	t.view, t.known, t.epoch, t.revision = v, true, v.Epoch, v.Revision
+	h.published(t)
+	return nil
+}
+
+// keep remembers d for those that lag or resume, and forgets the oldest.
+func (t *topic) keep(d delta) {
+	if len(t.deltas) == keepDeltas {
+		t.deltas = append(t.deltas[:0:0], t.deltas[keepDeltas/2:]...)
+	}
+	t.deltas = append(t.deltas, d)
+}
+
+// published tells the subscribers of t that it moved. Callers hold mu.
+func (h *Hub) published(t *topic) {
+	t.snapshot = nil
 	for s := range t.subs {
 		s.mark(t.service)
 	}
-	h.prune(t)
-	return nil
+}
+
+// Recheck asks the gates of all subscribers again, after grants changed.
+func (h *Hub) Recheck() {
+	h.mu.Lock()
+	subs := make(map[*Subscriber]struct{})
+	for _, t := range h.topics {
+		for s := range t.subs {
+			subs[s] = struct{}{}
+		}
+	}
+	h.mu.Unlock()
+	for s := range subs {
+		s.Recheck()
+	}
 }
 
 // Forget drops the state of a service: who subscribes waits until it is published again.
@@ -81,7 +139,7 @@ func (h *Hub) Forget(service string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t := h.topics[service]; t != nil {
-		t.view, t.known, t.deltas, t.snapshot = view.View{}, false, nil, nil
+		t.view, t.known, t.epoch, t.revision, t.deltas, t.snapshot = view.View{}, false, "", 0, nil, nil
 		h.prune(t)
 	}
 }
@@ -125,6 +183,10 @@ func (h *Hub) topic(service string) *topic {
 	t := h.topics[service]
 	if t == nil {
 		t = &topic{service: service, subs: make(map[*Subscriber]struct{})}
+		if h.source != nil {
+			t.known = true
+			t.epoch, t.revision = h.source.State(service)
+		}
 		h.topics[service] = t
 	}
 	return t
@@ -132,53 +194,54 @@ func (h *Hub) topic(service string) *topic {
 
 // prune forgets a topic that holds nothing anybody could miss. Callers hold mu.
 func (h *Hub) prune(t *topic) {
-	if len(t.subs) == 0 && !t.known {
+	if len(t.subs) == 0 && (!t.known || h.source != nil && len(t.deltas) == 0) {
 		delete(h.topics, t.service)
 	}
 }
 
-// current returns the frame that holds the whole state of t. Callers hold mu.
-func (h *Hub) current(t *topic) (*Frame, error) {
+// current returns the frame that holds the whole state of t, and where that stands. Callers hold mu.
+func (h *Hub) current(t *topic) (*Frame, position, error) {
+	at := position{served: true, epoch: t.epoch, revision: t.revision}
 	if t.snapshot != nil {
-		return t.snapshot, nil
+		return t.snapshot, at, nil
 	}
-	snapshot := t.view.Snapshot()
-	if !t.known {
-		snapshot.Service, snapshot.Epoch = t.service, h.epoch
+	if h.source != nil {
+		data, epoch, revision := h.source.Snapshot(t.service)
+		frame, now := frameOf(data), position{served: true, epoch: epoch, revision: revision}
+		if now == at {
+			t.snapshot = frame
+		} // else the source is ahead, and the announcement on its way
+		return frame, now, nil
 	}
-	frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: snapshot}})
+	frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: t.view.Snapshot()}})
 	if err != nil {
-		return nil, err
+		return nil, position{}, err
 	}
 	t.snapshot = frame
-	return frame, nil
+	return frame, at, nil
 }
 
-// follow returns the frames that take a subscriber from (epoch, revision) to the state of t: nothing, deltas or
-// a snapshot. Callers hold mu.
+// follow returns the frames that take a subscriber from where it is to the state of t: nothing, deltas or a snapshot.
+// One that is ahead was served elsewhere, and waits until this hub has come as far. Callers hold mu.
 func (h *Hub) follow(t *topic, at position) ([]*Frame, position, error) {
-	if !t.known && !h.complete {
+	if !t.known {
 		return nil, at, nil
 	}
-	now := position{served: true, epoch: t.view.Epoch, revision: t.view.Revision}
-	if !t.known {
-		now.epoch = h.epoch
-	}
-	if at == now {
-		return nil, now, nil
-	}
-	if at.served && at.epoch == now.epoch {
+	if at.served && at.epoch == t.epoch {
+		if at.revision >= t.revision {
+			return nil, at, nil
+		}
 		for i := range t.deltas {
 			if t.deltas[i].previous == at.revision {
 				frames := make([]*Frame, 0, len(t.deltas)-i)
 				for _, d := range t.deltas[i:] {
 					frames = append(frames, d.frame)
 				}
-				return frames, now, nil
+				return frames, position{served: true, epoch: t.epoch, revision: t.revision}, nil
 			}
 		}
 	}
-	frame, err := h.current(t)
+	frame, now, err := h.current(t)
 	if err != nil {
 		return nil, at, err
 	}

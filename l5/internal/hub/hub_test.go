@@ -66,7 +66,7 @@ func subscribe(s *hub.Subscriber, caller, epoch string, revision int64) {
 
 func TestSubscriber(t *testing.T) {
 	t.Parallel()
-	h, g := hub.New(false), gate{"denied": true}
+	h, g := hub.New(), gate{"denied": true}
 	s := h.Subscriber(g)
 	defer s.Close()
 	check := func(what string, want ...string) {
@@ -118,7 +118,7 @@ func TestSubscriber(t *testing.T) {
 // A frame is encoded once: every subscriber gets the same one, and its encoded form is the message's.
 func TestFrameIsShared(t *testing.T) {
 	t.Parallel()
-	h := hub.New(true)
+	h := hub.New()
 	publish(t, h, 1)
 	var first *hub.Frame
 	for range 3 {
@@ -148,7 +148,7 @@ func TestFrameIsShared(t *testing.T) {
 
 // BenchmarkFanOut is one change handed to 1,000 subscribers, up to the sockets.
 func BenchmarkFanOut(b *testing.B) {
-	h := hub.New(true)
+	h := hub.New()
 	held := view.View{Service: "a", Epoch: "e", Revision: 1, Instances: []*l5pb.Instance{{Addr: "h:1"}}}
 	if err := h.Publish(held, nil); err != nil {
 		b.Fatal(err)

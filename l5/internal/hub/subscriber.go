@@ -13,8 +13,8 @@ type Gate interface {
 	Verdict(caller, service string) (allowed, known bool, reason string)
 }
 
-// Subscriber is one watch stream. Its owner calls Request for what arrives, and Frames whenever Wake fires; the two
-// may run concurrently, Frames only in one goroutine.
+// Subscriber is one watch stream. Its owner calls Request for what arrives, and Frames whenever there may be something
+// to send; the two may run concurrently, Frames only in one goroutine at a time.
 //
 //	            Request(subscribe)            verdict: allowed
 //	(nothing) ---------------------> waiting -------------------> served <-+
@@ -23,9 +23,9 @@ type Gate interface {
 type Subscriber struct {
 	hub  *Hub
 	gate Gate
-	wake chan struct{}
 
 	mu    sync.Mutex
+	wake  func()              // guarded by mu; Frames may have something to return; nil: nobody asks
 	wants map[string]*want    // guarded by mu
 	dirty map[string]struct{} // guarded by mu; services with something to send
 }
@@ -45,13 +45,16 @@ type verdict struct {
 // Subscriber returns a new subscriber. Close it.
 func (h *Hub) Subscriber(gate Gate) *Subscriber {
 	return &Subscriber{
-		hub: h, gate: gate, wake: make(chan struct{}, 1),
-		wants: make(map[string]*want), dirty: make(map[string]struct{}),
+		hub: h, gate: gate, wants: make(map[string]*want), dirty: make(map[string]struct{}),
 	}
 }
 
-// Wake fires when Frames may have something to return.
-func (s *Subscriber) Wake() <-chan struct{} { return s.wake }
+// onWake sets what is called when Frames may have something to return. It must not block, nor call the subscriber.
+func (s *Subscriber) onWake(wake func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wake = wake
+}
 
 // Request takes a message of the subscriber.
 func (s *Subscriber) Request(request *l5pb.WatchRequest) {
@@ -118,25 +121,25 @@ func (s *Subscriber) Close() {
 // Recheck asks the gate again for everything subscribed to, after grants changed.
 func (s *Subscriber) Recheck() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for service := range s.wants {
 		s.dirty[service] = struct{}{}
 	}
-	s.mu.Unlock()
 	s.signal()
 }
 
 // mark says that service has something to send. Publish calls it under the hub's lock: the order is hub, then subscriber.
 func (s *Subscriber) mark(service string) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.dirty[service] = struct{}{}
-	s.mu.Unlock()
 	s.signal()
 }
 
+// signal wakes the owner. Callers hold mu.
 func (s *Subscriber) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if s.wake != nil {
+		s.wake()
 	}
 }
 
@@ -147,7 +150,7 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*Frame
-	for _, service := range slices.Sorted(maps.Keys(s.dirty)) {
+	for _, service := range inOrder(s.dirty) {
 		delete(s.dirty, service)
 		w := s.wants[service]
 		if w == nil {
@@ -173,9 +176,21 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 	return out, nil
 }
 
+// inOrder returns the keys of m in order. Most have one.
+func inOrder[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	if len(keys) > 1 {
+		slices.Sort(keys)
+	}
+	return keys
+}
+
 // verdicts returns the frames of verdicts that are new or changed, and whether any caller is allowed.
 func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, any bool, err error) {
-	for _, caller := range slices.Sorted(maps.Keys(w.callers)) {
+	for _, caller := range inOrder(w.callers) {
 		allowed, known, reason := s.gate.Verdict(caller, service)
 		if !known {
 			continue

@@ -26,7 +26,7 @@ func (b *body) Close() error {
 	return b.err
 }
 
-// Handler makes Pump's stop work for the streams that next serves.
+// Handler makes Pump's stop and Closer work for the streams that next serves.
 func Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b := &body{ReadCloser: r.Body}
@@ -59,11 +59,18 @@ func Pump[T any](ctx context.Context, receive func() (*T, error)) (messages <-ch
 	})
 	return out, fail, func() {
 		cancel()
-		if b, ok := ctx.Value(bodyKey{}).(*body); ok {
-			b.Close()
-		}
+		Closer(ctx)()
 		pump.Wait()
 	}
+}
+
+// Closer returns what ends a receive that waits, of the stream whose handler's context ctx is.
+func Closer(ctx context.Context) func() {
+	b, ok := ctx.Value(bodyKey{}).(*body)
+	if !ok {
+		return func() {}
+	}
+	return func() { b.Close() }
 }
 
 // Ended turns the error that ended a stream into what the handler returns: a peer that closed its side, or went away,

@@ -129,6 +129,8 @@ const (
 	FlowServicePauseProcedure = "/zhiyun.control.v1.FlowService/Pause"
 	// FlowServiceResumeProcedure is the fully-qualified name of the FlowService's Resume RPC.
 	FlowServiceResumeProcedure = "/zhiyun.control.v1.FlowService/Resume"
+	// FlowServiceInterveneProcedure is the fully-qualified name of the FlowService's Intervene RPC.
+	FlowServiceInterveneProcedure = "/zhiyun.control.v1.FlowService/Intervene"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
 	// GrayServiceStartProcedure is the fully-qualified name of the GrayService's Start RPC.
@@ -880,6 +882,8 @@ type FlowServiceClient interface {
 	Retry(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	Pause(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
+	// Intervene does something to one step of an open execution.
+	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 }
@@ -965,6 +969,12 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Resume")),
 			connect.WithClientOptions(opts...),
 		),
+		intervene: connect.NewClient[controlpb.InterveneRequest, controlpb.Done](
+			httpClient,
+			baseURL+FlowServiceInterveneProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Intervene")),
+			connect.WithClientOptions(opts...),
+		),
 		tools: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
 			httpClient,
 			baseURL+FlowServiceToolsProcedure,
@@ -988,6 +998,7 @@ type flowServiceClient struct {
 	retry       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	pause       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	resume      *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	intervene   *connect.Client[controlpb.InterveneRequest, controlpb.Done]
 	tools       *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 }
 
@@ -1046,6 +1057,11 @@ func (c *flowServiceClient) Resume(ctx context.Context, req *connect.Request[con
 	return c.resume.CallUnary(ctx, req)
 }
 
+// Intervene calls zhiyun.control.v1.FlowService.Intervene.
+func (c *flowServiceClient) Intervene(ctx context.Context, req *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.intervene.CallUnary(ctx, req)
+}
+
 // Tools calls zhiyun.control.v1.FlowService.Tools.
 func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.tools.CallUnary(ctx, req)
@@ -1066,6 +1082,8 @@ type FlowServiceHandler interface {
 	Retry(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	Pause(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
+	// Intervene does something to one step of an open execution.
+	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 }
@@ -1147,6 +1165,12 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Resume")),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceInterveneHandler := connect.NewUnaryHandler(
+		FlowServiceInterveneProcedure,
+		svc.Intervene,
+		connect.WithSchema(flowServiceMethods.ByName("Intervene")),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceToolsHandler := connect.NewUnaryHandler(
 		FlowServiceToolsProcedure,
 		svc.Tools,
@@ -1178,6 +1202,8 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServicePauseHandler.ServeHTTP(w, r)
 		case FlowServiceResumeProcedure:
 			flowServiceResumeHandler.ServeHTTP(w, r)
+		case FlowServiceInterveneProcedure:
+			flowServiceInterveneHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
 		default:
@@ -1231,6 +1257,10 @@ func (UnimplementedFlowServiceHandler) Pause(context.Context, *connect.Request[c
 
 func (UnimplementedFlowServiceHandler) Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Resume is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Intervene is not implemented"))
 }
 
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {

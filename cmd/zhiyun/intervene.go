@@ -1,0 +1,69 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+)
+
+func itemFlag() cli.Flag {
+	return &cli.IntFlag{Name: "item", Usage: "`N`, from 0, of a step with each"}
+}
+
+func resultFlag() cli.Flag {
+	return &cli.StringFlag{Name: "result", Usage: "`JSON` object, or @FILE, that later steps take for this one's output"}
+}
+
+// intervene is a verb on one step of an open execution.
+func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
+	flags = append(flags, reasonFlag())
+	return verb(name, "ID STEP", short, "zhiyun flow "+name+" 3f2a install"+more+" --reason 'done by hand'", flags, with(func(c *cli.Context, a *control.Client) error {
+		id, err := arg(c, 0, "execution's id")
+		if err != nil {
+			return err
+		}
+		step, err := arg(c, 1, "step's name")
+		if err != nil {
+			return err
+		}
+		if name == "settle" && c.Bool("done") == c.Bool("undone") {
+			return usage("settle: give exactly one of --done and --undone")
+		}
+		request := &controlpb.InterveneRequest{
+			Id: id, Verb: strings.TrimSuffix(name, "-step"), Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Cause: cause(c),
+		}
+		if request.Input, err = objectFlag(c, "input"); err != nil {
+			return err
+		}
+		if request.Output, err = objectFlag(c, "result"); err != nil {
+			return err
+		}
+		_, err = call(c.Context, a.Flows.Intervene, request)
+		return err
+	}))
+}
+
+// objectFlag is a flag's JSON object, or that in the file that it names.
+func objectFlag(c *cli.Context, name string) ([]byte, error) {
+	text := c.String(name)
+	if text == "" {
+		return nil, nil
+	}
+	if path, ok := strings.CutPrefix(text, "@"); ok {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, usage("--%s: %v", name, err)
+		}
+		text = string(content)
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &object); err != nil || object == nil {
+		return nil, usage("--%s %q: want a JSON object, or @FILE with one", name, text)
+	}
+	return []byte(text), nil
+}

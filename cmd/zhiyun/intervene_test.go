@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
+)
+
+// A person steers an execution that waits: another input, back to the beginning, and a step that is skipped. Each is in the audit record.
+func TestAPersonSteersAnExecution(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte(`
+flow: f
+steps:
+  - {name: one, tool: echo, with: {n: 1}}
+  - {name: two, tool: reject, with: {n: -1}, on_failure: pause}
+  - {name: three, tool: echo, with: {n: "${steps.two.n}"}}
+`)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Flow.Start(t.Context(), "f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stuck := func(times int) {
+		t.Helper()
+		for event, err := range w.Flow.Watch(t.Context(), id) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if event.Kind == flow.EventStuck {
+				if times--; times == 0 {
+					return
+				}
+			}
+		}
+		t.Fatal("it ended")
+	}
+	zhiyun := func(args ...string) error {
+		_, err := run(t, append(args, "--server", w.Target)...)
+		return err
+	}
+	stuck(1)
+	if err := zhiyun("flow", "skip", id, "one"); err == nil || !strings.Contains(err.Error(), `at step "two"`) {
+		t.Errorf("skip of a step that is over: %v", err)
+	}
+	if err := zhiyun("flow", "retry-step", id, "two", "--input", `{"n": -2}`); err != nil {
+		t.Fatal(err)
+	}
+	stuck(2)
+	if err := zhiyun("flow", "back", id, "one", "--reason", "once more"); err != nil {
+		t.Fatal(err)
+	}
+	stuck(3)
+	if err := zhiyun("flow", "skip", id, "two", "--result", `{"n": 7}`); err != nil {
+		t.Fatal(err)
+	}
+	x, err := w.Flow.Wait(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ N int }
+	if err := json.Unmarshal(x.Steps[2].Output, &got); err != nil || x.State != flow.Done || got.N != 7 {
+		t.Errorf("it is %s, and the last step has %+v: %v %v", x.State, got, x.Error, err)
+	}
+	out, err := run(t, "audit", "--server", w.Target)
+	for _, act := range []string{"flow.retry", "flow.back", "flow.skip"} {
+		if err != nil || !strings.Contains(out, act) {
+			t.Errorf("the audit record has no %s: %v\n%s", act, err, out)
+		}
+	}
+}

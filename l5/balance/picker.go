@@ -1,0 +1,132 @@
+package balance
+
+import "sync/atomic"
+
+// Candidate is one instance that a Picker may choose.
+type Candidate struct {
+	Weight float64 // 0 or less is never picked
+	Load   *Load   // lives on from picker to picker
+	Key    uint64  // what the hash policies know it by: Hash of its address
+}
+
+// Picker chooses among the candidates of one snapshot of a service. It is built when something changes; picking takes no
+// lock, reads no clock and allocates nothing. It is safe for concurrent use.
+type Picker struct {
+	policy  Policy
+	columns []column
+	hot     atomic.Uint32 // HotCold: float32 bits; the load above which a candidate is hot
+	turn    atomic.Uint64 // RoundRobin: how many picks were made
+	order   []uint32      // RoundRobin: one round, by column; nil: by stride
+	strides []uint16      // RoundRobin: what a column gets of each full stride
+	owners  []uint16      // Maglev: column by slot
+	ring    *ring
+	mean    atomic.Uint64 // hash policies: float64 bits; calls in flight for weight 1
+}
+
+// column is a candidate with its part of the alias table: all that a pick reads of it but its Load.
+type column struct {
+	load  *Load
+	price float32 // of a call in flight here: 1/weight
+	keep  uint32  // of 2^32: below it a draw of this column is this candidate, from it on it is the other
+	other uint32
+	index uint32 // into the candidates
+}
+
+// NewPicker returns a picker over candidates; pickers hand out indexes into that slice, which it does not keep. turn is where
+// RoundRobin starts: Turn of the picker before, so that changes do not start each round anew.
+func NewPicker(policy Policy, candidates []Candidate, turn uint64) *Picker {
+	p := &Picker{policy: policy, columns: newColumns(candidates)}
+	if len(p.columns) == 0 {
+		return p
+	}
+	switch {
+	case policy == RoundRobin:
+		p.turn.Store(turn)
+		p.order, p.strides = newRound(candidates, p.columns)
+	case policy == HotCold:
+		p.initHot()
+	case policy == Maglev && len(p.columns) <= maxMaglev:
+		p.owners = newMaglev(candidates, p.columns)
+	case policy.Hashes():
+		p.ring = newRing(candidates, p.columns)
+	}
+	return p
+}
+
+// Len returns how many candidates can be picked: those with a weight.
+func (p *Picker) Len() int { return len(p.columns) }
+
+// Policy returns how the picker chooses.
+func (p *Picker) Policy() Policy { return p.policy }
+
+// Turn returns how many picks RoundRobin has made.
+func (p *Picker) Turn() uint64 { return p.turn.Load() }
+
+// maxDraws bounds how many candidates TwoChoices looks at.
+const maxDraws = 6
+
+// Pick returns the index of the candidate for a call and its Load, or -1 and nil if none has a weight. random are 64 uniform
+// random bits; hash is that of the call and matters to the hash policies alone. The caller counts the call in with
+// Load.Begin.
+func (p *Picker) Pick(random, hash uint64) (int, *Load) {
+	if len(p.columns) == 0 {
+		return -1, nil
+	}
+	var c *column
+	switch p.policy {
+	case TwoChoices:
+		c = p.twoChoices(random)
+	case HotCold:
+		c = p.cold(random)
+	case RoundRobin:
+		c = p.next()
+	case LeastRequest:
+		c = p.least(random)
+	case Maglev, RingHash:
+		c = p.owner(random, hash)
+	default:
+		c = p.draw(uint32(random))
+	}
+	return int(c.index), c.load
+}
+
+// draw returns the candidate that 32 uniform random bits choose by weight.
+func (p *Picker) draw(random uint32) *column {
+	// The high half of the product is a uniform column, the low half what is left of the randomness: the coin.
+	product := uint64(random) * uint64(len(p.columns))
+	c := &p.columns[product>>32]
+	if uint32(product) < c.keep {
+		return c
+	}
+	return &p.columns[c.other]
+}
+
+// twoChoices takes the first draw, unless the second has fewer calls in flight for its weight and latency with half of this
+// call added. Without that half, an idle instance of a tenth of the weight would be the better choice as soon as a full
+// one has one call, and get far more than its share; with all of it, far less.
+func (p *Picker) twoChoices(random uint64) *column {
+	a := p.draw(uint32(random))
+	calls, latency := a.load.weigh()
+	if calls <= 0 {
+		return a // idle: no other can be better
+	}
+	for draws := 2; ; draws++ {
+		b := p.draw(uint32(random >> 32))
+		if b != a {
+			bCalls, bLatency := b.load.weigh()
+			if latency == 0 || bLatency == 0 {
+				// nothing is known of one of them: calls alone decide
+				if (bCalls+0.5)*b.price < calls*a.price {
+					a, calls, latency = b, bCalls, bLatency
+				}
+			} else if (bCalls+0.5)*b.price*bLatency < calls*a.price*latency {
+				a, calls, latency = b, bCalls, bLatency
+			}
+		}
+		if calls <= 0 || draws == maxDraws {
+			return a
+		}
+		random *= 0x9e3779b97f4a7c15
+		random ^= random >> 29
+	}
+}

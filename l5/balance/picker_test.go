@@ -1,0 +1,344 @@
+package balance_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
+)
+
+// candidates returns idle candidates of the weights.
+func candidates(weights ...float64) []balance.Candidate {
+	out := make([]balance.Candidate, len(weights))
+	loads := balance.NewLoads(len(weights), len(weights))
+	for i, w := range weights {
+		out[i] = balance.Candidate{Weight: w, Load: loads[i], Key: balance.Hash(fmt.Sprintf("10.0.%d.%d:80", i/250, i%250))}
+	}
+	return out
+}
+
+// TestShares checks by chi-square that picks follow the weights and that weight 0 is never picked, under every policy.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfN(rapid.SampledFrom([]float64{0, 0.5, 1, 5, 10, 50, 99, 100, 150}), 1, 40).Draw(t, "weights")
+		seed := rapid.Uint64().Draw(t, "seed")
+		policy := rapid.SampledFrom(policies).Draw(t, "policy")
+		random := rand.New(rand.NewPCG(seed, 1))
+		picker := balance.NewPicker(policy, candidates(weights...), seed%1000)
+		var total float64
+		positive := 0
+		for _, w := range weights {
+			total += w
+			if w > 0 {
+				positive++
+			}
+		}
+		if picker.Len() != positive {
+			t.Fatalf("%d can be picked, want %d", picker.Len(), positive)
+		}
+		if positive == 0 {
+			if i, load := picker.Pick(random.Uint64(), random.Uint64()); i != -1 || load != nil {
+				t.Fatalf("picked %d of nothing", i)
+			}
+			return
+		}
+		const picks = 20_000
+		counts := make([]float64, len(weights))
+		for range picks {
+			i, _ := picker.Pick(random.Uint64(), random.Uint64())
+			counts[i]++
+		}
+		var chi float64
+		for i, w := range weights {
+			want := picks * w / total
+			if w == 0 {
+				if counts[i] > 0 {
+					t.Fatalf("%v: weight 0 was picked %v times", policy, counts[i])
+				}
+				continue
+			}
+			chi += (counts[i] - want) * (counts[i] - want) / want
+			// Ownership of hashes is a matter of the table: within a tenth, or what chance makes of the points of a ring.
+			slack := 0.1
+			if policy == balance.RingHash {
+				points := 64 * w / slices.Max(weights)
+				if points < 8 {
+					continue
+				}
+				slack = 5 / math.Sqrt(points)
+			}
+			if policy.Hashes() && math.Abs(counts[i]-want) > slack*want+6*math.Sqrt(want) {
+				t.Fatalf("%v: %v picks of weight %v, want %.0f", policy, counts[i], w, want)
+			}
+		}
+		// Six deviations beyond the mean of a chi-square distribution: one in many millions by chance.
+		degrees := float64(positive - 1)
+		if bound := degrees + 6*math.Sqrt(2*degrees) + 12; !policy.Hashes() && chi > bound {
+			t.Fatalf("%v: chi-square %.1f with %v degrees of freedom, bound %.1f: %v for %v", policy, chi, degrees, bound, counts, weights)
+		}
+	})
+}
+
+// TestSmoothOrder holds the published order of nginx.
+func TestSmoothOrder(t *testing.T) {
+	t.Parallel()
+	picker := balance.NewPicker(balance.RoundRobin, candidates(5, 1, 1), 0)
+	var order strings.Builder
+	for range 14 {
+		i, _ := picker.Pick(0, 0)
+		order.WriteByte("abc"[i])
+	}
+	if got, want := order.String(), "aabacaaaabacaa"; got != want {
+		t.Errorf("order %s, want %s", got, want)
+	}
+}
+
+// TestStride checks the order of a round that is too long to be laid out: each still gets its weight.
+func TestStride(t *testing.T) {
+	t.Parallel()
+	weights := make([]float64, 1000)
+	var total float64
+	for i := range weights {
+		weights[i] = float64(1 + i%97)
+		total += weights[i]
+	}
+	picker := balance.NewPicker(balance.RoundRobin, candidates(weights...), 0)
+	counts := make([]float64, len(weights))
+	const picks = 1_000_000
+	for range picks {
+		i, _ := picker.Pick(0, 0)
+		counts[i]++
+	}
+	for i, w := range weights {
+		if want := picks * w / total; math.Abs(counts[i]-want) > 2+want/50 {
+			t.Errorf("%v picks of weight %v, want %.0f", counts[i], w, want)
+		}
+	}
+}
+
+// TestTurns checks that a new picker goes on with the round.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	c := candidates(1, 1, 1)
+	first := balance.NewPicker(balance.RoundRobin, c, 0)
+	first.Pick(0, 0)
+	second := balance.NewPicker(balance.RoundRobin, c, first.Turn())
+	if i, _ := second.Pick(0, 0); i != 1 {
+		t.Errorf("picked %d, want 1", i)
+	}
+}
+
+// TestRemap takes one in a hundred out, and adds one in a hundred.
+func TestRemap(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []balance.Policy{balance.Maglev, balance.RingHash} {
+		for _, n := range []int{100, 1000} {
+			t.Run(fmt.Sprintf("%v/n=%d", policy, n), func(t *testing.T) {
+				t.Parallel()
+				weights := make([]float64, n)
+				for i := range weights {
+					weights[i] = 100
+				}
+				all := candidates(weights...)
+				before := balance.NewPicker(policy, all, 0)
+				random := rand.New(rand.NewPCG(1, 2))
+				for _, change := range []string{"removal", "half the weight"} {
+					less := append([]balance.Candidate(nil), all...)
+					for i := range n / 100 {
+						at := (i*100 + 37) % n
+						if change == "removal" {
+							less[at].Weight = 0
+						} else {
+							less[at].Weight = 50
+						}
+					}
+					after := balance.NewPicker(policy, less, 0)
+					moved := 0
+					const hashes = 200_000
+					for range hashes {
+						hash := random.Uint64()
+						a, _ := before.Pick(0, hash)
+						if b, _ := after.Pick(0, hash); a != b {
+							moved++
+						}
+					}
+					share := float64(moved) / hashes
+					t.Logf("%s of 1 %%: %.2f %% remapped", change, 100*share)
+					if share > 0.015 {
+						t.Errorf("%s of 1 %%: %.2f %% remapped, want 1.5 at most", change, 100*share)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestBoundedLoad sends all calls with few hashes and never ends one: nobody gets more than 1.25 means.
+func TestBoundedLoad(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		policy := rapid.SampledFrom([]balance.Policy{balance.Maglev, balance.RingHash}).Draw(t, "policy")
+		weights := rapid.SliceOfN(rapid.SampledFrom([]float64{50, 100, 200}), 2, 60).Draw(t, "weights")
+		hashes := rapid.SliceOfN(rapid.Uint64(), 1, 5).Draw(t, "hashes")
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		picker := balance.NewPicker(policy, candidates(weights...), 0)
+		var total float64
+		for _, w := range weights {
+			total += w
+		}
+		for calls := range 50 * len(weights) {
+			i, load := picker.Pick(random.Uint64(), hashes[calls%len(hashes)])
+			slack := 0.0
+			if len(weights) > 16 {
+				slack = 2 // the mean is sampled
+			}
+			if bound := math.Ceil(1.25*float64(calls+1)*weights[i]/total) + slack; float64(load.Begin()) > bound {
+				t.Fatalf("%v: %d calls in flight at weight %v after %d calls, bound %v", policy, load.InFlight(), weights[i], calls, bound)
+			}
+		}
+	})
+}
+
+// TestLoad walks through what counts as a call in flight.
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	load := balance.NewLoads(1, 1)[0]
+	want := func(what string, inFlight, ghosts int, latency time.Duration) {
+		t.Helper()
+		if load.InFlight() != inFlight || load.Ghosts() != ghosts || load.Latency() != latency {
+			t.Errorf("%s: %d in flight, %d ghosts, latency %v; want %d, %d, %v", what, load.InFlight(), load.Ghosts(), load.Latency(), inFlight, ghosts, latency)
+		}
+	}
+	load.Begin()
+	load.Begin()
+	want("two began", 2, 0, 0)
+	load.Succeeded(time.Millisecond)
+	want("one succeeded", 1, 0, time.Millisecond)
+	load.Failed(1)
+	want("one failed", 0, 1, time.Millisecond)
+	load.Age()
+	want("time went by", 0, 0, time.Millisecond)
+	load.Begin()
+	load.Reported(8, 2*time.Millisecond)
+	want("it reported 8", 1, 7, 2*time.Millisecond)
+	load.Reported(1, 0)
+	want("it reported our own", 1, 0, 2*time.Millisecond)
+	load.End()
+	want("all over", 0, 0, 2*time.Millisecond)
+	if row := load.Failed(3); row != 4 {
+		t.Errorf("the row of failures weighs %d, want 4", row)
+	}
+	load.Forgive()
+	load.Begin()
+	if row := load.Failed(3); row != 3 {
+		t.Errorf("the row of failures weighs %d, want 3", row)
+	}
+}
+
+// TestSinkhole has one of ten fail at once each time: it must not attract calls by looking idle.
+func TestSinkhole(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []balance.Policy{balance.TwoChoices, balance.HotCold, balance.LeastRequest} {
+		c := candidates(1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+		picker := balance.NewPicker(policy, c, 0)
+		random := rand.New(rand.NewPCG(3, 4))
+		var busy []*balance.Load // oldest first; 20 calls are in flight at a time
+		failed := 0
+		const calls = 10_000
+		for range calls {
+			i, load := picker.Pick(random.Uint64(), 0)
+			load.Begin()
+			if i == 0 {
+				load.Failed(1)
+				failed++
+				continue
+			}
+			if busy = append(busy, load); len(busy) > 20 {
+				busy[0].Succeeded(time.Millisecond)
+				busy = busy[1:]
+			}
+		}
+		if failed > calls/10 {
+			t.Errorf("%v: the instance that fails at once got %d of %d calls, more than its share", policy, failed, calls)
+		}
+	}
+}
+
+func BenchmarkPick(b *testing.B) {
+	for _, policy := range []balance.Policy{balance.TwoChoices, balance.HotCold, balance.RoundRobin, balance.WeightedRandom, balance.LeastRequest} {
+		for _, inFlight := range []int{0, 3} {
+			for _, n := range []int{10, 1000, 10000} {
+				b.Run(fmt.Sprintf("%v/inflight=%d/n=%d", policy, inFlight, n), func(b *testing.B) { benchmarkPick(b, policy, n, inFlight) })
+			}
+		}
+	}
+}
+
+// BenchmarkHashPick is the pick alone. It has a budget of 60 ns and no allocation.
+func BenchmarkHashPick(b *testing.B) {
+	for _, policy := range []balance.Policy{balance.Maglev, balance.RingHash} {
+		for _, n := range []int{10, 100, 1000, 10000} {
+			b.Run(fmt.Sprintf("%v/n=%d", policy, n), func(b *testing.B) {
+				picker := balance.NewPicker(policy, unequal(n), 0)
+				defer measure(b)()
+				b.RunParallel(func(pb *testing.PB) {
+					for hash := rand.Uint64(); pb.Next(); hash += 0x9e3779b97f4a7c15 {
+						picker.Pick(hash, hash)
+					}
+				})
+			})
+		}
+	}
+}
+
+// unequal are n idle candidates of weights 50 to 149.
+func unequal(n int) []balance.Candidate {
+	weights := make([]float64, n)
+	for i := range weights {
+		weights[i] = float64(50 + i%100)
+	}
+	return candidates(weights...)
+}
+
+// benchmarkPick is a pick, and its call's beginning and end.
+func benchmarkPick(b *testing.B, policy balance.Policy, n, inFlight int) {
+	c := unequal(n)
+	for i := range c {
+		for range inFlight {
+			c[i].Load.Begin()
+		}
+	}
+	picker := balance.NewPicker(policy, c, 0)
+	defer measure(b)()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			random := rand.Uint64()
+			_, load := picker.Pick(random, random*0x9e3779b97f4a7c15)
+			load.Begin()
+			load.Succeeded(time.Millisecond)
+		}
+	})
+}
+
+// measure starts a measurement; its end reports the processor time of an operation, which is steadier than that on the
+// wall of a shared machine.
+func measure(b *testing.B) func() {
+	b.ReportAllocs()
+	cpu := func() int64 {
+		var usage syscall.Rusage
+		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+		return usage.Utime.Nano() + usage.Stime.Nano()
+	}
+	start := cpu()
+	b.ResetTimer()
+	return func() { b.ReportMetric(float64(cpu()-start)/float64(b.N), "cpu-ns/op") }
+}

@@ -1,0 +1,65 @@
+package balance
+
+import "fmt"
+
+// Policy says how a Picker chooses.
+type Policy uint8
+
+const (
+	// TwoChoices draws two instances by weight and takes the one whose calls in flight, for its weight and its latency,
+	// are fewer. If that one is busy, too, it draws on, up to maxDraws: two draws have a floor below which they cannot press
+	// the tail when half of the instances are slow (Mitzenmacher, "The power of two choices", 1996). It is the default.
+	TwoChoices Policy = iota
+	// HotCold draws a few by weight and leaves out those that are hot, with more calls in flight than 84 of 100 draws have;
+	// of the cold ones it takes that of the least latency, and if all are hot the one with the fewest calls (Wydrowski et
+	// al., "Load is not what you should balance: introducing Prequal", NSDI 2024). It goes by what this caller measured and
+	// by what Load.Reported was told.
+	HotCold
+	// RoundRobin goes round, each as often as its weight says. Up to a bound on the size of the round the order is the smooth
+	// one of nginx (a a b a c a a for weights 5, 1, 1), beyond it the static stride order of gRPC's A58.
+	RoundRobin
+	// WeightedRandom draws one by weight, whatever its load.
+	WeightedRandom
+	// LeastRequest takes the one with the fewest calls in flight for its weight: of all up to 16 instances, of 8 draws beyond.
+	LeastRequest
+	// Maglev takes the instance that owns the call's hash in a table (Eisenbud et al., "Maglev", NSDI 2016), or, if it carries
+	// more than 1.25 times the mean load, the next that does not (Mirrokni et al., "Consistent hashing with bounded
+	// loads", 2016). Ownership is even; a change of one in a hundred moves 1.4 hashes of a hundred with up to a thousand
+	// instances, and 2.4 with ten thousand, where one is the least possible. More than 65,534 instances get a RingHash.
+	Maglev
+	// RingHash is the same over a ring of points (Karger et al., 1997): a change of membership moves only the hashes of those
+	// that came or went; ownership is even within about a tenth.
+	RingHash
+	policies int = iota
+)
+
+var policyNames = [policies]string{"two-choices", "hot-cold", "round-robin", "weighted-random", "least-request", "maglev", "ring-hash"}
+
+// String returns the name of the policy, as in "two-choices".
+func (p Policy) String() string {
+	if int(p) < policies {
+		return policyNames[p]
+	}
+	return fmt.Sprintf("policy(%d)", uint8(p))
+}
+
+// Hashes reports whether the policy goes by the hash of a call.
+func (p Policy) Hashes() bool { return p == Maglev || p == RingHash }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler; the empty text is the default.
+func (p *Policy) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*p = TwoChoices
+		return nil
+	}
+	for i, name := range policyNames {
+		if name == string(text) {
+			*p = Policy(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("balance: policy %q: want one of %q", text, policyNames)
+}
