@@ -8,6 +8,8 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/supervise"
+	l5agent "github.com/zhiyun-ops/zhiyun/l5/agent"
 )
 
 func credentialOf(config Config, step func(string) error) (*credential, error) {
@@ -53,4 +55,14 @@ func Whoami(ctx context.Context, config Config) (string, error) {
 		return err
 	})
 	return h.ID, err
+}
+
+// Process is a program at the other end of the agent's socket.
+type Process = l5agent.Process
+
+// Prove says for whom a process may speak.
+func Prove(ctx context.Context, supervisor interface {
+	Of(ctx context.Context, pid int) (supervise.Spec, error)
+}, believe bool, process Process) (l5agent.Standing, error) {
+	return prover{supervisor: supervisor, believe: believe}.Prove(ctx, process)
 }
