@@ -209,6 +209,11 @@ func compareProcesses(desired, live State, found func(Finding, []difference)) {
 			found(f, []difference{{FieldMissing, want.describe(), "not running"}})
 		case len(good) != count:
 			found(f, []difference{{FieldCount, strconv.Itoa(count), strconv.Itoa(len(good))}})
+		default:
+			if i := slices.IndexFunc(good, func(p Process) bool { return p.Stopped }); i >= 0 {
+				f.Who = Who{PID: good[i].PID, Exe: good[i].Exe}
+				found(f, []difference{{FieldStopped, "running", "stopped by a signal or a debugger"}})
+			}
 		}
 	}
 	if !desired.Exact.Processes {

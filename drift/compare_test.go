@@ -32,6 +32,12 @@ func TestCompareProcessesAndPorts(t *testing.T) {
 		"too many": {
 			drift.State{Processes: []drift.Process{{Name: "web"}}},
 			drift.State{Processes: []drift.Process{{Name: "web"}, {Name: "web"}}}, []string{"web: count"}},
+		"stopped": {
+			drift.State{Processes: []drift.Process{{Name: "web", Count: 2}}},
+			drift.State{Processes: []drift.Process{{Name: "web", PID: 7}, {Name: "web", PID: 8, Stopped: true}}}, []string{"web: stopped"}},
+		"stopped, and not what is declared": {
+			drift.State{Processes: []drift.Process{web}},
+			drift.State{Processes: []drift.Process{{Name: "web", Exe: "tmp/miner", Stopped: true}}}, []string{"web: exe"}},
 		"one process is not counted twice": {
 			drift.State{Processes: []drift.Process{{Name: "a", Exe: "x"}, {Name: "b", Exe: "x"}}},
 			drift.State{Processes: []drift.Process{{Exe: "bin/x"}}}, []string{"b: missing"}},

@@ -41,6 +41,7 @@ const (
 	firstBackoff    = time.Second
 	maxBackoff      = time.Minute
 	staleAfter      = time.Second // nothing is repaired that was not seen to differ so lately
+	lookEscalated   = time.Minute // how often what nothing repairs is looked at, beside what watchers notice and rescans
 )
 
 // subject is what is remembered of a path, process or port that differs or was repaired lately.
@@ -178,8 +179,13 @@ func changes(before, after State, changed, gone func(Key)) {
 func (s *stepping) changed(key Key) {
 	s.settling[key] = s.now.Add(s.policy.settle)
 	if sub := s.subjects[key]; sub != nil {
-		sub.tries, sub.left, sub.escalated, sub.judge, sub.notBefore = nil, "", false, false, time.Time{}
+		sub.anew()
 	}
+}
+
+// anew forgets what repairs have taught.
+func (sub *subject) anew() {
+	sub.tries, sub.left, sub.escalated, sub.judge, sub.notBefore = nil, "", false, false, time.Time{}
 }
 
 func (s *stepping) observe(e observedEvent) {
@@ -347,8 +353,26 @@ func (s *stepping) decide(key Key, sub *subject) {
 		return
 	}
 	order := s.order(key)
+	if order != nil && order.Anew {
+		s.served[order.ID] = true
+		sub.anew()
+		sub.finding.Status, sub.finding.Reason = StatusOpen, Reason{"reopened", order.By + ": " + order.Reason}
+		if !s.show(sub) {
+			s.tell(EventChanged, sub)
+		}
+		order = nil
+	}
 	if sub.escalated && order == nil {
 		s.show(sub)
+		last := sub.seen
+		if sub.looked.After(last) {
+			last = sub.looked
+		}
+		if s.now.Sub(last) >= lookEscalated { // its cause may be gone
+			last, sub.looked = s.now, s.now
+			s.actions = append(s.actions, action{look: &key})
+		}
+		sub.wake = last.Add(lookEscalated)
 		return
 	}
 	status, verdict, reason, repair := s.judge(key, sub, order)

@@ -39,6 +39,7 @@ const (
 	FieldCount      = "count"    // of processes
 	FieldExe        = "exe"      // a process of the name runs something else
 	FieldArgv       = "argv"     // a process of the name runs with other arguments
+	FieldStopped    = "stopped"  // it is there, but a signal or a debugger has stopped it
 	FieldListener   = "listener" // the port is held by another process
 )
 

@@ -286,12 +286,21 @@ func (l *Ledger) Ignore(ctx context.Context, id, actor, reason string, until tim
 	})
 }
 
-// Reopen ends what Ignore began.
-func (l *Ledger) Reopen(ctx context.Context, id string) error {
+// Reopen ends what Ignore began, and has the device's agent try anew where repair had given up, if it repairs at all.
+func (l *Ledger) Reopen(ctx context.Context, id, actor, reason string) error {
 	return l.update(ctx, id, func(e *Entry) error {
+		if !e.Closed.IsZero() {
+			return fmt.Errorf("%w: %q", ErrClosed, id)
+		}
 		e.Ignored = nil
-		if e.Finding.Status == StatusIgnored {
+		switch e.Finding.Status {
+		case StatusIgnored:
 			e.Finding.Status = StatusOpen
+		case StatusEscalated:
+			if e.Order == nil {
+				now := l.config.Now()
+				e.Order = &Order{ID: fmt.Sprintf("%s@%d", id, now.UnixNano()), Kind: e.Finding.Kind, Subject: e.Finding.Subject, By: actor, Reason: reason, Anew: true}
+			}
 		}
 		return nil
 	})

@@ -202,6 +202,9 @@ func merge(now time.Time, keep time.Duration, have map[Key]Entry, r Report, modu
 		if e.Order != nil && (f.Status == StatusRepairing || f.Status == StatusEscalated) && f.Repairs > old.Finding.Repairs {
 			e.Order = nil // it was served
 		}
+		if e.Order != nil && e.Order.Anew && f.Status != StatusEscalated {
+			e.Order = nil // likewise; if repair gives up again at once, the order goes with the finding
+		}
 		change(&old, e)
 	}
 	closed := make(map[Key]Finding, len(r.Closed))

@@ -122,6 +122,47 @@ func TestLedgerTellsAgentsOfOrdersAndIgnored(t *testing.T) {
 	}
 }
 
+// Reopen lifts an ignore, and where repair has given up it has the agent begin anew; the order goes once it was served.
+func TestLedgerReopens(t *testing.T) {
+	t.Parallel()
+	l := ledger(t, drift.LedgerConfig{})
+	given := differing("etc/a")
+	given.Status, given.Repairs = drift.StatusEscalated, 3
+	submit(t, l, report("d1", 0, given, differing("etc/b")))
+	if err := l.Ignore(t.Context(), "d1/config/etc/b", "bob", "known", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	orders := func() []drift.Order {
+		t.Helper()
+		d, err := l.Directives(t.Context(), "d1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Orders
+	}
+	for _, id := range []string{"d1/config/etc/a", "d1/config/etc/b", "d1/config/etc/a"} {
+		if err := l.Reopen(t.Context(), id, "ann", "mended"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := orders(); len(got) != 1 || !got[0].Anew || got[0].Subject != "etc/a" || got[0].By != "ann" {
+		t.Errorf("orders: %+v", got)
+	}
+	want := map[string]drift.Status{"d1/config/etc/a": drift.StatusEscalated, "d1/config/etc/b": drift.StatusOpen}
+	if diff := cmp.Diff(want, statuses(t, l, drift.Filter{})); diff != "" {
+		t.Errorf("after both were reopened (-want +got):\n%s", diff)
+	}
+	given.Status = drift.StatusOpen // the agent has begun anew
+	submit(t, l, report("d1", time.Second, given, differing("etc/b")))
+	if got := orders(); len(got) != 0 {
+		t.Errorf("orders after they were served: %+v", got)
+	}
+	submit(t, l, report("d1", 2*time.Second)) // all is as declared
+	if err := l.Reopen(t.Context(), "d1/config/etc/a", "ann", ""); !errors.Is(err, drift.ErrClosed) {
+		t.Errorf("reopened what is closed: %v", err)
+	}
+}
+
 func TestBrakeHoldsAModuleWhoseDevicesDifferAlike(t *testing.T) {
 	t.Parallel()
 	l := ledger(t, drift.LedgerConfig{Fleet: fleet(10)})

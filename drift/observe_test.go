@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -255,6 +256,28 @@ func TestEndOfAProcessIsNoticedAtOnce(t *testing.T) {
 	if took := time.Since(killed); took > 5*time.Second {
 		t.Errorf("noticed after %v", took)
 	}
+}
+
+// A process that a signal has stopped is there, and gets nowhere: that is a difference, and over when it goes on.
+func TestStoppedProcessIsFound(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("a process's state is read from /proc")
+	}
+	root := t.TempDir()
+	cmd := sleeper(t, root)
+	events := newRecorder()
+	run(t, drift.Config{Device: "d1", OnEvent: events.add,
+		Desired:    drift.Fixed(drift.State{Processes: []drift.Process{{Name: "sleeper", Argv: []string{"sleep", "1000"}}}}),
+		Collectors: []drift.Collector{drift.Processes(drift.Proc(root))},
+		Poll:       10 * time.Millisecond, Confirm: 20 * time.Millisecond})
+	try(t, cmd.Process.Signal(syscall.SIGSTOP))
+	found := events.wait(t, "the difference", is(drift.EventFound, "sleeper"))
+	if len(found.Finding.Fields) != 1 || found.Finding.Fields[0] != drift.FieldStopped || found.Finding.Who.PID != cmd.Process.Pid {
+		t.Errorf("found %v of %+v", found.Finding, found.Finding.Who)
+	}
+	try(t, cmd.Process.Signal(syscall.SIGCONT))
+	events.wait(t, "the end of it", is(drift.EventClosed, "sleeper"))
 }
 
 func TestConfigFaultsComeAtOnce(t *testing.T) {

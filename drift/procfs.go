@@ -103,7 +103,7 @@ func (l *procLister) read(pid int, root string, boot time.Time) (Process, bool, 
 		return Process{}, false, err
 	}
 	started := boot.Add(time.Duration(ticks) * (time.Second / clockTicks))
-	return Process{Exe: filepath.ToSlash(within), Argv: parseCmdline(cmdline), Count: 1, PID: pid, Started: started}, true, nil
+	return Process{Exe: filepath.ToSlash(within), Argv: parseCmdline(cmdline), Count: 1, PID: pid, Started: started, Stopped: state == 'T' || state == 't'}, true, nil
 }
 
 // under returns name relative to root, or as it is if it lies outside, and whether it lies inside.

@@ -174,6 +174,8 @@ func (s *script) state(lines []string) drift.State {
 			state.Holds = append(state.Holds, hold)
 		case "order":
 			state.Orders = append(state.Orders, drift.Order{ID: w[1], Kind: drift.Kind(w[2]), Subject: w[3], By: "ann", Reason: "asked"})
+		case "reopen":
+			state.Orders = append(state.Orders, drift.Order{ID: w[1], Kind: drift.Kind(w[2]), Subject: w[3], By: "ann", Reason: "mended", Anew: true})
 		case "mode":
 			state.Modes[drift.Kind(w[1])] = drift.Mode(w[2])
 		case "ignore":

@@ -109,6 +109,7 @@ type Process struct {
 	PerDevice bool      `json:"per_device,omitempty"` // Peers does not compare the arguments
 	PID       int       `json:"pid,omitempty"`        // live
 	Started   time.Time `json:"started,omitzero"`     // live
+	Stopped   bool      `json:"stopped,omitempty"`    // live: a signal or a debugger has stopped it, so that it gets nowhere
 }
 
 // Port is a listening port.
@@ -164,6 +165,10 @@ type Order struct {
 	Subject string `json:"subject"`
 	By      string `json:"by,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+
+	// Anew asks for no repair: the agent forgets what it learnt of the subject, that repairing was given up included, and
+	// from then on does what its mode says.
+	Anew bool `json:"anew,omitempty"`
 }
 
 // Mode is what is done about a finding.

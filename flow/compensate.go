@@ -175,7 +175,8 @@ func (m *machine) retryHeld(in input) {
 func (m *machine) settle(in input) {
 	at := m.x.stepIndex(in.step)
 	t := m.x.task(at, in.item)
-	if t == nil {
+	if t == nil || t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld) {
+		m.refuse("step %q item %d of execution %s does not wait for a person", in.step, in.item, m.x.ID)
 		return
 	}
 	s := &m.x.Steps[at]

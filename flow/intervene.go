@@ -14,8 +14,11 @@ type Intervention struct {
 	Item int
 	// Input is what RetryStep runs the tool with; a JSON object. Default: the input as it was.
 	Input json.RawMessage
-	// Output is what Skip takes for the step's output; a JSON object. Default: none, and the step counts as skipped.
+	// Output is what Skip takes for the step's output; a JSON object. Default: none, and the step counts as skipped. For Settle it is
+	// what the tool returned; default {}.
 	Output json.RawMessage
+	// Done is for Settle: the step, or its undo, had its effect. Otherwise it had none: the step fails, or the undo is left out.
+	Done   bool
 	Actor  string
 	Reason string
 }
@@ -34,11 +37,15 @@ func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Int
 	if err := i.check(); err != nil {
 		return err
 	}
+	return e.tell(ctx, id, i.input(kind))
+}
+
+func (i *Intervention) input(kind inputKind) input {
 	data := i.Output
 	if kind == inRetryStep {
 		data = i.Input
 	}
-	return e.tell(ctx, id, input{kind: kind, step: i.Step, item: i.Item, result: Result{Output: data}, actor: i.Actor, reason: i.Reason})
+	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason}
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
@@ -63,6 +70,11 @@ func (e *Engine) RetryStep(ctx context.Context, id string, i Intervention) error
 // the execution goes on from there, with new idempotency keys.
 func (e *Engine) Back(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inBack, i)
+}
+
+// Settle says how one item ended that waits for a person, or its undo.
+func (e *Engine) Settle(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inSettle, i)
 }
 
 // refuse has whoever handed the input in be told why it changes nothing.

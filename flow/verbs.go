@@ -233,35 +233,6 @@ func (e *Engine) Retry(ctx context.Context, id, actor, reason string) error {
 	return e.tell(ctx, id, input{kind: inRetry, actor: actor, reason: reason})
 }
 
-// Settlement is a person's word on how a held step, or a held undo, has ended.
-type Settlement struct {
-	Step string
-	Item int
-	// Done: it had its effect, and Output is what it returned. Otherwise it had none: the step fails, or the undo is left out.
-	Done   bool
-	Output json.RawMessage // a JSON object; default {}
-	Actor  string
-	Reason string
-}
-
-// Settle ends a step or an undo that waits for a person.
-func (e *Engine) Settle(ctx context.Context, id string, s Settlement) error {
-	if len(s.Output) > 0 && (!json.Valid(s.Output) || s.Output[0] != '{') {
-		return fmt.Errorf("%w: Settlement.Output must be a JSON object", ErrInvalid)
-	}
-	x, err := e.Get(ctx, id)
-	if err != nil {
-		return err
-	}
-	t := x.task(x.stepIndex(s.Step), s.Item)
-	if t == nil || (t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld)) {
-		return fmt.Errorf("%w: step %q item %d of execution %s does not wait for a person", ErrState, s.Step, s.Item, id)
-	}
-	return e.tell(ctx, id, input{
-		kind: inSettle, step: s.Step, item: s.Item, done: s.Done, result: Result{Output: s.Output}, actor: s.Actor, reason: s.Reason,
-	})
-}
-
 // Get returns an execution with all of its steps, secrets struck out, or ErrNotFound.
 func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
 	x, err := e.load(ctx, id)

@@ -124,10 +124,10 @@ func TestTimeoutKillsTheGroupAndAsksAPerson(t *testing.T) {
 	if !strings.Contains(stuck.Reason, "did not end within 100ms") {
 		t.Errorf("stuck for %q", stuck.Reason)
 	}
-	if err := engine.Settle(t.Context(), id, flow.Settlement{Step: "b", Done: true}); !errors.Is(err, flow.ErrState) {
+	if err := engine.Settle(t.Context(), id, flow.Intervention{Step: "b", Done: true}); !errors.Is(err, flow.ErrState) {
 		t.Errorf("settle of another step: %v, want ErrState", err)
 	}
-	if err := engine.Settle(t.Context(), id, flow.Settlement{Step: "a", Done: true, Output: json.RawMessage(`{"by":"hand"}`), Actor: "me"}); err != nil {
+	if err := engine.Settle(t.Context(), id, flow.Intervention{Step: "a", Done: true, Output: json.RawMessage(`{"by":"hand"}`), Actor: "me"}); err != nil {
 		t.Fatal(err)
 	}
 	x, _ := finish(t, engine, id)

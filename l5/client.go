@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -31,8 +30,8 @@ import (
 type Client struct {
 	config   Config
 	id       string // of this run of the process
-	http     *http.Client
 	wire     l5pbconnect.NameServiceClient
+	hangUp   func() // closes the connections of wire
 	link     *link.Link
 	keeper   *lease.Keeper
 	metrics  *metrics
@@ -55,22 +54,29 @@ func New(config Config) (*Client, error) {
 	}
 	c := &Client{config: config, id: uid.New()}
 	c.services.Store(&map[string]*service{})
-	httpClient, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
-	if err != nil {
+	if c.wire, c.hangUp, err = dial(config); err != nil {
 		return nil, fmt.Errorf("l5: config: Target: %w", err)
 	}
-	c.http = httpClient
-	c.wire = l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil))
 	host, _ := os.Hostname()
 	c.link = link.New(link.Config{
 		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
-		OnView: c.onView, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
+		Dial:   func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
+		OnView: c.onView, OnHealth: c.onHealth, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
 	})
 	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
 	if c.metrics, err = newMetrics(config.Metrics, c); err != nil {
 		return nil, fmt.Errorf("l5: register metrics: %w", err)
 	}
 	return c, nil
+}
+
+// dial returns a client of the name service with connections of its own, and what closes those.
+func dial(config Config) (l5pbconnect.NameServiceClient, func(), error) {
+	client, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
+	if err != nil {
+		return nil, nil, err
+	}
+	return l5pbconnect.NewNameServiceClient(client, base, connect.WithAcceptCompression("gzip", nil, nil)), client.CloseIdleConnections, nil
 }
 
 // Run keeps the client connected, reports outcomes and tends to health until ctx ends. Then it sends the last report
@@ -92,20 +98,22 @@ func (c *Client) Run(ctx context.Context) error {
 	c.ctx = nil
 	c.mu.Unlock()
 	c.probes.Wait()
-	c.http.CloseIdleConnections()
+	c.hangUp()
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// spawn runs f in a goroutine that Run waits for; outside Run it does nothing.
-func (c *Client) spawn(f func(context.Context)) {
+// spawn runs f in a goroutine that Run waits for; outside Run it does nothing and returns false.
+func (c *Client) spawn(f func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ctx := c.ctx; ctx != nil {
+	ctx := c.ctx
+	if ctx != nil {
 		c.probes.Go(func() { f(ctx) })
 	}
+	return ctx != nil
 }
 
 // service returns the named service, subscribed to.
@@ -159,6 +167,7 @@ func (c *Client) onState(connected bool, err error) {
 		return
 	}
 	c.metrics.connected.Set(0)
+	c.adviceEnds()
 	c.config.Logger.Warn("l5: no connection to the name service; routes go on as they are, connecting again", "target", c.config.Target, "error", err)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
 )
 
 // Config of a Client. A zero field means its documented default.
@@ -34,8 +35,12 @@ type Config struct {
 	Refused int
 	// MaxInFlight bounds the calls in flight per instance; beyond it Route returns ErrOverloaded. Default: no bound.
 	MaxInFlight int
-	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.TwoChoices.
+	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.Adaptive.
 	Policy balance.Policy
+	// Guard keeps an overload of a service from becoming an avalanche. By default calls are refused only when a service rejects,
+	// or leaves without an answer, more than half of at least 40 calls within ten seconds, and calls made again are
+	// bounded; what is refused by latency needs Guard.Limit.Healthy. See package limit.
+	Guard limit.GateConfig
 	// Balance tunes ejection, trial and the weight of slow instances.
 	Balance balance.Config
 	// Probe asks whether an ejected instance can be reached again; no user's call is spent on that. Default: a TCP
@@ -84,6 +89,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Balance.MaxEjected > 1 || c.Balance.TrialShare > 1 {
 		errs = append(errs, fmt.Errorf("Balance has MaxEjected %v and TrialShare %v: both are shares, at most 1", c.Balance.MaxEjected, c.Balance.TrialShare))
+	}
+	if err := c.Guard.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("Guard: %w", err))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("l5: config: %w", err)

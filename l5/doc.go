@@ -29,11 +29,16 @@
 // of a service (balance.Config.MaxEjected): beyond it, instances stay in use although they are down, and Route.Panic,
 // Explain, the metrics and the log say so. Client.Explain tells every instance's weight with its reason.
 //
+// The processes of a device share what they find out through its agent: of 50 processes, the first to fail warns the others,
+// and the agent's probes bring the instance back for all of them.
+//
 // # Life cycle
 //
 // New checks the Config and opens nothing. Run connects, reports outcomes about once a second, and blocks until its
 // context ends. Route may be called before, during and after Run: before, it waits; after, it goes on from what is known,
-// with health standing still. While the name service is away everything goes on from memory, and is reported later.
+// with health standing still. While the name service is away everything goes on from memory, and is reported later. A
+// process that starts meanwhile routes by the table that the device's agent left (Config.Table); Explain says from when
+// that is.
 //
 // # Limits
 //

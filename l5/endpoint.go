@@ -60,6 +60,7 @@ type endpoint struct {
 	failures  atomic.Uint32
 	rejected  atomic.Uint32
 	limit     atomic.Uint32 // weight of failures in a row at which the instance is struck out
+	ceiling   atomic.Uint32 // of calls in flight; heeded where picks are bounded
 }
 
 // endpointState is what a pick does not touch.
@@ -69,12 +70,15 @@ type endpointState struct {
 	window   counted                  // guarded by the service's mu; for the next balance.Window
 	report   counted                  // guarded by the service's mu; for the next report
 	total    counted                  // guarded by the service's mu
+	guard    endpointGuard
 	// histogram belongs to report.
 	histogram [latencyBuckets]int64 // guarded by the service's mu
 }
 
 func newEndpoint(s *service, addr string, load *balance.Load) *endpoint {
-	return &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
+	e := &endpoint{addr: addr, service: s, state: &endpointState{}, load: load}
+	e.bound(&s.client.config)
+	return e
 }
 
 // counts is a reading of an endpoint's counters.
@@ -112,6 +116,7 @@ func (e *endpoint) collect() {
 	for i := range read.successes {
 		calls, sum := split(i, read.successes[i]-seen.successes[i])
 		e.state.histogram[i] += calls
+		e.service.guard.histogram[i] += calls
 		d.successes += calls
 		d.latencySum += sum
 	}
@@ -119,6 +124,7 @@ func (e *endpoint) collect() {
 	e.state.window.add(d)
 	e.state.report.add(d)
 	e.state.total.add(d)
+	e.state.guard.counted.add(d)
 }
 
 // take returns what was summed up and starts anew.
@@ -130,6 +136,9 @@ func take(c *counted) counted {
 
 // done counts an outcome. A success costs two atomic adds.
 func (e *endpoint) done(load *balance.Load, o Outcome) {
+	if o.Load.Utilization > 0 {
+		e.state.guard.heard(o.Load)
+	}
 	if o.Err != nil {
 		e.failed(load, o.Err)
 		return
@@ -151,13 +160,18 @@ func (e *endpoint) failed(load *balance.Load, err error) {
 		load.End()
 		return // the caller gave up of its own accord: that says nothing about the instance
 	}
+	if timedOut(err) {
+		e.state.guard.timedOut.Add(1)
+	}
 	e.failures.Add(1)
 	strike := e.service.client.config.strike(err)
 	limit := e.limit.Load()
 	after := load.Failed(strike)
-	if after >= limit && after-strike < limit {
+	struck := after >= limit && after-strike < limit
+	if struck {
 		e.service.struck(e, err)
 	}
+	e.service.client.doubt(e, err, after/strike, struck)
 }
 
 // unreachable reports whether err says that nobody listens: then the next call fails the same way.

@@ -18,6 +18,7 @@ type Explanation struct {
 	// Age is how long ago the state was last known to be what the name service says; 0 while that answers.
 	Age       time.Duration
 	Panic     string // why instances that are down are in use; empty: none is
+	Guard     GuardExplanation
 	Instances []InstanceExplanation
 }
 
@@ -49,6 +50,7 @@ func (c *Client) Explain(service string) Explanation {
 	defer s.mu.Unlock()
 	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
+	out.Guard = s.guard.explain()
 	for _, status := range s.group.Statuses() {
 		e := s.endpoints[status.Addr]
 		instance := *e.state.instance.Load()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
 )
 
 // Route is one pick: where to send one call. It is a small value; the zero value has no address. Call Done exactly
@@ -23,6 +24,8 @@ type Outcome struct {
 	Err error
 	// Latency of the call, as the caller measured it. Only that of successes counts; 0 is taken as very fast.
 	Latency time.Duration
+	// Load is what the callee said of itself with its answer; the zero value says nothing.
+	Load limit.Load
 }
 
 // Addr returns where to connect: host:port.
@@ -49,6 +52,7 @@ func (r Route) Panic() bool { return r.picks != nil && r.picks.panic }
 // Done tells how the call went. It does not block and allocates nothing for a success.
 func (r Route) Done(o Outcome) {
 	if r.endpoint != nil {
+		r.picks.gate.Leave()
 		r.endpoint.done(r.load, o)
 	}
 }
@@ -57,33 +61,58 @@ func (r Route) Done(o Outcome) {
 type picks struct {
 	picker    *balance.Picker
 	endpoints []*endpoint // by the picker's indexes
-	limit     int         // calls in flight per instance; 0: none
+	gate      *limit.Gate // of the service
+	bounded   bool        // calls in flight per instance are: endpoint.ceiling
 	panic     bool
 	err       error // why there is nothing to choose from
 }
 
-// route makes one pick. Latency and health are in the weights.
-func (p *picks) route(hash uint64) (Route, error) {
-	i, load := p.picker.Pick(rand.Uint64(), hash)
-	if load == nil {
-		return Route{}, p.err
+// route makes one pick that the guard admits. Latency and health are in the weights.
+func (s *service) route(ctx context.Context, p *picks, hash uint64) (Route, error) {
+	if err := s.admit(ctx); err != nil {
+		return Route{}, err
 	}
-	e := p.endpoints[i]
-	if n := load.Begin(); p.limit > 0 && n > p.limit {
+	route, err := p.route(ctx, hash)
+	if err != nil {
+		p.gate.Leave()
+	}
+	return route, err
+}
+
+// fullDraws is how many picks find a full instance before the call is refused, or goes to one if it is critical.
+const fullDraws = 3
+
+// route makes one pick.
+func (p *picks) route(ctx context.Context, hash uint64) (Route, error) {
+	for draw := 1; ; draw++ {
+		i, load := p.picker.Pick(rand.Uint64(), hash)
+		if load == nil {
+			return Route{}, p.err
+		}
+		e := p.endpoints[i]
+		if n := load.Begin(); !p.bounded || n <= int(e.ceiling.Load()) {
+			return Route{endpoint: e, load: load, picks: p}, nil
+		}
+		e.state.guard.full.Add(1)
+		if draw == fullDraws && e.service.client.config.MaxInFlight == 0 && limit.PriorityOf(ctx) == limit.Critical {
+			return Route{endpoint: e, load: load, picks: p}, nil
+		}
 		load.End()
-		return Route{}, e.service.overloaded
+		if draw == fullDraws {
+			return Route{}, e.service.turnAway(limit.InstanceFull)
+		}
 	}
-	return Route{endpoint: e, load: load, picks: p}, nil
 }
 
 // Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
-// instances until ctx ends; if the name service cannot be reached, they come from the device's table. After that Route neither blocks nor allocates, and goes on from what is known
-// when the name service is gone. The error is a *RouteError that matches ErrNoInstance, ErrOverloaded, ErrDenied or
-// the error of ctx.
+// instances until ctx ends; if the name service cannot be reached, they come from the device's table. After that Route
+// neither blocks nor allocates, and goes on from what is known when the name service is gone. The error is a *RouteError that
+// matches ErrNoInstance, ErrOverloaded, ErrDenied, context.DeadlineExceeded when ctx ends before any call could be
+// answered, or the error of ctx.
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 	if s := (*c.services.Load())[service]; s != nil {
 		if p := s.picks.Load(); p != nil {
-			return p.route(0)
+			return s.route(ctx, p, 0)
 		}
 	}
 	return c.firstRoute(ctx, service)
@@ -98,7 +127,7 @@ func (c *Client) firstRoute(ctx context.Context, name string) (Route, error) {
 	s.cold(ctx)
 	p, err := s.wait(ctx)
 	if err == nil {
-		return p.route(0)
+		return s.route(ctx, p, 0)
 	}
 	reason := "the name service has not answered yet: is " + c.config.Target + " up?"
 	if !c.running.Load() {

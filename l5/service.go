@@ -18,6 +18,7 @@ type service struct {
 	name       string
 	picks      atomic.Pointer[picks] // nil until something is known
 	overloaded error                 // made once: refusing must be cheap
+	guard      *guard
 
 	mu        sync.Mutex
 	changed   chan struct{}        // guarded by mu; closed and replaced when picks is set
@@ -27,15 +28,16 @@ type service struct {
 	denied    string               // guarded by mu; the reason, if the caller may not call
 	group     *balance.Group       // guarded by mu
 	endpoints map[string]*endpoint // guarded by mu; by address
+	downs     map[string]string    // guarded by mu; what the device's agent says is down, and why
 	departed  []*endpoint          // guarded by mu; gone, with counts that are not reported yet
 }
 
 func newService(c *Client, name string) *service {
 	s := &service{
 		client: c, name: name, changed: make(chan struct{}), endpoints: make(map[string]*endpoint),
-		group: balance.NewGroup(c.config.Balance),
+		group: balance.NewGroup(c.config.Balance), guard: newGuard(&c.config),
 	}
-	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as Config.MaxInFlight allows")
+	s.overloaded = s.err(ErrOverloaded, "the instances chosen carry as many calls as their limit, or Config.MaxInFlight, allows")
 	return s
 }
 
@@ -83,6 +85,7 @@ func (s *service) set(v view.View, now time.Time) {
 	}
 	s.endpoints = next
 	s.step(now, members)
+	s.advised(now)
 	s.rebuild()
 }
 
@@ -132,7 +135,7 @@ func (s *service) rebuild() {
 	if s.denied == "" && s.view.Service == "" {
 		return // nothing is known: callers wait
 	}
-	p := &picks{limit: s.client.config.MaxInFlight, picker: new(balance.Picker)}
+	p := &picks{gate: s.guard.gate, bounded: s.client.config.bounded(), picker: new(balance.Picker)}
 	switch {
 	case s.denied != "":
 		p.err = s.err(ErrDenied, s.denied)
@@ -204,8 +207,8 @@ func (s *service) tick(now time.Time) {
 	defer s.mu.Unlock()
 	var window balance.Window
 	for addr, e := range s.endpoints {
-		e.load.Age()
 		e.collect()
+		e.load.Age(e.state.window.successes > 0)
 		inFlight := int64(e.load.InFlight())
 		if e.state.window == (counted{}) && inFlight <= 0 {
 			continue
@@ -213,6 +216,7 @@ func (s *service) tick(now time.Time) {
 		d := take(&e.state.window)
 		window = append(window, balance.Sample{Addr: addr, Successes: d.successes, Failures: d.failures, LatencySum: d.latencySum, InFlight: inFlight})
 	}
+	s.stepGuard(now)
 	if len(window) > 0 {
 		s.step(now, window)
 		return

@@ -112,7 +112,7 @@ func writeTable(t testing.TB, dir string, entries ...table.Entry) {
 	}
 	files := make(map[int][]byte)
 	for segment, entries := range by {
-		if files[segment], err = table.Encode(segment, time.Now(), entries); err != nil {
+		if files[segment], err = table.Encode(table.Head{Segment: segment, Written: time.Now()}, entries); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,10 +28,11 @@ Examples:
 			&cli.BoolFlag{Name: "json", Usage: "the same as -o json"},
 			&cli.DurationFlag{Name: "span", Value: 300 * time.Millisecond, Usage: "`TIME` to measure each figure for"},
 			&cli.Float64Flag{Name: "part", Value: 1, Usage: "`SHARE` of the full scale (161,679 instances and devices) to fill tables with, up to 1"},
+			&cli.BoolFlag{Name: "long", Usage: "measure at full scale what takes minutes: 10,000 streams"},
 			&cli.StringFlag{Name: "dir", Usage: "`FOLDER` below which files are written: its disk is measured", DefaultText: "the temporary folder"},
 		},
 		Action: func(c *cli.Context) error {
-			config := bench.Config{Span: c.Duration("span"), Part: c.Float64("part"), Dir: c.String("dir")}
+			config := bench.Config{Span: c.Duration("span"), Part: c.Float64("part"), Dir: c.String("dir"), Long: c.Bool("long")}
 			for _, name := range c.Args().Slice() {
 				if name == "all" {
 					config.Packages = bench.Packages()

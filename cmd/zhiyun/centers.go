@@ -30,7 +30,7 @@ func packageCommand() *cli.Command {
 	return &cli.Command{
 		Name: "package", Usage: "the package store",
 		Subcommands: []*cli.Command{
-			verb("push", "NAME VERSION FILE", "keep a tar or tar.gz as a package", "zhiyun package push shop-cart 1.4.0 cart.tar.gz", []cli.Flag{reasonFlag()},
+			change("push", "NAME VERSION FILE", "keep a tar or tar.gz as a package", "zhiyun package push shop-cart 1.4.0 cart.tar.gz", []cli.Flag{reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					path, err := arg(c, 2, "file")
 					if err != nil {
@@ -66,7 +66,7 @@ func fileCommand() *cli.Command {
 	return &cli.Command{
 		Name: "file", Usage: "the central file source",
 		Subcommands: []*cli.Command{
-			verb("push", "NAMESPACE PATH FILE", "keep a file that devices mirror", "zhiyun file push shop motd.txt ./motd.txt",
+			change("push", "NAMESPACE PATH FILE", "keep a file that devices mirror", "zhiyun file push shop motd.txt ./motd.txt",
 				[]cli.Flag{reasonFlag(), &cli.StringFlag{Name: "mode", Value: "0644", Usage: "octal `PERMISSIONS`"}},
 				with(func(c *cli.Context, a *control.Client) error {
 					path, err := arg(c, 2, "file")
@@ -122,7 +122,7 @@ func configCommand() *cli.Command {
 	return &cli.Command{
 		Name: "config", Usage: "the config center: templates and parameters",
 		Subcommands: []*cli.Command{
-			verb("set", "KEY VALUE|-", "set a parameter; - reads the value from standard input, as a secret should be", "zhiyun config set cart.workers 8 --level module --of shop.cart",
+			change("set", "KEY VALUE|-", "set a parameter; - reads the value from standard input, as a secret should be", "zhiyun config set cart.workers 8 --level module --of shop.cart",
 				append([]cli.Flag{&cli.BoolFlag{Name: "secret", Usage: "never show the value again"}, reasonFlag()}, level...),
 				with(func(c *cli.Context, a *control.Client) error {
 					value, err := paramValue(c.App.Reader, c.Args().Get(1), c.Bool("secret"))
@@ -150,7 +150,7 @@ func configCommand() *cli.Command {
 					}
 					return printDocuments(c, items, "LEVEL:level", "OF:owner", "KEY:key", "VALUE:value", "SECRET:secret")
 				})),
-			verb("template", "NAME FILE", "keep a template", "zhiyun config template cart.json ./cart.json.tmpl", []cli.Flag{reasonFlag()},
+			change("template", "NAME FILE", "keep a template", "zhiyun config template cart.json ./cart.json.tmpl", []cli.Flag{reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					path, err := arg(c, 1, "file")
 					if err != nil {
@@ -192,7 +192,7 @@ func configCommand() *cli.Command {
 func permissionCommand() *cli.Command {
 	columns := []string{"CALLER:caller", "SERVICE:service", "STATE:state", "BY:by", "REASON:reason"}
 	act := func(name, short string, do func(a *control.Client) func(c *cli.Context, q *controlpb.PermissionRequest) (*controlpb.JSON, error)) *cli.Command {
-		return verb(name, "CALLER SERVICE", short, "zhiyun permission "+name+" shop.web shop.cart --reason 'new page'", []cli.Flag{reasonFlag()},
+		return change(name, "CALLER SERVICE", short, "zhiyun permission "+name+" shop.web shop.cart --reason 'new page'", []cli.Flag{reasonFlag()},
 			with(func(c *cli.Context, a *control.Client) error {
 				why := cause(c)
 				why.Key = uid.New()
@@ -250,7 +250,7 @@ func notifyCommand() *cli.Command {
 				}
 				return printDocuments(c, items, "AT:notice.at", "KIND:notice.kind", "MODULE:notice.module", "DEVICE:notice.device", "OUTCOME:outcome", "TEXT:notice.text")
 			})),
-			verb("mute", "MODULE", "hold back the load events of a module", "zhiyun notify mute shop.cart --for 30m --reason 'load test'", []cli.Flag{expiry, reasonFlag()},
+			change("mute", "MODULE", "hold back the load events of a module", "zhiyun notify mute shop.cart --for 30m --reason 'load test'", []cli.Flag{expiry, reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					why := cause(c)
 					why.Key = uid.New()
@@ -260,13 +260,13 @@ func notifyCommand() *cli.Command {
 					}
 					return printDocuments(c, []json.RawMessage{answer.Json}, "KEY:key", "MODULE:module", "UNTIL:until")
 				})),
-			verb("unmute", "KEY", "lift a mute", "zhiyun notify unmute 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			change("unmute", "KEY", "lift a mute", "zhiyun notify unmute 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				why := cause(c)
 				why.Key = c.Args().First()
 				_, err := call(c.Context, a.Notify.Unmute, &controlpb.MuteRequest{Cause: why})
 				return err
 			})),
-			verb("silence", "DEVICE ...", "silence the alerts of devices", "zhiyun notify silence web-17 web-18 --for 2h --reason 'disk swap'", []cli.Flag{expiry, reasonFlag()},
+			change("silence", "DEVICE ...", "silence the alerts of devices", "zhiyun notify silence web-17 web-18 --for 2h --reason 'disk swap'", []cli.Flag{expiry, reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					why := cause(c)
 					why.Key = uid.New()
@@ -276,7 +276,7 @@ func notifyCommand() *cli.Command {
 					}
 					return printDocuments(c, []json.RawMessage{answer.Json}, "KEY:key", "DEVICES:devices", "UNTIL:until")
 				})),
-			verb("unsilence", "KEY", "lift a silence", "zhiyun notify unsilence 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			change("unsilence", "KEY", "lift a silence", "zhiyun notify unsilence 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				why := cause(c)
 				why.Key = c.Args().First()
 				_, err := call(c.Context, a.Notify.Unsilence, &controlpb.SilenceRequest{Cause: why})

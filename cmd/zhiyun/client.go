@@ -34,6 +34,9 @@ func dial(c *cli.Context) (*control.Client, error) {
 	if err != nil {
 		return nil, usage("%v", err)
 	}
+	if rehearsing(c.Context) {
+		return client.Rehearsing(), nil
+	}
 	return client, nil
 }
 
@@ -64,6 +67,9 @@ func plainError(err error) error {
 	if !errors.As(err, &wire) {
 		return err
 	}
+	if changes, ok := control.Rehearsed(err); ok {
+		return &rehearsedError{changes}
+	}
 	switch wire.Code() {
 	case connect.CodeUnavailable:
 		return fmt.Errorf("the server cannot be reached: %s", wire.Message())
@@ -71,6 +77,8 @@ func plainError(err error) error {
 		return fmt.Errorf("the server wants a token: give --token-file (%s)", wire.Message())
 	case connect.CodeInvalidArgument:
 		return usage("%s", wire.Message())
+	case connect.CodeUnimplemented:
+		return fmt.Errorf("the server does not do this: it is older than this zhiyun, or runs without that part (%s)", wire.Message())
 	}
 	return errors.New(wire.Message())
 }

@@ -56,7 +56,7 @@ func grayCommand() *cli.Command {
 }
 
 func steerRollout(name, short string, do func(controlpbconnect.GrayServiceClient, context.Context, *connect.Request[controlpb.RolloutRequest]) (*connect.Response[controlpb.JSON], error)) *cli.Command {
-	return verb(name, "ID", short, "zhiyun gray "+name+" r-17 --reason 'errors in the log'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+	return change(name, "ID", short, "zhiyun gray "+name+" r-17 --reason 'errors in the log'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 		id, err := arg(c, 0, "rollout's id")
 		if err != nil {
 			return err
@@ -115,8 +115,8 @@ func scaleCommand() *cli.Command {
 }
 
 func driftCommand() *cli.Command {
-	finding := func(name, short string, flags []cli.Flag, do func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error) *cli.Command {
-		return verb(name, "ID", short, "zhiyun drift "+name+" web-17/config/etc/cart.json", flags, with(func(c *cli.Context, a *control.Client) error {
+	finding := func(kind newVerb, name, short string, flags []cli.Flag, do func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error) *cli.Command {
+		return kind(name, "ID", short, "zhiyun drift "+name+" web-17/config/etc/cart.json", flags, with(func(c *cli.Context, a *control.Client) error {
 			id, err := arg(c, 0, "finding's id")
 			if err != nil {
 				return err
@@ -141,7 +141,7 @@ func driftCommand() *cli.Command {
 					}
 					return printDocuments(c, items, "ID:id", "MODULE:module", "STATUS:finding.status", "EXPECTED:finding.expected", "ACTUAL:finding.actual", "SINCE:finding.first_seen")
 				})),
-			finding("show", "show a finding", nil, func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
+			finding(verb, "show", "show a finding", nil, func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
 				answer, err := call(c.Context, a.Drift.Get, q)
 				if err != nil {
 					return err
@@ -151,17 +151,22 @@ func driftCommand() *cli.Command {
 				}
 				return print(c, table{data: json.RawMessage(answer.Json)})
 			}),
-			finding("repair", "have the agent repair it now", []cli.Flag{reasonFlag()}, func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
+			finding(change, "repair", "have the agent repair it now", []cli.Flag{reasonFlag()}, func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
 				_, err := call(c.Context, a.Drift.Repair, q)
 				return err
 			}),
-			finding("ignore", "let it stay, until a moment or for good", []cli.Flag{reasonFlag(), &cli.DurationFlag{Name: "for", Usage: "for this `TIME`"}}, func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
+			finding(change, "ignore", "let it stay, until a moment or for good", []cli.Flag{reasonFlag(), &cli.DurationFlag{Name: "for", Usage: "for this `TIME`"}}, func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
 				if d := c.Duration("for"); d > 0 {
 					q.Until = timestamppb.New(time.Now().Add(d))
 				}
 				_, err := call(c.Context, a.Drift.Ignore, q)
 				return err
 			}),
+			finding(change, "reopen", "take it up again: it is repaired anew where repairing had been given up, or was not wanted", []cli.Flag{reasonFlag()},
+				func(c *cli.Context, a *control.Client, q *controlpb.FindingRequest) error {
+					_, err := call(c.Context, a.Drift.Reopen, q)
+					return err
+				}),
 			verb("compare", "DEVICE PEER", "compare two devices of a module", "zhiyun drift compare web-17 web-3", nil, with(func(c *cli.Context, a *control.Client) error {
 				answer, err := call(c.Context, a.Drift.Peers, &controlpb.PeersRequest{Device: c.Args().Get(0), Peer: c.Args().Get(1)})
 				if err != nil {

@@ -29,7 +29,7 @@ func declareDevices(ctx context.Context, a *control.Client, devices []dev.Device
 
 func deviceCommand() *cli.Command {
 	act := func(name, short string, do func(*cli.Context, *control.Client, *controlpb.DevicesRequest) error) *cli.Command {
-		return verb(name, "DEVICE ...", short, "zhiyun device "+name+" web-17 --reason 'new disk'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+		return change(name, "DEVICE ...", short, "zhiyun device "+name+" web-17 --reason 'new disk'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 			if !c.Args().Present() {
 				return usage("device %s: name at least one device", name)
 			}

@@ -42,7 +42,7 @@ func flowCommand() *cli.Command {
 	return &cli.Command{
 		Name: "flow", Usage: "run, watch and steer executions",
 		Subcommands: []*cli.Command{
-			verb("run", "FLOW [NAME=VALUE|NAME=@FILE ...]", "start an execution; a secret comes from a file",
+			change("run", "FLOW [NAME=VALUE|NAME=@FILE ...]", "start an execution; a secret comes from a file",
 				"zhiyun flow run expand module=shop.cart count=2 --watch",
 				[]cli.Flag{
 					&cli.StringFlag{Name: "key", Usage: "`KEY` that makes the start one of a kind: the same key again starts nothing"},
@@ -71,7 +71,7 @@ func flowCommand() *cli.Command {
 			steerFlow("pause", "start no further step", controlpbconnect.FlowServiceClient.Pause),
 			steerFlow("resume", "go on with a paused execution", controlpbconnect.FlowServiceClient.Resume),
 			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),
-			verb("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			change("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				text, err := readArg(c)
 				if err != nil {
 					return err
@@ -262,7 +262,7 @@ func showFlow(c *cli.Context, a *control.Client) error {
 type steer = func(controlpbconnect.FlowServiceClient, context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 
 func steerFlow(name, short string, do steer) *cli.Command {
-	return verb(name, "ID", short, "zhiyun flow "+name+" 3f2a --reason 'wrong module'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+	return change(name, "ID", short, "zhiyun flow "+name+" 3f2a --reason 'wrong module'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 		id, err := arg(c, 0, "execution's id")
 		if err != nil {
 			return err

@@ -232,7 +232,7 @@ func applyCommand() *cli.Command {
 }
 
 func deleteCommand() *cli.Command {
-	return verb("delete", "KIND NAME", "take an object out of the CMDB",
+	return change("delete", "KIND NAME", "take an object out of the CMDB",
 		"zhiyun delete site old-site --reason 'closed'", []cli.Flag{reasonFlag()},
 		func(c *cli.Context) error {
 			kind, err := kindOf(c.Args().First())

@@ -39,7 +39,7 @@ func tokenCommand() *cli.Command {
 				}
 				return printCredentials(c, items)
 			})),
-			verb("revoke", "[ID]", "end a credential at once, or all of an identity", "zhiyun token revoke --role agent --name web-17 --reason 'disk was sold'", []cli.Flag{
+			change("revoke", "[ID]", "end a credential at once, or all of an identity", "zhiyun token revoke --role agent --name web-17 --reason 'disk was sold'", []cli.Flag{
 				&cli.StringFlag{Name: "role", Usage: "with --name, in place of ID: the `ROLE`"}, &cli.StringFlag{Name: "name", Usage: "and `NAME` of whose credentials all end"}, reasonFlag(),
 			}, with(func(c *cli.Context, a *control.Client) error {
 				id := c.Args().First()

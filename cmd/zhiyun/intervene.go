@@ -22,7 +22,7 @@ func resultFlag() cli.Flag {
 // intervene is a verb on one step of an open execution.
 func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
 	flags = append(flags, reasonFlag())
-	return verb(name, "ID STEP", short, "zhiyun flow "+name+" 3f2a install"+more+" --reason 'done by hand'", flags, with(func(c *cli.Context, a *control.Client) error {
+	return change(name, "ID STEP", short, "zhiyun flow "+name+" 3f2a install"+more+" --reason 'done by hand'", flags, with(func(c *cli.Context, a *control.Client) error {
 		id, err := arg(c, 0, "execution's id")
 		if err != nil {
 			return err
@@ -35,7 +35,7 @@ func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
 			return usage("settle: give exactly one of --done and --undone")
 		}
 		request := &controlpb.InterveneRequest{
-			Id: id, Verb: strings.TrimSuffix(name, "-step"), Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Cause: cause(c),
+			Id: id, Verb: name, Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Cause: cause(c),
 		}
 		if request.Input, err = objectFlag(c, "input"); err != nil {
 			return err

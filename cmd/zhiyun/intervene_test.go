@@ -67,7 +67,7 @@ steps:
 		t.Errorf("it is %s, and the last step has %+v: %v %v", x.State, got, x.Error, err)
 	}
 	out, err := run(t, "audit", "--server", w.Target)
-	for _, act := range []string{"flow.retry", "flow.back", "flow.skip"} {
+	for _, act := range []string{"flow.retry-step", "flow.back", "flow.skip"} {
 		if err != nil || !strings.Contains(out, act) {
 			t.Errorf("the audit record has no %s: %v\n%s", act, err, out)
 		}

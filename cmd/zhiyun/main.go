@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/zhiyun-ops/zhiyun/internal/bench/fleet"
 	"github.com/zhiyun-ops/zhiyun/internal/guard"
 )
 
@@ -22,6 +23,7 @@ const (
 )
 
 func main() {
+	fleet.Main() // a process of bench's; returns if this is none
 	switch {
 	case guard.Is(os.Args):
 		os.Exit(guard.Main(os.Args))

@@ -14,7 +14,7 @@ import (
 )
 
 func pauseCommand() *cli.Command {
-	return verb("pause", "[MODULE]", "the stop button: no automatic action, on a module or on anything", "zhiyun pause shop.cart --reason 'incident 42'",
+	return change("pause", "[MODULE]", "the stop button: no automatic action, on a module or on anything", "zhiyun pause shop.cart --reason 'incident 42'",
 		[]cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 			answer, err := call(c.Context, a.Ops.Pause, &controlpb.PauseRequest{Module: c.Args().First(), Cause: cause(c)})
 			if err != nil {
@@ -25,7 +25,7 @@ func pauseCommand() *cli.Command {
 }
 
 func resumeCommand() *cli.Command {
-	return verb("resume", "[MODULE]", "let automation go on", "zhiyun resume shop.cart", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+	return change("resume", "[MODULE]", "let automation go on", "zhiyun resume shop.cart", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 		answer, err := call(c.Context, a.Ops.Resume, &controlpb.PauseRequest{Module: c.Args().First(), Cause: cause(c)})
 		if err != nil {
 			return err

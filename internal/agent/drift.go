@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -117,6 +118,11 @@ func (r *repairs) Repair(ctx context.Context, f drift.Finding) error {
 	case f.File != nil && f.File.Type == drift.Absent:
 		_, err := device.Repair(ctx, r.env, device.RepairIn{Path: f.Subject, Remove: true})
 		return err
+	case f.File != nil && f.File.Link != "":
+		_, err := device.Repair(ctx, r.env, device.RepairIn{Path: f.Subject, Link: f.File.Link})
+		return err
+	case f.Process != nil && slices.Contains(f.Fields, drift.FieldStopped):
+		return r.supervisor.Continue(ctx, f.Process.Name)
 	case f.Process != nil:
 		return r.supervisor.Kick(ctx, f.Process.Name)
 	}

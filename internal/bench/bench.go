@@ -3,6 +3,9 @@
 //
 //	rows, err := bench.Run(ctx, bench.Config{Packages: []string{"l5"}})
 //
+// The name service is measured with processes of its own around it, which are the calling program, started again: it must
+// call fleet.Main before it does anything else.
+//
 // A row's Ratio is ours by the floor where smaller is better, and the floor by ours where larger is: so 1 is the floor
 // itself, and more is what we cost.
 package bench
@@ -36,6 +39,8 @@ type Config struct {
 	// Part is the share of the deck's scale (161,679 instances and devices, 12,740 services and modules) that tables are
 	// filled with, 0 to 1. Default 1.
 	Part float64
+	// Long measures at full scale what takes minutes: 10,000 streams in place of 1,000.
+	Long bool
 	// Dir is where files are written; it decides which disk is measured. Default: a new temporary folder.
 	Dir string
 	// Progress is told what is measured next. It may be nil.

@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/zhiyun-ops/zhiyun/internal/bench"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/fleet"
 )
+
+func TestMain(m *testing.M) {
+	fleet.Main()
+	os.Exit(m.Run())
+}
 
 // The tiny form of every package gives rows that are whole, in the order of the packages.
 func TestRowsAreWhole(t *testing.T) {

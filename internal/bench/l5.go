@@ -51,7 +51,10 @@ func (s *suite) l5(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return s.push(ctx, names.Server(), client)
+	if err := s.push(ctx, names.Server(), client); err != nil {
+		return err
+	}
+	return s.fleet(ctx)
 }
 
 func (s *suite) route(ctx context.Context, client *l5.Client, service string, n int) error {

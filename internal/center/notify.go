@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // Notify is the notification center. A notice goes to every sink, unless a mute stops it (for a kind of event of a
@@ -155,7 +157,7 @@ func (n *Notify) Silence(ctx context.Context, silence Silence) (Silence, error) 
 		}
 		return silence, write, nil
 	})
-	if err != nil || n.silencer == nil || done.value.Remote != "" {
+	if err != nil || n.silencer == nil || done.value.Remote != "" || store.RehearsalOf(ctx) != nil {
 		return done.value, err
 	}
 	id, err := n.silencer.Silence(ctx, done.value)
@@ -181,7 +183,7 @@ func (n *Notify) Unsilence(ctx context.Context, key, actor string) error {
 	if err != nil || !exists {
 		return err
 	}
-	if n.silencer != nil && one.value.Lifted == nil {
+	if n.silencer != nil && one.value.Lifted == nil && store.RehearsalOf(ctx) == nil {
 		id := one.value.Remote
 		if id == "" {
 			// The process may have ended between the alert system's answer and our note of it.

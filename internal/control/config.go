@@ -135,7 +135,7 @@ func (a *API) Run(ctx context.Context) error {
 
 // Mount adds the handlers of every service, and of the blobs, to a mux.
 func (a *API) Mount(mux *http.ServeMux) {
-	options := []connect.HandlerOption{connect.WithInterceptors(named{}), connect.WithReadMaxBytes(maxMessage)}
+	options := []connect.HandlerOption{connect.WithInterceptors(rehearsed{}, named{}), connect.WithReadMaxBytes(maxMessage)}
 	mux.Handle(controlpbconnect.NewResourceServiceHandler(resources{a}, options...))
 	mux.Handle(controlpbconnect.NewDeviceServiceHandler(devices{a}, options...))
 	mux.Handle(controlpbconnect.NewFlowServiceHandler(flows{a}, options...))
@@ -155,6 +155,7 @@ func (a *API) Mount(mux *http.ServeMux) {
 	mux.Handle(controlpbconnect.NewTokenServiceHandler(tokens{a}, options...))
 	mux.Handle(controlpbconnect.NewEnrolServiceHandler(enrolling{a}, options...))
 	mux.Handle(a.config.Centers.Blobs.Handler())
+	mountRehearsals(mux)
 }
 
 // maxMessage bounds one message.

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
@@ -126,14 +128,18 @@ func (d devices) Release(ctx context.Context, q *connect.Request[pb.DevicesReque
 	return connect.NewResponse(out), nil
 }
 
-// each does a verb to one device after the other.
+// each does a verb to one device after the other. A rehearsal goes on where a commit would have.
 func each(names []string, do func(name string) error) error {
+	var rehearsed error
 	for _, name := range names {
-		if err := do(name); err != nil {
+		err := do(name)
+		if errors.Is(err, store.ErrRehearsed) {
+			rehearsed = err
+		} else if err != nil {
 			return err
 		}
 	}
-	return nil
+	return rehearsed
 }
 
 func (d devices) Serve(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
@@ -178,7 +184,12 @@ func (d devices) Repair(ctx context.Context, q *connect.Request[pb.DevicesReques
 
 func (d devices) Retire(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
 	return done(d.verb(ctx, "retire", q.Msg, func(c *pb.Cause) error {
-		return each(q.Msg.Names, func(name string) error { return d.config.CMDB.Retire(ctx, name, because(c)...) })
+		return each(q.Msg.Names, func(name string) error {
+			if err := d.config.CMDB.Retire(ctx, name, because(c)...); err != nil || d.config.Drift == nil {
+				return err
+			}
+			return d.config.Drift.Forget(ctx, name) // nobody will report on it any more
+		})
 	}))
 }
 

@@ -81,7 +81,7 @@ func (f findings) Ignore(ctx context.Context, q *connect.Request[pb.FindingReque
 }
 
 func (f findings) Reopen(ctx context.Context, q *connect.Request[pb.FindingRequest]) (*connect.Response[pb.Done], error) {
-	return f.verb(ctx, "reopen", q.Msg, func(l *drift.Ledger, _ *pb.Cause) error { return l.Reopen(ctx, q.Msg.Id) })
+	return f.verb(ctx, "reopen", q.Msg, func(l *drift.Ledger, c *pb.Cause) error { return l.Reopen(ctx, q.Msg.Id, c.Actor, c.Reason) })
 }
 
 // Peers compares what is declared for two devices, each with what its agent found to differ. A device that is not in

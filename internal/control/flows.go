@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // flows serves FlowService.
@@ -30,6 +32,13 @@ func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest])
 	c, err := f.cause(ctx, q.Msg.Cause)
 	if err != nil {
 		return nil, err
+	}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		definition, fresh, err := engine.RehearseSave(ctx, q.Msg.Document)
+		if fresh {
+			err = noted(rehearsal, fmt.Sprintf("flow/%s/%d", definition.Name, definition.Version), definition)
+		}
+		return nil, rehearsedOr(err)
 	}
 	saved, err := engine.Save(ctx, q.Msg.Document)
 	if err != nil {
@@ -75,6 +84,13 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	options := []flow.StartOption{flow.By(c.Actor), flow.Because(c.Reason)}
 	if c.Key != "" {
 		options = append(options, flow.Key(c.Key))
+	}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
+		if err == nil && begun.Running == "" {
+			err = noted(rehearsal, "execution", begun)
+		}
+		return nil, rehearsedOr(err)
 	}
 	id, err := engine.Start(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
 	if err != nil {
@@ -166,6 +182,13 @@ func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, p
 	if err != nil {
 		return nil, err
 	}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		events, err := engine.RehearseOrder(ctx, q.Id, name, flow.Intervention{Actor: c.Actor, Reason: c.Reason})
+		for _, event := range events {
+			err = errors.Join(err, noted(rehearsal, "execution/"+q.Id, event))
+		}
+		return nil, rehearsedOr(err)
+	}
 	if err := pick(engine)(ctx, q.Id, c.Actor, c.Reason); err != nil {
 		return nil, err
 	}
@@ -199,22 +222,21 @@ func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneReq
 		return nil, err
 	}
 	m := q.Msg
-	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Actor: c.Actor, Reason: c.Reason}
-	switch m.Verb {
-	case "skip":
-		err = engine.Skip(ctx, m.Id, what)
-	case "fail":
-		err = engine.Fail(ctx, m.Id, what)
-	case "retry":
-		err = engine.RetryStep(ctx, m.Id, what)
-	case "back":
-		err = engine.Back(ctx, m.Id, what)
-	case "settle":
-		err = engine.Settle(ctx, m.Id, flow.Settlement{Step: m.Step, Item: int(m.Item), Done: m.Done, Output: m.Output, Actor: c.Actor, Reason: c.Reason})
-	default:
-		err = fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry, back or settle", flow.ErrInvalid, m.Verb)
+	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Done: m.Done, Actor: c.Actor, Reason: c.Reason}
+	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
+		events, err := engine.RehearseOrder(ctx, m.Id, m.Verb, what)
+		for _, event := range events {
+			err = errors.Join(err, noted(rehearsal, "execution/"+m.Id, event))
+		}
+		return nil, rehearsedOr(err)
 	}
-	if err != nil {
+	do := map[string]func(context.Context, string, flow.Intervention) error{
+		flow.OrderSkip: engine.Skip, flow.OrderFail: engine.Fail, flow.OrderRetryStep: engine.RetryStep, flow.OrderBack: engine.Back, flow.OrderSettle: engine.Settle,
+	}[m.Verb]
+	if do == nil {
+		return nil, fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry-step, back or settle", flow.ErrInvalid, m.Verb)
+	}
+	if err := do(ctx, m.Id, what); err != nil {
 		return nil, err
 	}
 	c.Execution = m.Id

@@ -14,6 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // invalid is an error of the request: which field, its value, how to mend it.
@@ -53,6 +54,9 @@ func (a *API) cause(ctx context.Context, c *pb.Cause) (*pb.Cause, error) {
 
 // audit records what was done. The change stands already: an error says so, and the call can be repeated.
 func (a *API) audit(ctx context.Context, c *pb.Cause, action, object string, detail any) error {
+	if store.RehearsalOf(ctx) != nil {
+		return nil // nothing was done
+	}
 	var encoded json.RawMessage
 	if detail != nil {
 		var err error

@@ -26,11 +26,14 @@ type RepairIn struct {
 	// Package is the digest of the package that holds the file, for a path below pkg/NAME/VERSION-DIGEST8/.
 	// Default: the file is a blob of its own.
 	Package string
+	// Link is the target of the symbolic link that the path must be, relative to its folder and within the root. Digest,
+	// Mode, Content and Package do not apply then. Default: the path is a file.
+	Link string
 	// Remove has the path removed: it must not be there.
 	Remove bool
 }
 
-// Repair makes one file what it must be, in one motion; a file that is right is left alone. It needs no key and
+// Repair makes one file, or one link, what it must be, in one motion; what is right is left alone. It needs no key and
 // keeps no journal: what was there is wrong. Codes: those of file.sync, and package.no_such_file.
 func Repair(ctx context.Context, env Env, in RepairIn) (changed bool, err error) {
 	changed, err = repair(ctx, env, in)
@@ -59,6 +62,9 @@ func repair(ctx context.Context, env Env, in RepairIn) (bool, error) {
 			return false, nil
 		}
 		return true, root.RemoveAll(p)
+	}
+	if in.Link != "" {
+		return relink(root, p, in.Link)
 	}
 	digits, err := hexDigest(in.Digest)
 	if err != nil {
@@ -95,6 +101,30 @@ func repair(ctx context.Context, env Env, in RepairIn) (bool, error) {
 	}
 	_, err = put(root, p, &bounded{content, env.MaxUnpacked, p}, want, digits)
 	return true, err
+}
+
+// relink makes p the link that it must be.
+func relink(root *os.Root, p, target string) (bool, error) {
+	if _, err := local(path.Join(path.Dir(p), target)); err != nil || path.IsAbs(target) {
+		return false, fail("path.outside", "%s would link to %q, outside the root", p, target)
+	}
+	switch info, err := root.Lstat(p); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := root.MkdirAll(path.Dir(p), 0o755); err != nil {
+			return false, err
+		}
+	case err != nil:
+		return false, err
+	case info.Mode()&fs.ModeSymlink != 0:
+		if have, err := root.Readlink(p); err != nil || have == target {
+			return false, err
+		}
+	case info.IsDir():
+		if err := root.RemoveAll(p); err != nil {
+			return false, err
+		}
+	}
+	return true, link(root, p, target)
 }
 
 // source opens the content of a file from where it is kept.

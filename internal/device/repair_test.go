@@ -56,6 +56,42 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// A link is made again whatever stands in its place, in one motion.
+func TestRepairOfALink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	out := twice(w, "k", install(w, cart(w, "1.0")))
+	current := filepath.Dir(out.Path) + "/current"
+	full := filepath.Join(w.root, current)
+	before := w.tree()
+	repair := func(want bool) {
+		t.Helper()
+		changed, err := device.Repair(t.Context(), w.env(""), device.RepairIn{Path: current, Link: filepath.Base(out.Path)})
+		if err != nil || changed != want {
+			t.Errorf("changed %v, %v", changed, err)
+		}
+		w.same("repair of the link", before)
+	}
+	repair(false)
+	w.try(os.Remove(full))
+	repair(true)
+	w.try(os.Remove(full))
+	w.try(os.Symlink("/etc", full))
+	repair(true)
+	w.try(os.Remove(full))
+	w.write(current, "a file")
+	repair(true)
+	w.try(os.Remove(full))
+	w.try(os.MkdirAll(filepath.Join(full, "sub"), 0o755))
+	repair(true)
+	for _, target := range []string{"../../../etc", "/etc"} {
+		if _, err := device.Repair(t.Context(), w.env(""), device.RepairIn{Path: current, Link: target}); code(err) != "path.outside" {
+			t.Errorf("a link to %s: %v", target, err)
+		}
+	}
+	w.same("links that lead outside", before)
+}
+
 func TestRepairFailsByName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -52,7 +52,9 @@ func openRecord(ctx context.Context, config Config) (*record, error) {
 }
 
 // store is the records of one package.
-func (r *record) store(name string) store.Store { return etcdstore.New(r.client, "/zhiyun/"+name+"/") }
+func (r *record) store(name string) store.Store {
+	return store.Rehearsable(etcdstore.New(r.client, "/zhiyun/"+name+"/"), name)
+}
 
 // run ends when the member fails: a server whose disk is broken must not go on.
 func (r *record) run(ctx context.Context) error {

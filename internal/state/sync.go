@@ -100,7 +100,8 @@ func (db *DB) barrier(ctx context.Context) error {
 	if db.current.Load().revision >= revision {
 		return nil
 	}
-	revision, err = db.config.Store.Commit(ctx, store.Put(barrierKey, nil))
+	// Others wait for it as well: it is made whether or not whoever came first is rehearsing.
+	revision, err = db.config.Store.Commit(store.Actual(ctx), store.Put(barrierKey, nil))
 	if err != nil {
 		return err
 	}

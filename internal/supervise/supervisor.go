@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/zhiyun-ops/zhiyun/internal/backoff"
 )
@@ -276,6 +277,23 @@ func (s *Supervisor) Kick(ctx context.Context, name string) error {
 		s.apply(i, time.Now(), evKick, 0)
 	}
 	s.nudge()
+	return nil
+}
+
+// Continue has the instances of name go on that a signal has stopped; those that run take no notice.
+func (s *Supervisor) Continue(ctx context.Context, name string) error {
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.units[name]
+	if u == nil || u.stopping {
+		return fmt.Errorf("continue %s: %w", name, ErrUnknown)
+	}
+	for _, i := range u.instances {
+		i.signal(unix.SIGCONT)
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -239,6 +240,44 @@ func TestKilledProcessComesBackAndKickSkipsTheWait(t *testing.T) {
 	if err := s.Kick(t.Context(), "absent"); !errors.Is(err, supervise.ErrUnknown) {
 		t.Error("kick of an unknown process:", err)
 	}
+}
+
+// What a signal has stopped goes on when told to, and stays the same process.
+func TestContinueWakesWhatWasStopped(t *testing.T) {
+	t.Parallel()
+	s, _ := run(t, supervise.Config{Dir: t.TempDir()})
+	if err := s.Start(t.Context(), spec("a", "sleep")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs", func() bool { return one(t, s).State == supervise.Running })
+	before := one(t, s)
+	if err := syscall.Kill(before.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is stopped", func() bool { return procState(t, before.PID) == "T" })
+	if err := s.Continue(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it goes on", func() bool { return procState(t, before.PID) != "T" })
+	if after := one(t, s); after.PID != before.PID || after.Restarts != 0 {
+		t.Errorf("it is another process: %+v, was %+v", after, before)
+	}
+	if err := s.Continue(t.Context(), "nobody"); !errors.Is(err, supervise.ErrUnknown) {
+		t.Errorf("continue of what is not there: %v", err)
+	}
+}
+
+// procState is the state of a process as /proc has it; R where there is no /proc.
+func procState(t *testing.T, pid int) string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("the state of a process is read from /proc")
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))[0]
 }
 
 func TestStopKillsTheWholeGroup(t *testing.T) {

@@ -33,25 +33,27 @@ import (
 //	                                     v          |
 //	                                   serving what is pushed
 type Agent struct {
-	config   Config
-	http     *http.Client
-	wire     l5pbconnect.NameServiceClient
-	mux      *http.ServeMux // of the socket
-	hub      *hub.Hub
-	link     *link.Link
-	keeper   *lease.Keeper
-	callers  *callers
-	locals   *locals
-	forward  *forward
-	disk     *disk
-	tables   *tables
-	lookups  *lookups
-	now      func() time.Time
-	metrics  *metrics
-	started  atomic.Bool
-	ready    chan struct{}   // closed when the socket listens
-	stopping context.Context // ends when Run drains
-	stop     context.CancelFunc
+	config    Config
+	wire      l5pbconnect.NameServiceClient
+	hangUp    func()         // closes the connections of wire
+	mux       *http.ServeMux // of the socket
+	hub       *hub.Hub
+	link      *link.Link
+	keeper    *lease.Keeper
+	callers   *callers
+	locals    *locals
+	forward   *forward
+	disk      *disk
+	tables    *tables
+	lookups   *lookups
+	health    *health
+	now       func() time.Time
+	metrics   *metrics
+	strangers atomic.Int64 // streams of processes that the kernel does not name
+	started   atomic.Bool
+	ready     chan struct{}   // closed when the socket listens
+	stopping  context.Context // ends when Run drains
+	stop      context.CancelFunc
 }
 
 // New returns an agent. It reports all faults of config at once, and opens nothing: that is Run's.
@@ -60,20 +62,18 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	httpClient, base, err := transport.Dial(transport.DialConfig{Target: config.Upstream, Token: config.Token, TLS: config.TLS})
+	wire, hangUp, err := dial(config)
 	if err != nil {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
-	a := &Agent{
-		config: config, http: httpClient, hub: hub.New(), ready: make(chan struct{}), now: time.Now,
-		wire: l5pbconnect.NewNameServiceClient(httpClient, base, connect.WithAcceptCompression("gzip", nil, nil)),
-	}
+	a := &Agent{config: config, wire: wire, hangUp: hangUp, hub: hub.New(), ready: make(chan struct{}), now: time.Now}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	if a.metrics, err = newMetrics(config.Metrics, a); err != nil {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
 	}
 	a.link = link.New(link.Config{
-		Client: a.wire, Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
+		Client: a.wire, Dial: func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
+		Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
@@ -83,9 +83,19 @@ func New(config Config) (*Agent, error) {
 	a.disk = newDisk(a)
 	a.tables = newTables(a)
 	a.lookups = newLookups(a)
+	a.health = newHealth(a)
 	a.mux = http.NewServeMux()
 	a.mux.Handle(a.Handler())
 	return a, nil
+}
+
+// dial returns a client of the server with connections of its own, and what closes those.
+func dial(config Config) (l5pbconnect.NameServiceClient, func(), error) {
+	client, base, err := transport.Dial(transport.DialConfig{Target: config.Upstream, Token: config.Token, TLS: config.TLS})
+	if err != nil {
+		return nil, nil, err
+	}
+	return l5pbconnect.NewNameServiceClient(client, base, connect.WithAcceptCompression("gzip", nil, nil)), client.CloseIdleConnections, nil
 }
 
 // Handle has the socket serve more than the protocol, as a door does: pattern is one of http.ServeMux. Call it before Run.
@@ -120,8 +130,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.forward.run(inner) })
 	group.Go(func() error { return a.disk.run(inner) })
 	group.Go(func() error { return a.tables.run(inner) })
+	group.Go(func() error { return a.health.run(inner) })
 	err = group.Wait()
-	a.http.CloseIdleConnections()
+	a.hangUp()
 	if ctx.Err() != nil {
 		return errors.Join(a.disk.write(time.Now()), a.tables.write(time.Now()))
 	}
@@ -178,6 +189,7 @@ func (a *Agent) onView(v view.View, change *l5pb.Delta) {
 	if err := a.hub.Publish(v, change); err != nil {
 		a.config.Logger.Error("l5/agent: a service's state is not passed on", "service", v.Service, "error", err)
 	}
+	a.health.update(v)
 	a.lookups.change(v.Service)
 	a.tables.touch(v.Service)
 }
@@ -191,6 +203,7 @@ func (a *Agent) onVerdict(verdict *l5pb.Verdict) {
 
 // onForget drops what nobody on this device calls any more.
 func (a *Agent) onForget(service string) {
+	a.health.forget(service)
 	a.hub.Forget(service)
 	a.lookups.change(service)
 	a.tables.forget(service)

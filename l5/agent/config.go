@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 )
 
 // Config of an Agent. A zero field means its documented default.
@@ -43,6 +45,13 @@ type Config struct {
 	// knows of it; an error refuses it, and is told to it. It is called once per stream and report. Default: what a process
 	// claims is believed; the socket's mode lets in none but the agent's own user.
 	Prove func(ctx context.Context, process Process) (Standing, error)
+	// Balance tunes how long an instance that the agent found down takes no calls from the device, and how much of a service may
+	// be so.
+	Balance balance.Config
+	// Probe asks whether an instance that a program doubts, or that was down, serves. Default: Prober's, by ProbeLabel.
+	Probe func(ctx context.Context, addr string, labels map[string]string) error
+	// ProbeTimeout bounds one probe. Default: 1 s.
+	ProbeTimeout time.Duration
 	// Logger takes one line per change of state. Default: silent.
 	Logger *slog.Logger
 	// Metrics takes the agent's metrics, named zhiyun_l5_agent_... Default: none.
@@ -71,7 +80,10 @@ func (c Config) check() (Config, error) {
 		name  string
 		field *time.Duration
 		value time.Duration
-	}{{"LocalGrace", &c.LocalGrace, 5 * time.Second}, {"Linger", &c.Linger, 10 * time.Minute}, {"ReportEvery", &c.ReportEvery, 500 * time.Millisecond}} {
+	}{
+		{"LocalGrace", &c.LocalGrace, 5 * time.Second}, {"Linger", &c.Linger, 10 * time.Minute}, {"ReportEvery", &c.ReportEvery, 500 * time.Millisecond},
+		{"ProbeTimeout", &c.ProbeTimeout, time.Second},
+	} {
 		if *d.field < 0 {
 			errs = append(errs, fmt.Errorf("%s is %v: give it a positive duration, or 0 for %v", d.name, *d.field, d.value))
 		}
@@ -81,6 +93,12 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Table == "" {
 		c.Table = cmp.Or(c.SnapshotFile, c.Socket) + ".table"
+	}
+	if c.Balance.MaxEjected > 1 || c.Balance.TrialShare > 1 {
+		errs = append(errs, fmt.Errorf("Balance has MaxEjected %v and TrialShare %v: both are shares, at most 1", c.Balance.MaxEjected, c.Balance.TrialShare))
+	}
+	if c.Probe == nil {
+		c.Probe = NewProber().Probe
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,9 +44,9 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	defer end()
 	a.metrics.streams.Inc()
 	defer a.metrics.streams.Dec()
-	uid := os.Geteuid()
-	if peer, ok := socket.PeerOf(transport.Conn(ctx)); ok {
-		uid = peer.UID
+	peer, ok := socket.PeerOf(transport.Conn(ctx))
+	if !ok {
+		peer = socket.Peer{UID: os.Geteuid(), PID: -int(a.strangers.Add(1))} // each stream counts as a process
 	}
 	who := a.speaker(ctx)
 	sub := a.hub.Subscriber(who)
@@ -62,6 +63,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	}
 	return hub.Serve(ctx, hub.Stream{
 		Receive: stream.Receive, Send: send, Changed: a.callers.Changed,
+		Greeting: &l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Health{Health: &l5pb.Health{}}}, // doubts are welcome
 		Requested: func(request *l5pb.WatchRequest) {
 			for _, want := range request.GetUnsubscribe() {
 				p := pair{want.GetCaller(), want.GetService()}
@@ -74,12 +76,25 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 				p := pair{want.GetCaller(), want.GetService()}
 				if _, ok := asked[p]; !ok && who.subscribe(want) {
 					asked[p] = struct{}{}
-					a.tables.read(uid, p.caller, p.service)
+					a.tables.read(peer.UID, p.caller, p.service)
 					a.callers.ask(p.caller, p.service)
 				}
 			}
+			a.health.doubt(peer.PID, known(request.GetDoubts(), asked))
 		},
 	}, sub)
+}
+
+// known returns the doubts about services that the stream has asked for: others are none of its business.
+func known(doubts []*l5pb.Doubt, asked map[pair]struct{}) []*l5pb.Doubt {
+	return slices.DeleteFunc(doubts, func(d *l5pb.Doubt) bool {
+		for p := range asked {
+			if p.service == d.GetService() {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Register implements the wire protocol. What a program registers here is registered upstream under the device's lease.
@@ -184,6 +199,7 @@ func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.Exp
 	defer cancel()
 	response, err := a.wire.Explain(bounded, connect.NewRequest(request.Msg))
 	if err == nil {
+		a.health.explain(response.Msg)
 		return connect.NewResponse(response.Msg), nil
 	}
 	v, ok := a.hub.View(request.Msg.GetService())
@@ -197,5 +213,6 @@ func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.Exp
 			Reason: "from the agent's copy: the server does not answer",
 		})
 	}
+	a.health.explain(out)
 	return connect.NewResponse(out), nil
 }

@@ -85,14 +85,20 @@ func newLookups(a *Agent) *lookups { return &lookups{agent: a, kept: make(map[st
 // view returns the View of service, nil if it is not known, and a channel that is closed when it changes.
 func (l *lookups) view(service string) (*View, <-chan struct{}) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	kept := l.kept[service]
 	if kept == nil {
-		// What is published after this is read closes the channel.
-		kept = &lookup{view: l.agent.look(service), changed: make(chan struct{})}
+		kept = &lookup{changed: make(chan struct{})}
 		l.kept[service] = kept
 	}
-	return kept.view, kept.changed
+	view := kept.view
+	l.mu.Unlock()
+	if view == nil {
+		view = l.agent.look(service) // what is published after this is read closes the channel
+		l.mu.Lock()
+		kept.view = view
+		l.mu.Unlock()
+	}
+	return view, kept.changed
 }
 
 // change says that the state, a verdict or the health of service changed.
@@ -117,5 +123,6 @@ func (a *Agent) look(service string) *View {
 		instance.Service = service
 		view.Members = append(view.Members, Member{Instance: instance, Weight: instance.EffectiveWeight()})
 	}
+	a.health.apply(view)
 	return view
 }

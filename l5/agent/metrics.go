@@ -13,6 +13,8 @@ type metrics struct {
 	reportFailures, snapshotsFailed prometheus.Counter
 	tablesWritten, tablesFailed     prometheus.Counter
 	refused                         *prometheus.CounterVec // by what was asked
+	doubts, ejections               prometheus.Counter
+	probes                          *prometheus.CounterVec // by result: ok, failed
 }
 
 func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
@@ -30,7 +32,12 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		reportFailures:  counter("report_failures_total", "Outcome batches that got no answer and are sent again."),
 		snapshotsFailed: counter("snapshot_write_failures_total", "Times the snapshot file could not be written."),
 		tablesWritten:   counter("table_writes_total", "Times changes were written to the route table."),
-		tablesFailed:    counter("table_write_failures_total", "Times the route table could not be written."),
+		doubts:          counter("doubts_total", "Failures that the device's programs told of."),
+		ejections:       counter("ejections_total", "Instances found down, for all programs of the device."),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "zhiyun", Subsystem: "l5_agent", Name: "probes_total", Help: "Probes of instances in doubt, by result.",
+		}, []string{"result"}),
+		tablesFailed: counter("table_write_failures_total", "Times the route table could not be written."),
 	}
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "refused_total",
@@ -42,8 +49,12 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 	registrations := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "registrations", Help: "Instances registered from this device.",
 	}, func() float64 { return float64(len(a.keeper.Held())) })
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "held_services",
+		Help: "Services whose new state is held back, since the server lost its history and too many instances with it.",
+	}, func() float64 { return float64(a.link.Held()) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.refused, m.tablesWritten, m.tablesFailed, registrations} {
+	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, m.doubts, m.ejections, m.probes, m.refused, registrations, held} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

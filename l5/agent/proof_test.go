@@ -68,7 +68,7 @@ func wire(t *testing.T, a *agent.Agent) l5pbconnect.NameServiceClient {
 	return l5pbconnect.NewNameServiceClient(client, base)
 }
 
-func route(t *testing.T, a *agent.Agent, caller string) error {
+func routeAs(t *testing.T, a *agent.Agent, caller string) error {
 	t.Helper()
 	client, err := l5.New(l5.Config{Target: a.Target(), Caller: caller})
 	if err != nil {
@@ -89,10 +89,10 @@ func route(t *testing.T, a *agent.Agent, caller string) error {
 func TestAProcessSpeaksForItsOwnModule(t *testing.T) {
 	t.Parallel()
 	a, registry := proving(t, agent.Standing{Module: "shop.web"}, nil)
-	if err := route(t, a, "shop.web"); err != nil {
+	if err := routeAs(t, a, "shop.web"); err != nil {
 		t.Errorf("its own module: %v", err)
 	}
-	if err := route(t, a, "shop.pay"); !errors.Is(err, l5.ErrDenied) || !strings.Contains(err.Error(), `of module "shop.web", and cannot speak for "shop.pay"`) {
+	if err := routeAs(t, a, "shop.pay"); !errors.Is(err, l5.ErrDenied) || !strings.Contains(err.Error(), `of module "shop.web", and cannot speak for "shop.pay"`) {
 		t.Errorf("another module: %v", err)
 	}
 	names := wire(t, a)
@@ -153,7 +153,7 @@ func TestAProcessSpeaksForItsOwnModule(t *testing.T) {
 func TestAProcessThatNobodyVouchesForGetsNothing(t *testing.T) {
 	t.Parallel()
 	a, _ := proving(t, agent.Standing{}, errStranger)
-	if err := route(t, a, "shop.web"); !errors.Is(err, l5.ErrDenied) || !strings.Contains(err.Error(), errStranger.Error()) {
+	if err := routeAs(t, a, "shop.web"); !errors.Is(err, l5.ErrDenied) || !strings.Contains(err.Error(), errStranger.Error()) {
 		t.Errorf("a route: %v", err)
 	}
 	_, err := wire(t, a).Report(within(t), connect.NewRequest(&l5pb.ReportRequest{Reporter: "p", Seq: 1, Outcomes: []*l5pb.Outcome{{Caller: "shop.web"}}}))
@@ -161,7 +161,7 @@ func TestAProcessThatNobodyVouchesForGetsNothing(t *testing.T) {
 		t.Errorf("a report: %v", err)
 	}
 	believed, _ := proving(t, agent.Standing{Any: true}, nil)
-	if err := route(t, believed, "shop.pay"); err != nil {
+	if err := routeAs(t, believed, "shop.pay"); err != nil {
 		t.Errorf("where it is believed: %v", err)
 	}
 }

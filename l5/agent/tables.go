@@ -16,6 +16,9 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
+// confirmEvery is how often the table is told to be right: what a program that starts without the agent learns of its age.
+const confirmEvery = time.Second
+
 // tables keeps the route table on disk: for each user id of the device what its callers may call. A change is written
 // after it had time to gather others; only the segments that it concerns are.
 //
@@ -33,9 +36,10 @@ type tables struct {
 
 // reader is one user id.
 type reader struct {
-	folder   string                                         // set once it is made
-	services [table.Segments]map[string]map[string]struct{} // callers by service
-	dirty    map[int]struct{}                               // segments
+	folder    string                                         // set once it is made
+	services  [table.Segments]map[string]map[string]struct{} // callers by service
+	dirty     map[int]struct{}                               // segments
+	confirmed time.Time                                      // up to when the folder says that it is right
 }
 
 func newTables(a *Agent) *tables {
@@ -127,13 +131,18 @@ func (t *tables) publish() error {
 	return os.Symlink(config.Table, beside)
 }
 
-// run writes changes until ctx ends.
+// run writes changes, and until when they were right, until ctx ends.
 func (t *tables) run(ctx context.Context) error {
 	pause := settle
+	ticker := time.NewTicker(confirmEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-ticker.C:
+			t.confirm()
+			continue
 		case <-t.wake:
 		}
 		timer := time.NewTimer(pause)
@@ -149,6 +158,21 @@ func (t *tables) run(ctx context.Context) error {
 			t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again after the next change", "folder", t.agent.config.Table, "error", err)
 		}
 		pause = max(settle, 4*time.Since(begin)) // at most a fifth of the time is spent on the disk
+	}
+}
+
+// confirm notes when upstream was last heard: until then the table is right.
+func (t *tables) confirm() {
+	heard, _ := t.agent.link.Heard()
+	if heard.IsZero() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.readers {
+		if r.folder != "" && len(r.dirty) == 0 && heard.After(r.confirmed) && table.Confirm(r.folder, heard) == nil {
+			r.confirmed = heard
+		}
 	}
 }
 
@@ -196,7 +220,7 @@ func (t *tables) writeFor(uid int, now time.Time) (err error) {
 		entries := t.entries(r, segment)
 		if len(entries) == 0 {
 			files[segment] = nil
-		} else if files[segment], err = table.Encode(segment, now, entries); err != nil {
+		} else if files[segment], err = table.Encode(table.Head{Segment: segment, Written: now}, entries); err != nil {
 			return err
 		}
 	}

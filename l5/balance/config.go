@@ -23,7 +23,7 @@ type Config struct {
 	// SlowStart is how long the weight of an instance takes to grow from TrialShare to all of it after the instance joined
 	// a service that was known already, or came back from a trial. Default: 4 s; negative: it has all at once.
 	SlowStart time.Duration
-	// SlowRatio is how many times the latency of its faster peers an instance may have before it gets less. Default: 2.
+	// SlowRatio is how many times the latency of its faster peers an instance may have before it gets less. Default: 3.
 	SlowRatio float64
 	// SlowMargin is the least difference in latency that counts. Default: 1 ms.
 	SlowMargin time.Duration
@@ -45,7 +45,7 @@ func (c Config) defaults() Config {
 	}
 	setFloat(&c.MaxEjected, 0.5)
 	setFloat(&c.TrialShare, 0.1)
-	setFloat(&c.SlowRatio, 2)
+	setFloat(&c.SlowRatio, 3)
 	setFloat(&c.FailureMargin, 0.2)
 	setFloat(&c.MinVolume, 20)
 	if c.TrialSuccesses <= 0 {

@@ -35,6 +35,8 @@ func (h Health) down() bool { return h == Ejected || h == Probing }
 //	                       +------------------ Struck, or a failure ------------+
 //	                        (each ejection in a row lasts twice as long as the last)
 //
+// An Advice that an instance is down ejects it, too, and keeps it so; one that it is up puts it on trial.
+//
 // An instance that is slower than its peers stays up and loses weight, down to what it takes to hear that it healed.
 // What an instance loses by ejection or for its latency is bounded by Config.MaxEjected: beyond it, the instances ejected last
 // keep their weight although they are down, and the group says that it panics. The bound does not shield an instance that
@@ -59,6 +61,7 @@ type member struct {
 	since     time.Time     // of the state
 	until     time.Time     // Ejected: when its time is over
 	lasts     time.Duration // of the last ejection; 0: none to remember
+	advised   bool          // Ejected: until another advice
 	successes int           // Trial: in a row
 	started   time.Time     // when a slow start began; zero: none is under way
 	capacity  float64       // reported; 1 if not
@@ -95,6 +98,10 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 		if m := g.members[e.Addr]; m != nil && m.health == Probing {
 			actions = append(actions, g.probed(now, m, e.OK))
 		}
+	case Advice:
+		if m := g.members[e.Addr]; m != nil {
+			actions = append(actions, g.advise(now, m, e)...)
+		}
 	case Capacity:
 		if m := g.members[e.Addr]; m != nil {
 			m.report(now, e.Factor)
@@ -120,7 +127,7 @@ func (g *Group) Step(now time.Time, e Event) []Action {
 	}
 	for _, m := range g.order {
 		switch {
-		case m.health == Ejected && !now.Before(m.until):
+		case m.health == Ejected && !m.advised && !now.Before(m.until):
 			actions = append(actions, m.move(now, Probing, "its ejection time is over"), Probe{m.Addr})
 		case m.health == Trial && now.Sub(m.since) >= g.config.TrialFor:
 			actions = append(actions, m.restore(now, fmt.Sprintf("%d calls and no failure in %v on trial", m.successes, g.config.TrialFor)))
@@ -143,7 +150,9 @@ func (g *Group) Next() (time.Time, bool) {
 	for _, m := range g.order {
 		switch m.health {
 		case Ejected:
-			due(m.until)
+			if !m.advised {
+				due(m.until)
+			}
 		case Trial:
 			due(m.since.Add(g.config.TrialFor))
 		}

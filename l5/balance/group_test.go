@@ -60,10 +60,12 @@ func TestGroupProperties(t *testing.T) {
 				}
 				step(members)
 			},
-			"struck":   func(t *rapid.T) { step(balance.Struck{Addr: addr.Draw(t, "addr"), Evidence: "refused"}) },
-			"probed":   func(t *rapid.T) { step(balance.Probed{Addr: addr.Draw(t, "addr"), OK: rapid.Bool().Draw(t, "ok")}) },
-			"capacity": func(t *rapid.T) { step(balance.Capacity{Addr: addr.Draw(t, "addr"), Factor: rapid.Float64().Draw(t, "factor")}) },
-			"nan":      func(t *rapid.T) { step(balance.Capacity{Addr: addr.Draw(t, "addr"), Factor: math.NaN()}) },
+			"struck": func(t *rapid.T) { step(balance.Struck{Addr: addr.Draw(t, "addr"), Evidence: "refused"}) },
+			"probed": func(t *rapid.T) { step(balance.Probed{Addr: addr.Draw(t, "addr"), OK: rapid.Bool().Draw(t, "ok")}) },
+			"capacity": func(t *rapid.T) {
+				step(balance.Capacity{Addr: addr.Draw(t, "addr"), Factor: rapid.Float64().Draw(t, "factor")})
+			},
+			"nan": func(t *rapid.T) { step(balance.Capacity{Addr: addr.Draw(t, "addr"), Factor: math.NaN()}) },
 			"window": func(t *rapid.T) {
 				var window balance.Window
 				for range rapid.IntRange(0, 6).Draw(t, "samples") {

@@ -104,10 +104,15 @@ func (l *Load) Reported(inFlight int, latency time.Duration) {
 	}
 }
 
-// Age halves the ghosts. A caller's tick calls it, so that a fear or an old report does not last.
-func (l *Load) Age() {
+// Age lets a tick of time pass: it halves the ghosts, so that a fear or an old report does not last, and, if no call
+// ended since the last Age, takes a tenth off the latency, so that one that is shunned for its latency is tried again. A
+// caller's tick calls it, a few times a second.
+func (l *Load) Age(ended bool) {
 	if ghosts := l.Ghosts(); ghosts != 0 {
 		l.calls.Add(-int64(ghosts-ghosts/2) * ghost)
+	}
+	if !ended {
+		l.latency.Store(math.Float32bits(math.Float32frombits(l.latency.Load()) * 0.9))
 	}
 }
 

@@ -14,6 +14,7 @@ type Candidate struct {
 type Picker struct {
 	policy  Policy
 	columns []column
+	good    atomic.Uint32 // Adaptive: float32 bits; the latency up to which an idle candidate is taken
 	hot     atomic.Uint32 // HotCold: float32 bits; the load above which a candidate is hot
 	turn    atomic.Uint64 // RoundRobin: how many picks were made
 	order   []uint32      // RoundRobin: one round, by column; nil: by stride
@@ -40,6 +41,8 @@ func NewPicker(policy Policy, candidates []Candidate, turn uint64) *Picker {
 		return p
 	}
 	switch {
+	case policy == Adaptive:
+		p.learnGood(turn + 1)
 	case policy == RoundRobin:
 		p.turn.Store(turn)
 		p.order, p.strides = newRound(candidates, p.columns)
@@ -62,9 +65,6 @@ func (p *Picker) Policy() Policy { return p.policy }
 // Turn returns how many picks RoundRobin has made.
 func (p *Picker) Turn() uint64 { return p.turn.Load() }
 
-// maxDraws bounds how many candidates TwoChoices looks at.
-const maxDraws = 6
-
 // Pick returns the index of the candidate for a call and its Load, or -1 and nil if none has a weight. random are 64 uniform
 // random bits; hash is that of the call and matters to the hash policies alone. The caller counts the call in with
 // Load.Begin.
@@ -74,8 +74,8 @@ func (p *Picker) Pick(random, hash uint64) (int, *Load) {
 	}
 	var c *column
 	switch p.policy {
-	case TwoChoices:
-		c = p.twoChoices(random)
+	case Adaptive:
+		c = p.adaptive(random)
 	case HotCold:
 		c = p.cold(random)
 	case RoundRobin:
@@ -99,34 +99,4 @@ func (p *Picker) draw(random uint32) *column {
 		return c
 	}
 	return &p.columns[c.other]
-}
-
-// twoChoices takes the first draw, unless the second has fewer calls in flight for its weight and latency with half of this
-// call added. Without that half, an idle instance of a tenth of the weight would be the better choice as soon as a full
-// one has one call, and get far more than its share; with all of it, far less.
-func (p *Picker) twoChoices(random uint64) *column {
-	a := p.draw(uint32(random))
-	calls, latency := a.load.weigh()
-	if calls <= 0 {
-		return a // idle: no other can be better
-	}
-	for draws := 2; ; draws++ {
-		b := p.draw(uint32(random >> 32))
-		if b != a {
-			bCalls, bLatency := b.load.weigh()
-			if latency == 0 || bLatency == 0 {
-				// nothing is known of one of them: calls alone decide
-				if (bCalls+0.5)*b.price < calls*a.price {
-					a, calls, latency = b, bCalls, bLatency
-				}
-			} else if (bCalls+0.5)*b.price*bLatency < calls*a.price*latency {
-				a, calls, latency = b, bCalls, bLatency
-			}
-		}
-		if calls <= 0 || draws == maxDraws {
-			return a
-		}
-		random *= 0x9e3779b97f4a7c15
-		random ^= random >> 29
-	}
 }

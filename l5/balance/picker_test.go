@@ -225,7 +225,7 @@ func TestLoad(t *testing.T) {
 	want("one succeeded", 1, 0, time.Millisecond)
 	load.Failed(1)
 	want("one failed", 0, 1, time.Millisecond)
-	load.Age()
+	load.Age(true)
 	want("time went by", 0, 0, time.Millisecond)
 	load.Begin()
 	load.Reported(8, 2*time.Millisecond)
@@ -247,7 +247,7 @@ func TestLoad(t *testing.T) {
 // TestSinkhole has one of ten fail at once each time: it must not attract calls by looking idle.
 func TestSinkhole(t *testing.T) {
 	t.Parallel()
-	for _, policy := range []balance.Policy{balance.TwoChoices, balance.HotCold, balance.LeastRequest} {
+	for _, policy := range []balance.Policy{balance.Adaptive, balance.HotCold, balance.LeastRequest} {
 		c := candidates(1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
 		picker := balance.NewPicker(policy, c, 0)
 		random := rand.New(rand.NewPCG(3, 4))
@@ -274,7 +274,7 @@ func TestSinkhole(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, policy := range []balance.Policy{balance.TwoChoices, balance.HotCold, balance.RoundRobin, balance.WeightedRandom, balance.LeastRequest} {
+	for _, policy := range []balance.Policy{balance.Adaptive, balance.HotCold, balance.RoundRobin, balance.WeightedRandom, balance.LeastRequest} {
 		for _, inFlight := range []int{0, 3} {
 			for _, n := range []int{10, 1000, 10000} {
 				b.Run(fmt.Sprintf("%v/inflight=%d/n=%d", policy, inFlight, n), func(b *testing.B) { benchmarkPick(b, policy, n, inFlight) })

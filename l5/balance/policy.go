@@ -6,10 +6,12 @@ import "fmt"
 type Policy uint8
 
 const (
-	// TwoChoices draws two instances by weight and takes the one whose calls in flight, for its weight and its latency,
-	// are fewer. If that one is busy, too, it draws on, up to maxDraws: two draws have a floor below which they cannot press
-	// the tail when half of the instances are slow (Mitzenmacher, "The power of two choices", 1996). It is the default.
-	TwoChoices Policy = iota
+	// Adaptive draws an instance by weight and takes it if it is idle and about as fast as its peers. If not, it looks at
+	// more, and takes the one whose calls in flight, for its weight and its latency, are fewest. It is two choices
+	// (Mitzenmacher, "The power of two choices", 1996) with as many choices as the moment asks for: one is enough while
+	// instances are idle and alike, and two have a floor below which they cannot press the tail when half of the
+	// instances are slow. It is the default.
+	Adaptive Policy = iota
 	// HotCold draws a few by weight and leaves out those that are hot, with more calls in flight than 84 of 100 draws have;
 	// of the cold ones it takes that of the least latency, and if all are hot the one with the fewest calls (Wydrowski et
 	// al., "Load is not what you should balance: introducing Prequal", NSDI 2024). It goes by what this caller measured and
@@ -33,7 +35,7 @@ const (
 	policies int = iota
 )
 
-var policyNames = [policies]string{"two-choices", "hot-cold", "round-robin", "weighted-random", "least-request", "maglev", "ring-hash"}
+var policyNames = [policies]string{"adaptive", "hot-cold", "round-robin", "weighted-random", "least-request", "maglev", "ring-hash"}
 
 // String returns the name of the policy, as in "two-choices".
 func (p Policy) String() string {
@@ -52,7 +54,7 @@ func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 // UnmarshalText implements encoding.TextUnmarshaler; the empty text is the default.
 func (p *Policy) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
-		*p = TwoChoices
+		*p = Adaptive
 		return nil
 	}
 	for i, name := range policyNames {

@@ -25,6 +25,7 @@ var update = flag.Bool("update", false, "record the outcome of the scripts in te
 //	members a=100 b=50*0.1 c=100!   weights; * part by rollout; ! suspect
 //	struck a connection refused
 //	probed a ok|fail
+//	advice a down|up|ends the agent says so
 //	window a:10/0/5ms b:8/2/7ms/3   successes/failures/mean latency/in flight
 //	capacity a 0.5
 //	tick
@@ -41,17 +42,26 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := play(t, string(data))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(data), got); diff != "" {
-				t.Errorf("%s (-recorded +now; -update records anew):\n%s", file, diff)
-			}
+			recorded(t, file, play(t, string(data)))
 		})
+	}
+}
+
+// recorded compares with a recorded outcome, or records it.
+func recorded(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-recorded +now; -update records anew):\n%s", file, diff)
 	}
 }
 
@@ -150,6 +160,9 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 		return balance.Probed{Addr: fields[1], OK: fields[2] == "ok"}
 	case "capacity":
 		return balance.Capacity{Addr: fields[1], Factor: number(t, fields[2])}
+	case "advice":
+		says := map[string]balance.Verdict{"ends": balance.AdviceEnds, "up": balance.AdviceUp, "down": balance.AdviceDown}
+		return balance.Advice{Addr: fields[1], Says: says[fields[2]], Evidence: strings.Join(fields[3:], " ")}
 	case "tick":
 		return balance.Tick{}
 	case "window":

@@ -200,7 +200,7 @@ func simConfig() (sim.Config, []string) {
 
 // policies are all there are.
 var policies = []balance.Policy{
-	balance.TwoChoices, balance.HotCold, balance.RoundRobin, balance.WeightedRandom, balance.LeastRequest, balance.Maglev, balance.RingHash,
+	balance.Adaptive, balance.HotCold, balance.RoundRobin, balance.WeightedRandom, balance.LeastRequest, balance.Maglev, balance.RingHash,
 }
 
 func TestSimulation(t *testing.T) {
@@ -209,7 +209,7 @@ func TestSimulation(t *testing.T) {
 		t.Run(policy.String(), func(t *testing.T) {
 			t.Parallel()
 			config, nodes := simConfig()
-			if testing.Short() || policy != balance.TwoChoices {
+			if testing.Short() || policy != balance.Adaptive {
 				config.Seeds = 30
 			}
 			config.Seeds = sim.Seeds(config.Seeds)

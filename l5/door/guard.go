@@ -19,12 +19,10 @@ import (
 
 // Guard lets through who may use an HTTP door on TCP. Loopback is not trust: any web page has the browser on this
 // machine send requests there. So the Host must be an address or localhost or one of hosts, an Origin must be of that Host,
-// and with a token the request must bear it. On a unix socket the socket's mode decides, and nothing is asked. An answer must
-// be taken within ten seconds, unless the handler sets another deadline.
+// and with a token the request must bear it. On a unix socket the socket's mode decides, and nothing is asked.
 func Guard(next http.Handler, token string, hosts []string) http.Handler {
 	want := sha256.Sum256([]byte(token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(10 * time.Second)) // one that cannot keeps its server's
 		if conn := transport.Conn(r.Context()); conn != nil && conn.LocalAddr().Network() == "unix" {
 			next.ServeHTTP(w, r)
 			return
@@ -56,6 +54,12 @@ func sameSite(r *http.Request, hosts []string) error {
 		return fmt.Errorf("origin %q is another site", origin)
 	}
 	return nil
+}
+
+// Hurry gives the client ten seconds to take what is written from now on; without it a reader that stopped would hold its
+// connection for ever. A writer that cannot keeps its server's limits.
+func Hurry(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(10 * time.Second))
 }
 
 // Fail answers with an error as JSON: {"error": "..."}.

@@ -144,7 +144,7 @@ func (p *pool) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		}
 		c := conns[route.Addr()]
 		if c != nil && c.is(connectivity.Ready) {
-			return balancer.PickResult{SubConn: c.sub, Done: p.done(info.Ctx, route)}, nil
+			return balancer.PickResult{SubConn: c.sub, Done: p.done(info.Ctx, route), Metadata: hints(info.Ctx)}, nil
 		}
 		outcome := l5.Outcome{Err: context.Canceled} // no call was made
 		if c != nil && c.is(connectivity.TransientFailure) {
@@ -171,7 +171,7 @@ func (p *pool) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 func (p *pool) done(ctx context.Context, route l5.Route) func(balancer.DoneInfo) {
 	begin := time.Now()
 	return func(info balancer.DoneInfo) {
-		outcome := l5.Outcome{Latency: latency(ctx, begin)}
+		outcome := l5.Outcome{Latency: latency(ctx, begin), Load: loadOf(info.Trailer)}
 		if info.Err != nil {
 			outcome.Err = p.builder.judge(info.Err)
 		}
@@ -186,6 +186,8 @@ func refusal(err error) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, l5.ErrOverloaded):
 		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, err.Error())
 	}
 	return err
 }

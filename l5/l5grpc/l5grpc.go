@@ -11,6 +11,8 @@
 // The codes Unavailable, DeadlineExceeded, Internal, Unknown and DataLoss are failures, ResourceExhausted is a rejection
 // for overload, Canceled says nothing, and all others are answers: successes. The latency of a call is the time to its
 // end; for long streams give grpc.WithStreamInterceptor(l5grpc.Streams), and it is that to the first message.
+//
+// The other side is Limit, an interceptor that bounds what a server works on at a time.
 package l5grpc
 
 import (
@@ -49,7 +51,9 @@ func With(client *l5.Client, options ...Option) grpc.DialOption {
 // Judge is the default judge; see the package's comment.
 func Judge(err error) error {
 	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Internal, codes.Unknown, codes.DataLoss:
+	case codes.DeadlineExceeded:
+		return late(err)
+	case codes.Unavailable, codes.Internal, codes.Unknown, codes.DataLoss:
 		return err
 	case codes.ResourceExhausted:
 		return fmt.Errorf("%w: %w", l5.ErrOverloaded, err)

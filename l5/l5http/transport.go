@@ -7,6 +7,14 @@
 // The request keeps its Host header, shop.cart. A connection error, a status of 500 and above but not 501, and a body
 // that breaks off count as failures; 429 is a rejection for overload. The latency of a call is the time to the response's
 // header. The call counts as in flight until its body is read to the end or closed.
+//
+// The other side is Limit, which bounds what a server works on at a time:
+//
+//	limiter, err := limit.NewLimiter(limit.LimiterConfig{Config: limit.Config{Healthy: 250 * time.Millisecond}}, time.Now())
+//	http.ListenAndServe(addr, l5http.Limit(limiter, handler))
+//
+// Both help each other by headers: a request tells its priority and for how long its caller waits, a response
+// how full the server is.
 package l5http
 
 import (
@@ -18,6 +26,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/limit"
 )
 
 // Option changes a Transport.
@@ -58,10 +67,11 @@ func NewTransport(client *l5.Client, options ...Option) *Transport {
 	return t
 }
 
-// Judge is the default judge: 429 is a rejection; 500 and above, but not 501, is a failure.
+// Judge is the default judge: 429, and 503 with a RefusedHeader, is a rejection; 500 and above, but not 501, is a failure.
 func Judge(response *http.Response) error {
 	switch {
-	case response.StatusCode == http.StatusTooManyRequests:
+	case response.StatusCode == http.StatusTooManyRequests,
+		response.StatusCode == http.StatusServiceUnavailable && response.Header.Get(RefusedHeader) != "":
 		return fmt.Errorf("status %s: %w", response.Status, l5.ErrOverloaded)
 	case response.StatusCode >= 500 && response.StatusCode != http.StatusNotImplemented:
 		return fmt.Errorf("status %s", response.Status)
@@ -84,6 +94,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	out.URL.Host = route.Addr()
 	begin := time.Now()
+	tell(out, begin)
 	response, err := t.base.RoundTrip(out)
 	latency := time.Since(begin)
 	if err != nil {
@@ -91,7 +102,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response.Request = request
-	b := &body{ReadCloser: response.Body, route: route, outcome: l5.Outcome{Err: t.judge(response), Latency: latency}}
+	b := &body{ReadCloser: response.Body, route: route, outcome: l5.Outcome{Err: t.judge(response), Latency: latency, Load: limit.ParseLoad(response.Header.Get(LoadHeader))}}
 	response.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok { // a connection that was switched to another protocol
 		response.Body = &duplex{b, w}

@@ -75,6 +75,61 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{0}
 }
 
+type Doubt_Kind int32
+
+const (
+	Doubt_KIND_UNSPECIFIED Doubt_Kind = 0
+	// Nobody listens there.
+	Doubt_KIND_REFUSED Doubt_Kind = 1
+	// No answer in time.
+	Doubt_KIND_TIMED_OUT Doubt_Kind = 2
+	// Answers, but fails.
+	Doubt_KIND_FAILED Doubt_Kind = 3
+)
+
+// Enum value maps for Doubt_Kind.
+var (
+	Doubt_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_REFUSED",
+		2: "KIND_TIMED_OUT",
+		3: "KIND_FAILED",
+	}
+	Doubt_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_REFUSED":     1,
+		"KIND_TIMED_OUT":   2,
+		"KIND_FAILED":      3,
+	}
+)
+
+func (x Doubt_Kind) Enum() *Doubt_Kind {
+	p := new(Doubt_Kind)
+	*p = x
+	return p
+}
+
+func (x Doubt_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Doubt_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_l5_l5pb_l5_proto_enumTypes[1].Descriptor()
+}
+
+func (Doubt_Kind) Type() protoreflect.EnumType {
+	return &file_l5_l5pb_l5_proto_enumTypes[1]
+}
+
+func (x Doubt_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Doubt_Kind.Descriptor instead.
+func (Doubt_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3, 0}
+}
+
 type Instance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port or [host]:port.
@@ -270,9 +325,13 @@ func (x *Subscription) GetRevision() int64 {
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the subscribing process in explanations and logs.
-	Peer          string          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
-	Subscribe     []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
-	Unsubscribe   []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	Peer        string          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Subscribe   []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
+	Unsubscribe []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	// Instances that this process has reason to doubt. Sent at once, to peers that have sent a Health on this stream.
+	Doubts []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
+	// How often the subscriber wants to hear a Progress, in milliseconds; 0: never. Asked for in the first message.
+	ProgressMs    uint32 `protobuf:"varint,7,opt,name=progress_ms,json=progressMs,proto3" json:"progress_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +387,108 @@ func (x *WatchRequest) GetUnsubscribe() []*Subscription {
 	return nil
 }
 
+func (x *WatchRequest) GetDoubts() []*Doubt {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetProgressMs() uint32 {
+	if x != nil {
+		return x.ProgressMs
+	}
+	return 0
+}
+
+// Doubt says that calls of this process failed.
+type Doubt struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Addr    string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Kind    Doubt_Kind             `protobuf:"varint,3,opt,name=kind,proto3,enum=zhiyun.l5.v1.Doubt_Kind" json:"kind,omitempty"`
+	// So many failures in a row that the process has ejected the instance.
+	Ejected bool `protobuf:"varint,4,opt,name=ejected,proto3" json:"ejected,omitempty"`
+	// The last failure, in words.
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// Failures in a row, this one included.
+	Row           uint32 `protobuf:"varint,6,opt,name=row,proto3" json:"row,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Doubt) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Doubt) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Doubt) GetKind() Doubt_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Doubt_KIND_UNSPECIFIED
+}
+
+func (x *Doubt) GetEjected() bool {
+	if x != nil {
+		return x.Ejected
+	}
+	return false
+}
+
+func (x *Doubt) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Doubt) GetRow() uint32 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -335,6 +496,8 @@ type WatchResponse struct {
 	//	*WatchResponse_Snapshot
 	//	*WatchResponse_Delta
 	//	*WatchResponse_Verdict
+	//	*WatchResponse_Health
+	//	*WatchResponse_Progress
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -342,7 +505,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +517,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[3]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +530,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{3}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchResponse) GetKind() isWatchResponse_Kind {
@@ -404,6 +567,24 @@ func (x *WatchResponse) GetVerdict() *Verdict {
 	return nil
 }
 
+func (x *WatchResponse) GetHealth() *Health {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Health); ok {
+			return x.Health
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
 type isWatchResponse_Kind interface {
 	isWatchResponse_Kind()
 }
@@ -420,11 +601,177 @@ type WatchResponse_Verdict struct {
 	Verdict *Verdict `protobuf:"bytes,3,opt,name=verdict,proto3,oneof"`
 }
 
+type WatchResponse_Health struct {
+	Health *Health `protobuf:"bytes,6,opt,name=health,proto3,oneof"`
+}
+
+type WatchResponse_Progress struct {
+	Progress *Progress `protobuf:"bytes,7,opt,name=progress,proto3,oneof"`
+}
+
 func (*WatchResponse_Snapshot) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Delta) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Verdict) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Health) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Progress) isWatchResponse_Kind() {}
+
+// Health is what a device's agent found out about the instances of a service, for all processes of the device: by its own
+// probes, or because several processes say the same. It is always whole. One without a service, the first message of a
+// stream, says that the peer takes doubts.
+type Health struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Down          []*Down                `protobuf:"bytes,2,rep,name=down,proto3" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Health) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Health) GetDown() []*Down {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+// Down is an instance that takes no calls from this device until a Health comes without it.
+type Down struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Down) Reset() {
+	*x = Down{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Down) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Down) ProtoMessage() {}
+
+func (x *Down) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Down.ProtoReflect.Descriptor instead.
+func (*Down) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Down) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Down) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Progress comes at the pace that the subscriber asked for: it lives, and the stream has carried so many messages before
+// this one. A subscriber that counted fewer has lost some.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Progress) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
 
 // Snapshot is the whole state of one service.
 type Snapshot struct {
@@ -440,7 +787,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +799,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[4]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +812,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{4}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Snapshot) GetService() string {
@@ -512,7 +859,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +871,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[5]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +884,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{5}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Delta) GetService() string {
@@ -595,7 +942,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +954,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[6]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +967,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{6}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Verdict) GetService() string {
@@ -661,7 +1008,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +1020,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[7]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +1033,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{7}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Key) GetService() string {
@@ -718,7 +1065,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1077,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1090,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -794,7 +1141,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1153,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1166,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -866,7 +1213,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1225,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1238,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -977,7 +1324,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1336,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1349,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1038,7 +1385,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1397,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1410,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1091,7 +1438,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1450,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1463,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1149,7 +1496,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1508,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1521,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1234,7 +1581,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1593,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1606,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1307,7 +1654,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1666,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1679,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1395,16 +1742,41 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision\"\x9a\x01\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\"\xe8\x01\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
-	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\"\xad\x01\n" +
+	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12+\n" +
+	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
+	"\vprogress_ms\x18\a \x01(\rR\n" +
+	"progressMs\"\xf8\x01\n" +
+	"\x05Doubt\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12,\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x18.zhiyun.l5.v1.Doubt.KindR\x04kind\x12\x18\n" +
+	"\aejected\x18\x04 \x01(\bR\aejected\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x10\n" +
+	"\x03row\x18\x06 \x01(\rR\x03row\"S\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
+	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
+	"\vKIND_FAILED\x10\x03\"\x93\x02\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
-	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdictB\x06\n" +
-	"\x04kind\"\x8c\x01\n" +
+	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x12.\n" +
+	"\x06health\x18\x06 \x01(\v2\x14.zhiyun.l5.v1.HealthH\x00R\x06health\x124\n" +
+	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogressB\x06\n" +
+	"\x04kind\"J\n" +
+	"\x06Health\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12&\n" +
+	"\x04down\x18\x02 \x03(\v2\x12.zhiyun.l5.v1.DownR\x04down\"2\n" +
+	"\x04Down\x12\x12\n" +
+	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"&\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\"\x8c\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1503,63 +1875,73 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 	return file_l5_l5pb_l5_proto_rawDescData
 }
 
-var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
-	(*Instance)(nil),         // 1: zhiyun.l5.v1.Instance
-	(*Subscription)(nil),     // 2: zhiyun.l5.v1.Subscription
-	(*WatchRequest)(nil),     // 3: zhiyun.l5.v1.WatchRequest
-	(*WatchResponse)(nil),    // 4: zhiyun.l5.v1.WatchResponse
-	(*Snapshot)(nil),         // 5: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 6: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 7: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 8: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 9: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 10: zhiyun.l5.v1.RegisterResponse
-	(*Outcome)(nil),          // 11: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 12: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 13: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 14: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 15: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 16: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 17: zhiyun.l5.v1.AgentState
-	nil,                      // 18: zhiyun.l5.v1.Instance.LabelsEntry
-	nil,                      // 19: zhiyun.l5.v1.ReportResponse.RefusedEntry
+	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
+	(*Instance)(nil),         // 2: zhiyun.l5.v1.Instance
+	(*Subscription)(nil),     // 3: zhiyun.l5.v1.Subscription
+	(*WatchRequest)(nil),     // 4: zhiyun.l5.v1.WatchRequest
+	(*Doubt)(nil),            // 5: zhiyun.l5.v1.Doubt
+	(*WatchResponse)(nil),    // 6: zhiyun.l5.v1.WatchResponse
+	(*Health)(nil),           // 7: zhiyun.l5.v1.Health
+	(*Down)(nil),             // 8: zhiyun.l5.v1.Down
+	(*Progress)(nil),         // 9: zhiyun.l5.v1.Progress
+	(*Snapshot)(nil),         // 10: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 11: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 12: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 13: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 14: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 15: zhiyun.l5.v1.RegisterResponse
+	(*Outcome)(nil),          // 16: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 17: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 18: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 19: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 20: zhiyun.l5.v1.ExplainResponse
+	(*InstanceStatus)(nil),   // 21: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 22: zhiyun.l5.v1.AgentState
+	nil,                      // 23: zhiyun.l5.v1.Instance.LabelsEntry
+	nil,                      // 24: zhiyun.l5.v1.ReportResponse.RefusedEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	18, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
-	2,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
-	2,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
-	5,  // 4: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	6,  // 5: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	7,  // 6: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	1,  // 7: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	1,  // 8: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	1,  // 9: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	8,  // 10: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	8,  // 11: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	11, // 12: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	19, // 13: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
-	16, // 14: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	1,  // 15: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	5,  // 16: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	7,  // 17: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	1,  // 18: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	3,  // 19: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	9,  // 20: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	12, // 21: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	14, // 22: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	4,  // 23: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	10, // 24: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	13, // 25: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	15, // 26: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	23, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
+	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
+	5,  // 4: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
+	1,  // 5: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
+	10, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	11, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	12, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	7,  // 9: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
+	9,  // 10: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
+	8,  // 11: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
+	2,  // 12: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	2,  // 13: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	2,  // 14: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	13, // 15: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	13, // 16: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	16, // 17: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	24, // 18: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
+	21, // 19: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	2,  // 20: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	10, // 21: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	12, // 22: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 23: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	4,  // 24: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	14, // 25: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	17, // 26: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	19, // 27: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	6,  // 28: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	15, // 29: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	18, // 30: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	20, // 31: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	28, // [28:32] is the sub-list for method output_type
+	24, // [24:28] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -1568,18 +1950,20 @@ func file_l5_l5pb_l5_proto_init() {
 		return
 	}
 	file_l5_l5pb_l5_proto_msgTypes[0].OneofWrappers = []any{}
-	file_l5_l5pb_l5_proto_msgTypes[3].OneofWrappers = []any{
+	file_l5_l5pb_l5_proto_msgTypes[4].OneofWrappers = []any{
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
+		(*WatchResponse_Health)(nil),
+		(*WatchResponse_Progress)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   19,
+			NumEnums:      2,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

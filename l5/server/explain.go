@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
 )
@@ -30,6 +31,9 @@ func (s *Server) Instances(service string) []InstanceStatus {
 	out := make([]InstanceStatus, len(rows))
 	for i, r := range rows {
 		live, held := s.leases.status(r.Owner, id{r.Service, r.Addr})
+		if !r.kept.IsZero() {
+			held = "held: it vanished from the store at " + r.kept.UTC().Format(time.RFC3339) + " and nobody removed it"
+		}
 		out[i] = InstanceStatus{
 			Instance: r.Instance, EffectiveWeight: r.EffectiveWeight(), Live: live, Revision: r.revision, Reason: reason(r.Instance, live, held),
 		}
@@ -53,6 +57,8 @@ func reason(i l5.Instance, live bool, held string) string {
 		out = fmt.Sprintf("share 0 %% of weight %d: takes no calls", i.Weight)
 	}
 	switch {
+	case held != "" && live:
+		return out + "; " + held
 	case held != "":
 		return out + "; the stream of its owner " + i.Owner + " is lost; " + held
 	case !live:

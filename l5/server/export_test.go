@@ -18,7 +18,7 @@ type Replica struct {
 
 // NewReplica returns a replica of s with a planted bug; empty: none.
 func NewReplica(s store.Store, plant string) *Replica {
-	r := newRegistry(s, slog.New(slog.DiscardHandler))
+	r := newRegistry(s, 0.3, slog.New(slog.DiscardHandler))
 	r.plantedBug = plant
 	return &Replica{Hub: r.hub, registry: r}
 }

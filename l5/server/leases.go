@@ -367,6 +367,9 @@ func (l *leases) decide(ctx context.Context, now time.Time) error {
 	l.mu.Lock()
 	leads, guard := l.tenure.leads(), store.Check(keeperKey, l.tenure.fence)
 	l.mu.Unlock()
+	if err := l.registry.release(ctx, now); err != nil {
+		return err
+	}
 	if err := l.expire(ctx, now, leads, guard); err != nil || !leads {
 		return err
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -42,8 +43,17 @@ func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
 	services := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "zhiyun", Subsystem: "l5_server", Name: "services", Help: "Service ids with instances.",
 	}, func() float64 { return float64(len(s.registry.names())) })
+	kept := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "zhiyun", Subsystem: "l5_server", Name: "kept_instances", Help: "Instances that are served although they vanished from the store unasked.",
+	}, func() float64 {
+		n := 0
+		for _, addrs := range s.registry.kept(time.Time{}) {
+			n += len(addrs)
+		}
+		return float64(n)
+	})
 	var errs []error
-	for _, c := range []prometheus.Collector{m.streams, m.owners, m.held, m.expired, m.requests, m.failures, m.denied, m.duplicates, m.refused, services} {
+	for _, c := range []prometheus.Collector{kept, m.streams, m.owners, m.held, m.expired, m.requests, m.failures, m.denied, m.duplicates, m.refused, services} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

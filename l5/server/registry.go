@@ -34,6 +34,8 @@ type registry struct {
 	hub    *hub.Hub
 	logger *slog.Logger
 
+	share float64 // of a service that may vanish from the store without anybody's asking
+
 	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
 
 	ready chan struct{} // closed when the first list is in
@@ -60,9 +62,9 @@ func (s *service) find(addr string) (int, bool) {
 	return slices.BinarySearchFunc(s.rows, addr, func(p packed, addr string) int { return strings.Compare(p.addr, addr) })
 }
 
-func newRegistry(s store.Store, logger *slog.Logger) *registry {
+func newRegistry(s store.Store, share float64, logger *slog.Logger) *registry {
 	r := &registry{
-		store: s, logger: logger, ready: make(chan struct{}), applied: make(chan struct{}),
+		store: s, share: share, logger: logger, ready: make(chan struct{}), applied: make(chan struct{}),
 		services: make(map[string]*service), owned: make(map[string][]id),
 	}
 	r.hub = hub.Over(r)
@@ -131,6 +133,15 @@ func (r *registry) load(ctx context.Context) error {
 	records, revision, err := r.store.List(ctx, instancePrefix)
 	if err != nil {
 		return fmt.Errorf("list instances: %w", err)
+	}
+	r.mu.Lock()
+	before := r.revision
+	r.mu.Unlock()
+	if revision < before {
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+		defer r.hub.Reset()
 	}
 	r.mu.Lock()
 	var gone []id
@@ -220,9 +231,7 @@ func (r *registry) apply(revision int64, puts []store.Record, gone []id) {
 			r.put(touch, rows[i].name, rows[i].packed)
 		}
 	}
-	for _, name := range gone {
-		r.drop(touch, name)
-	}
+	r.withhold(rows, gone, func(name id) { r.drop(touch, name) })
 	epoch := r.epoch
 	for _, t := range steps {
 		t.revision = max(t.revision, t.service.revision)
@@ -299,9 +308,12 @@ func (r *registry) pack(records []store.Record) []named {
 func (r *registry) put(touch func(string) *step, name id, next packed) {
 	if s := r.services[name.service]; s != nil {
 		at, ok := s.find(name.addr)
-		if name.addr == "" && s.removed == next.revision || ok && s.rows[at].revision == next.revision {
+		if name.addr == "" && s.removed == next.revision || ok && s.rows[at].revision == next.revision && s.rows[at].kept.IsZero() {
 			return
 		}
+	}
+	if name.addr == "" && r.plantedBug == "a removal leaves no revision" {
+		return
 	}
 	t := touch(name.service)
 	t.revision = max(t.revision, next.revision)
@@ -590,7 +602,7 @@ func (r *registry) catchUp(ctx context.Context, lost *store.ConflictError) error
 		r.mu.Lock()
 		have, applied := int64(0), r.applied
 		if s := r.services[name.service]; s != nil {
-			if at, ok := s.find(name.addr); ok {
+			if at, ok := s.find(name.addr); ok && s.rows[at].kept.IsZero() {
 				have = s.rows[at].revision
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -38,7 +39,8 @@ func parseKey(key string) (id, bool) {
 // row is one instance, decoded.
 type row struct {
 	l5.Instance
-	revision int64 // of the commit that wrote it
+	revision int64 // of the commit that wrote it; 0: the store has it no more, see packed.kept
+	kept     time.Time
 }
 
 // packed is one instance as the registry holds it: the bytes that stand in the store are those that go to subscribers.
@@ -46,6 +48,8 @@ type packed struct {
 	addr     string
 	wire     []byte // an l5pb.Instance without its service; never changed
 	revision int64  // of the commit that wrote it
+	// Since when the row is kept although it vanished from the store; zero: it is there.
+	kept time.Time
 }
 
 // unpack decodes p, which is an instance of service.
@@ -54,7 +58,10 @@ func (p packed) unpack(service string) *row {
 	if err := proto.Unmarshal(p.wire, &message); err != nil {
 		return nil // pack has seen that it decodes
 	}
-	r := &row{Instance: l5.InstanceFromProto(&message), revision: p.revision}
+	r := &row{Instance: l5.InstanceFromProto(&message), revision: p.revision, kept: p.kept}
+	if !p.kept.IsZero() {
+		r.revision = 0
+	}
 	r.Service, r.Addr = service, p.addr
 	return r
 }

@@ -51,7 +51,7 @@ func New(config Config) (*Server, error) {
 	}
 	s := &Server{config: config, audience: newAudience()}
 	s.stopping, s.stop = context.WithCancelCause(context.Background())
-	s.registry = newRegistry(config.Store, config.Logger)
+	s.registry = newRegistry(config.Store, config.ExpiryShare, config.Logger)
 	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
 	s.intake = newIntake(config.Sink)
@@ -138,7 +138,7 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance, wrap fun
 			return want, put
 		}
 		want.Share = have.Share
-		if sameInstance(have.Instance, want) {
+		if sameInstance(have.Instance, want) && have.kept.IsZero() {
 			return want, leave
 		}
 		return want, put

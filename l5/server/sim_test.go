@@ -20,8 +20,8 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/server"
 )
 
-// The simulated world: a store that lives, a server that replicates it, two agents of the server, and a client of the
-// first agent. Frames are lost, late, doubled and out of order; all but the store crash.
+// The simulated world: a store that lives, two servers that replicate it, two agents that move between the servers, and a
+// client of the first agent. Frames are lost, late, doubled and out of order; all but the store crash.
 
 type world struct {
 	*sim.World
@@ -30,11 +30,18 @@ type world struct {
 	log     []store.Event
 	trimmed int                // the store has compacted the log up to here
 	history map[string][]state // by service, in the order of revisions
-	replica *server.Replica    // nil while the server is down
-	cursor  int                // of the replica in log
+	servers map[string]*replica
 	holders map[string]*holder
 	plant   string
 }
+
+// replica is a server.
+type replica struct {
+	*server.Replica     // nil while it is down
+	cursor          int // of the replica in log
+}
+
+var simServers = []string{"server", "server2"}
 
 // state is what a service is from revision on.
 type state struct {
@@ -69,8 +76,12 @@ var simServices = []string{"a", "b"}
 func scenario(plant string) sim.Scenario {
 	return func(sw *sim.World) func() error {
 		w := &world{World: sw, ctx: context.Background(), store: store.NewMemory(), history: map[string][]state{}, holders: map[string]*holder{}, plant: plant}
-		w.OnCrash("server", func() { w.replica = nil }, w.startServer)
-		w.startServer()
+		w.servers = map[string]*replica{}
+		for _, name := range simServers {
+			w.servers[name] = &replica{}
+			w.OnCrash(name, func() { w.servers[name].Replica = nil }, func() { w.startServer(name) })
+			w.startServer(name)
+		}
 		for _, h := range []struct{ name, upstream string }{{"agent1", "server"}, {"agent2", "server"}, {"client", "agent1"}} {
 			holder := &holder{w: w, name: h.name, upstream: h.upstream, disk: map[string]view.View{}}
 			w.holders[h.name] = holder
@@ -149,25 +160,25 @@ func (w *world) at(service string, revision int64) map[string]int {
 	return out
 }
 
-func (w *world) startServer() {
-	w.replica = server.NewReplica(w.store, w.plant)
-	w.reload()
-	w.Every("server", 25*time.Millisecond, func() {
+func (w *world) startServer(name string) {
+	r := w.servers[name]
+	r.Replica = server.NewReplica(w.store, w.plant)
+	reload := func() {
+		w.Fail(r.Load(w.ctx))
+		r.cursor = len(w.log)
+	}
+	reload()
+	w.Every(name, 25*time.Millisecond, func() {
 		if w.Rand().IntN(20) == 0 && !w.Healing() {
 			return // a stall
 		}
-		if w.cursor < w.trimmed {
-			w.reload()
+		if r.cursor < w.trimmed {
+			reload()
 		}
-		for ; w.cursor < len(w.log); w.cursor++ {
-			w.replica.Apply(w.log[w.cursor])
+		for ; r.cursor < len(w.log); r.cursor++ {
+			r.Apply(w.log[r.cursor])
 		}
 	})
-}
-
-func (w *world) reload() {
-	w.Fail(w.replica.Load(w.ctx))
-	w.cursor = len(w.log)
 }
 
 func (h *holder) start() {
@@ -224,11 +235,11 @@ func (h *holder) see(v view.View, change *l5pb.Delta) {
 
 // source is the hub that a holder's upstream serves from; nil while it is down.
 func (h *holder) source() *hub.Hub {
-	if h.upstream == "server" {
-		if h.w.replica == nil {
+	if r := h.w.servers[h.upstream]; r != nil {
+		if r.Replica == nil {
 			return nil
 		}
-		return h.w.replica.Hub
+		return r.Hub
 	}
 	return h.w.holders[h.upstream].hub
 }
@@ -241,31 +252,35 @@ func (h *holder) connect() {
 			h.conn.sub.Close()
 		}
 	}
+	if h.w.servers[h.upstream] != nil { // whichever server there is will do
+		h.upstream = simServers[h.w.Rand().IntN(len(simServers))]
+	}
 	c := &conn{}
 	h.conn = c
+	upstream := h.upstream
 	hello := h.link.Hello()
-	h.w.Send(h.name, h.upstream, func() {
+	h.w.Send(h.name, upstream, func() {
 		source := h.source()
 		if c.over || source == nil || c.sub != nil {
 			return
 		}
 		c.sub = source.Subscriber(openGate{})
 		c.sub.Request(hello)
-		h.pump(c)
+		h.pump(c, upstream)
 	})
 }
 
 // pump sends what there is to send; frames of a stream that was replaced may still arrive.
-func (h *holder) pump(c *conn) {
+func (h *holder) pump(c *conn, upstream string) {
 	if c.over {
 		return
 	}
 	frames, err := c.sub.Frames()
 	h.w.Fail(err)
 	for _, frame := range frames {
-		h.w.Send(h.upstream, h.name, func() { h.link.Apply(frame.Message()) })
+		h.w.Send(upstream, h.name, func() { h.link.Apply(frame.Message()) })
 	}
-	h.w.After(h.upstream, 25*time.Millisecond, func() { h.pump(c) })
+	h.w.After(upstream, 25*time.Millisecond, func() { h.pump(c, upstream) })
 }
 
 // converged checks that in the end everyone holds what the store holds.
@@ -293,7 +308,7 @@ func (w *world) converged() error {
 }
 
 func simConfig(seeds int) sim.Config {
-	return sim.Config{Nodes: []string{"server", "agent1", "agent2", "client"}, Seeds: seeds, Duration: 30 * time.Second, Faults: 10,
+	return sim.Config{Nodes: []string{"server", "server2", "agent1", "agent2", "client"}, Seeds: seeds, Duration: 30 * time.Second, Faults: 10,
 		Kinds: []sim.Kind{sim.Crash, sim.Cut, sim.Delay, sim.Duplicate, sim.Reorder}}
 }
 
@@ -310,7 +325,7 @@ func TestSimulation(t *testing.T) {
 
 func TestSimulationFindsPlantedBugs(t *testing.T) {
 	t.Parallel()
-	for _, bug := range []string{"a revision is used twice", "reload keeps what is gone"} {
+	for _, bug := range []string{"a revision is used twice", "reload keeps what is gone", "a removal leaves no revision"} {
 		t.Run(bug, func(t *testing.T) {
 			t.Parallel()
 			failure := sim.Explore(simConfig(100), scenario(bug))

@@ -78,7 +78,11 @@ func (t *tenure) put(now time.Time, record store.Record) {
 	}
 	if rest, ok := strings.CutPrefix(record.Key, holdsPrefix); ok {
 		server, shard, _ := strings.Cut(rest, "/")
-		t.holds(now, server, shard, strings.FieldsFunc(string(record.Value), func(r rune) bool { return r == '\n' }))
+		owners := strings.FieldsFunc(string(record.Value), func(r rune) bool { return r == '\n' })
+		if !slices.IsSorted(owners) {
+			slices.Sort(owners)
+		}
+		t.holds(now, server, shard, slices.Compact(owners))
 		return
 	}
 	if record.Key == keeperKey {
@@ -134,11 +138,18 @@ func (t *tenure) holds(now time.Time, server, shard string, owners []string) {
 	if server == t.self || !p.alive {
 		return
 	}
-	for _, owner := range owners {
-		t.count(now, owner, 1)
-	}
-	for _, owner := range before {
-		t.count(now, owner, -1)
+	// Both are in order. Who is in both has not moved, and most are.
+	for len(owners) > 0 || len(before) > 0 {
+		switch {
+		case len(before) == 0 || len(owners) > 0 && owners[0] < before[0]:
+			t.count(now, owners[0], 1)
+			owners = owners[1:]
+		case len(owners) == 0 || before[0] < owners[0]:
+			t.count(now, before[0], -1)
+			before = before[1:]
+		default:
+			owners, before = owners[1:], before[1:]
+		}
 	}
 }
 

@@ -41,13 +41,15 @@ type report struct {
 	CPU     time.Duration `json:"cpu,omitempty"` // of the whole process, since it began
 	RSS     int64         `json:"rss,omitempty"` // bytes
 	Heap    int64         `json:"heap,omitempty"`
+	Bytes   int64         `json:"bytes,omitempty"` // of the records
+	Floor   time.Duration `json:"floor,omitempty"` // what it took to list them
 	Times   [][]int64     `json:"times,omitempty"` // Unix nanoseconds: of changes, or by stream of their arrival
 	Counts  counts        `json:"counts"`
 }
 
 // counts are of streams, since the process began.
 type counts struct {
-	Streams, Snapshots, Deltas, Opened int64
+	Streams, Snapshots, Deltas, Opened, Reports int64
 }
 
 // Main runs a child's part and exits, if the process is one.

@@ -16,6 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
@@ -70,6 +74,8 @@ func (c *crowd) obey(ctx context.Context, o order) (report, error) {
 		}
 		c.mu.Unlock()
 		return out, nil
+	case "report":
+		return c.report(ctx, o)
 	case "count":
 		return report{Counts: counts{Streams: c.streams.Load(), Snapshots: c.snapshots.Load(), Deltas: c.deltas.Load(), Opened: c.opened.Load()}, CPU: processorTime()}, nil
 	}
@@ -193,6 +199,38 @@ func (c *crowd) stream(ctx context.Context, service l5pbconnect.NameServiceClien
 			c.deltas.Add(1)
 		}
 	}
+}
+
+// report sends o.N batches of o.Size outcomes each from 50 reporters, o.Gap between two of the crowd's.
+func (c *crowd) report(ctx context.Context, o order) (report, error) {
+	client, base, err := transport.Dial(transport.DialConfig{Target: o.Targets[0]})
+	if err != nil {
+		return report{}, err
+	}
+	defer client.CloseIdleConnections()
+	service := l5pbconnect.NewNameServiceClient(client, base)
+	const reporters = 50
+	began := time.Now()
+	var group errgroup.Group
+	for i := range reporters {
+		group.Go(func() error {
+			for n := 0; n < o.N/reporters; n++ {
+				time.Sleep(time.Until(began.Add(time.Duration(n*reporters+i) * o.Gap)))
+				request := &l5pb.ReportRequest{Reporter: fmt.Sprint("fleet-", o.First, "-", i), Seq: uint64(n + 1)}
+				for k := range o.Size {
+					request.Outcomes = append(request.Outcomes, &l5pb.Outcome{
+						Caller: "fleet.crowd", Service: watched, Addr: fmt.Sprintf("10.0.0.%d:80", k), Requests: 100, LatencySum: 1e9, Histogram: []int64{0, 50, 50}, Reports: 1,
+					})
+				}
+				if _, err := service.Report(ctx, connect.NewRequest(request)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err = group.Wait()
+	return report{Took: time.Since(began)}, err
 }
 
 // agents starts agents of the server, each with a socket of its own.

@@ -20,6 +20,8 @@ type LoadConfig struct {
 // LoadFigures are a server's start.
 type LoadFigures struct {
 	Load     time.Duration // from New until it is ready
+	List     time.Duration // what it takes to read the records and throw them away
+	Records  int64         // their bytes
 	Resident int64         // bytes of the process, store included, when ready
 	Settled  int64         // the same after a collection
 	Heap     int64         // of Settled, what is reachable
@@ -49,7 +51,53 @@ func Load(ctx context.Context, config LoadConfig) (out LoadFigures, err error) {
 		return out, err
 	}
 	settled, err := host.tell(order{Do: "weigh"})
-	return LoadFigures{Load: served.Took, Resident: served.RSS, Settled: settled.RSS, Heap: settled.Heap}, err
+	return LoadFigures{Load: served.Took, List: served.Floor, Records: served.Bytes, Resident: served.RSS, Settled: settled.RSS, Heap: settled.Heap}, err
+}
+
+// ReportsFigures are what reports of outcomes cost a server.
+type ReportsFigures struct {
+	PerSecond float64
+	CPU       time.Duration // of the server, per report
+}
+
+// Reports lets crowds report outcomes at a pace for a while: one report is one process's outcome of one instance.
+func Reports(ctx context.Context, perSecond int, span time.Duration) (out ReportsFigures, err error) {
+	r := &run{config: StreamsConfig{Streams: 1}, ctx: ctx}
+	defer func() {
+		for _, c := range r.crowds {
+			c.kill()
+		}
+		if r.host != nil {
+			r.host.kill()
+		}
+	}()
+	if err := r.open(nil); err != nil {
+		return out, err
+	}
+	crowd, err := start(ctx, "crowd")
+	if err != nil {
+		return out, err
+	}
+	r.crowds = append(r.crowds, crowd)
+	const each = 10 // outcomes in a batch
+	before, err := r.host.tell(order{Do: "reports"})
+	if err != nil {
+		return out, err
+	}
+	n := int(span.Seconds()*float64(perSecond)/each/50) * 50
+	sent, err := crowd.tell(order{Do: "report", Targets: []string{r.served.Target}, N: n, Size: each, Gap: each * time.Second / time.Duration(perSecond)})
+	if err != nil {
+		return out, err
+	}
+	after, err := r.host.tell(order{Do: "reports"})
+	if err != nil {
+		return out, err
+	}
+	got := after.Counts.Reports - before.Counts.Reports
+	if got != int64(n*each) {
+		return out, fmt.Errorf("fleet: %d of %d outcomes arrived", got, n*each)
+	}
+	return ReportsFigures{PerSecond: float64(got) / sent.Took.Seconds(), CPU: (after.CPU - before.CPU) / time.Duration(got)}, nil
 }
 
 // StreamsConfig says who watches.
@@ -70,6 +118,7 @@ type StreamsConfig struct {
 // StreamsFigures are what was measured.
 type StreamsFigures struct {
 	PerStream        int64 // bytes of the server's memory
+	PerBare          int64 // the same for a bare socket with a goroutine that reads from it
 	Push, BarePush   Spread
 	PushCPU, BareCPU time.Duration // of the server, per message
 	Back             time.Duration // after the restart, until all streams were open again
@@ -210,11 +259,20 @@ func (r *run) fan(out *StreamsFigures) error {
 	if !r.config.Bare {
 		return nil
 	}
+	before, err := r.host.tell(order{Do: "weigh"})
+	if err != nil {
+		return err
+	}
 	listening, err := r.join("listen", func(int) []string { return []string{r.served.Raw} })
 	r.bare = listening
 	if err != nil {
 		return err
 	}
+	after, err := r.host.tell(order{Do: "weigh"})
+	if err != nil {
+		return err
+	}
+	out.PerBare = (after.RSS - before.RSS) / int64(r.config.Streams)
 	began, err := r.host.tell(order{Do: "fan", N: r.config.Changes, Size: 160, Gap: r.gap()})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/bench/fleet"
 )
@@ -78,4 +79,12 @@ func TestLoad(t *testing.T) {
 		}
 		t.Logf("%s: %d instances in %v; the process has %d MB, settled %d MB, heap %d MB", name, instances, got.Load, got.Resident>>20, got.Settled>>20, got.Heap>>20)
 	}
+}
+
+func TestReports(t *testing.T) {
+	got, err := fleet.Reports(t.Context(), 5000, 500*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.0f reports/s, %v CPU each", got.PerSecond, got.CPU)
 }

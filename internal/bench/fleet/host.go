@@ -1,15 +1,18 @@
 package fleet
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
@@ -29,6 +32,7 @@ const (
 type host struct {
 	records server.Store
 	names   *server.Server
+	reports atomic.Int64
 
 	mu   sync.Mutex
 	bare []net.Conn // guarded by mu
@@ -48,6 +52,8 @@ func (h *host) obey(ctx context.Context, o order) (report, error) {
 		return report{RSS: resident(), Heap: int64(m.HeapAlloc), CPU: processorTime()}, nil
 	case "change":
 		return h.change(ctx, o)
+	case "reports":
+		return report{CPU: processorTime(), Counts: counts{Reports: h.reports.Load()}}, nil
 	case "fan":
 		return h.fan(o)
 	case "hang up":
@@ -111,8 +117,12 @@ func (h *host) serve(ctx context.Context, o order) (report, error) {
 	if err := h.open(ctx, o); err != nil {
 		return report{}, err
 	}
+	listed, size, err := list(ctx, h.records)
+	if err != nil {
+		return report{}, err
+	}
 	began := time.Now()
-	names, err := server.New(server.Config{Store: h.records})
+	names, err := server.New(server.Config{Store: h.records, Sink: h})
 	if err != nil {
 		return report{}, err
 	}
@@ -121,7 +131,7 @@ func (h *host) serve(ctx context.Context, o order) (report, error) {
 	if err := names.Ready(ctx); err != nil {
 		return report{}, err
 	}
-	out := report{Took: time.Since(began), CPU: processorTime(), RSS: resident()}
+	out := report{Took: time.Since(began), CPU: processorTime(), RSS: resident(), Floor: listed, Bytes: size}
 	listener, err := net.Listen("tcp", "127.0.0.1:"+fmt.Sprint(o.First)) // 0 unless the host stands in for one that was killed
 	if err != nil {
 		return out, err
@@ -144,10 +154,22 @@ func (h *host) serve(ctx context.Context, o order) (report, error) {
 			h.mu.Lock()
 			h.bare = append(h.bare, conn)
 			h.mu.Unlock()
-			_, _ = conn.Write([]byte{0}) // the other side waits for it, and tells if it does not come
+			_, _ = conn.Write([]byte{0})                                      // the other side waits for it, and tells if it does not come
+			go func() { _, _ = io.Copy(io.Discard, bufio.NewReader(conn)) }() // what any server keeps for a peer; ends with the connection
 		}
 	}()
 	return out, nil
+}
+
+// list reads the records and throws them away: the least that a start does.
+func list(ctx context.Context, records server.Store) (took time.Duration, size int64, err error) {
+	began := time.Now()
+	all, _, err := records.List(ctx, "instance/")
+	took = time.Since(began)
+	for _, r := range all {
+		size += int64(len(r.Key) + len(r.Value))
+	}
+	return took, size, err
 }
 
 // change sets the share of the watched instance again and again, and reports when.
@@ -162,6 +184,14 @@ func (h *host) change(ctx context.Context, o order) (report, error) {
 		time.Sleep(o.Gap)
 	}
 	return report{Times: [][]int64{began}, CPU: processorTime() - cpu}, nil
+}
+
+// Outcomes implements server.Sink.
+func (h *host) Outcomes(_ context.Context, outcomes []server.Outcome) error {
+	for _, o := range outcomes {
+		h.reports.Add(o.Reports)
+	}
+	return nil
 }
 
 // fan writes a message to every bare connection, one after the other: the least that a push of that size is.

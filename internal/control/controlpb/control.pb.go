@@ -1529,11 +1529,11 @@ func (x *ExecutionRequest) GetCause() *Cause {
 type InterveneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// skip, fail, retry, back or settle.
+	// skip, fail, retry-step, back or settle.
 	Verb          string `protobuf:"bytes,2,opt,name=verb,proto3" json:"verb,omitempty"`
 	Step          string `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
 	Item          int32  `protobuf:"varint,4,opt,name=item,proto3" json:"item,omitempty"`
-	Input         []byte `protobuf:"bytes,5,opt,name=input,proto3" json:"input,omitempty"`   // retry: a JSON object to run the tool with; absent: the input as it was
+	Input         []byte `protobuf:"bytes,5,opt,name=input,proto3" json:"input,omitempty"`   // retry-step: a JSON object to run the tool with; absent: the input as it was
 	Output        []byte `protobuf:"bytes,6,opt,name=output,proto3" json:"output,omitempty"` // skip and settle: a JSON object that is taken for the output
 	Done          bool   `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`    // settle: the step had its effect
 	Cause         *Cause `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`

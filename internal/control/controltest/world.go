@@ -41,8 +41,9 @@ type World struct {
 	Ledger   *drift.Ledger
 	Names    *l5server.Server
 	Gray     *gray.Controller
-	Flow     *flow.Engine // with the tools "echo", and "reject" for a number below 0
+	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
 	Records  *records.DB
+	Blobs    string // the folder of the contents
 	Balancer *Balancer
 	Outcomes *Outcomes
 	Client   *control.Client
@@ -56,6 +57,10 @@ func tools() *flow.Tools {
 	}
 	out := flow.NewTools()
 	flow.Func(out, "echo", func(_ context.Context, in number) (number, error) { return in, nil }, flow.WithEffect(flow.Pure))
+	flow.Func(out, "wait", func(ctx context.Context, _ struct{}) (struct{}, error) {
+		<-ctx.Done()
+		return struct{}{}, ctx.Err()
+	})
 	flow.Func(out, "reject", func(_ context.Context, in number) (number, error) {
 		if in.N < 0 {
 			return in, errors.New("it is negative")
@@ -81,9 +86,12 @@ func New(t *testing.T) *World {
 	}
 	dir := t.TempDir()
 	w := &World{Store: store.NewMemory(), Balancer: &Balancer{servers: map[string]bool{}}, Outcomes: &Outcomes{bad: map[string]bool{}}}
-	part := func(name string) store.Store { return store.Prefixed(w.Store, "/"+name+"/") }
+	part := func(name string) store.Store {
+		return store.Rehearsable(store.Prefixed(w.Store, "/"+name+"/"), name)
+	}
+	w.Blobs = filepath.Join(dir, "blobs")
 	w.CMDB = Must(cmdb.New(cmdb.Config{Store: part("cmdb")}))(t)
-	w.Centers = Must(center.New(center.Config{Store: part("center"), Dir: filepath.Join(dir, "blobs"), Balancer: w.Balancer}))(t)
+	w.Centers = Must(center.New(center.Config{Store: part("center"), Dir: w.Blobs, Balancer: w.Balancer}))(t)
 	w.Ledger = Must(drift.NewLedger(drift.LedgerConfig{Store: part("drift")}))(t)
 	w.Names = Must(l5server.New(l5server.Config{Store: part("l5"), Grants: w.Centers.Permissions}))(t)
 	w.Records = Must(records.Open(filepath.Join(dir, "records.db"), records.Config{}))(t)
@@ -94,18 +102,17 @@ func New(t *testing.T) *World {
 	})
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
-	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: tools()}))(t)
-	run(w.Flow.Run)
+	known := tools()
+	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond}))(t)
 	api := Must(control.New(control.Config{
-		Flow: w.Flow,
-		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Settle: time.Millisecond,
+		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Tools: known, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()
 			p.Soak = time.Millisecond
 			return p, nil
 		},
 	}))(t)
-	for _, f := range []func(context.Context) error{w.CMDB.Run, w.Centers.Run, w.Names.Run, w.Records.Run, w.Gray.Run, api.Run} {
+	for _, f := range []func(context.Context) error{w.CMDB.Run, w.Centers.Run, w.Names.Run, w.Records.Run, w.Gray.Run, w.Flow.Run, api.Run} {
 		run(f)
 	}
 	if err := errors.Join(w.CMDB.Ready(ctx), w.Centers.Ready(ctx), w.Names.Ready(ctx)); err != nil {

@@ -160,6 +160,7 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	groups, code, err := d.groups(r.Context(), services)
 	d.answers.WithLabelValues(fmt.Sprint(code)).Inc()
+	door.Hurry(w)
 	if err != nil {
 		door.Fail(w, code, err)
 		return

@@ -39,6 +39,7 @@ type topic struct {
 	view     view.View // the state; not used by a hub over a source
 	deltas   []delta   // the newest last; each starts where the one before ends
 	snapshot *Frame    // of the state; nil until somebody needs it
+	health   *Frame    // nil: nobody ever doubted an instance
 	subs     map[*Subscriber]struct{}
 }
 
@@ -139,7 +140,8 @@ func (h *Hub) Forget(service string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t := h.topics[service]; t != nil {
-		t.view, t.known, t.epoch, t.revision, t.deltas, t.snapshot = view.View{}, false, "", 0, nil, nil
+		t.view, t.known, t.epoch, t.revision = view.View{}, false, "", 0
+		t.deltas, t.snapshot, t.health = nil, nil, nil
 		h.prune(t)
 	}
 }

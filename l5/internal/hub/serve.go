@@ -5,9 +5,16 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+)
+
+// Progress is sent at the pace that the subscriber asks for, within these bounds.
+const (
+	minProgress = 100 * time.Millisecond
+	maxProgress = time.Minute
 )
 
 // Stream is a watch stream from the server's side.
@@ -18,6 +25,8 @@ type Stream struct {
 	Changed func() <-chan struct{}
 	// Requested is called with each request before it is served; nil: not called.
 	Requested func(*l5pb.WatchRequest)
+	// Greeting is sent first; nil: nothing is.
+	Greeting *l5pb.WatchResponse
 	// Close ends a Receive that waits; nil: that of inbound.Closer for Serve's ctx. With it, that ctx need not be the
 	// request's: thousands of streams may share one that says when to stop.
 	Close func()
@@ -37,6 +46,9 @@ func Serve(ctx context.Context, stream Stream, sub *Subscriber) error {
 	defer context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })()
 	sub.onWake(s.wake)
 	defer s.stop()
+	if stream.Greeting != nil {
+		s.wake()
+	}
 	if stream.Changed != nil {
 		ctx, cancel := context.WithCancel(ctx)
 		var rechecking sync.WaitGroup
@@ -56,6 +68,9 @@ func Serve(ctx context.Context, stream Stream, sub *Subscriber) error {
 			stream.Requested(request)
 		}
 		sub.Request(request)
+		if every := time.Duration(request.GetProgressMs()) * time.Millisecond; every > 0 {
+			s.pace(min(max(every, minProgress), maxProgress))
+		}
 	}
 }
 
@@ -80,9 +95,12 @@ type sender struct {
 	mu      sync.Mutex
 	running bool  // guarded by mu; a goroutine sends
 	again   bool  // guarded by mu; woken since that one looked
+	due     bool  // guarded by mu; a Progress is
 	over    bool  // guarded by mu
 	err     error // guarded by mu; why it is over
 	ended   sync.WaitGroup
+	timer   *time.Timer // guarded by mu; of Progress; nil: not asked for
+	sent    uint64      // owned by the goroutine that sends
 }
 
 // wake makes sure that what there is now is sent. It does not block.
@@ -98,17 +116,72 @@ func (s *sender) wake() {
 
 // run sends until nothing is left.
 func (s *sender) run() {
-	for s.next() {
-		frames, err := s.sub.Frames()
-		for _, frame := range frames {
-			if err = errors.Join(err, s.stream.Send(frame)); err != nil {
-				break
-			}
+	for {
+		more, progress := s.next()
+		if !more {
+			return
+		}
+		err := s.greet()
+		if err == nil {
+			var frames []*Frame
+			frames, err = s.sub.Frames()
+			err = errors.Join(err, s.send(frames))
+		}
+		if err == nil && progress {
+			err = s.message(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Progress{Progress: &l5pb.Progress{Messages: s.sent}}})
 		}
 		if err != nil {
 			s.fail(err)
 		}
 	}
+}
+
+// greet sends the greeting, once.
+func (s *sender) greet() error {
+	greeting := s.stream.Greeting
+	if greeting == nil {
+		return nil
+	}
+	s.stream.Greeting = nil
+	return s.message(greeting)
+}
+
+func (s *sender) message(message *l5pb.WatchResponse) error {
+	frame, err := newFrame(message)
+	if err != nil {
+		return err
+	}
+	return s.send([]*Frame{frame})
+}
+
+// send sends frames, and counts them.
+func (s *sender) send(frames []*Frame) error {
+	for _, frame := range frames {
+		if err := s.stream.Send(frame); err != nil {
+			return err
+		}
+		s.sent++
+	}
+	return nil
+}
+
+// pace makes a Progress due now, so that the peer learns that it will come, and every so often.
+func (s *sender) pace(every time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer == nil {
+		s.timer = time.AfterFunc(0, func() { s.tick(every) })
+	}
+}
+
+func (s *sender) tick(every time.Duration) {
+	s.mu.Lock()
+	s.due = true
+	if !s.over {
+		s.timer.Reset(every)
+	}
+	s.mu.Unlock()
+	s.wake()
 }
 
 // fail ends the stream.
@@ -127,19 +200,23 @@ func (s *sender) cause() error {
 	return s.err
 }
 
-// next reports whether to look again; if not, the goroutine is over.
-func (s *sender) next() bool {
+// next reports whether to look again, and whether a Progress is due; if not, the goroutine is over.
+func (s *sender) next() (more, progress bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running = s.again && !s.over
-	s.again = false
-	return s.running
+	progress = s.due
+	s.again, s.due = false, false
+	return s.running, progress
 }
 
 // stop waits for what is being sent, and sends no more.
 func (s *sender) stop() {
 	s.mu.Lock()
 	s.over = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	s.mu.Unlock()
 	s.ended.Wait()
 }

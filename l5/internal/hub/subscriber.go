@@ -33,6 +33,7 @@ type Subscriber struct {
 // want is one service that a subscriber asked for, by any number of callers.
 type want struct {
 	at      position
+	health  *Frame // as it was sent
 	callers map[string]verdict
 }
 
@@ -77,6 +78,7 @@ func (s *Subscriber) add(sub *l5pb.Subscription) {
 		s.wants[sub.GetService()] = w
 	}
 	w.callers[sub.GetCaller()] = verdict{}
+	w.health = nil
 	w.at = position{served: sub.GetRevision() > 0, epoch: sub.GetEpoch(), revision: sub.GetRevision()}
 	s.mu.Unlock()
 	s.mark(sub.GetService())
@@ -163,7 +165,7 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		out = append(out, verdicts...)
 		t := s.hub.topics[service]
 		if !allowed || t == nil {
-			w.at = position{} // whoever is allowed later starts from a snapshot
+			w.at, w.health = position{}, nil // whoever is allowed later starts from a snapshot
 			continue
 		}
 		frames, at, err := s.hub.follow(t, w.at)
@@ -172,6 +174,10 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		}
 		w.at = at
 		out = append(out, frames...)
+		if t.health != nil && t.health != w.health && at.served {
+			w.health = t.health
+			out = append(out, t.health)
+		}
 	}
 	return out, nil
 }

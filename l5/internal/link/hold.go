@@ -57,6 +57,13 @@ func (l *Link) newest(service string) (view.View, bool) {
 	return v, ok
 }
 
+// Held returns of how many services a state is held back.
+func (l *Link) Held() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.holds)
+}
+
 // Release lets go of what was held back for holdFor. Run calls it now and then.
 func (l *Link) Release(now time.Time) {
 	l.mu.Lock()

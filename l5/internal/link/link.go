@@ -19,6 +19,12 @@ import (
 // Config of a Link.
 type Config struct {
 	Client l5pbconnect.NameServiceClient // required
+	// Dial returns another Client with connections of its own, for a stream that has gone silent: the connection that
+	// carried it may be dead without anybody having noticed. Nil: Client is used again.
+	Dial func() (client l5pbconnect.NameServiceClient, hangUp func(), err error)
+	// ProgressEvery is how often the peer shall be heard; one that is silent for half as long again is left for another stream.
+	// Peers that do not know of it are waited for. Default: 1 s.
+	ProgressEvery time.Duration
 	// Peer names this process to the name service.
 	Peer string
 	// OnView is called with each new state of a service, and the delta that led there from the state before, if one
@@ -26,6 +32,8 @@ type Config struct {
 	// of a state that was held back.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
+	// OnHealth is called with the health of a service's instances that an agent found out; nil: not called.
+	OnHealth func(*l5pb.Health)
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
 	// called.
 	OnState func(connected bool, err error)
@@ -50,23 +58,30 @@ type Config struct {
 type Link struct {
 	config Config
 
-	mu     sync.Mutex
-	views  map[string]view.View           // guarded by mu; in use
-	holds  map[string]holding             // guarded by mu; held back
-	wants  map[string]map[string]struct{} // guarded by mu; callers by service
-	outbox []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
-	gone   []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	wake   chan struct{}                  // signals outbox and gone
-	heard  time.Time                      // guarded by mu; when the last message came
-	down   chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
+	mu       sync.Mutex
+	views    map[string]view.View           // guarded by mu; in use
+	holds    map[string]holding             // guarded by mu; held back
+	wants    map[string]map[string]struct{} // guarded by mu; callers by service
+	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
+	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
+	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
+	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
+	patience int                            // owned by Run; doubles with each stream in a row that went silent
+	common   interner                       // guarded by mu
+	wake     chan struct{}                  // signals outbox, gone and doubts
+	heard    time.Time                      // guarded by mu; when the last message came
+	down     chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
 func New(config Config) *Link {
+	if config.ProgressEvery <= 0 {
+		config.ProgressEvery = time.Second
+	}
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
 		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
-		down: make(chan struct{}),
+		down: make(chan struct{}), patience: 1,
 	}
 }
 
@@ -138,11 +153,22 @@ func (l *Link) Run(ctx context.Context) error {
 	var releasing sync.WaitGroup
 	releasing.Go(func() { l.release(ctx) })
 	defer releasing.Wait()
+	client, hangUp := l.config.Client, func() {}
+	defer func() { hangUp() }()
 	var backoff Backoff
 	for told := false; ; {
-		err := l.stream(ctx, &backoff, func() { told = false })
+		err := l.stream(ctx, client, &backoff, func() { told = false })
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, errSilent) && l.config.Dial != nil {
+			l.patience = min(2*l.patience, maxPatience)
+			hangUp()
+			fresh, end, failed := l.config.Dial()
+			if failed != nil {
+				fresh, end, err = l.config.Client, func() {}, errors.Join(err, failed)
+			}
+			client, hangUp = fresh, end
 		}
 		if !told {
 			told = true // once, not for each attempt
@@ -188,10 +214,10 @@ func (l *Link) Down() <-chan struct{} {
 }
 
 // stream is one life of the stream. It returns why it ended.
-func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream := l.config.Client.Watch(ctx)
+func (l *Link) stream(ctx context.Context, client l5pbconnect.NameServiceClient, backoff *Backoff, opened func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream := client.Watch(ctx)
 	defer stream.CloseResponse()
 	if err := stream.Send(l.Hello()); err != nil {
 		_, err = stream.Receive() // the error of Send is io.EOF; this one says why
@@ -199,21 +225,25 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 	}
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		defer cancel()
+		defer cancel(nil)
 		for l.sendNext(ctx, stream.Send) == nil {
 			continue
 		}
 		stream.CloseRequest()
 	})
 	defer sending.Wait()
-	defer cancel()
-	for first := true; ; {
+	defer cancel(nil)
+	watch := l.watchdog(cancel)
+	defer watch.timer.Stop()
+	for {
 		response, err := stream.Receive()
 		if err != nil {
+			if errors.Is(context.Cause(ctx), errSilent) {
+				return errSilent
+			}
 			return err
 		}
-		if first {
-			first = false
+		if watch.messages == 0 {
 			opened()
 			backoff.Reset()
 			l.state(true, nil)
@@ -221,6 +251,9 @@ func (l *Link) stream(ctx context.Context, backoff *Backoff, opened func()) erro
 		l.mu.Lock()
 		l.heard = time.Now()
 		l.mu.Unlock()
+		if err := watch.heard(response); err != nil {
+			return err
+		}
 		l.Apply(response)
 	}
 }
@@ -233,7 +266,7 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 	case <-l.wake:
 	}
 	request := l.Pending()
-	if len(request.Subscribe)+len(request.Unsubscribe) == 0 {
+	if len(request.Subscribe)+len(request.Unsubscribe)+len(request.Doubts) == 0 {
 		return nil
 	}
 	return send(request)
@@ -243,8 +276,8 @@ func (l *Link) sendNext(ctx context.Context, send func(*l5pb.WatchRequest) error
 func (l *Link) Pending() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone}
-	l.outbox, l.gone = nil, nil
+	request := &l5pb.WatchRequest{Subscribe: l.outbox, Unsubscribe: l.gone, Doubts: l.doubts}
+	l.outbox, l.gone, l.doubts = nil, nil, nil
 	return request
 }
 
@@ -252,7 +285,7 @@ func (l *Link) Pending() *l5pb.WatchRequest {
 func (l *Link) Hello() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Peer: l.config.Peer}
+	request := &l5pb.WatchRequest{Peer: l.config.Peer, ProgressMs: uint32(l.config.ProgressEvery.Milliseconds())}
 	for service, callers := range l.wants {
 		for caller := range callers {
 			request.Subscribe = append(request.Subscribe, l.subscription(caller, service))
@@ -261,7 +294,7 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 	slices.SortFunc(request.Subscribe, func(a, b *l5pb.Subscription) int {
 		return strings.Compare(a.GetService()+"\x00"+a.GetCaller(), b.GetService()+"\x00"+b.GetCaller())
 	})
-	l.outbox, l.gone = nil, nil
+	l.outbox, l.gone, l.doubts, l.sharing = nil, nil, nil, false
 	return request
 }
 
@@ -274,6 +307,8 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 		l.snapshot(kind.Snapshot)
 	case *l5pb.WatchResponse_Delta:
 		l.delta(kind.Delta)
+	case *l5pb.WatchResponse_Health:
+		l.health(kind.Health)
 	}
 }
 
@@ -324,6 +359,7 @@ func (l *Link) use(next view.View, change *l5pb.Delta) {
 	if change.GetPrevious() != held.Revision || held.Epoch != next.Epoch {
 		change = nil // it led here from a state that was held back
 	}
+	l.common.intern(held, next)
 	l.views[next.Service] = next
 	l.mu.Unlock()
 	l.config.OnView(next, change)

@@ -3,10 +3,12 @@ package link_test
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
@@ -74,4 +76,45 @@ func TestBackoffIsJitteredAndBounded(t *testing.T) {
 	if got := b.Next(); got > 50*time.Millisecond {
 		t.Errorf("after a success: %v", got)
 	}
+}
+
+// BenchmarkHeld is the heap that an instance takes that came off the wire, with a device of its own, and module, site and
+// city as its neighbours have.
+func BenchmarkHeld(b *testing.B) {
+	const services, each = 1000, 13
+	for b.Loop() {
+		l := link.New(link.Config{OnView: func(view.View, *l5pb.Delta) {}, Logger: slog.New(slog.DiscardHandler)})
+		before := heap()
+		for i := range services {
+			name := fmt.Sprint("service-", i)
+			l.Subscribe("c", name)
+			s := &l5pb.Snapshot{Service: name, Epoch: "e", Revision: 1}
+			for j := range each {
+				device := fmt.Sprintf("device-%06d", i*each+j)
+				s.Instances = append(s.Instances, &l5pb.Instance{
+					Addr: fmt.Sprintf("10.0.%d.%d:80", i%250, j), Device: device, Owner: device, Module: "module-" + name, Weight: 100, Share: proto.Uint32(100),
+					Labels: map[string]string{"site": fmt.Sprint("site-", j), "city": fmt.Sprint("city-", j/4)},
+				})
+			}
+			data, err := proto.Marshal(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: s}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			var response l5pb.WatchResponse
+			if err := proto.Unmarshal(data, &response); err != nil {
+				b.Fatal(err)
+			}
+			l.Apply(&response)
+		}
+		b.ReportMetric(float64(heap()-before)/services/each, "B/instance")
+		runtime.KeepAlive(l)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

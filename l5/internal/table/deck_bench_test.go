@@ -51,7 +51,7 @@ func BenchmarkDeck(b *testing.B) {
 	segments := make(map[int][]byte)
 	var size, pages int
 	for segment, held := range by {
-		content, err := table.Encode(segment, time.Now(), held)
+		content, err := table.Encode(table.Head{Segment: segment, Written: time.Now()}, held)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func BenchmarkDeck(b *testing.B) {
 	b.Run("change-one", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			content, err := table.Encode(one, time.Now(), by[one])
+			content, err := table.Encode(table.Head{Segment: one, Written: time.Now()}, by[one])
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func BenchmarkDeck(b *testing.B) {
 	b.Run("encode-one", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := table.Encode(one, time.Now(), by[one]); err != nil {
+			if _, err := table.Encode(table.Head{Segment: one, Written: time.Now()}, by[one]); err != nil {
 				b.Fatal(err)
 			}
 		}

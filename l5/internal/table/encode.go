@@ -21,12 +21,21 @@ import (
 
 // Entry is one service of a table.
 type Entry struct {
-	View    view.View
-	Callers []string // that may call it
+	View     view.View
+	Callers  []string // that may call it
+	Settings []byte   // of its operator; nil: none
+}
+
+// Head is what a segment says about itself.
+type Head struct {
+	Segment int // which one it is
+	Written time.Time
+	Place   []byte // where the device is; nil: not known
 }
 
 // Encode returns the content of a segment. Entries are of that segment, each service once; their order is free.
-func Encode(segment int, at time.Time, entries []Entry) ([]byte, error) {
+func Encode(head Head, entries []Entry) ([]byte, error) {
+	segment := head.Segment
 	entries = slices.Clone(entries)
 	slices.SortFunc(entries, func(a, b Entry) int {
 		return cmp.Or(cmp.Compare(hash(a.View.Service), hash(b.View.Service)), cmp.Compare(a.View.Service, b.View.Service))
@@ -46,7 +55,7 @@ func Encode(segment int, at time.Time, entries []Entry) ([]byte, error) {
 	var firstCaller, firstInstance uint32
 	for _, entry := range entries {
 		v := entry.View
-		name, epoch := e.ref(v.Service), e.ref(v.Epoch)
+		name, epoch, settings := e.ref(v.Service), e.ref(v.Epoch), e.ref(string(entry.Settings))
 		b := e.out[row:]
 		binary.LittleEndian.PutUint64(b[0:], hash(v.Service))
 		binary.LittleEndian.PutUint64(b[8:], uint64(v.Revision))
@@ -56,6 +65,7 @@ func Encode(segment int, at time.Time, entries []Entry) ([]byte, error) {
 		binary.LittleEndian.PutUint32(b[28:], uint32(len(v.Instances)))
 		binary.LittleEndian.PutUint32(b[32:], firstCaller)
 		binary.LittleEndian.PutUint32(b[36:], uint32(len(entry.Callers)))
+		binary.LittleEndian.PutUint32(b[40:], settings)
 		row += serviceSize
 		for _, name := range entry.Callers {
 			ref := e.ref(name)
@@ -73,10 +83,11 @@ func Encode(segment int, at time.Time, entries []Entry) ([]byte, error) {
 		firstInstance += uint32(len(v.Instances))
 		firstCaller += uint32(len(entry.Callers))
 	}
+	place := e.ref(string(head.Place))
 	if len(e.out) > maxSegmentSz {
 		return nil, fmt.Errorf("table: segment %d would have %d bytes, more than %d", segment, len(e.out), maxSegmentSz)
 	}
-	e.header(segment, at, len(entries), callers, instances)
+	e.header(head, len(entries), callers, instances, place)
 	return e.out, nil
 }
 
@@ -109,18 +120,19 @@ func (e *encoder) refText() uint32 {
 	return e.ref(string(e.text))
 }
 
-func (e *encoder) header(segment int, at time.Time, services, callers, instances int) {
+func (e *encoder) header(head Head, services, callers, instances int, place uint32) {
 	b := e.out
 	copy(b, magic)
 	binary.LittleEndian.PutUint16(b[8:], version)
-	binary.LittleEndian.PutUint16(b[10:], uint16(segment))
+	binary.LittleEndian.PutUint16(b[10:], uint16(head.Segment))
 	binary.LittleEndian.PutUint16(b[12:], Segments)
 	binary.LittleEndian.PutUint32(b[20:], uint32(services))
 	binary.LittleEndian.PutUint32(b[24:], uint32(callers))
 	binary.LittleEndian.PutUint32(b[28:], uint32(instances))
 	binary.LittleEndian.PutUint32(b[32:], uint32(e.pool))
 	binary.LittleEndian.PutUint32(b[36:], uint32(len(b)))
-	binary.LittleEndian.PutUint64(b[40:], uint64(at.UnixNano()))
+	binary.LittleEndian.PutUint64(b[40:], uint64(head.Written.UnixNano()))
+	binary.LittleEndian.PutUint32(b[48:], place)
 	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(b[sumStart:], castagnoli))
 }
 

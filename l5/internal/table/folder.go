@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 )
 
 // confirmedName is the file whose time of change says until when a table was known to be right.
@@ -27,7 +25,9 @@ func path(folder string, segment int) string {
 
 // Found is one service as a table holds it.
 type Found struct {
-	View view.View
+	Entry
+	// Place is where the device is; empty: not known.
+	Place []byte
 	// Confirmed is when the agent last knew this to be what the name service says.
 	Confirmed time.Time
 }
@@ -38,8 +38,11 @@ func Find(folder, caller, service string) (Found, error) {
 	file := path(folder, SegmentOf(service))
 	var found Found
 	err := read(file, SegmentOf(service), func(s *Segment) (err error) {
-		found.View, err = s.Find(caller, service)
+		if found.Entry, err = s.Find(caller, service); err != nil {
+			return err
+		}
 		found.Confirmed = s.Written()
+		found.Place, err = s.Place()
 		return err
 	})
 	if err != nil {

@@ -8,8 +8,8 @@
 // goes on reading what was there. It is little-endian, holds offsets and no pointers, and ends with a pool in which
 // each distinct string stands once:
 //
-//	header    48 bytes: magic, version, segment, CRC-32C of all that follows it, counts, size, time of writing
-//	services  40 bytes each, by hash and name: revision, name, epoch, first and number of instances and of callers
+//	header    52 bytes: magic, version, segment, CRC-32C of all that follows it, counts, size, time of writing, place
+//	services  44 bytes each, by hash and name: revision, name, epoch, settings, first and number of instances and of callers
 //	callers    4 bytes each: who may call the service
 //	instances 28 bytes each: address, port, flags, share, weight, device, module, owner, rest
 //	pool      length and bytes of each string; of each IPv6 address; and of each rest
@@ -35,8 +35,8 @@ const Segments = 128
 const (
 	magic        = "zhiyunl5"
 	version      = 1
-	headerSize   = 48
-	serviceSize  = 40
+	headerSize   = 52
+	serviceSize  = 44
 	callerSize   = 4
 	instanceSize = 28
 	sumStart     = 20 // the checksum covers everything from here on

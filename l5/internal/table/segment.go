@@ -1,12 +1,14 @@
 package table
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"iter"
 	"net/netip"
+	"slices"
 	"sort"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 // they return does not point into the content.
 type Segment struct {
 	services, callers, instances, pool []byte
-	written                            time.Time
+	head                               []byte
 }
 
 // Parse checks that data is a whole segment, the one of that number, and returns it. The error is ErrDamaged or
@@ -54,7 +56,7 @@ func Parse(data []byte, segment int) (*Segment, error) {
 	if headerSize+services+callers+instances != pool || pool > uint64(len(data)) {
 		return nil, fmt.Errorf("%w (counts and size differ)", ErrDamaged)
 	}
-	s := &Segment{pool: data[pool:], written: time.Unix(0, int64(binary.LittleEndian.Uint64(data[40:])))}
+	s := &Segment{pool: data[pool:], head: data[:headerSize]}
 	rest := data[headerSize:pool]
 	s.services, rest = rest[:services], rest[services:]
 	s.callers, s.instances = rest[:callers], rest[callers:]
@@ -62,31 +64,37 @@ func Parse(data []byte, segment int) (*Segment, error) {
 }
 
 // Written returns when the segment was written.
-func (s *Segment) Written() time.Time { return s.written }
+func (s *Segment) Written() time.Time {
+	return time.Unix(0, int64(binary.LittleEndian.Uint64(s.head[40:])))
+}
+
+// Place returns where the device is; empty if that was not known.
+func (s *Segment) Place() ([]byte, error) {
+	content, err := s.text(s.head[48:])
+	return bytes.Clone(content), err
+}
 
 // Find returns a service if caller may call it; otherwise the error is ErrUnknown.
-func (s *Segment) Find(caller, service string) (view.View, error) {
+func (s *Segment) Find(caller, service string) (Entry, error) {
 	want, n := hash(service), len(s.services)/serviceSize
 	at := sort.Search(n, func(i int) bool { return binary.LittleEndian.Uint64(s.services[i*serviceSize:]) >= want })
 	for ; at < n && binary.LittleEndian.Uint64(s.services[at*serviceSize:]) == want; at++ {
 		row := s.services[at*serviceSize:][:serviceSize]
 		if name, err := s.text(row[16:]); err != nil {
-			return view.View{}, err
+			return Entry{}, err
 		} else if string(name) != service {
 			continue
 		}
 		callers, err := s.mayCall(row)
 		if err != nil {
-			return view.View{}, err
+			return Entry{}, err
 		}
-		for _, name := range callers {
-			if name == caller {
-				return s.decoder().view(row)
-			}
+		if slices.Contains(callers, caller) {
+			return s.decoder().entry(row)
 		}
-		return view.View{}, fmt.Errorf("%w: %q -> %q", ErrUnknown, caller, service)
+		return Entry{}, fmt.Errorf("%w: %q -> %q", ErrUnknown, caller, service)
 	}
-	return view.View{}, fmt.Errorf("%w: %q", ErrUnknown, service)
+	return Entry{}, fmt.Errorf("%w: %q", ErrUnknown, service)
 }
 
 // All returns all entries, until the first that cannot be read.
@@ -95,13 +103,7 @@ func (s *Segment) All() iter.Seq2[Entry, error] {
 		d := s.decoder()
 		for at := 0; at < len(s.services); at += serviceSize {
 			row := s.services[at:][:serviceSize]
-			callers, err := s.mayCall(row)
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			v, err := d.view(row)
-			if !yield(Entry{View: v, Callers: callers}, err) || err != nil {
+			if entry, err := d.entry(row); !yield(entry, err) || err != nil {
 				return
 			}
 		}
@@ -157,6 +159,17 @@ type decoder struct {
 
 func (s *Segment) decoder() *decoder {
 	return &decoder{segment: s, texts: make(map[uint32]string), rests: make(map[uint32]*l5pb.Instance)}
+}
+
+// entry decodes one service with what belongs to it.
+func (d *decoder) entry(row []byte) (Entry, error) {
+	callers, err := d.segment.mayCall(row)
+	settings, settingsErr := d.segment.text(row[40:])
+	v, viewErr := d.view(row)
+	if err := errors.Join(err, settingsErr, viewErr); err != nil {
+		return Entry{}, err
+	}
+	return Entry{View: v, Callers: callers, Settings: bytes.Clone(settings)}, nil
 }
 
 // view decodes one service.

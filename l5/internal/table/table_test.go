@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
@@ -39,7 +40,7 @@ func files(t testing.TB, entries ...table.Entry) map[int][]byte {
 	}
 	out := make(map[int][]byte)
 	for segment, entries := range by {
-		content, err := table.Encode(segment, time.Unix(1, 0), entries)
+		content, err := table.Encode(table.Head{Segment: segment, Written: time.Unix(1, 0)}, entries)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,6 +66,7 @@ func TestRoundTrip(t *testing.T) {
 		&l5pb.Instance{Addr: "[::ffff:10.0.0.1]:1"}, &l5pb.Instance{Addr: "010.0.0.1:1"}, &l5pb.Instance{Addr: "10.0.0.1:080"},
 		&l5pb.Instance{Addr: "[fe80::1%eth0]:1"}, &l5pb.Instance{Addr: "10.0.0.8:80", Share: proto.Uint32(254)},
 		&l5pb.Instance{Addr: "10.0.0.9:80", Share: proto.Uint32(100), State: l5pb.State_STATE_UP, Labels: map[string]string{"site": "x"}}, strange())
+	want.Settings = []byte("{}")
 	for _, content := range files(t, want) {
 		s, err := table.Parse(content, table.SegmentOf("a"))
 		if err != nil {
@@ -74,7 +76,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want.View, got, protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
 		}
 		if _, err := s.Find("stranger", "a"); !errors.Is(err, table.ErrUnknown) {
@@ -116,7 +118,7 @@ func TestAnythingIsFound(t *testing.T) {
 			by[at] = append(by[at], e)
 		}
 		for segment, held := range by {
-			content, err := table.Encode(segment, time.Now(), held)
+			content, err := table.Encode(table.Head{Segment: segment, Written: time.Now()}, held)
 			if err != nil {
 				t.Skip(err) // a string that is no UTF-8 has no wire form
 			}
@@ -136,7 +138,7 @@ func TestAnythingIsFound(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(want.View, got, protocmp.Transform()); diff != "" {
+				if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateEmpty()); diff != "" {
 					t.Fatal(diff)
 				}
 			}
@@ -207,7 +209,7 @@ func TestFolder(t *testing.T) {
 	}
 	// One file is damaged: it is refused by name, the other serves on.
 	bad := filepath.Join(folder, fmt.Sprintf("%02x.routes", table.SegmentOf("a")))
-	if err := errors.Join(os.Remove(bad), os.WriteFile(bad, []byte("zhiyunl5 but not the rest of it, and 48 bytes long at least"), 0o400)); err != nil {
+	if err := errors.Join(os.Remove(bad), os.WriteFile(bad, []byte("zhiyunl5 but not the rest of it, and 52 bytes long at least"), 0o400)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := table.Find(folder, "c", "a"); !errors.Is(err, table.ErrVersion) && !errors.Is(err, table.ErrDamaged) || !bytes.Contains([]byte(err.Error()), []byte(bad)) {
@@ -255,7 +257,7 @@ func FuzzSegment(f *testing.F) {
 	segment := table.SegmentOf("a")
 	f.Add(files(f, entry("a", []string{"c"}, &l5pb.Instance{Addr: "10.0.0.7:80"}, &l5pb.Instance{Addr: "[::1]:1"}, strange()))[segment])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) >= 48 { // what a file with a right header holds is fuzzed, too
+		if len(data) >= 52 { // what a file with a right header holds is fuzzed, too
 			copy(data, "zhiyunl5\x01\x00")
 			binary.LittleEndian.PutUint16(data[10:], uint16(segment))
 			binary.LittleEndian.PutUint16(data[12:], table.Segments)

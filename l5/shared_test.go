@@ -1,0 +1,290 @@
+package l5_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/l5test"
+)
+
+// listen serves connections at an address of its own until the returned function is called: accept, then close.
+func listen(t testing.TB) (addr string, dials *atomic.Int64, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dials = new(atomic.Int64)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			dials.Add(1)
+			conn.Write([]byte("ok"))
+			conn.Close()
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		l.Close()
+		serving.Wait()
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), dials, stop
+}
+
+// call is one call of service "a": connect, read.
+func call(ctx context.Context, c *l5.Client, timeout time.Duration) error {
+	r, err := c.Route(ctx, "a")
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	conn, err := net.DialTimeout("tcp", r.Addr(), timeout)
+	if err == nil {
+		conn.SetDeadline(begin.Add(timeout))
+		if _, err = io.ReadFull(conn, make([]byte, 2)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("read: %w", err)
+		}
+		conn.Close()
+	}
+	r.Done(l5.Outcome{Err: err, Latency: time.Since(begin)})
+	return err
+}
+
+// caller is what a process of TestFiftyProcesses does: it calls at a pace until its input ends, and tells how many failed.
+func caller(t *testing.T, target string) {
+	timeout, err := time.ParseDuration(os.Getenv("L5_TEST_TIMEOUT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := l5.New(l5.Config{Target: target, Caller: "test.caller"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { c.Run(ctx) })
+	over := make(chan struct{})
+	running.Go(func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(over)
+	})
+	if _, err := c.Route(within(t), "a"); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("ready")
+	var calls, failures atomic.Int64
+	ticker := time.NewTicker(40*time.Millisecond + rand.N(20*time.Millisecond))
+	defer ticker.Stop()
+	var flight sync.WaitGroup
+	for going := true; going; {
+		select {
+		case <-ticker.C:
+			flight.Go(func() {
+				calls.Add(1)
+				if call(ctx, c, timeout) != nil {
+					failures.Add(1)
+				}
+			})
+		case <-over:
+			going = false
+		}
+	}
+	flight.Wait()
+	fmt.Printf("calls=%d failed=%d\n", calls.Load(), failures.Load())
+	cancel()
+	running.Wait()
+}
+
+// crowd starts n processes that call service "a" of an agent, runs event when all of them route, lets them call for d, and
+// returns how many calls were made and failed.
+func crowd(t *testing.T, target string, n int, timeout, d time.Duration, event func()) (calls, failed int) {
+	t.Helper()
+	type process struct {
+		*exec.Cmd
+		in  io.WriteCloser
+		out *bufio.Scanner
+	}
+	var all []process
+	for range n {
+		p := process{Cmd: exec.Command(os.Args[0], "-test.run=^TestFiftyProcesses$")}
+		p.Env = append(os.Environ(), "L5_TEST_CALLER="+target, "L5_TEST_TIMEOUT="+timeout.String(), "GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=64MiB")
+		p.Stderr = os.Stderr
+		out, err := p.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.in, err = p.StdinPipe(); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		p.out = bufio.NewScanner(out)
+		all = append(all, p)
+	}
+	for _, p := range all {
+		if !p.out.Scan() || p.out.Text() != "ready" {
+			t.Fatalf("a process says %q", p.out.Text())
+		}
+	}
+	event()
+	<-time.After(d)
+	for _, p := range all {
+		p.in.Close()
+	}
+	for _, p := range all {
+		for p.out.Scan() {
+			fields := strings.Fields(p.out.Text())
+			if len(fields) == 2 && strings.HasPrefix(fields[0], "calls=") {
+				made, err := strconv.Atoi(strings.TrimPrefix(fields[0], "calls="))
+				lost, err2 := strconv.Atoi(strings.TrimPrefix(fields[1], "failed="))
+				if err := errors.Join(err, err2); err != nil {
+					t.Fatal(err)
+				}
+				calls, failed = calls+made, failed+lost
+			}
+		}
+		if err := p.Wait(); err != nil {
+			t.Errorf("a process: %v", err)
+		}
+	}
+	return calls, failed
+}
+
+// 50 processes of one device lose few calls to an instance that dies, in all: its agent tells them.
+func TestFiftyProcesses(t *testing.T) {
+	if target := os.Getenv("L5_TEST_CALLER"); target != "" {
+		caller(t, target)
+		return
+	}
+	if testing.Short() {
+		t.Skip("it starts 50 processes")
+	}
+	s := l5test.NewServer(t, nil)
+	var all []l5.Instance
+	var die func()
+	var probes *atomic.Int64
+	for range 10 {
+		addr, dials, stop := listen(t)
+		die, probes = stop, dials
+		all = append(all, l5.Instance{Service: "a", Addr: addr, Share: 100})
+	}
+	if err := s.Name().Register(within(t), all); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := l5test.Agent(t, s.Target(), nil)
+	calls, failed := crowd(t, a.Target(), 50, time.Second, 3*time.Second, die)
+	t.Logf("50 processes, an instance of 10 refuses: %d of %d calls failed; it had served %d", failed, calls, probes.Load())
+	if failed > 10 {
+		t.Errorf("%d calls failed, want at most 10", failed)
+	}
+
+	// One that hangs: it takes connections and says nothing. The agent's TCP probe finds nothing wrong.
+	hung, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	calls, failed = crowd(t, a.Target(), 50, 250*time.Millisecond, 3*time.Second, func() {
+		if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: hung.Addr().String(), Share: 100}}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("50 processes, an instance of 10 hangs, time-out 250 ms: %d of %d calls failed", failed, calls)
+}
+
+// Who never called an instance is warned of it; when the agent that warned is gone, each process finds out by itself that the
+// instance is back.
+func TestAdviceOutlivesItsAgent(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	dead := refused(t)
+	all := []l5.Instance{{Service: "a", Addr: dead, Share: 100}}
+	for range 3 {
+		addr, _, _ := listen(t)
+		all = append(all, l5.Instance{Service: "a", Addr: addr, Share: 100})
+	}
+	if err := s.Name().Register(within(t), all); err != nil {
+		t.Fatal(err)
+	}
+	a, stop := l5test.Agent(t, s.Target(), nil)
+	edit := func(c *l5.Config) { c.Balance.EjectFor = 20 * time.Millisecond }
+	finder, warned := l5test.Client(t, a.Target(), edit), l5test.Client(t, a.Target(), edit)
+	route(t, warned, "a")
+	share := func(c *l5.Client) float64 {
+		for _, i := range c.Explain("a").Instances {
+			if i.Addr == dead {
+				return i.PickShare
+			}
+		}
+		return -1
+	}
+	failures := 0
+	for range 200 {
+		if call(within(t), finder, time.Second) != nil {
+			failures++
+		}
+	}
+	if failures == 0 || failures > 2 {
+		t.Errorf("%d calls found out, want 1 or 2", failures)
+	}
+	l5test.Await(t, "the other one is warned", func() bool { return share(warned) == 0 })
+	for range 200 {
+		if err := call(within(t), warned, time.Second); err != nil {
+			t.Fatalf("a call after the warning: %v", err)
+		}
+	}
+	view, _, err := a.Lookup(within(t), "test.caller", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range view.Members {
+		if (m.Addr == dead) != (m.Weight == 0) {
+			t.Errorf("doors see %s with weight %v: %s", m.Addr, m.Weight, m.Reason)
+		}
+	}
+	stop()
+	l, err := net.Listen("tcp", dead)
+	if err != nil {
+		t.Skipf("the port was taken by another: %v", err)
+	}
+	defer l.Close()
+	serving := make(chan struct{})
+	go func() {
+		defer close(serving)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Write([]byte("ok"))
+			conn.Close()
+		}
+	}()
+	l5test.Await(t, "the warned one tries it again", func() bool {
+		if err := call(within(t), warned, time.Second); err != nil {
+			t.Errorf("a call was spent on finding out: %v", err)
+		}
+		return share(warned) > 0.1
+	})
+	l.Close()
+	<-serving
+}
