@@ -126,6 +126,7 @@ func (h *house) naming() (err error) {
 	h.names, err = l5server.New(l5server.Config{
 		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.placement,
 		Identify: h.caller, IdentifyOwner: identify, MayChange: mayChange, MayServe: h.mayServe, Grace: h.config.Grace,
+		Place:   h.place,
 		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
 		Logger:  h.config.Logger, Metrics: h.registry,
 	})
@@ -138,6 +139,19 @@ func (h *house) naming() (err error) {
 	}
 	h.run(h.placement.Run, h.names.Run, h.liveness.Run, audience.Run)
 	return nil
+}
+
+// place says where a device is, as the CMDB has it.
+func (h *house) place(device string) (site, city string) {
+	d, err := h.cmdb.Device(device)
+	if err != nil {
+		return "", ""
+	}
+	s, err := h.cmdb.Site(d.Site)
+	if err != nil {
+		return d.Site, ""
+	}
+	return d.Site, s.City
 }
 
 // withdraw takes the instances of a lost device out of the name service.

@@ -147,7 +147,14 @@ type Instance struct {
 	// The service id; left out inside Snapshot and Delta.
 	Service string `protobuf:"bytes,9,opt,name=service,proto3" json:"service,omitempty"`
 	// The holder of the lease; empty for an instance without one.
-	Owner         string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Where the instance is; empty: not known.
+	Site string `protobuf:"bytes,11,opt,name=site,proto3" json:"site,omitempty"`
+	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
+	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
+	// do not know this field, and draining says whether it would be without that.
+	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,14 +259,44 @@ func (x *Instance) GetOwner() string {
 	return ""
 }
 
+func (x *Instance) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Instance) GetCity() string {
+	if x != nil {
+		return x.City
+	}
+	return ""
+}
+
+func (x *Instance) GetIsolated() string {
+	if x != nil {
+		return x.Isolated
+	}
+	return ""
+}
+
+func (x *Instance) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type Subscription struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Who wants to call; grants are decided per caller and service.
 	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
 	// What the subscriber already has; 0 asks for a full snapshot.
-	Epoch         string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Revision      int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Epoch    string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision of the settings that the subscriber already has, in epoch; 0: none.
+	Settings      int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,12 +359,21 @@ func (x *Subscription) GetRevision() int64 {
 	return 0
 }
 
+func (x *Subscription) GetSettings() int64 {
+	if x != nil {
+		return x.Settings
+	}
+	return 0
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the subscribing process in explanations and logs.
 	Peer        string          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
 	Subscribe   []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
 	Unsubscribe []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	// The device of the subscriber, in the first message: answered by a Place, if the name service knows it.
+	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	// Instances that this process has reason to doubt. Sent at once, to peers that have sent a Health on this stream.
 	Doubts []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
 	// How often the subscriber wants to hear a Progress, in milliseconds; 0: never. Asked for in the first message.
@@ -385,6 +431,13 @@ func (x *WatchRequest) GetUnsubscribe() []*Subscription {
 		return x.Unsubscribe
 	}
 	return nil
+}
+
+func (x *WatchRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
 }
 
 func (x *WatchRequest) GetDoubts() []*Doubt {
@@ -496,6 +549,8 @@ type WatchResponse struct {
 	//	*WatchResponse_Snapshot
 	//	*WatchResponse_Delta
 	//	*WatchResponse_Verdict
+	//	*WatchResponse_Settings
+	//	*WatchResponse_Place
 	//	*WatchResponse_Health
 	//	*WatchResponse_Progress
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
@@ -567,6 +622,24 @@ func (x *WatchResponse) GetVerdict() *Verdict {
 	return nil
 }
 
+func (x *WatchResponse) GetSettings() *Settings {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPlace() *Place {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Place); ok {
+			return x.Place
+		}
+	}
+	return nil
+}
+
 func (x *WatchResponse) GetHealth() *Health {
 	if x != nil {
 		if x, ok := x.Kind.(*WatchResponse_Health); ok {
@@ -601,6 +674,14 @@ type WatchResponse_Verdict struct {
 	Verdict *Verdict `protobuf:"bytes,3,opt,name=verdict,proto3,oneof"`
 }
 
+type WatchResponse_Settings struct {
+	Settings *Settings `protobuf:"bytes,4,opt,name=settings,proto3,oneof"`
+}
+
+type WatchResponse_Place struct {
+	Place *Place `protobuf:"bytes,5,opt,name=place,proto3,oneof"`
+}
+
 type WatchResponse_Health struct {
 	Health *Health `protobuf:"bytes,6,opt,name=health,proto3,oneof"`
 }
@@ -614,6 +695,10 @@ func (*WatchResponse_Snapshot) isWatchResponse_Kind() {}
 func (*WatchResponse_Delta) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Verdict) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Settings) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Place) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Health) isWatchResponse_Kind() {}
 
@@ -773,6 +858,139 @@ func (x *Progress) GetMessages() uint64 {
 	return 0
 }
 
+// Settings are what a service's operator says about calls to it. They come before the first snapshot and after each
+// change, always whole; a service without any sends none. Their revisions count apart from those of instances, in the same
+// epoch: an older one than held is skipped.
+type Settings struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Epoch    string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// A JSON document as package l5/rule describes it; empty: there are no rules any more.
+	Document      []byte `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Settings) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Settings) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Settings) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Settings) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// Place says where the device of the subscriber is.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	Site          string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	City          string                 `protobuf:"bytes,3,opt,name=city,proto3" json:"city,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Place) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Place) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Place) GetCity() string {
+	if x != nil {
+		return x.City
+	}
+	return ""
+}
+
 // Snapshot is the whole state of one service.
 type Snapshot struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -787,7 +1005,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1017,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1030,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetService() string {
@@ -859,7 +1077,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1089,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1102,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Delta) GetService() string {
@@ -942,7 +1160,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1172,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1185,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Verdict) GetService() string {
@@ -1008,7 +1226,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1238,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1251,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Key) GetService() string {
@@ -1065,7 +1283,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1295,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1308,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -1141,7 +1359,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1371,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1384,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -1213,7 +1431,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1443,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1456,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1324,7 +1542,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1554,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1567,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1385,7 +1603,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1615,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1628,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1438,7 +1656,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1668,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1681,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1496,7 +1714,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1726,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1739,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1581,7 +1799,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1811,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1824,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1648,13 +1866,15 @@ type AgentState struct {
 	Verdicts []*Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
 	// What the processes of this device have registered.
 	Registrations []*Instance `protobuf:"bytes,5,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	Settings      []*Settings `protobuf:"bytes,6,rep,name=settings,proto3" json:"settings,omitempty"`
+	Place         *Place      `protobuf:"bytes,7,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1886,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1899,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1717,11 +1937,25 @@ func (x *AgentState) GetRegistrations() []*Instance {
 	return nil
 }
 
+func (x *AgentState) GetSettings() []*Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *AgentState) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
 var File_l5_l5pb_l5_proto protoreflect.FileDescriptor
 
 const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\n" +
-	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xf7\x02\n" +
+	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xd7\x03\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -1733,20 +1967,26 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\asuspect\x18\b \x01(\bR\asuspect\x12\x18\n" +
 	"\aservice\x18\t \x01(\tR\aservice\x12\x14\n" +
 	"\x05owner\x18\n" +
-	" \x01(\tR\x05owner\x1a9\n" +
+	" \x01(\tR\x05owner\x12\x12\n" +
+	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
+	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
+	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_share\"r\n" +
+	"\x06_share\"\x8e\x01\n" +
 	"\fSubscription\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision\"\xe8\x01\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\x80\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
-	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12+\n" +
+	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12+\n" +
 	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
 	"\vprogress_ms\x18\a \x01(\rR\n" +
 	"progressMs\"\xf8\x01\n" +
@@ -1761,11 +2001,13 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
 	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
-	"\vKIND_FAILED\x10\x03\"\x93\x02\n" +
+	"\vKIND_FAILED\x10\x03\"\xf6\x02\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
-	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x12.\n" +
+	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x124\n" +
+	"\bsettings\x18\x04 \x01(\v2\x16.zhiyun.l5.v1.SettingsH\x00R\bsettings\x12+\n" +
+	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12.\n" +
 	"\x06health\x18\x06 \x01(\v2\x14.zhiyun.l5.v1.HealthH\x00R\x06health\x124\n" +
 	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogressB\x06\n" +
 	"\x04kind\"J\n" +
@@ -1776,7 +2018,16 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"&\n" +
 	"\bProgress\x12\x1a\n" +
-	"\bmessages\x18\x01 \x01(\x04R\bmessages\"\x8c\x01\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\"r\n" +
+	"\bSettings\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bdocument\x18\x04 \x01(\fR\bdocument\"G\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\x03 \x01(\tR\x04city\"\x8c\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1844,7 +2095,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\binstance\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.InstanceR\binstance\x12)\n" +
 	"\x10effective_weight\x18\x02 \x01(\x01R\x0feffectiveWeight\x12\x12\n" +
 	"\x04live\x18\x03 \x01(\bR\x04live\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xea\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc9\x02\n" +
 	"\n" +
 	"AgentState\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1d\n" +
@@ -1852,7 +2103,9 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"written_at\x18\x02 \x01(\x03R\twrittenAt\x124\n" +
 	"\tsnapshots\x18\x03 \x03(\v2\x16.zhiyun.l5.v1.SnapshotR\tsnapshots\x121\n" +
 	"\bverdicts\x18\x04 \x03(\v2\x15.zhiyun.l5.v1.VerdictR\bverdicts\x12<\n" +
-	"\rregistrations\x18\x05 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\rregistrations*@\n" +
+	"\rregistrations\x18\x05 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\rregistrations\x122\n" +
+	"\bsettings\x18\x06 \x03(\v2\x16.zhiyun.l5.v1.SettingsR\bsettings\x12)\n" +
+	"\x05place\x18\a \x01(\v2\x13.zhiyun.l5.v1.PlaceR\x05place*@\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bSTATE_UP\x10\x01\x12\x12\n" +
@@ -1876,7 +2129,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -1888,60 +2141,66 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*Health)(nil),           // 7: zhiyun.l5.v1.Health
 	(*Down)(nil),             // 8: zhiyun.l5.v1.Down
 	(*Progress)(nil),         // 9: zhiyun.l5.v1.Progress
-	(*Snapshot)(nil),         // 10: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 11: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 12: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 13: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 14: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 15: zhiyun.l5.v1.RegisterResponse
-	(*Outcome)(nil),          // 16: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 17: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 18: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 19: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 20: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 21: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 22: zhiyun.l5.v1.AgentState
-	nil,                      // 23: zhiyun.l5.v1.Instance.LabelsEntry
-	nil,                      // 24: zhiyun.l5.v1.ReportResponse.RefusedEntry
+	(*Settings)(nil),         // 10: zhiyun.l5.v1.Settings
+	(*Place)(nil),            // 11: zhiyun.l5.v1.Place
+	(*Snapshot)(nil),         // 12: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 13: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 14: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 15: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 16: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 17: zhiyun.l5.v1.RegisterResponse
+	(*Outcome)(nil),          // 18: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 19: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 20: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 21: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 22: zhiyun.l5.v1.ExplainResponse
+	(*InstanceStatus)(nil),   // 23: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 24: zhiyun.l5.v1.AgentState
+	nil,                      // 25: zhiyun.l5.v1.Instance.LabelsEntry
+	nil,                      // 26: zhiyun.l5.v1.ReportResponse.RefusedEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	23, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	25, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
 	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
 	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
 	5,  // 4: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
 	1,  // 5: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
-	10, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	11, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	12, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	7,  // 9: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
-	9,  // 10: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
-	8,  // 11: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
-	2,  // 12: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	2,  // 13: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	2,  // 14: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	13, // 15: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	13, // 16: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	16, // 17: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	24, // 18: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
-	21, // 19: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	2,  // 20: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	10, // 21: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	12, // 22: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 23: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	4,  // 24: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	14, // 25: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	17, // 26: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	19, // 27: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	6,  // 28: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	15, // 29: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	18, // 30: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	20, // 31: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	28, // [28:32] is the sub-list for method output_type
-	24, // [24:28] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	12, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	13, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	14, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	10, // 9: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 10: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
+	7,  // 11: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
+	9,  // 12: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
+	8,  // 13: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
+	2,  // 14: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	2,  // 15: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	2,  // 16: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	15, // 17: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	15, // 18: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	18, // 19: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	26, // 20: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
+	23, // 21: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	2,  // 22: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	12, // 23: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	14, // 24: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 25: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	10, // 26: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 27: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 28: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	16, // 29: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	19, // 30: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	21, // 31: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	6,  // 32: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	17, // 33: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	20, // 34: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	22, // 35: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	32, // [32:36] is the sub-list for method output_type
+	28, // [28:32] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -1954,6 +2213,8 @@ func file_l5_l5pb_l5_proto_init() {
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
+		(*WatchResponse_Settings)(nil),
+		(*WatchResponse_Place)(nil),
 		(*WatchResponse_Health)(nil),
 		(*WatchResponse_Progress)(nil),
 	}
@@ -1963,7 +2224,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

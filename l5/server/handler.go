@@ -53,7 +53,7 @@ func proven(ctx context.Context, identify func(context.Context, http.Header, str
 // Watch implements the wire protocol.
 func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
 	s := h.server
-	if err := s.registry.loaded(ctx); err != nil {
+	if err := s.Ready(ctx); err != nil {
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	s.metrics.streams.Inc()
@@ -87,8 +87,14 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			who.name(request)
 			return request, nil
 		},
-		Send:      send,
-		Requested: func(request *l5pb.WatchRequest) { heard.take(who.proven(request)) },
+		Send: send,
+		Requested: func(request *l5pb.WatchRequest) {
+			heard.take(who.proven(request))
+			if device := request.GetDevice(); device != "" && s.config.Place != nil {
+				site, city := s.config.Place(device)
+				sub.SetPlace(&l5pb.Place{Device: device, Site: site, City: city})
+			}
+		},
 	}, sub)
 }
 
