@@ -199,6 +199,16 @@ func decodeEntry(r Record) (Entry, error) {
 	return e, nil
 }
 
+// EntryOf reads the entry that a record of the ledger's Store holds; false for a record of another kind. Who follows the Store
+// (list, then watch) sees each change as it was committed.
+func EntryOf(record Record) (Entry, bool, error) {
+	if !strings.HasPrefix(record.Key, findingPrefix) {
+		return Entry{}, false, nil
+	}
+	e, err := decodeEntry(record)
+	return e, err == nil, err
+}
+
 // one reads the record under exactly key; its revision is 0 if there is none.
 func (l *Ledger) one(ctx context.Context, key string) (Record, error) {
 	records, _, err := l.config.Store.List(ctx, key)

@@ -154,6 +154,17 @@ func decodeEvent(record Record) (Event, error) {
 	return event, nil
 }
 
+// EventOf reads the transition that a record of the controller's Store holds; false for a record of another kind. Who follows
+// the Store (list, then watch) sees each transition exactly as it was committed with what it changed, and misses none: that
+// is how an audit record is kept that a crash cannot make forget.
+func EventOf(record Record) (Event, bool, error) {
+	if !strings.HasPrefix(record.Key, eventPrefix) {
+		return Event{}, false, nil
+	}
+	event, err := decodeEvent(record)
+	return event, err == nil, err
+}
+
 // Events returns the transitions of a rollout, oldest first.
 func (c *Controller) Events(ctx context.Context, id string) ([]Event, error) {
 	events, _, err := c.events(ctx, id)

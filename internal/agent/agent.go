@@ -124,6 +124,7 @@ func (a *parts) assemble() error {
 	names, err := l5agent.New(l5agent.Config{
 		Upstream: config.Server, Device: config.Device, Socket: config.RoutesSocket(),
 		SnapshotFile: config.state("l5.snapshot"), Token: a.dial.Token, TLS: a.dial.TLS, Logger: config.Logger, Metrics: a.registry,
+		Prove: prover{supervisor: supervisor, believe: config.Believe}.Prove,
 	})
 	if err != nil {
 		return err

@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,10 +96,36 @@ func (c *credential) held() (*held, error) {
 	return &h, nil
 }
 
-// pending says whether there is a draft that the server may have accepted already.
+// pending says whether there is a draft that the server may have accepted already. One that is what is held is not: an agent
+// was killed before it removed it.
 func (c *credential) pending() bool {
 	_, err := os.Stat(c.path("draft.json"))
-	return err == nil
+	return err == nil && !c.settled()
+}
+
+// settled removes a draft that is what is held, and says whether it was.
+func (c *credential) settled() bool {
+	h, err := c.held()
+	if err != nil || h == nil {
+		return false
+	}
+	content, err := os.ReadFile(c.path("draft.json"))
+	if err != nil {
+		return false
+	}
+	var d draft
+	if json.Unmarshal(content, &d) != nil {
+		return false
+	}
+	token, err := auth.ParseToken(d.Token)
+	same := err == nil && token.ID == h.ID
+	if key, err := certs.ParseKey([]byte(d.Key)); err == nil {
+		if public, err := x509.MarshalPKIXPublicKey(&key.PublicKey); err == nil {
+			sum := sha256.Sum256(public)
+			same = same || auth.CredentialID(hex.EncodeToString(sum[:])) == h.ID
+		}
+	}
+	return same && os.Remove(c.path("draft.json")) == nil
 }
 
 // asking is how the server is asked to accept a draft.
@@ -128,6 +156,9 @@ func (c *credential) exchange(ctx context.Context, ask asking) error {
 	bound, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	answer, err := ask(bound, request)
+	if err == nil {
+		err = c.step("answer")
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +167,7 @@ func (c *credential) exchange(ctx context.Context, ask asking) error {
 
 // draft reads the draft, or makes one.
 func (c *credential) draft() (d draft, key *ecdsa.PrivateKey, err error) {
+	c.settled()
 	content, err := os.ReadFile(c.path("draft.json"))
 	if err == nil {
 		if err = json.Unmarshal(content, &d); err == nil {

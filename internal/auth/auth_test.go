@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,16 +19,31 @@ import (
 )
 
 // book is a Verifier that knows what it was told.
-type book map[string]auth.Identity
+type book struct {
+	mu  *sync.Mutex
+	ids map[string]auth.Identity // guarded by mu
+}
+
+func newBook() book { return book{new(sync.Mutex), make(map[string]auth.Identity)} }
+
+func (b book) burn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.ids)
+}
 
 func (b book) issue(role auth.Role, name string) string {
 	token := auth.NewToken()
-	b[token.ID] = auth.Identity{Role: role, Name: name, Via: "token " + token.ID, Credential: token.ID}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ids[token.ID] = auth.Identity{Role: role, Name: name, Via: "token " + token.ID, Credential: token.ID}
 	return token.String()
 }
 
 func (b book) Token(token auth.Token) (auth.Identity, error) {
-	if id, ok := b[token.ID]; ok {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if id, ok := b.ids[token.ID]; ok {
 		return id, nil
 	}
 	return auth.Identity{}, auth.ErrToken
@@ -150,7 +166,7 @@ func (c conn) String() string      { return "10.0.0.5:7070" }
 
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	k := book{}
+	k := newBook()
 	operator, agent := k.issue(auth.Operator, "admin"), k.issue(auth.Agent, "d-01")
 	for name, tc := range map[string]struct {
 		network, host, origin, token, path string
@@ -209,7 +225,7 @@ func TestGuard(t *testing.T) {
 // Who cannot prove itself is soon told no more than that; who can is not held up by it.
 func TestFailuresAreLimited(t *testing.T) {
 	t.Parallel()
-	k := book{}
+	k := newBook()
 	good := k.issue(auth.Operator, "admin")
 	now := time.Unix(1000, 0)
 	refused := map[string]int{}
@@ -249,12 +265,12 @@ func TestFailuresAreLimited(t *testing.T) {
 func TestAStreamEndsWithItsCredential(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		k := book{}
+		k := newBook()
 		token := k.issue(auth.Agent, "d-01")
 		guard := &auth.Guard{Verifier: k, Allow: func(auth.Identity, *http.Request) error { return nil }, Conn: func(context.Context) net.Conn { return conn{network: "tcp"} }}
 		began := time.Now()
 		handler := guard.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-		time.AfterFunc(40*time.Second, func() { clear(k) })
+		time.AfterFunc(40*time.Second, k.burn)
 		request := httptest.NewRequest("POST", "http://127.0.0.1/x", nil)
 		request.Header.Set("Authorization", "Bearer "+token)
 		handler.ServeHTTP(httptest.NewRecorder(), request)

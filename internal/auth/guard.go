@@ -109,6 +109,9 @@ func (g *Guard) hold(ctx context.Context, r *http.Request) (context.Context, fun
 		case over:
 		case err != nil:
 			cancel(connect.NewError(connect.CodeUnauthenticated, err))
+			if r.ProtoMajor == 2 {
+				r.Body.Close() // a handler that waits for its peer to say more hears nothing else
+			}
 		default:
 			again.Reset(g.Recheck)
 		}

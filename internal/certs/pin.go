@@ -39,10 +39,28 @@ func Pinned(pin string) *tls.Config {
 	}
 }
 
+// ForHost returns a configuration of Pinned or Trusting that checks the server's certificate for a host, a name or an address.
+// crypto/tls does not tell VerifyConnection of an address that was dialled: without this, such a server is refused.
+func ForHost(config *tls.Config, host string) *tls.Config {
+	config = config.Clone()
+	if config == nil || !config.InsecureSkipVerify || config.VerifyConnection == nil {
+		return config
+	}
+	check := config.VerifyConnection
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		state.ServerName = host
+		return check(state)
+	}
+	return config
+}
+
 // verify is the check that crypto/tls makes, against roots of our own.
 func verify(state tls.ConnectionState, roots *x509.CertPool) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("certs: the server sent no certificate")
+	}
+	if state.ServerName == "" {
+		return errors.New("certs: the name of the server is not known, and its certificate cannot be checked for it; use ForHost")
 	}
 	between := x509.NewCertPool()
 	for _, c := range state.PeerCertificates[1:] {

@@ -25,6 +25,7 @@ type ProcessSpec struct {
 type PackageStartIn struct {
 	Package   string        `json:"package" doc:"the package whose current version is started"`
 	Processes []ProcessSpec `json:"processes"`
+	Module    string        `json:"module,omitempty" doc:"the module whose processes they are: routes are given to them as that one"`
 	Settle    string        `json:"settle,omitempty" doc:"how long each must run without ending; default 300ms"`
 	Grace     string        `json:"grace,omitempty" doc:"how long a process that is stopped may take; default 10s"`
 }
@@ -86,7 +87,7 @@ func (c *call) specs(in PackageStartIn) ([]supervise.Spec, error) {
 		}
 		fill := strings.NewReplacer("{root}", c.Root, "{addr}", c.Addr, "{device}", c.Device,
 			"{package}", filepath.Join(c.Root, filepath.FromSlash(version)))
-		spec := supervise.Spec{Name: p.Name, Command: []string{exe}, Dir: c.Root, Count: p.Count}
+		spec := supervise.Spec{Name: p.Name, Command: []string{exe}, Dir: c.Root, Count: p.Count, Module: in.Module}
 		for _, arg := range p.Command[1:] {
 			spec.Command = append(spec.Command, fill.Replace(arg))
 		}

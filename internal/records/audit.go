@@ -115,7 +115,7 @@ func (db *DB) AuditLog(ctx context.Context, q Query) ([]Entry, error) {
 	where.text("execution", q.Execution)
 	where.times("at", q.Since, q.Until)
 	where.after(q.After)
-	rows, err := db.read.QueryContext(ctx, `SELECT id, at, actor, proved, action, object, reason, execution, detail FROM audit`+where.sql(q.Limit), where.args...)
+	rows, err := db.read.QueryContext(ctx, `SELECT id, at, actor, proved, action, object, reason, execution, detail, key FROM audit`+where.sql(q.Limit), where.args...)
 	if err != nil {
 		return nil, fmt.Errorf("records: audit log: %w", err)
 	}
@@ -126,11 +126,12 @@ func (db *DB) AuditLog(ctx context.Context, q Query) ([]Entry, error) {
 			e      Entry
 			at     int64
 			detail string
+			key    sql.NullString
 		)
-		if err := rows.Scan(&e.ID, &at, &e.Actor, &e.Proved, &e.Action, &e.Object, &e.Reason, &e.Execution, &detail); err != nil {
+		if err := rows.Scan(&e.ID, &at, &e.Actor, &e.Proved, &e.Action, &e.Object, &e.Reason, &e.Execution, &detail, &key); err != nil {
 			return nil, fmt.Errorf("records: audit log: %w", err)
 		}
-		e.At, e.Detail = moment(at), rawDetail(detail)
+		e.At, e.Detail, e.Key = moment(at), rawDetail(detail), key.String
 		entries = append(entries, e)
 	}
 	return entries, rows.Err()

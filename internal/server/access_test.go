@@ -87,7 +87,119 @@ func TestAccess(t *testing.T) {
 	r := serve(t)
 	t.Run("paths", r.paths)
 	t.Run("agents speak for their own device", r.agents)
+	r.place(t)
 	t.Run("agents change what is on their own device", r.instances)
+	t.Run("agents speak for the modules that are placed on their device", r.placement)
+}
+
+// fleet has device a with module web, which calls s2 and serves s; and device b with none.
+const fleet = `
+kind: site
+name: s1
+city: sz
+---
+kind: device_type
+name: small
+cores: 2
+---
+kind: module
+name: web
+services: [{id: s, port: 1}]
+permissions: [s2]
+---
+kind: module
+name: other
+services: [{id: s2, port: 2}]
+---
+kind: device
+name: a
+addr: 127.0.1.1
+site: s1
+type: small
+---
+kind: device
+name: b
+addr: 127.0.1.2
+site: s1
+type: small
+`
+
+// place declares the fleet and puts web on a.
+func (r *running) place(t *testing.T) {
+	ctx := t.Context()
+	_, err := r.client.Resources.Apply(ctx, connect.NewRequest(&controlpb.ApplyRequest{Documents: []*controlpb.SourceDocument{{Name: "fleet", Text: []byte(fleet)}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.client.Devices.Acquire(ctx, connect.NewRequest(&controlpb.AcquireRequest{Owner: "test", Module: "web", Count: 1, Names: []string{"a"}, Cause: &controlpb.Cause{Key: "test"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, caller := range []string{"web", "other"} {
+		for _, service := range []string{"s2", "s"} {
+			cause := &controlpb.Cause{Key: "test-" + caller + service, Reason: "test"}
+			if _, err := r.client.Permissions.Request(ctx, connect.NewRequest(&controlpb.PermissionRequest{Caller: caller, Service: service, Cause: cause})); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.client.Permissions.Approve(ctx, connect.NewRequest(&controlpb.PermissionRequest{Caller: caller, Service: service, Cause: cause})); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// placement: the agent of a gets routes and reports for web, which is on a, and not for other, which is not; what is
+// refused to one caller is not refused to the next.
+func (r *running) placement(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	client, base := r.dial(t, "a")
+	names := l5pbconnect.NewNameServiceClient(client, base, connect.WithGRPC())
+	watch := names.Watch(ctx)
+	defer watch.CloseResponse()
+	defer watch.CloseRequest()
+	if err := watch.Send(&l5pb.WatchRequest{Peer: "agent@a", Subscribe: []*l5pb.Subscription{{Service: "s2", Caller: "other"}, {Service: "s2", Caller: "web"}}}); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(map[string]*l5pb.Verdict)
+	verdict := func(caller string) *l5pb.Verdict {
+		t.Helper()
+		for heard[caller] == nil {
+			message, err := watch.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := message.GetVerdict(); v != nil {
+				heard[v.GetCaller()] = v
+			}
+		}
+		return heard[caller]
+	}
+	if v := verdict("other"); v.GetAllowed() || !strings.Contains(v.GetReason(), "not placed on this device") {
+		t.Errorf("the caller that is not on the device: %v", v)
+	}
+	if v := verdict("web"); !v.GetAllowed() {
+		t.Errorf("the caller that is on the device: %v", v)
+	}
+	outcome := func(caller string) *l5pb.Outcome {
+		return &l5pb.Outcome{Caller: caller, Service: "s2", Addr: "127.0.0.1:2", Requests: 1, Reports: 1}
+	}
+	answer, err := names.Report(ctx, connect.NewRequest(&l5pb.ReportRequest{Reporter: "a-1", Seq: 1, Outcomes: []*l5pb.Outcome{outcome("other"), outcome("web")}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused := answer.Msg.GetRefused(); len(refused) != 1 || !strings.Contains(refused["other"], "not placed") {
+		t.Errorf("refused of a report: %v", refused)
+	}
+	clear(heard)
+	// The module leaves the device: the stream hears it without asking.
+	released, err := r.client.Devices.Release(ctx, connect.NewRequest(&controlpb.DevicesRequest{Owner: "test", Names: []string{"a"}, Cause: &controlpb.Cause{Key: "test"}}))
+	if err != nil || len(released.Msg.Names) != 1 {
+		t.Fatalf("released %v: %v", released, err)
+	}
+	if v := verdict("web"); v.GetAllowed() {
+		t.Errorf("the caller that has left the device: %v", v)
+	}
 }
 
 // methods are all that the server serves.
@@ -270,6 +382,14 @@ func (r *running) instances(t *testing.T) {
 	} {
 		if fault := ask(request); !strings.Contains(fault, "not allowed") {
 			t.Errorf("an agent %s what is another's: %q", what, fault)
+		}
+	}
+	for what, request := range map[string]*l5pb.RegisterRequest{
+		"a service of another module":   {Put: []*l5pb.Instance{{Service: "s2", Addr: "127.0.0.1:4", Device: "a"}}},
+		"an instance of another module": {Put: []*l5pb.Instance{{Service: "s", Addr: "127.0.0.1:4", Device: "a", Module: "other"}}},
+	} {
+		if fault := ask(request); !strings.Contains(fault, "not placed") {
+			t.Errorf("an agent registers %s: %q", what, fault)
 		}
 	}
 	list, _, err := control.DecodeList[l5server.InstanceStatus](operator.Registry.Instances(ctx, connect.NewRequest(&controlpb.ServiceRequest{Service: "s"})))

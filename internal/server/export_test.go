@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/zhiyun-ops/zhiyun/internal/center"
+	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -18,3 +20,34 @@ func Lead(ctx context.Context, elector store.Elector, run func(context.Context, 
 
 // Own makes a record that of a data folder.
 func Own(ctx context.Context, record store.Store, dir string) error { return own(ctx, record, dir) }
+
+// ChronicleGray follows a store of gray until ctx ends.
+func ChronicleGray(ctx context.Context, s store.Store, db *records.DB) error {
+	return (&chronicle{source: "gray", store: s, records: db, logger: slog.New(slog.DiscardHandler), read: rolloutsTold}).run(ctx)
+}
+
+// ChronicleScale reads a store of scale: each of its commits, or, as after a compaction, what is there now.
+func ChronicleScale(ctx context.Context, s store.Store, db *records.DB, compacted bool) ([]records.Entry, error) {
+	deliver := func(context.Context, center.Notice) error { return nil }
+	c := &chronicle{source: "scale", store: s, records: db, logger: slog.New(slog.DiscardHandler), read: newScaleTold(db).read, deliver: deliver}
+	_, last, err := s.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if compacted {
+		_, err = c.list(ctx)
+	} else {
+		for event, fault := range s.Watch(ctx, "", 0) {
+			if err = fault; err == nil {
+				err = c.write(ctx, event.Revision, event.Puts)
+			}
+			if err != nil || event.Revision == last {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return db.AuditLog(ctx, records.Query{Actor: "scale", Limit: 1000})
+}

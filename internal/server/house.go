@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -16,14 +15,12 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/gray"
-	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
-	"github.com/zhiyun-ops/zhiyun/l5"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -37,22 +34,23 @@ type house struct {
 	trust    *trust // nil without TLS
 	id       string
 
-	records  *records.DB
-	audit    *teller
-	cmdb     *cmdb.DB
-	centers  *center.Centers
-	balancer *balancer
-	names    *l5server.Server
-	liveness *wiring.Liveness
-	steps    *sqlitestore.Store
-	dispatch *dispatch.Dispatcher
-	tools    *flow.Tools
-	flow     *flow.Engine
-	gray     *gray.Controller // reads and takes orders; the leader's own one acts
-	scale    *scale.Controller
-	faults   *faults // of modules' policies
-	ledger   *drift.Ledger
-	api      *control.API
+	records   *records.DB
+	audit     *teller
+	cmdb      *cmdb.DB
+	centers   *center.Centers
+	balancer  *balancer
+	placement *wiring.Placement
+	names     *l5server.Server
+	liveness  *wiring.Liveness
+	steps     *sqlitestore.Store
+	dispatch  *dispatch.Dispatcher
+	tools     *flow.Tools
+	flow      *flow.Engine
+	gray      *gray.Controller // reads and takes orders; the leader's own one acts
+	scale     *scale.Controller
+	faults    *faults // of modules' policies
+	ledger    *drift.Ledger
+	api       *control.API
 
 	runs []func(context.Context) error
 }
@@ -88,7 +86,7 @@ func (h *house) keep() (err error) {
 	if err != nil {
 		return err
 	}
-	h.audit = newTeller(h.records, func() *center.Notify { return h.centers.Notify }, h.config.Logger)
+	h.audit = newTeller(h.records, h.catchUp, h.config.Logger)
 	h.run(h.records.Run, h.audit.run)
 	return nil
 }
@@ -118,15 +116,16 @@ func (h *house) naming() (err error) {
 	h.liveness, err = wiring.NewLiveness(wiring.LivenessConfig{
 		CMDB: h.cmdb, Withdraw: h.withdraw, Grace: h.config.Grace, Logger: h.config.Logger,
 		OnEvent: func(e wiring.LivenessEvent) {
-			h.audit.tell("liveness", "device."+e.Action, "device/"+e.Device, e.Reason, "", nil)
+			h.audit.tell(records.Entry{Actor: "liveness", Action: "device." + e.Action, Object: "device/" + e.Device, Reason: e.Reason})
 		},
 	})
 	if err != nil {
 		return err
 	}
+	h.placement = wiring.NewPlacement(wiring.PlacementConfig{CMDB: h.cmdb, Grants: h.centers.Permissions, Logger: h.config.Logger})
 	h.names, err = l5server.New(l5server.Config{
-		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
-		IdentifyOwner: identify, MayChange: mayChange, Grace: h.config.Grace,
+		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.placement,
+		Identify: h.caller, IdentifyOwner: identify, MayChange: mayChange, MayServe: h.mayServe, Grace: h.config.Grace,
 		Place:   h.place,
 		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
 		Logger:  h.config.Logger, Metrics: h.registry,
@@ -138,7 +137,7 @@ func (h *house) naming() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.names.Run, h.liveness.Run, audience.Run)
+	h.run(h.placement.Run, h.names.Run, h.liveness.Run, audience.Run)
 	return nil
 }
 
@@ -153,36 +152,6 @@ func (h *house) place(device string) (site, city string) {
 		return d.Site, ""
 	}
 	return d.Site, s.City
-}
-
-// identify lets an agent speak for its own device alone.
-func identify(ctx context.Context, _ http.Header, claimed string) (string, error) {
-	id, ok := auth.From(ctx)
-	if !ok {
-		return "", auth.ErrToken
-	}
-	if id.Role == auth.Agent && claimed != id.Name {
-		return "", fmt.Errorf("%w: the agent of %s cannot speak for %s", auth.ErrDenied, id.Name, claimed)
-	}
-	return claimed, nil
-}
-
-// speaksFor is identify for streams that carry no header of their own.
-func speaksFor(ctx context.Context, device string) error {
-	_, err := identify(ctx, nil, device)
-	return err
-}
-
-// mayChange lets an agent change the instances of its own device alone.
-func mayChange(ctx context.Context, _ string, instance l5.Instance) error {
-	id, ok := auth.From(ctx)
-	switch {
-	case !ok:
-		return auth.ErrToken
-	case id.Role != auth.Agent, instance.Device == id.Name, instance.Device == "" && instance.Owner == id.Name:
-		return nil
-	}
-	return fmt.Errorf("%w: the agent of %s cannot change what is on device %q", auth.ErrDenied, id.Name, instance.Device)
 }
 
 // withdraw takes the instances of a lost device out of the name service.
@@ -226,26 +195,11 @@ func (h *house) flows() (err error) {
 	return nil
 }
 
-// onFlow puts what executions do into the audit record: their turns, not their every attempt.
+// onFlow puts what executions do into the audit record.
 func (h *house) onFlow(e flow.Event) {
-	switch e.Kind {
-	case flow.EventStarted, flow.EventCompensating, flow.EventStuck, flow.EventPaused, flow.EventResumed, flow.EventRetried,
-		flow.EventSettled, flow.EventDone, flow.EventFailed, flow.EventCancelled, flow.EventStepDone, flow.EventStepFailed:
-	default:
-		return
+	if entry, ok := flowEntry(e); ok {
+		h.audit.tell(entry)
 	}
-	actor, object := e.Actor, "execution/"+e.Execution
-	if actor == "" {
-		actor = "flow"
-	}
-	if e.Step != "" {
-		object += "/" + e.Step
-	}
-	reason := e.Reason
-	if e.Error != nil {
-		reason = e.Error.Error()
-	}
-	h.audit.tell(actor, string(e.Kind), object, reason, e.Execution, nil)
 }
 
 // controllers makes gray, scale and drift's ledger. What acts is made anew for each term of leadership, with a store that
@@ -283,19 +237,10 @@ func (h *house) controllers() (err error) {
 	}
 	h.ledger, err = drift.NewLedger(drift.LedgerConfig{
 		Store: h.record.store("drift"), Fleet: wiring.DriftFleet{CMDB: h.cmdb}, Logger: h.config.Logger,
-		OnChange: func(c drift.EntryChange) {
-			if c.New != nil && (c.Old == nil || c.Old.Finding.Status != c.New.Finding.Status) {
-				f := c.New.Finding
-				h.audit.tell("drift", "finding."+string(f.Status), "finding/"+c.ID, f.String(), "", nil)
-				if f.Status == drift.StatusEscalated { // nothing mends it by itself any more
-					h.audit.notice(center.Notice{
-						ID: fmt.Sprintf("drift-%s-%d", c.ID, time.Now().UnixNano()), Kind: "drift", Module: c.New.Module, Device: f.Device,
-						Severity: "warning", Text: "repair has given up on " + f.String(), At: time.Now(),
-					})
-				}
-			}
-		},
 	})
+	h.chronicle("gray", rolloutsTold)
+	h.chronicle("scale", newScaleTold(h.records).read)
+	h.chronicle("drift", newDriftTold(h.records).read)
 	return err
 }
 
@@ -308,9 +253,6 @@ func (h *house) grayConfig(records store.Store, fence func() int64, metrics prom
 			return "paused by " + paused.Actor + ": " + paused.Reason, is, err
 		},
 		Interval: h.config.Tick, Fence: fence, Logger: h.config.Logger,
-		OnEvent: func(e gray.Event) {
-			h.audit.tell("gray", "rollout."+string(e.To), "rollout/"+e.Rollout, fmt.Sprintf("%d %%: %s", e.Percent, e.Reason), "", e)
-		},
 	}
 	if metrics != nil {
 		config.Metrics = metrics
@@ -327,13 +269,6 @@ func (h *house) scaleConfig(records store.Store, metrics prometheus.Registerer) 
 		Store: records, Modules: fleet, Devices: fleet, Launcher: wiring.Launcher{Engine: h.flow},
 		Metrics:  wiring.Load{Records: h.records, Module: h.cmdb.Module},
 		Interval: h.config.Tick, Logger: h.config.Logger,
-		OnEvent: func(e scale.Event) {
-			h.audit.tell("scale", string(e.Kind), "module/"+e.Module, e.Reason.String(), "", e)
-			h.audit.notice(center.Notice{
-				ID: fmt.Sprintf("scale-%s-%s-%d", e.Module, e.Kind, e.At.UnixNano()), Kind: "load", Module: e.Module,
-				Severity: "info", Text: string(e.Kind) + ": " + e.Reason.String(), At: e.At,
-			})
-		},
 	}
 	if metrics != nil {
 		config.Registry = metrics

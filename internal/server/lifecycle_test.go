@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -123,6 +124,54 @@ func TestConfigFaultsComeAllAtOnce(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}
+	}
+}
+
+// What can be reached from outside must be safe before it starts, and says what is missing.
+func TestWhatIsNotSafeDoesNotStart(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	open := filepath.Join(folder, "open")
+	if err := errors.Join(os.WriteFile(open, nil, 0o644), os.Chmod(open, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		config server.Config
+		want   string
+	}{
+		"an address without TLS":    {server.Config{Listen: "10.0.0.5:7070"}, "give CertFile and KeyFile"},
+		"all addresses without TLS": {server.Config{Listen: ":7070"}, "give CertFile and KeyFile"},
+		"a name without TLS":        {server.Config{Listen: "ops.example:7070"}, "give CertFile and KeyFile"},
+		"IPv6 without TLS":          {server.Config{Listen: "[2001:db8::1]:7070"}, "give CertFile and KeyFile"},
+		"client certificates alone": {server.Config{ClientCAFile: "ca"}, "ClientCAFile without CertFile"},
+		"a CA's key without the CA": {server.Config{CertFile: "c", KeyFile: "k", CAKeyFile: "k"}, "CAKeyFile without CAFile"},
+		"a CA without TLS":          {server.Config{CAFile: "c"}, "CAFile without CertFile"},
+		"etcd in the clear":         {server.Config{Etcd: []string{"http://10.0.0.7:2379"}}, "reached over the network in the clear"},
+		"a life that is negative":   {server.Config{DeviceLife: -1}, "DeviceLife"},
+	} {
+		c.config.Dir = folder
+		if _, err := server.New(c.config); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+	}
+	for what, config := range map[string]server.Config{
+		"loopback":         {Listen: "127.0.0.1:7070"},
+		"IPv6 loopback":    {Listen: "[::1]:7070"},
+		"etcd on loopback": {Etcd: []string{"http://127.0.0.1:2379"}},
+		"etcd over TLS":    {Etcd: []string{"https://10.0.0.7:2379"}, EtcdCAFile: "ca"},
+		"an address, TLS":  {Listen: "10.0.0.5:7070", CertFile: "c", KeyFile: "k"},
+	} {
+		config.Dir = folder
+		if _, err := server.New(config); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	s, err := server.New(server.Config{Dir: filepath.Join(folder, "s"), Listen: "127.0.0.1:0", CertFile: open, KeyFile: open})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "others can read it") {
+		t.Errorf("a key that others can read: %v", err)
 	}
 }
 

@@ -39,3 +39,12 @@ func StartTime(pid int) (uint64, error) {
 	t := info.Proc.P_starttime
 	return uint64(t.Sec)*1_000_000 + uint64(t.Usec), nil
 }
+
+// parent is the process that started another, or that has taken it over.
+func parent(pid int) (int, error) {
+	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	if err != nil {
+		return 0, err
+	}
+	return int(info.Eproc.Ppid), nil
+}

@@ -136,3 +136,9 @@ func hasEnv(pid int, entry string) bool {
 func openExe(pid int, _ string) (*os.File, error) {
 	return os.Open(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 }
+
+// parent is the process that started another, or that has taken it over.
+func parent(pid int) (int, error) {
+	s, err := readStat(pid)
+	return s.ppid, err
+}

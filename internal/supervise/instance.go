@@ -229,6 +229,9 @@ func (s *Supervisor) launch(i *instance) error {
 
 func environment(spec Spec, i *instance) []string {
 	env := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, spec.Env...)
+	if spec.Module != "" {
+		env = append(env, "ZHIYUN_MODULE="+spec.Module)
+	}
 	return append(env, "ZHIYUN_INSTANCE="+strconv.Itoa(i.number), markerName+"="+i.id)
 }
 

@@ -23,6 +23,9 @@ type Spec struct {
 	// Env is the whole environment, as NAME=value. Nothing is inherited; PATH is given a default, and
 	// ZHIYUN_INSTANCE (0, 1, ...) and ZHIYUN_SUPERVISED are added.
 	Env []string `json:"env,omitempty"`
+	// Module is what the process is a part of: a program of this device that asks in the name of a module is known by it,
+	// see Of. Handed to the process as ZHIYUN_MODULE. Default: none.
+	Module string `json:"module,omitempty"`
 	// Count is how many instances run. Default: 1.
 	Count int `json:"count,omitempty"`
 }
@@ -41,7 +44,7 @@ func (s Spec) normal() Spec {
 // Equal tells whether both ask for the same.
 func (s Spec) Equal(o Spec) bool {
 	s, o = s.normal(), o.normal()
-	return s.Name == o.Name && s.Dir == o.Dir && s.Count == o.Count &&
+	return s.Name == o.Name && s.Dir == o.Dir && s.Count == o.Count && s.Module == o.Module &&
 		slices.Equal(s.Command, o.Command) && slices.Equal(s.Env, o.Env)
 }
 

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/internal/certs"
 )
 
 // A silent peer is found within PingAfter + PingTimeout: 10 s.
@@ -85,7 +87,7 @@ func Dial(config DialConfig) (*http.Client, string, error) {
 		base = "http://" + target.Host
 	case "https":
 		protocols.SetHTTP2(true)
-		rt.TLSClientConfig = config.TLS.Clone()
+		rt.TLSClientConfig = certs.ForHost(config.TLS, target.Hostname())
 		base = "https://" + target.Host
 	default:
 		return nil, "", fmt.Errorf("target %q: want unix:///path, http://127.0.0.1:port or https://host:port", config.Target)

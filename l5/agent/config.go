@@ -42,6 +42,10 @@ type Config struct {
 	Linger time.Duration
 	// ReportEvery is the pace at which outcomes go upstream. Default: 500 ms.
 	ReportEvery time.Duration
+	// Prove says for which module a process of this device may ask for routes, register and report, given what the kernel
+	// knows of it; an error refuses it, and is told to it. It is called once per stream and report. Default: what a process
+	// claims is believed; the socket's mode lets in none but the agent's own user.
+	Prove func(ctx context.Context, process Process) (Standing, error)
 	// Balance tunes how long an instance that the agent found down takes no calls from the device, and how much of a service may
 	// be so.
 	Balance balance.Config

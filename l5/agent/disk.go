@@ -78,7 +78,7 @@ func (d *disk) load() error {
 	}
 	now := time.Now()
 	for _, instance := range state.GetRegistrations() {
-		a.locals.orphan(instance.GetService(), instance.GetAddr(), now)
+		a.locals.orphan(instance.GetService(), instance.GetAddr(), instance.GetModule(), now)
 		a.keeper.Restore(instance)
 	}
 	return nil

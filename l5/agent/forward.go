@@ -102,10 +102,14 @@ func (f *forward) flush(ctx context.Context) {
 func (f *forward) send(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, max(2*f.config.ReportEvery, 2*time.Second))
 	defer cancel()
-	_, err := f.wire.Report(ctx, connect.NewRequest(f.batch))
+	answer, err := f.wire.Report(ctx, connect.NewRequest(f.batch))
 	switch {
 	case err == nil:
 		f.metrics.reports.Inc()
+		for caller, reason := range answer.Msg.GetRefused() {
+			f.metrics.refused.WithLabelValues("upstream").Inc()
+			f.config.Logger.Warn("l5/agent: the server does not take this device's word for a caller's outcomes", "caller", caller, "reason", reason)
+		}
 	case connect.CodeOf(err) == connect.CodeInvalidArgument:
 		f.config.Logger.Error("l5/agent: the server does not take a report; its outcomes are dropped", "error", err)
 	default:

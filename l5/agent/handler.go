@@ -51,7 +51,8 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	if peer.PID <= 0 { // the kernel does not say, or it is of another PID namespace
 		peer.PID = -int(a.strangers.Add(1)) // each stream counts as a process
 	}
-	sub := a.hub.Subscriber(a.callers)
+	who := a.speaker(ctx)
+	sub := a.hub.Subscriber(who)
 	defer sub.Close()
 	defer a.asked.gone(sub)
 	asked := make(map[pair]struct{})
@@ -78,7 +79,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			}
 			for _, want := range request.GetSubscribe() {
 				p := pair{want.GetCaller(), want.GetService()}
-				if _, ok := asked[p]; !ok {
+				if _, ok := asked[p]; !ok && who.subscribe(want) {
 					asked[p] = struct{}{}
 					a.tables.read(peer.UID, p.caller, p.service)
 					a.callers.ask(p.caller, p.service)
@@ -106,6 +107,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 	a := h.agent
 	ctx, end := a.life(ctx)
 	defer end()
+	who := a.speaker(ctx)
 	requests, ended, stop := inbound.Pump(ctx, stream.Receive)
 	defer stop()
 	defer func() {
@@ -123,7 +125,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 		case request = <-requests:
 		}
 		response := &l5pb.RegisterResponse{Seq: request.GetSeq()}
-		if err := a.carryOut(ctx, stream, request); err != nil {
+		if err := a.carryOut(ctx, who, stream, request); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -136,9 +138,12 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 }
 
 // carryOut does what one request asks for, removals first.
-func (a *Agent) carryOut(ctx context.Context, stream any, request *l5pb.RegisterRequest) error {
+func (a *Agent) carryOut(ctx context.Context, who *speaker, stream any, request *l5pb.RegisterRequest) error {
 	defer a.disk.touch()
 	for _, key := range request.GetRemove() {
+		if err := who.touch(key); err != nil {
+			return err
+		}
 		a.locals.drop(key.GetService(), key.GetAddr())
 		if err := a.keeper.Remove(ctx, key.GetService(), key.GetAddr()); err != nil {
 			return err
@@ -152,12 +157,21 @@ func (a *Agent) carryOut(ctx context.Context, stream any, request *l5pb.Register
 		if err := l5.InstanceFromProto(instance).Check(); err != nil {
 			return err
 		}
-		a.locals.put(stream, instance.GetService(), instance.GetAddr())
+		if err := who.touch(&l5pb.Key{Service: instance.GetService(), Addr: instance.GetAddr()}); err != nil {
+			return err
+		}
+		if err := who.register(instance); err != nil {
+			return err
+		}
+		a.locals.put(stream, instance.GetService(), instance.GetAddr(), instance.GetModule())
 		if err := a.keeper.Put(ctx, instance); err != nil {
 			return err
 		}
 	}
 	for _, key := range request.GetDrain() {
+		if err := who.touch(key); err != nil {
+			return err
+		}
 		if err := a.keeper.Drain(ctx, key.GetService(), key.GetAddr()); err != nil {
 			return err
 		}
@@ -166,9 +180,12 @@ func (a *Agent) carryOut(ctx context.Context, stream any, request *l5pb.Register
 }
 
 // Report implements the wire protocol.
-func (h *handler) Report(_ context.Context, request *connect.Request[l5pb.ReportRequest]) (*connect.Response[l5pb.ReportResponse], error) {
+func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.ReportRequest]) (*connect.Response[l5pb.ReportResponse], error) {
 	if request.Msg.GetReporter() == "" || request.Msg.GetSeq() == 0 {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a report carries the reporter's id and a seq above 0"))
+	}
+	if err := h.agent.speaker(ctx).report(request.Msg); err != nil {
+		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
 	duplicate, err := h.agent.forward.take(request.Msg, time.Now())
 	if err != nil {

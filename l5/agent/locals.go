@@ -29,6 +29,7 @@ type holding struct {
 	stream any       // the one that put it last; nil: none
 	since  time.Time // since when there is none
 	own    bool      // registered by the agent's own program
+	module string    // of the process that put it; empty: not known
 }
 
 func newLocals(keeper *lease.Keeper, config Config) *locals {
@@ -36,10 +37,28 @@ func newLocals(keeper *lease.Keeper, config Config) *locals {
 }
 
 // put says that stream attends to an instance.
-func (l *locals) put(stream any, service, addr string) {
+func (l *locals) put(stream any, service, addr, module string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[local{service, addr}] = &holding{stream: stream}
+	l.held[local{service, addr}] = &holding{stream: stream, module: module}
+}
+
+// theAgent stands for the module of what the agent's own program has registered.
+const theAgent = "(the agent itself)"
+
+// module is whose process registered an instance, or fallback if that is not known.
+func (l *locals) module(service, addr, fallback string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch h := l.held[local{service, addr}]; {
+	case h == nil:
+		return fallback
+	case h.own:
+		return theAgent
+	case h.module != "":
+		return h.module
+	}
+	return fallback
 }
 
 // own says that the agent's own program attends to an instance.
@@ -50,10 +69,10 @@ func (l *locals) own(service, addr string) {
 }
 
 // orphan says that nobody attends to an instance yet: it was found on disk.
-func (l *locals) orphan(service, addr string, now time.Time) {
+func (l *locals) orphan(service, addr, module string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[local{service, addr}] = &holding{since: now}
+	l.held[local{service, addr}] = &holding{since: now, module: module}
 }
 
 // drop forgets an instance that was removed.

@@ -12,6 +12,7 @@ type metrics struct {
 	resyncs, reports                prometheus.Counter
 	reportFailures, snapshotsFailed prometheus.Counter
 	tablesWritten, tablesFailed     prometheus.Counter
+	refused                         *prometheus.CounterVec // by what was asked
 	doubts, ejections               prometheus.Counter
 	probes                          *prometheus.CounterVec // by result: ok, failed
 }
@@ -38,6 +39,10 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		}, []string{"result"}),
 		tablesFailed: counter("table_write_failures_total", "Times the route table could not be written."),
 	}
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "zhiyun", Subsystem: "l5_agent", Name: "refused_total",
+		Help: "What processes of this device asked for in another's name: route, register, change, report.",
+	}, []string{"what"})
 	if registerer == nil {
 		return m, nil
 	}
@@ -49,7 +54,7 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		Help: "Services whose new state is held back, since the server lost its history and too many instances with it.",
 	}, func() float64 { return float64(a.link.Held()) })
 	var errs []error
-	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, m.doubts, m.ejections, m.probes, registrations, held} {
+	for _, c := range []prometheus.Collector{m.connected, m.streams, m.resyncs, m.reports, m.reportFailures, m.snapshotsFailed, m.tablesWritten, m.tablesFailed, m.doubts, m.ejections, m.probes, m.refused, registrations, held} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)

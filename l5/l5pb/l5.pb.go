@@ -1879,7 +1879,9 @@ func (x *ReportRequest) GetOutcomes() []*Outcome {
 type ReportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The batch had been counted before.
-	Duplicate     bool `protobuf:"varint,1,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Duplicate bool `protobuf:"varint,1,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// Callers of whose calls the reporter may not tell, and why: their outcomes were not counted, all others were.
+	Refused       map[string]string `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1919,6 +1921,13 @@ func (x *ReportResponse) GetDuplicate() bool {
 		return x.Duplicate
 	}
 	return false
+}
+
+func (x *ReportResponse) GetRefused() map[string]string {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
 }
 
 type ExplainRequest struct {
@@ -2441,9 +2450,13 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\rReportRequest\x12\x1a\n" +
 	"\breporter\x18\x01 \x01(\tR\breporter\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x121\n" +
-	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\".\n" +
+	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\"\xaf\x01\n" +
 	"\x0eReportResponse\x12\x1c\n" +
-	"\tduplicate\x18\x01 \x01(\bR\tduplicate\"`\n" +
+	"\tduplicate\x18\x01 \x01(\bR\tduplicate\x12C\n" +
+	"\arefused\x18\x02 \x03(\v2).zhiyun.l5.v1.ReportResponse.RefusedEntryR\arefused\x1a:\n" +
+	"\fRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1c\n" +
@@ -2498,7 +2511,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -2531,6 +2544,7 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*InstanceStatus)(nil),   // 28: zhiyun.l5.v1.InstanceStatus
 	(*AgentState)(nil),       // 29: zhiyun.l5.v1.AgentState
 	nil,                      // 30: zhiyun.l5.v1.Instance.LabelsEntry
+	nil,                      // 31: zhiyun.l5.v1.ReportResponse.RefusedEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
@@ -2558,29 +2572,30 @@ var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	17, // 22: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
 	17, // 23: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
 	22, // 24: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	28, // 25: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	27, // 26: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
-	2,  // 27: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	14, // 28: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	16, // 29: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 30: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	8,  // 31: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	10, // 32: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	4,  // 33: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	18, // 34: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	20, // 35: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
-	23, // 36: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	25, // 37: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	7,  // 38: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	19, // 39: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	21, // 40: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
-	24, // 41: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	26, // 42: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	38, // [38:43] is the sub-list for method output_type
-	33, // [33:38] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	31, // 25: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
+	28, // 26: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	27, // 27: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	2,  // 28: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	14, // 29: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	16, // 30: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 31: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	8,  // 32: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 33: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 34: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	18, // 35: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	20, // 36: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	23, // 37: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	25, // 38: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	7,  // 39: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	19, // 40: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	21, // 41: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	24, // 42: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	26, // 43: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2605,7 +2620,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

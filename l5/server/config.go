@@ -22,15 +22,20 @@ type Config struct {
 	// Grants decides who may call what. Nil: everyone may call everything.
 	Grants Grants
 	// Identify returns who is calling, from what the transport knows (a token, a certificate, a peer's uid), given the
-	// name that the caller claims. An error refuses the call. Nil: claims are believed.
+	// name that the caller claims: a device's agent may vouch for the modules that are placed on its device, and for no
+	// other. An error refuses a subscription with that reason, and leaves the caller's outcomes out of a report; the rest of
+	// the stream, and of the report, goes on. It is asked again whenever Grants.Changed fires. Nil: claims are believed.
 	Identify func(ctx context.Context, header http.Header, claimed string) (string, error)
-	// IdentifyOwner is the same for who registers: an agent may vouch for the callers on its device, but holds leases in
-	// no name but its own. Nil: Identify decides.
+	// IdentifyOwner is the same for who registers: an agent holds leases in no name but its device's. An error ends the
+	// stream. Nil: Identify decides.
 	IdentifyOwner func(ctx context.Context, header http.Header, claimed string) (string, error)
 	// MayChange decides whether the holder of a register stream may register, replace, drain or remove an instance: it is
 	// asked about the instance as it is to be, and about what stands in its place. An error refuses that instance
 	// and no other of the request. Nil: every owner may change every instance.
 	MayChange func(ctx context.Context, owner string, instance l5.Instance) error
+	// MayServe decides whether that holder may register an instance, beyond MayChange: it is asked about what is to be
+	// registered alone, so that what is not served there any more can still be drained and removed. Nil: MayChange decides.
+	MayServe func(ctx context.Context, owner string, instance l5.Instance) error
 	// Place returns the site and the city of a device; both empty: not known. Instances registered without a site get it,
 	// and agents are told their own. It must be quick. Nil: nothing is known.
 	Place func(device string) (site, city string)

@@ -39,11 +39,6 @@ var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the serv
 
 var errAway = connect.NewError(connect.CodeUnavailable, errors.New("this server is cut off from its store; register with another"))
 
-// identify returns who is calling.
-func (s *Server) identify(ctx context.Context, header http.Header, claimed string) (string, error) {
-	return proven(ctx, s.config.Identify, header, claimed)
-}
-
 func proven(ctx context.Context, identify func(context.Context, http.Header, string) (string, error), header http.Header, claimed string) (string, error) {
 	if identify == nil {
 		return claimed, nil
@@ -55,16 +50,6 @@ func proven(ctx context.Context, identify func(context.Context, http.Header, str
 	return caller, nil
 }
 
-// gate decides by the server's grants, and counts refusals.
-type gate struct{ server *Server }
-
-func (g gate) Verdict(caller, service string) (allowed, known bool, reason string) {
-	if g.server.config.Grants.MayCall(caller, service) {
-		return true, true, ""
-	}
-	return false, true, fmt.Sprintf("caller %q holds no grant for service %q; request one from the permission center", caller, service)
-}
-
 // Watch implements the wire protocol.
 func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
 	s := h.server
@@ -73,7 +58,8 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	sub := s.hub.Subscriber(gate{s})
+	who := &gate{server: s, ctx: ctx, header: stream.RequestHeader()}
+	sub := s.hub.Subscriber(who)
 	defer sub.Close()
 	send := func(f *hub.Frame) error { return stream.Send(f.Encoded()) }
 	if strings.Contains(stream.RequestHeader().Get("Content-Type"), "json") {
@@ -98,16 +84,12 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			if err != nil {
 				return nil, err
 			}
-			for _, want := range slices.Concat(request.GetSubscribe(), request.GetUnsubscribe()) {
-				if want.Caller, err = s.identify(ctx, stream.RequestHeader(), want.GetCaller()); err != nil {
-					return nil, err
-				}
-			}
+			who.name(request)
 			return request, nil
 		},
 		Send: send,
 		Requested: func(request *l5pb.WatchRequest) {
-			heard.take(request)
+			heard.take(who.proven(request))
 			if device := request.GetDevice(); device != "" && s.config.Place != nil {
 				site, city := s.config.Place(device)
 				sub.Tell(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Place{Place: &l5pb.Place{Device: device, Site: site, City: city}}})
@@ -185,7 +167,7 @@ func (s *Server) change(ctx context.Context, owner string, request *l5pb.Registe
 			instance := l5.InstanceFromProto(p)
 			instance.Owner = owner
 			permit.acknowledged[id{instance.Service, instance.Addr}] = p.GetAcknowledged()
-			if permit.allows(id{instance.Service, instance.Addr}, instance) {
+			if permit.serves(id{instance.Service, instance.Addr}, instance) {
 				instances = append(instances, instance)
 			}
 		}
@@ -210,11 +192,21 @@ type permit struct {
 }
 
 func (p *permit) allows(name id, instance l5.Instance) bool {
-	if p.server.config.MayChange == nil {
+	return p.ask(p.server.config.MayChange, name, instance)
+}
+
+// serves asks for what is to be registered anew.
+func (p *permit) serves(name id, instance l5.Instance) bool {
+	return p.allows(name, instance) && p.ask(p.server.config.MayServe, name, instance)
+}
+
+func (p *permit) ask(may func(context.Context, string, l5.Instance) error, name id, instance l5.Instance) bool {
+	if may == nil {
 		return true
 	}
-	err := p.server.config.MayChange(p.ctx, p.owner, instance)
+	err := may(p.ctx, p.owner, instance)
 	if err != nil {
+		p.server.metrics.refused.WithLabelValues("register").Inc()
 		p.refused[name] = fmt.Errorf("%s of %s: %w", name.addr, name.service, err)
 	}
 	return err == nil
@@ -256,6 +248,7 @@ func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.Repo
 	if request.Msg.GetReporter() == "" || request.Msg.GetSeq() == 0 {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a report carries the reporter's id and a seq above 0"))
 	}
+	refused := (&gate{server: s, ctx: ctx, header: request.Header()}).sift(request.Msg)
 	duplicate, err := s.intake.take(ctx, request.Msg, time.Now())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
@@ -263,7 +256,7 @@ func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.Repo
 	if duplicate {
 		s.metrics.duplicates.Inc()
 	}
-	return connect.NewResponse(&l5pb.ReportResponse{Duplicate: duplicate}), nil
+	return connect.NewResponse(&l5pb.ReportResponse{Duplicate: duplicate, Refused: refused}), nil
 }
 
 // Explain implements the wire protocol.
@@ -283,7 +276,7 @@ func (h *handler) Explain(ctx context.Context, request *connect.Request[l5pb.Exp
 	}
 	if caller := request.Msg.GetCaller(); caller != "" {
 		response.Grant = fmt.Sprintf("caller %q may call %q", caller, explanation.Service)
-		if allowed, _, reason := (gate{s}).Verdict(caller, explanation.Service); !allowed {
+		if allowed, reason := (&gate{server: s}).granted(caller, explanation.Service); !allowed {
 			response.Grant = reason
 		}
 	}

@@ -13,6 +13,7 @@ type metrics struct {
 	held                        prometheus.Gauge
 	expired, requests, failures prometheus.Counter
 	denied, duplicates          prometheus.Counter
+	refused                     *prometheus.CounterVec // by what was asked
 }
 
 func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
@@ -32,6 +33,10 @@ func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
 		denied:     counter("denied_total", "Subscriptions refused for want of a grant."),
 		duplicates: counter("duplicate_reports_total", "Report batches that had been counted before."),
 	}
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "zhiyun", Subsystem: "l5_server", Name: "refused_total",
+		Help: "What peers asked for in the name of callers, or of instances, that are not theirs: route, register, report.",
+	}, []string{"what"})
 	if registerer == nil {
 		return m, nil
 	}
@@ -48,7 +53,7 @@ func newMetrics(registerer prometheus.Registerer, s *Server) (*metrics, error) {
 		return float64(n)
 	})
 	var errs []error
-	for _, c := range []prometheus.Collector{kept, m.streams, m.owners, m.held, m.expired, m.requests, m.failures, m.denied, m.duplicates, services} {
+	for _, c := range []prometheus.Collector{kept, m.streams, m.owners, m.held, m.expired, m.requests, m.failures, m.denied, m.duplicates, m.refused, services} {
 		errs = append(errs, registerer.Register(c))
 	}
 	return m, errors.Join(errs...)
