@@ -70,6 +70,7 @@ type Link struct {
 	views    map[string]view.View           // guarded by mu; in use
 	holds    map[string]holding             // guarded by mu; held back
 	wants    map[string]map[string]struct{} // guarded by mu; callers by service
+	rules    map[string]*l5pb.Settings      // guarded by mu; by service
 	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
 	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
