@@ -118,3 +118,34 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// Settings never go back within one history, and a link says which it holds.
+func TestSettingsDoNotGoBack(t *testing.T) {
+	t.Parallel()
+	var seen []string
+	l := link.New(link.Config{
+		OnView:     func(view.View, *l5pb.Delta) {},
+		OnSettings: func(s *l5pb.Settings) { seen = append(seen, fmt.Sprintf("%s/%d", s.GetEpoch(), s.GetRevision())) },
+		Logger:     slog.New(slog.DiscardHandler),
+	})
+	settings := func(service, epoch string, revision int64) {
+		l.Apply(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Settings{Settings: &l5pb.Settings{Service: service, Epoch: epoch, Revision: revision}}})
+	}
+	l.Subscribe("c", "a")
+	settings("b", "e", 1) // nobody asked
+	settings("a", "e", 5)
+	settings("a", "e", 4) // a server that lags
+	settings("a", "e", 5)
+	settings("a", "e", 6)
+	l.Apply(snapshot("e", 9, 1))
+	if got := l.Hello().GetSubscribe()[0]; got.GetSettings() != 6 {
+		t.Errorf("holds %d, says %v", 6, got)
+	}
+	settings("a", "new", 1) // another history
+	if got := l.Hello().GetSubscribe()[0]; got.GetSettings() != 0 {
+		t.Errorf("of another history than the instances: %v", got)
+	}
+	if diff := cmp.Diff([]string{"e/5", "e/6", "new/1"}, seen); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
