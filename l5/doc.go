@@ -27,7 +27,14 @@
 // ejected for a second, and twice as long each further time; a probe, not a user's call, finds it back; then it is on
 // trial. One much slower than the faster quarter of its peers gets less. All this takes away no more than a bounded share
 // of a service (balance.Config.MaxEjected): beyond it, instances stay in use although they are down, and Route.Panic,
-// Explain, the metrics and the log say so. Client.Explain tells every instance's weight with its reason.
+// Explain, the metrics and the log say so. Client.Explain tells every instance's weight factor by
+// factor, with its evidence.
+//
+// What a service's operator says (package rule) decides before that who is a candidate, and for what part of the calls:
+// routes by labels and callers, canaries, instances that are near, a subset for large fan-outs, isolation. RouteFor is
+// Route for a call that says something about itself: labels, a hash, the routes that were tried before. None of
+// it is evaluated on the call, and neither allocates. A setting comes from Config.Services, then the service's rules, then
+// Config.
 //
 // The processes of a device share what they find out through its agent: of 50 processes, the first to fail warns the others,
 // and the agent's probes bring the instance back for all of them.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 )
 
 func TestRulesAreSetShownAndRefused(t *testing.T) {
@@ -57,5 +58,23 @@ func TestRulesAreSetShownAndRefused(t *testing.T) {
 	}
 	if out, err := verb("set", "shop.cart", "--none"); err != nil || !strings.Contains(out, "{}") {
 		t.Errorf("none: %s %v", out, err)
+	}
+}
+
+// The example of the guide is a document of rules.
+func TestGuideShowsRules(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile("../../docs/l5-rules.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(guide), "```yaml\n")
+	example, _, found := strings.Cut(rest, "```")
+	document, err := readRules("-", strings.NewReader(example))
+	if err != nil || !found {
+		t.Fatal(err)
+	}
+	if _, err := rule.Parse(document); err != nil {
+		t.Error(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 )
 
@@ -51,6 +52,9 @@ func (r registry) Explain(ctx context.Context, q *connect.Request[pb.ServiceRequ
 	server, err := r.names(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if q.Msg.Caller != "" {
+		return document(server.ExplainFor(q.Msg.Service, rule.Caller{Module: q.Msg.Caller}), nil)
 	}
 	return document(server.Explain(q.Msg.Service), nil)
 }

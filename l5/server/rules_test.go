@@ -11,6 +11,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 	"github.com/zhiyun-ops/zhiyun/l5/server"
 )
 
@@ -188,5 +189,35 @@ func TestInstancesAreLocated(t *testing.T) {
 	got := s.Name().Instances("a")
 	if got[0].Site != "sz-1" || got[0].City != "sz" || got[1].Site != "sh-1" || got[1].City != "" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// The server tells what the rules make of a caller's calls.
+func TestExplainFor(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, func(c *server.Config) { c.Place = func(string) (string, string) { return "sz-1", "sz" } })
+	if err := s.Name().Register(within(t), []l5.Instance{
+		{Service: "a", Addr: "127.0.0.1:1", Share: 100, Labels: map[string]string{"version": "v1"}, Site: "sz-1"},
+		{Service: "a", Addr: "127.0.0.1:2", Share: 100, Labels: map[string]string{"version": "v1"}, Site: "sh-1"},
+		{Service: "a", Addr: "127.0.0.1:3", Share: 100, Labels: map[string]string{"version": "v2"}, Site: "sh-1"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	document := `{"locality": {"prefer": "site"}, "routes": [{"name": "canary", "match": {"callers": ["shop.*"]},
+		"to": [{"select": {"version": "v2"}, "weight": 5}, {"select": {"version": "v1"}, "weight": 95}]}]}`
+	if _, err := s.Name().SetRules(within(t), "a", []byte(document), 0); err != nil {
+		t.Fatal(err)
+	}
+	for module, want := range map[string]string{
+		"shop.web": "canary may call: 0.95 site, 0 any, 0.05 any, ", "pay": " may call: 1 site, 0 any, 0 any, ",
+	} {
+		e := s.Name().ExplainFor("a", rule.Caller{Module: module, Place: rule.Place{Device: "d1"}})
+		got := e.Route + " " + e.Grant + ": "
+		for _, i := range e.Instances {
+			got += fmt.Sprintf("%.3g %s, ", i.ByRules.Calls, i.ByRules.Distance)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", module, got, want)
+		}
 	}
 }
