@@ -267,6 +267,32 @@ func TestConnectionAge(t *testing.T) {
 	})
 }
 
+// A client that picks from a subset holds connections to that alone: all callers to all servers does not scale.
+func TestSubset(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	var backends []*backend
+	for range 100 {
+		backends = append(backends, serve(t, "127.0.0.1:0"))
+	}
+	register(t, s, backends...)
+	stub := dial(t, l5test.Client(t, s.Target(), func(c *l5.Config) { c.Subset = 5 }))
+	for range 200 {
+		if _, err := stub.Check(within(t), &healthpb.HealthCheckRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	connected := 0
+	for _, b := range backends {
+		if b.conns.Load() > 0 {
+			connected++
+		}
+	}
+	if connected == 0 || connected > 5 {
+		t.Errorf("connected to %d of 100 instances with a subset of 5", connected)
+	}
+}
+
 func TestMisuse(t *testing.T) {
 	t.Parallel()
 	s := l5test.NewServer(t, nil)

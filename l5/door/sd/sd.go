@@ -10,7 +10,7 @@
 //	        refresh_interval: 5s
 //
 // All registered instances are targets, those that take no calls as well: what is down is to be seen. Labels are
-// __meta_zhiyun_service, _device, _module, _state (up or draining), _owner, and __meta_zhiyun_label_NAME for the instance's
+// __meta_zhiyun_service, _device, _module, _state (up or draining), _owner, _site, _city, and __meta_zhiyun_label_NAME for the instance's
 // own. While a service is not known, or the caller may not know it, the answer is an error: Prometheus then keeps the
 // targets that it has.
 package sd
@@ -201,7 +201,7 @@ func (d *Door) groups(ctx context.Context, services []string) ([]group, int, err
 func labels(service string, m agent.Member) map[string]string {
 	const meta = "__meta_zhiyun_"
 	out := map[string]string{meta + "service": service, meta + "state": m.State.String()}
-	for name, value := range map[string]string{"device": m.Device, "module": m.Module, "owner": m.Owner} {
+	for name, value := range map[string]string{"device": m.Device, "module": m.Module, "owner": m.Owner, "site": m.Site, "city": m.City} {
 		if value != "" {
 			out[meta+name] = value
 		}

@@ -26,7 +26,7 @@ type Config struct {
 	Anyone bool
 	// Services are those of clients that ask for all, as Envoy does for clusters. Default: none.
 	Services []string
-	// SiteLabel is the label of an instance that names its site. Default: site.
+	// SiteLabel is the label that names the site of an instance whose Site is not set. Default: site.
 	SiteLabel string
 	// MaxServices bounds the services of a stream, and how many different ones are looked up within five minutes.
 	// Default: 1024.

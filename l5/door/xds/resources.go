@@ -118,7 +118,7 @@ func endpoints(view agent.View, siteLabel string) (*anypb.Any, error) {
 		if m.Weight <= 0 || err != nil || perr != nil || aerr != nil {
 			continue
 		}
-		at := locality{site: m.Labels[siteLabel], weight: uint32(max(1, math.Round(1000*m.Weight/heaviest)))}
+		at := locality{site: cmp.Or(m.Site, m.Labels[siteLabel]), weight: uint32(max(1, math.Round(1000*m.Weight/heaviest)))}
 		groups[at] = append(groups[at], &endpointpb.LbEndpoint{
 			HealthStatus:        corepb.HealthStatus_HEALTHY,
 			LoadBalancingWeight: wrapperspb.UInt32(at.weight),
