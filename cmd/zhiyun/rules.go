@@ -21,13 +21,13 @@ func rulesCommand() *cli.Command {
 		Name: "rules", Usage: "routes by labels, locality and subsets of a service, and isolated instances",
 		Subcommands: []*cli.Command{
 			verb("get", "SERVICE", "print a service's rules, as set takes them", "zhiyun l5 rules get shop.cart > rules.yaml", nil, with(getRules)),
-			verb("set", "SERVICE [FILE]", "replace a service's rules by a file in YAML or JSON, or by stdin", "zhiyun l5 rules set shop.cart rules.yaml --reason 'canary of v2'",
+			change("set", "SERVICE [FILE]", "replace a service's rules by a file in YAML or JSON, or by stdin", "zhiyun l5 rules set shop.cart rules.yaml --reason 'canary of v2'",
 				[]cli.Flag{
 					&cli.Int64Flag{Name: "revision", Usage: "replace only the rules of this `REVISION`, as get tells it; 0: only if there are none", DefaultText: "any"},
 					&cli.BoolFlag{Name: "none", Usage: "end all rules; no file is read"},
 					reasonFlag(),
 				}, with(setRules)),
-			verb("isolate", "SERVICE ADDR", "take all calls from an instance; it stays registered and shows the reason", "zhiyun l5 rules isolate shop.cart 10.0.0.7:8080 --reason 'heap dump'",
+			change("isolate", "SERVICE ADDR", "take all calls from an instance; it stays registered and shows the reason", "zhiyun l5 rules isolate shop.cart 10.0.0.7:8080 --reason 'heap dump'",
 				[]cli.Flag{&cli.BoolFlag{Name: "end", Usage: "give the calls back"}, reasonFlag()}, with(isolate)),
 		},
 	}
