@@ -113,7 +113,8 @@ func twice(declarations []*declaration) Faults {
 
 // planOn makes the plan on a view, together with the view as the plan would leave it.
 func planOn(v view, declarations []*declaration, options planOptions) (*Plan, *overlay, error) {
-	after := &overlay{view: v, puts: map[Ref]Object{}, deletes: map[Ref]bool{}}
+	world := newOverlay(v)
+	after := &world
 	plan := &Plan{declarations: declarations, options: options}
 	var faults Faults
 	declared := map[Ref]*declaration{}
@@ -136,7 +137,7 @@ func planOn(v view, declarations []*declaration, options planOptions) (*Plan, *o
 		if have != nil {
 			action = "update"
 		}
-		after.puts[ref] = want
+		after.put(want)
 		plan.Changes = append(plan.Changes, PlannedChange{ref, action, fields})
 	}
 	faults = append(faults, planRemovals(v, after, plan, declared)...)

@@ -19,7 +19,7 @@ type tx struct {
 }
 
 func newTx(at snapshot, s stamp) *tx {
-	return &tx{overlay: overlay{view: at, puts: map[Ref]Object{}, deletes: map[Ref]bool{}}, at: at, stamp: s, read: map[Ref]int64{}}
+	return &tx{overlay: newOverlay(at), at: at, stamp: s, read: map[Ref]int64{}}
 }
 
 // get reads an object that the change depends on: it is made again if the object is written meanwhile.
@@ -50,7 +50,7 @@ func (t *tx) put(object Object, action string) {
 		}
 	}
 	delete(t.deletes, ref)
-	t.puts[ref] = object
+	t.overlay.put(object)
 }
 
 // write is put for rows of the DB's own, which have no history.
@@ -58,7 +58,7 @@ func (t *tx) write(object Object) {
 	ref := object.Ref()
 	t.get(ref)
 	*object.meta() = Meta{At: t.stamp.at}
-	t.puts[ref] = object
+	t.overlay.put(object)
 }
 
 // remove is delete for rows of the DB's own.

@@ -39,8 +39,37 @@ func module(v view, name string) (*Module, bool) { return find[*Module](v, Ref{K
 // overlay is a view with changes on top: the world as a plan would leave it.
 type overlay struct {
 	view
-	puts    map[Ref]Object
+	puts    map[Ref]Object // written by put alone
 	deletes map[Ref]bool
+
+	// By what is referred to, or provided: those that were put with it. Some may have changed since, or be gone.
+	referrers, providers map[Ref]map[Ref]struct{}
+}
+
+func newOverlay(on view) overlay {
+	return overlay{
+		view: on, puts: map[Ref]Object{}, deletes: map[Ref]bool{},
+		referrers: map[Ref]map[Ref]struct{}{}, providers: map[Ref]map[Ref]struct{}{},
+	}
+}
+
+// put lays an object over what is there. Who refers to what is kept by the way: a plan of a whole fleet asks for it with
+// each of its objects.
+func (o *overlay) put(object Object) {
+	ref := object.Ref()
+	o.puts[ref] = object
+	note := func(index map[Ref]map[Ref]struct{}, to Ref) {
+		if index[to] == nil {
+			index[to] = make(map[Ref]struct{}, 1)
+		}
+		index[to][ref] = struct{}{}
+	}
+	for _, r := range referencesOf(object) {
+		note(o.referrers, r.to)
+	}
+	for _, provided := range providedBy(object) {
+		note(o.providers, provided)
+	}
 }
 
 func (o *overlay) get(ref Ref) (Object, bool) {
@@ -65,7 +94,11 @@ func (o *overlay) referring(to Ref) iter.Seq[Object] {
 				return
 			}
 		}
-		for _, object := range o.puts {
+		for ref := range o.referrers[to] {
+			object, still := o.puts[ref]
+			if !still {
+				continue
+			}
 			for _, r := range referencesOf(object) {
 				if r.to == to {
 					if !yield(object) {
@@ -85,7 +118,11 @@ func (o *overlay) providing(what Ref) iter.Seq[Object] {
 				return
 			}
 		}
-		for _, object := range o.puts {
+		for ref := range o.providers[what] {
+			object, still := o.puts[ref]
+			if !still {
+				continue
+			}
 			for _, provided := range providedBy(object) {
 				if provided == what && !yield(object) {
 					return

@@ -20,13 +20,14 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
+	"github.com/zhiyun-ops/zhiyun/l5"
 )
 
 // reading are the verbs that change nothing.
 var reading = []string{
 	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "gray list", "gray show",
-	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "package list", "file list",
-	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show", "l5 rules get",
+	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
+	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
 }
 
 const madeToBePrinted = "a token is made to be printed; it is in the audit record, and can be revoked"
@@ -70,6 +71,8 @@ var rehearsals = map[string]struct{ args, says string }{
 	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
 	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: flow: not possible"},
 	"flow save":          {"flow save FLOW", "flow/hold/2"},
+	"l5 rules set":       {"l5 rules set shop.cart --none", "l5/rule"},
+	"l5 rules isolate":   {"l5 rules isolate shop.cart 10.0.0.2:8080 --reason 'heap'", "10.0.0.2:8080"},
 	"gray abort":         {"gray abort r-1 --reason smoke", "-> aborting"},
 	"gray promote":       {"gray promote r-1", "promoted"},
 	"gray pause":         {"gray pause r-1", "-> paused"},
@@ -181,6 +184,7 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 		}
 	}
 	w.Apply(t, seed)
+	must(w.Names.Register(ctx, []l5.Instance{{Service: "shop.cart", Addr: "10.0.0.2:8080", Device: "other", Share: 100}}))
 	must(w.CMDB.MarkFaulty(ctx, "broken", "smoke", cmdb.By("test")))
 	must(w.Ledger.Report(ctx, drift.Report{Device: "spare", Generation: "g", At: time.Now(), Findings: []drift.Finding{differs("spare")}}))
 	must(w.Ledger.Report(ctx, drift.Report{Device: "other", Generation: "g", At: time.Now(), Findings: []drift.Finding{differs("other")}}))

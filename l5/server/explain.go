@@ -38,7 +38,7 @@ type RuleShare struct {
 func (s *Server) ExplainFor(service string, caller rule.Caller, labels ...rule.Label) Explanation {
 	out := s.Explain(service)
 	out.Caller, out.Grant = caller.Module, "may call"
-	if allowed, _, why := (gate{s}).Verdict(caller.Module, service); !allowed {
+	if allowed, why := (&gate{server: s}).granted(caller.Module, service); !allowed {
 		out.Grant = why
 	}
 	if s.config.Place != nil && caller.Device != "" && caller.Site == "" && caller.City == "" {
