@@ -23,6 +23,12 @@ export GORACE := atexit_sleep_ms=0
 race: ## the tests with the race detector, as CI runs them
 	$(GO) test -race -timeout 20m ./...
 
+# Adapters that need a dependency of their own are modules of their own.
+.PHONY: contrib
+contrib: ## vet and test the nested modules
+	@for dir in $$(find . -name go.mod -not -path ./go.mod -not -path './tools/*' -not -path '*/testdata/*' | xargs -n1 dirname | sort); do \
+	  echo "$$dir"; (cd $$dir && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...) || exit 1; done
+
 .PHONY: e2e
 e2e: ## the long end-to-end tests: kill -9 aimed at each step, random seeds
 	ZHIYUN_LONG=1 $(GO) test -timeout 90m -run 'E2E|Kill' -v ./internal/e2e/...

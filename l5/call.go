@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/limit"
@@ -13,9 +14,18 @@ import (
 type CallOption func(*callConfig)
 
 type callConfig struct {
+	request    Request
 	retries    int
 	idempotent bool
 	hedged     bool
+}
+
+// For sets what the call says about itself. Attempts that were made before are avoided beside Request.Avoid.
+func For(request Request) CallOption {
+	return func(c *callConfig) {
+		c.request = request
+		c.request.Avoid = slices.Clip(request.Avoid)
+	}
 }
 
 // Retries sets how many attempts may follow the first. Default: 2.
@@ -56,7 +66,6 @@ type caller[T any] struct {
 	client  *Client
 	service string
 	do      func(context.Context, Route) (T, error)
-	tried   []*endpoint
 }
 
 // result is what an attempt came to.
@@ -79,7 +88,7 @@ func (c *caller[T]) run(ctx context.Context) (T, error) {
 		} else {
 			r = c.attempt(ctx, route)
 		}
-		if r.err == nil || attempt == c.retries || !c.again(ctx, route.endpoint.service, r.err) {
+		if r.err == nil || attempt == c.retries || !c.again(ctx, route.picks.service, r.err) {
 			return r.value, r.err
 		}
 		if errors.Is(r.err, ErrOverloaded) && !pause(ctx, attempt) {
@@ -88,38 +97,27 @@ func (c *caller[T]) run(ctx context.Context) (T, error) {
 	}
 }
 
-// route picks an instance that was not tried before, if there is one within a few draws, and refuses a call that has less
-// time left than any call takes.
+// route picks an instance that was not tried before, if there is one, and refuses a call that has less time left than any
+// call takes.
 func (c *caller[T]) route(ctx context.Context) (Route, error) {
-	route, err := c.client.Route(ctx, c.service)
+	route, err := c.client.RouteFor(ctx, c.service, c.request)
 	if err != nil {
 		return route, err
 	}
-	const draws = 4
-	for i := 0; i < draws && c.triedBefore(route); i++ {
-		other, err := c.client.Route(ctx, c.service)
-		if err != nil {
-			break
-		}
-		route.Done(Outcome{Err: context.Canceled})
-		route = other
-	}
-	s := route.endpoint.service
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < time.Duration(s.guard.least.Load()) {
+	s := route.picks.service
+	if s.hopeless(ctx) {
 		route.Done(Outcome{Err: context.Canceled})
 		return Route{}, s.turnAway(limit.TooLate)
 	}
-	c.tried = append(c.tried, route.endpoint)
+	c.request.Avoid = append(c.request.Avoid, route)
 	return route, nil
 }
 
-func (c *caller[T]) triedBefore(route Route) bool {
-	for _, e := range c.tried {
-		if e == route.endpoint {
-			return true
-		}
-	}
-	return false
+// hopeless reports whether ctx ends before any call could be answered. It looks at the clock, where admit does with the
+// last tick.
+func (s *service) hopeless(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < time.Duration(s.guard.least.Load())
 }
 
 // attempt makes one and tells how it went.
@@ -135,10 +133,7 @@ func (c *caller[T]) again(ctx context.Context, s *service, err error) bool {
 	if ctx.Err() != nil || !c.idempotent && !unreachable(err) && !errors.Is(err, ErrOverloaded) {
 		return false
 	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < time.Duration(s.guard.least.Load()) {
-		return false
-	}
-	return s.guard.gate.Again(limit.PriorityOf(ctx))
+	return !s.hopeless(ctx) && s.guard.gate.Again(c.request.priority(ctx))
 }
 
 // pause waits before an attempt that follows a rejection, longer each time and never as long as another; false: the context ended.
@@ -159,7 +154,7 @@ func (c *caller[T]) hedgeAfter(route Route) time.Duration {
 	if !c.hedged {
 		return 0
 	}
-	return time.Duration(route.endpoint.service.guard.hedge.Load())
+	return time.Duration(route.picks.service.guard.hedge.Load())
 }
 
 // hedge makes an attempt, and a second one if the first takes too long. The first success wins; the context of the
@@ -182,7 +177,7 @@ func (c *caller[T]) hedge(ctx context.Context, route Route, after time.Duration)
 				return r
 			}
 		case <-timer.C:
-			if !route.endpoint.service.guard.gate.Again(limit.PriorityOf(ctx)) {
+			if !route.picks.service.guard.gate.Again(c.request.priority(ctx)) {
 				continue
 			}
 			second, err := c.route(ctx)

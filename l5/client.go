@@ -21,6 +21,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 )
 
 // Client routes the calls of one process. Its methods are safe for concurrent use.
@@ -37,6 +38,7 @@ type Client struct {
 	metrics  *metrics
 	running  atomic.Bool
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
+	place    atomic.Pointer[rule.Place]          // as the agent tells; nil: it has not
 
 	mu     sync.Mutex
 	ctx    context.Context // guarded by mu; of Run, nil outside
@@ -61,7 +63,9 @@ func New(config Config) (*Client, error) {
 	c.link = link.New(link.Config{
 		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
 		Dial:   func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
-		OnView: c.onView, OnHealth: c.onHealth, OnVerdict: c.onVerdict, OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
+		Device: config.Device,
+		OnView: c.onView, OnVerdict: c.onVerdict, OnSettings: c.onSettings, OnPlace: c.onPlace, OnHealth: c.onHealth,
+		OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
 	})
 	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
 	if c.metrics, err = newMetrics(config.Metrics, c); err != nil {
@@ -126,6 +130,7 @@ func (c *Client) service(name string) *service {
 	}
 	next := maps.Clone(old)
 	s := newService(c, name)
+	s.number = len(old)
 	next[name] = s
 	c.services.Store(&next)
 	c.link.Subscribe(c.config.Caller, name)
@@ -154,6 +159,23 @@ func (c *Client) onView(v view.View, _ *l5pb.Delta) {
 	}
 }
 
+func (c *Client) onSettings(settings *l5pb.Settings) {
+	if s := (*c.services.Load())[settings.GetService()]; s != nil {
+		s.settings(settings)
+	}
+}
+
+func (c *Client) onPlace(place *l5pb.Place) {
+	told := rule.Place{Device: place.GetDevice(), Site: place.GetSite(), City: place.GetCity()}
+	if old := c.place.Swap(&told); old != nil && *old == told {
+		return
+	}
+	c.config.Logger.Info("l5: the name service says where this is", "device", told.Device, "site", told.Site, "city", told.City)
+	for _, s := range *c.services.Load() {
+		s.relocate()
+	}
+}
+
 func (c *Client) onVerdict(verdict *l5pb.Verdict) {
 	if s := (*c.services.Load())[verdict.GetService()]; s != nil && verdict.GetCaller() == c.config.Caller {
 		s.verdict(verdict)
@@ -176,13 +198,16 @@ func (c *Client) onResync(service string) {
 	c.config.Logger.Info("l5: a gap in the stream; asking for the whole state", "service", service)
 }
 
-func (c *Client) moved(service string, a balance.Moved) {
-	if a.To == balance.Ejected && a.From != balance.Probing {
+func (c *Client) moved(e Event) {
+	if e.To == balance.Ejected && e.From != balance.Probing {
 		c.metrics.ejections.Inc()
 	}
-	c.config.Logger.Info("l5: instance", "service", service, "addr", a.Addr, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+	c.config.Logger.Info("l5: instance", "service", e.Service, "addr", e.Addr, "from", e.From.String(), "to", e.To.String(), "reason", e.Reason)
 	if c.config.OnEvent != nil {
-		c.config.OnEvent(Event{Service: service, Addr: a.Addr, From: a.From, To: a.To, Reason: a.Reason})
+		c.config.OnEvent(e)
+	}
+	if c.config.Observer != nil {
+		c.config.Observer.Moved(e)
 	}
 }
 

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/limit"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 )
 
 // Config of a Client. A zero field means its documented default.
@@ -36,12 +39,24 @@ type Config struct {
 	Refused int
 	// MaxInFlight bounds the calls in flight per instance; beyond it Route returns ErrOverloaded. Default: no bound.
 	MaxInFlight int
+	// Labels are the caller's own, for the routes of a service's rules. Default: none.
+	Labels map[string]string
+	// Device, Site and City are where this process runs, for locality and rules. Default: what the agent, or the name
+	// service about Device, says.
+	Device, Site, City string
+	// Services says how instances of a service are chosen, by service id. It counts before what the service's own rules
+	// say, and those before Policy, Locality and Subset; each field on its own. Default: nothing is said.
+	Services map[string]rule.Settings
 	// Policy is how an instance is chosen among those that health and weights leave. Default: balance.Adaptive.
 	Policy balance.Policy
 	// Guard keeps an overload of a service from becoming an avalanche. By default calls are refused only when a service rejects,
 	// or leaves without an answer, more than half of at least 40 calls within ten seconds, and calls made again are
 	// bounded; what is refused by latency needs Guard.Limit.Healthy. See package limit.
 	Guard limit.GateConfig
+	// Locality prefers instances that are near. Default: none is preferred.
+	Locality rule.Locality
+	// Subset is how many instances of a service this process calls. Default: all of them.
+	Subset int
 	// Balance tunes ejection, trial and the weight of slow instances.
 	Balance balance.Config
 	// Probe asks whether an ejected instance can be reached again; no user's call is spent on that. Default: a TCP
@@ -56,17 +71,23 @@ type Config struct {
 	// OnEvent is called when an instance changes its state of health, by one goroutine at a time per service. It must
 	// not block or call the client. Default: not called.
 	OnEvent func(Event)
+	// Observer is told of each call's end, each refusal and each change of health. Default: nobody is.
+	Observer Observer
 	// Logger takes one line per change of state. Default: silent.
 	Logger *slog.Logger
-	// Metrics takes the client's metrics, named zhiyun_l5_client_... Default: none.
+	// Metrics takes the client's metrics, named zhiyun_l5_client_... Their label service has the services that this process
+	// has called, and nothing else is unbounded: no label has instances or callers. Default: none.
 	Metrics prometheus.Registerer
 }
 
 // Event says that an instance changed its state of health in the eyes of this process.
 type Event struct {
-	Service, Addr string
-	From, To      balance.Health
-	Reason        string
+	At      time.Time      `json:"at"`
+	Service string         `json:"service"`
+	Addr    string         `json:"addr"`
+	From    balance.Health `json:"from"`
+	To      balance.Health `json:"to"`
+	Reason  string         `json:"reason"` // with the evidence
 }
 
 // check returns the config with defaults filled in, or all its faults.
@@ -93,6 +114,14 @@ func (c Config) check() (Config, error) {
 	}
 	if err := c.Guard.Check(); err != nil {
 		errs = append(errs, fmt.Errorf("Guard: %w", err))
+	}
+	if err := (rule.Settings{Locality: c.Locality, Subset: c.Subset}).Check(); err != nil {
+		errs = append(errs, err)
+	}
+	for _, service := range slices.Sorted(maps.Keys(c.Services)) {
+		if err := errors.Join(CheckService(service), c.Services[service].Check()); err != nil {
+			errs = append(errs, fmt.Errorf("Services[%s]: %w", service, err))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("l5: config: %w", err)

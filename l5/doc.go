@@ -32,6 +32,21 @@
 // The processes of a device share what they find out through its agent: of 50 processes, the first to fail warns the others,
 // and the agent's probes bring the instance back for all of them.
 //
+// # When a service has too much to do
+//
+// A service that rejects calls, or lets them wait until nobody does, is sent about twice what it takes and no more: the rest
+// gets an ErrOverloaded at once, with the numbers in its RouteError, the least important calls first
+// (limit.WithPriority). A call whose deadline is nearer than any answer is not sent either. With Config.Guard.Limit.Healthy,
+// the latency above which the service is in trouble, calls in flight are bounded as well, for the service and for each
+// instance. Callers of few calls see none of this; package limit says why, and what it was measured to do.
+//
+// Call makes a call with retries, which a budget bounds to a share of the calls that succeed, and if asked to with a hedge:
+//
+//	items, err := l5.Call(ctx, client, "shop.cart", fetch, l5.Hedged())
+//
+// Servers do their part with l5http.Limit or l5grpc.Limit: they refuse at once what they have no place for, and tell callers
+// how full they are, from which weights and throttles follow.
+//
 // # Life cycle
 //
 // New checks the Config and opens nothing. Run connects, reports outcomes about once a second, and blocks until its

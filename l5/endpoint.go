@@ -71,6 +71,7 @@ type endpointState struct {
 	report   counted                  // guarded by the service's mu; for the next report
 	total    counted                  // guarded by the service's mu
 	guard    endpointGuard
+	history  []Event // guarded by the service's mu; the last changes of health
 	// histogram belongs to report.
 	histogram [latencyBuckets]int64 // guarded by the service's mu
 }
@@ -117,6 +118,7 @@ func (e *endpoint) collect() {
 		calls, sum := split(i, read.successes[i]-seen.successes[i])
 		e.state.histogram[i] += calls
 		e.service.guard.histogram[i] += calls
+		e.service.histogram[i] += calls
 		d.successes += calls
 		d.latencySum += sum
 	}
@@ -125,6 +127,7 @@ func (e *endpoint) collect() {
 	e.state.report.add(d)
 	e.state.total.add(d)
 	e.state.guard.counted.add(d)
+	e.service.total.add(d)
 }
 
 // take returns what was summed up and starts anew.

@@ -8,8 +8,8 @@ import (
 var (
 	// ErrNoInstance says that a service has no instance that takes calls.
 	ErrNoInstance = errors.New("l5: the service has no instance that takes calls; register one, or raise a share above 0")
-	// ErrOverloaded says that a call is refused for overload. Route returns it when the instances chosen already carry
-	// Config.MaxInFlight calls; shed the call, or try later. An Outcome whose Err matches it is a rejection by the callee:
+	// ErrOverloaded says that a call is refused for overload. Route returns it when a guard does not let the call out, or the
+	// instances chosen carry as many calls as they may; shed the call, or try later. An Outcome whose Err matches it is a rejection by the callee:
 	// reported as such, and no failure.
 	ErrOverloaded = errors.New("l5: overloaded; shed the call or try later")
 	// ErrDenied says that the caller holds no grant for the service.

@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
@@ -140,4 +141,36 @@ func ExampleClient_Explain() {
 	// 10.0.0.1:80   50 %  up
 	// 10.0.0.2:80    0 %  ejected: failures in a row, the last: status 503; ejected for 1s
 	// 10.0.0.3:80   50 %  up
+}
+
+// A call is made again on another instance when that is safe: here nobody listens at the first, so that it had no effect.
+func ExampleCall() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	d, target, stop := names(ctx)
+	defer stop()
+	if err := d.Server().Register(ctx, []l5.Instance{
+		{Service: "shop.cart", Addr: "10.0.0.7:8080", Share: 100}, {Service: "shop.cart", Addr: "10.0.0.8:8080", Share: 100},
+	}); err != nil {
+		log.Fatal(err)
+	}
+	client, end := start(ctx, target, "shop.web")
+	defer end()
+
+	attempts := 0
+	items, err := l5.Call(ctx, client, "shop.cart", func(ctx context.Context, route l5.Route) ([]string, error) {
+		if attempts++; attempts == 1 {
+			return nil, syscall.ECONNREFUSED
+		}
+		return []string{"tea", "a cup"}, nil
+	})
+	fmt.Println(items, err, attempts, "attempts")
+
+	_, err = l5.Call(ctx, client, "shop.cart", func(ctx context.Context, route l5.Route) ([]string, error) {
+		return nil, errors.New("it broke off in the middle")
+	})
+	fmt.Println(err)
+	// Output:
+	// [tea a cup] <nil> 2 attempts
+	// it broke off in the middle
 }

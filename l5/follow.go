@@ -13,6 +13,7 @@ func (c *Client) Follow(ctx context.Context, service string) (Explanation, <-cha
 		return Explanation{}, nil, &RouteError{Caller: c.config.Caller, Service: service, Err: err}
 	}
 	s := c.service(service)
+	s.cold(ctx)
 	if _, err := s.wait(ctx); err != nil {
 		return Explanation{}, nil, &RouteError{Caller: c.config.Caller, Service: service, Reason: "the name service has not answered yet", Err: err}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,7 @@ type endpointGuard struct {
 	lastHeard        time.Time       // guarded by the service's mu
 	factor           float64         // guarded by the service's mu; of the weight, as told to the balancer
 	told             time.Time       // guarded by the service's mu
+	stepped          time.Time       // guarded by the service's mu
 	counted          counted         // guarded by the service's mu; since the last step
 	oldTimed, oldFul uint32          // guarded by the service's mu; at the last step
 	adaptive         *limit.Adaptive // guarded by the service's mu; nil: no limit
@@ -89,7 +91,21 @@ func (s *service) admit(ctx context.Context) error {
 		return s.turnAway(limit.TooLate)
 	}
 	if reason := g.gate.Enter(ctx); reason != limit.Admitted {
-		return s.because(reason)
+		return s.refuse(refusalOf(reason), s.because(reason))
+	}
+	return nil
+}
+
+// admitFor is admit for a call that brings a priority of its own, unless it is normal.
+func (s *service) admitFor(ctx context.Context, p limit.Priority) error {
+	if p == limit.Normal {
+		return s.admit(ctx)
+	}
+	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < s.guard.soonest.Load() {
+		return s.turnAway(limit.TooLate)
+	}
+	if reason := s.guard.gate.EnterAs(p, rand.Uint32()); reason != limit.Admitted {
+		return s.refuse(refusalOf(reason), s.because(reason))
 	}
 	return nil
 }
@@ -97,7 +113,7 @@ func (s *service) admit(ctx context.Context) error {
 // turnAway counts a call that the gate did not judge, and says why it is refused.
 func (s *service) turnAway(reason limit.Reason) error {
 	s.guard.gate.Refuse(reason)
-	return s.because(reason)
+	return s.refuse(refusalOf(reason), s.because(reason))
 }
 
 // because returns the error for a reason, with the numbers of the last step. It is made there: refusing must be cheap.
@@ -128,7 +144,10 @@ func (s *service) stepGuard(now time.Time) {
 	sum := limit.Calls{Span: span}
 	var loads, loaded float64
 	for _, e := range s.endpoints {
-		calls := e.state.guard.calls(span)
+		if e.state.guard.counted == (counted{}) {
+			continue // its limit waits, too: large services have many that nobody calls just now
+		}
+		calls := e.state.guard.calls(now, span)
 		calls.Load = e.state.guard.listen(now)
 		if adaptive := e.state.guard.adaptive; adaptive != nil {
 			e.ceiling.Store(s.client.config.ceiling(adaptive.Step(calls).Limit))
@@ -160,7 +179,11 @@ func (s *service) stepGuard(now time.Time) {
 }
 
 // calls returns what became of an instance's calls since the last step. Callers hold the service's mu.
-func (e *endpointGuard) calls(span time.Duration) limit.Calls {
+func (e *endpointGuard) calls(now time.Time, span time.Duration) limit.Calls {
+	if !e.stepped.IsZero() {
+		span = now.Sub(e.stepped)
+	}
+	e.stepped = now
 	d := take(&e.counted)
 	timed, full := e.timedOut.Load(), e.full.Load()
 	calls := limit.Calls{
@@ -201,13 +224,17 @@ func timedOut(err error) bool {
 type GuardExplanation struct {
 	limit.GateState
 	// Reasons says in words what is refused now, and by which numbers; empty: nothing is.
-	Reasons []string
+	Reasons []string `json:"reasons,omitempty"`
 	// HedgeAfter is when a call is among the slowest, Least what nearly every call takes; 0: not known.
-	HedgeAfter, Least time.Duration
+	HedgeAfter time.Duration `json:"hedge_after,omitempty"`
+	Least      time.Duration `json:"least,omitempty"`
+	// NotRepeated is how many retries and hedges the budget did not pay for.
+	NotRepeated int64 `json:"not_repeated,omitempty"`
 }
 
 func (g *guard) explain() GuardExplanation {
 	out := GuardExplanation{GateState: g.gate.State(), HedgeAfter: time.Duration(g.hedge.Load()), Least: time.Duration(g.least.Load())}
+	out.NotRepeated = out.Refused[limit.BudgetSpent]
 	if reason := out.Throttle.Reason(); reason != "" {
 		out.Reasons = append(out.Reasons, reason)
 	}

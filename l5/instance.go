@@ -57,6 +57,8 @@ type Instance struct {
 	Service string            `json:"service"`
 	Addr    string            `json:"addr"` // host:port or [host]:port
 	Device  string            `json:"device,omitempty"`
+	Site    string            `json:"site,omitempty"` // where the device is, and its city
+	City    string            `json:"city,omitempty"`
 	Module  string            `json:"module,omitempty"`
 	Weight  int               `json:"weight,omitempty"` // full weight, at most MaxWeight; 0 means DefaultWeight
 	Share   int               `json:"share"`            // percent of the full weight in force, 0..100
@@ -67,26 +69,28 @@ type Instance struct {
 	Owner string `json:"owner,omitempty"`
 	// Suspect says that the lease's stream was lost and the grace period runs.
 	Suspect bool `json:"suspect,omitempty"`
+	// Isolated is why an operator took all calls from the instance; empty: nobody did.
+	Isolated string `json:"isolated,omitempty"`
 }
 
 // MaxWeight is the largest full weight.
 const MaxWeight = 1_000_000
 
-// member is the instance as its health is kept. One that drains has no part of its weight.
+// member is the instance as its health is kept. One that drains or is isolated has no part of its weight.
 func (i Instance) member() balance.Member {
 	m := balance.Member{Addr: i.Addr, Weight: float64(i.Weight), Gray: float64(i.Share) / 100, Suspect: i.Suspect}
 	if i.Weight == 0 {
 		m.Weight = DefaultWeight
 	}
-	if i.State != StateUp {
+	if i.State != StateUp || i.Isolated != "" {
 		m.Gray = 0
 	}
 	return m
 }
 
-// EffectiveWeight is Weight * Share / 100, and 0 while draining. An instance of effective weight 0 is never picked.
+// EffectiveWeight is Weight * Share / 100, and 0 while draining or isolated. An instance of effective weight 0 is never picked.
 func (i Instance) EffectiveWeight() float64 {
-	if i.State != StateUp {
+	if i.State != StateUp || i.Isolated != "" {
 		return 0
 	}
 	weight := i.Weight
@@ -139,11 +143,12 @@ func InstanceFromProto(p *l5pb.Instance) Instance {
 	out := Instance{
 		Service: p.GetService(), Addr: p.GetAddr(), Device: p.GetDevice(), Module: p.GetModule(),
 		Weight: int(min(p.GetWeight(), MaxWeight)), Share: 100, Labels: maps.Clone(p.GetLabels()), Owner: p.GetOwner(), Suspect: p.GetSuspect(),
+		Site: p.GetSite(), City: p.GetCity(), Isolated: p.GetIsolated(),
 	}
 	if p.Share != nil {
 		out.Share = int(min(p.GetShare(), 100))
 	}
-	if p.GetState() == l5pb.State_STATE_DRAINING {
+	if p.GetDraining() || out.Isolated == "" && p.GetState() == l5pb.State_STATE_DRAINING {
 		out.State = StateDraining
 	}
 	return out
@@ -154,9 +159,11 @@ func (i Instance) Proto() *l5pb.Instance {
 	out := &l5pb.Instance{
 		Service: i.Service, Addr: i.Addr, Device: i.Device, Module: i.Module, Weight: uint32(max(i.Weight, 0)),
 		Share: proto.Uint32(uint32(max(i.Share, 0))), State: l5pb.State_STATE_UP, Labels: maps.Clone(i.Labels), Owner: i.Owner, Suspect: i.Suspect,
+		Site: i.Site, City: i.City, Isolated: i.Isolated,
 	}
-	if i.State == StateDraining {
+	if i.State == StateDraining || i.Isolated != "" { // peers that do not know isolation are not to call it, either
 		out.State = l5pb.State_STATE_DRAINING
+		out.Draining = i.State == StateDraining && i.Isolated != ""
 	}
 	return out
 }

@@ -28,19 +28,8 @@ func newMetrics(registerer prometheus.Registerer, c *Client) (*metrics, error) {
 	if registerer == nil {
 		return m, nil
 	}
-	panics := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "zhiyun", Subsystem: "l5_client", Name: "panicking_services", Help: "Services whose instances are in use although they are down.",
-	}, func() float64 {
-		n := 0
-		for _, s := range *c.services.Load() {
-			if p := s.picks.Load(); p != nil && p.panic {
-				n++
-			}
-		}
-		return float64(n)
-	})
 	var errs []error
-	for _, collector := range []prometheus.Collector{m.connected, m.ejections, m.resyncs, m.reports, m.reportFailures, panics} {
+	for _, collector := range []prometheus.Collector{m.connected, m.ejections, m.resyncs, m.reports, m.reportFailures, collector{c}} {
 		errs = append(errs, registerer.Register(collector))
 	}
 	return m, errors.Join(errs...)

@@ -51,57 +51,96 @@ func (r Route) Panic() bool { return r.picks != nil && r.picks.panic }
 
 // Done tells how the call went. It does not block and allocates nothing for a success.
 func (r Route) Done(o Outcome) {
-	if r.endpoint != nil {
-		r.picks.gate.Leave()
-		r.endpoint.done(r.load, o)
+	if r.endpoint == nil {
+		return
+	}
+	r.picks.gate.Leave()
+	r.endpoint.done(r.load, o)
+	if r.picks.observed {
+		r.picks.service.client.config.Observer.Done(r, o)
 	}
 }
 
-// picks is what is chosen from: an immutable snapshot of one service.
+// picks is what is chosen from: an immutable snapshot of one class of a service's calls.
 type picks struct {
 	picker    *balance.Picker
 	endpoints []*endpoint // by the picker's indexes
 	gate      *limit.Gate // of the service
 	bounded   bool        // calls in flight per instance are: endpoint.ceiling
 	panic     bool
-	err       error // why there is nothing to choose from
+	observed  bool // Config.Observer is to be told
+	service   *service
+
+	// What plain picks do not read.
+	parts    []*picks // the destinations of a route that splits calls; the picker is empty then
+	upTo     uint32   // of 2^32: up to which draw a call goes to this part
+	classes  *classes // of the service
+	fellBack bool     // the route's destinations take no calls
+	err      error    // why there is nothing to choose from
 }
 
-// route makes one pick that the guard admits. Latency and health are in the weights.
-func (s *service) route(ctx context.Context, p *picks, hash uint64) (Route, error) {
-	if err := s.admit(ctx); err != nil {
+// route makes one pick that the guard admits.
+func (p *picks) route(ctx context.Context) (Route, error) {
+	if err := p.service.admit(ctx); err != nil {
 		return Route{}, err
 	}
-	route, err := p.route(ctx, hash)
+	random := rand.Uint64()
+	route, err := p.pick(random, random)
 	if err != nil {
-		p.gate.Leave()
+		return p.unpicked(limit.PriorityOf(ctx), err)
 	}
-	return route, err
+	return route, nil
 }
 
 // fullDraws is how many picks find a full instance before the call is refused, or goes to one if it is critical.
 const fullDraws = 3
 
-// route makes one pick.
-func (p *picks) route(ctx context.Context, hash uint64) (Route, error) {
-	for draw := 1; ; draw++ {
-		i, load := p.picker.Pick(rand.Uint64(), hash)
+// pick makes one pick, or returns errFull. Latency and health are in the weights.
+func (p *picks) pick(random, hash uint64) (Route, error) {
+	for range fullDraws {
+		i, load := p.picker.Pick(random, hash)
 		if load == nil {
-			return Route{}, p.err
+			return p.elsewhere(random, hash)
 		}
 		e := p.endpoints[i]
 		if n := load.Begin(); !p.bounded || n <= int(e.ceiling.Load()) {
 			return Route{endpoint: e, load: load, picks: p}, nil
 		}
-		e.state.guard.full.Add(1)
-		if draw == fullDraws && e.service.client.config.MaxInFlight == 0 && limit.PriorityOf(ctx) == limit.Critical {
-			return Route{endpoint: e, load: load, picks: p}, nil
-		}
 		load.End()
-		if draw == fullDraws {
-			return Route{}, e.service.turnAway(limit.InstanceFull)
+		e.state.guard.full.Add(1)
+		random = rand.Uint64()
+		hash = random
+	}
+	return Route{}, errFull
+}
+
+// elsewhere picks where there is no picker of its own: among destinations, or nowhere.
+func (p *picks) elsewhere(random, hash uint64) (Route, error) {
+	if len(p.parts) > 0 {
+		return p.part(random, hash).pick(random*0x9e3779b97f4a7c15, hash)
+	}
+	return Route{}, p.err
+}
+
+// unpicked ends a call that was admitted and found no instance, because of err. A critical one goes to an instance that is
+// full rather than nowhere, unless Config.MaxInFlight says otherwise.
+func (p *picks) unpicked(priority limit.Priority, err error) (Route, error) {
+	s := p.service
+	if err == errFull && priority == limit.Critical && s.client.config.MaxInFlight == 0 {
+		random := rand.Uint64()
+		if len(p.parts) > 0 {
+			p = p.part(random, random)
+		}
+		if i, load := p.picker.Pick(random, random); load != nil {
+			load.Begin()
+			return Route{endpoint: p.endpoints[i], load: load, picks: p}, nil
 		}
 	}
+	p.gate.Leave()
+	if err == errFull {
+		return Route{}, s.turnAway(limit.InstanceFull)
+	}
+	return Route{}, s.refuse(reasonOf(err), err)
 }
 
 // Route picks an instance of service for one call. The first call for a service subscribes to it and waits for its
@@ -112,7 +151,7 @@ func (p *picks) route(ctx context.Context, hash uint64) (Route, error) {
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 	if s := (*c.services.Load())[service]; s != nil {
 		if p := s.picks.Load(); p != nil {
-			return s.route(ctx, p, 0)
+			return p.route(ctx)
 		}
 	}
 	return c.firstRoute(ctx, service)
@@ -120,18 +159,27 @@ func (c *Client) Route(ctx context.Context, service string) (Route, error) {
 
 // firstRoute subscribes and waits.
 func (c *Client) firstRoute(ctx context.Context, name string) (Route, error) {
+	p, err := c.firstPicks(ctx, name)
+	if err != nil {
+		return Route{}, err
+	}
+	return p.route(ctx)
+}
+
+// firstPicks subscribes and waits until something is known.
+func (c *Client) firstPicks(ctx context.Context, name string) (*picks, error) {
 	if err := CheckService(name); err != nil {
-		return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
+		return nil, &RouteError{Caller: c.config.Caller, Service: name, Err: err}
 	}
 	s := c.service(name)
 	s.cold(ctx)
 	p, err := s.wait(ctx)
 	if err == nil {
-		return s.route(ctx, p, 0)
+		return p, nil
 	}
 	reason := "the name service has not answered yet: is " + c.config.Target + " up?"
 	if !c.running.Load() {
 		reason = "Client.Run is not running"
 	}
-	return Route{}, &RouteError{Caller: c.config.Caller, Service: name, Reason: reason, Err: err}
+	return nil, s.refuse(refusedUnknown, s.err(err, reason))
 }

@@ -16,20 +16,25 @@ import (
 type service struct {
 	client     *Client
 	name       string
+	number     int                   // how many services there were before it
 	picks      atomic.Pointer[picks] // nil until something is known
 	overloaded error                 // made once: refusing must be cheap
 	guard      *guard
+	refused    [refusals]atomic.Uint64
 
 	mu        sync.Mutex
-	changed   chan struct{}        // guarded by mu; closed and replaced when picks is set
-	view      view.View            // guarded by mu
-	source    Source               // guarded by mu; of view and denied
-	confirmed time.Time            // guarded by mu; SourceTable: when the table was known to be right
-	denied    string               // guarded by mu; the reason, if the caller may not call
-	group     *balance.Group       // guarded by mu
-	endpoints map[string]*endpoint // guarded by mu; by address
-	downs     map[string]string    // guarded by mu; what the device's agent says is down, and why
-	departed  []*endpoint          // guarded by mu; gone, with counts that are not reported yet
+	changed   chan struct{}         // guarded by mu; closed and replaced when picks is set
+	view      view.View             // guarded by mu
+	source    Source                // guarded by mu; of view and denied
+	confirmed time.Time             // guarded by mu; SourceTable: when the table was known to be right
+	denied    string                // guarded by mu; the reason, if the caller may not call
+	group     *balance.Group        // guarded by mu
+	guide     guide                 // guarded by mu
+	endpoints map[string]*endpoint  // guarded by mu; by address
+	downs     map[string]string     // guarded by mu; what the device's agent says is down, and why
+	departed  []*endpoint           // guarded by mu; gone, with counts that are not reported yet
+	total     counted               // guarded by mu; of all instances there ever were
+	histogram [latencyBuckets]int64 // guarded by mu; of total
 }
 
 func newService(c *Client, name string) *service {
@@ -56,12 +61,21 @@ func (s *service) update(v view.View, now time.Time) {
 // set puts a state into use. Callers hold mu.
 func (s *service) set(v view.View, now time.Time) {
 	s.view = v
+	s.refresh(now)
+}
+
+// refresh takes what is known of the instances to the core. Callers hold mu.
+func (s *service) refresh(now time.Time) {
+	v := s.view
 	members := make(balance.Members, 0, len(v.Instances))
 	var loads []*balance.Load // for those that are new
 	next := make(map[string]*endpoint, len(v.Instances))
 	for _, p := range v.Instances {
 		instance := InstanceFromProto(p)
 		instance.Service = s.name
+		if why := s.guide.rules.Isolate[instance.Addr]; why != "" {
+			instance.Isolated = why // said by the rules before the registry has it
+		}
 		if err := instance.Check(); err != nil {
 			s.client.config.Logger.Warn("l5: an instance is left out", "service", s.name, "error", err)
 			continue
@@ -84,6 +98,7 @@ func (s *service) set(v view.View, now time.Time) {
 		}
 	}
 	s.endpoints = next
+	s.guide.layouts = nil
 	s.step(now, members)
 	s.advised(now)
 	s.rebuild()
@@ -120,8 +135,13 @@ func (s *service) step(now time.Time, event balance.Event) {
 		case balance.Probe:
 			s.client.probe(s, a.Addr)
 		case balance.Moved:
-			s.client.moved(s.name, a)
+			event := Event{At: now, Service: s.name, Addr: a.Addr, From: a.From, To: a.To, Reason: a.Reason}
+			s.client.moved(event)
 			if e := s.endpoints[a.Addr]; e != nil {
+				if len(e.state.history) == keepHistory {
+					e.state.history = append(e.state.history[:0:0], e.state.history[1:]...)
+				}
+				e.state.history = append(e.state.history, event)
 				e.load.Forgive()
 			}
 		case balance.Reweighed:
@@ -130,38 +150,30 @@ func (s *service) step(now time.Time, event balance.Event) {
 	}
 }
 
+// keepHistory is how many changes of health are kept of each instance.
+const keepHistory = 8
+
 // rebuild makes the snapshot that callers pick from. Callers hold mu.
 func (s *service) rebuild() {
 	if s.denied == "" && s.view.Service == "" {
 		return // nothing is known: callers wait
 	}
-	p := &picks{gate: s.guard.gate, bounded: s.client.config.bounded(), picker: new(balance.Picker)}
-	switch {
-	case s.denied != "":
+	before := s.picks.Load()
+	var p *picks
+	if s.denied != "" {
+		p = s.newPicks()
 		p.err = s.err(ErrDenied, s.denied)
-	default:
+	} else {
 		statuses := s.group.Statuses()
-		candidates := make([]balance.Candidate, len(statuses))
-		p.endpoints = make([]*endpoint, len(statuses))
-		for i, status := range statuses {
+		for _, status := range statuses {
 			e := s.endpoints[status.Addr]
-			p.endpoints[i] = e
-			candidates[i] = balance.Candidate{Weight: status.Weight, Load: e.load, Key: status.Key}
 			limit := s.client.config.strikeLimit()
 			if status.Health == balance.Trial || e.state.instance.Load().Suspect {
 				limit = 1 // one failure is enough for one that is doubted already
 			}
 			e.limit.Store(limit)
 		}
-		var turn uint64
-		if before := s.picks.Load(); before != nil && before.picker != nil {
-			turn = before.picker.Turn()
-		}
-		p.picker = balance.NewPicker(s.client.config.Policy, candidates, turn)
-		p.panic = s.group.Panic() != ""
-		if p.picker.Len() == 0 {
-			p.err = s.err(ErrNoInstance, fmt.Sprintf("%d registered, none with a weight above 0", len(statuses)))
-		}
+		p = s.choose(statuses, before)
 	}
 	s.picks.Store(p)
 	close(s.changed)

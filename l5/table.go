@@ -9,7 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
 // Source says where the state of a service came from.
@@ -26,6 +29,9 @@ const (
 
 // String returns "none", "stream" or "table".
 func (s Source) String() string { return [...]string{"none", "stream", "table"}[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // tableAfter is how long a first route waits for an agent that takes connections but does not answer.
 const tableAfter = 100 * time.Millisecond
@@ -59,14 +65,28 @@ func (s *service) cold(ctx context.Context) {
 		}
 		return
 	}
+	c.placed(found.Place)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.source != SourceNone || !c.link.Seed(found.View) {
 		return // the name service was faster
 	}
 	s.source, s.confirmed = SourceTable, found.Confirmed
+	settings := &l5pb.Settings{}
+	if s.guide.settings == nil && proto.Unmarshal(found.Settings, settings) == nil && settings.GetService() != "" {
+		c.link.SeedSettings(settings)
+		s.instruct(settings)
+	}
 	s.set(found.View, time.Now())
 	c.config.Logger.Warn("l5: the name service does not answer; routing by the device's table", "service", s.name, "age", time.Since(found.Confirmed).Round(time.Second))
+}
+
+// placed takes where the device is from the table, unless the name service has said so.
+func (c *Client) placed(place []byte) {
+	told := &l5pb.Place{}
+	if len(place) > 0 && c.place.Load() == nil && proto.Unmarshal(place, told) == nil {
+		c.onPlace(told)
+	}
 }
 
 // awaited waits for changed and reports whether that was in vain: nobody listens, or nobody answers for tableAfter.

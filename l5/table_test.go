@@ -47,6 +47,10 @@ func TestColdRoute(t *testing.T) {
 	}
 	route(t, idle, "a") // before Run, too
 
+	if known, _, err := idle.Follow(within(t), "a"); err != nil || len(known.Instances) != 3 {
+		t.Errorf("followed: %d instances, %v", len(known.Instances), err)
+	}
+
 	// Who holds no grant, and what nobody called, is not in it.
 	for _, ask := range []struct{ caller, service string }{{"stranger", "a"}, {"test.caller", "b"}} {
 		other := l5test.Client(t, target, func(c *l5.Config) { c.Caller = ask.caller })
@@ -65,6 +69,47 @@ func TestColdRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	l5test.Await(t, "the server's push arrives", func() bool { return len(c.Explain("a").Instances) == 2 })
+}
+
+// The rules of a service and the place of the device are in the table, too.
+func TestColdRouteByRules(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	if err := s.Name().Register(within(t), instances("a", 3, 100)); err != nil {
+		t.Fatal(err)
+	}
+	document := []byte(`{"routes": [{"name": "one", "match": {"callers": ["test.caller"]}, "to": [{"select": {"version": "v2"}}]}]}`)
+	if _, err := s.Name().SetRules(within(t), "a", document, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: "127.0.0.1:9", Share: 100, Labels: map[string]string{"version": "v2"}}}); err != nil {
+		t.Fatal(err)
+	}
+	var config agent.Config
+	_, stop := l5test.Agent(t, s.Target(), func(c *agent.Config) { config = *c })
+	target := "unix://" + config.Socket
+	warm := l5test.Client(t, target, nil)
+	l5test.Await(t, "the rules arrive", func() bool {
+		for range 20 {
+			if route(t, warm, "a") != "127.0.0.1:9" {
+				return false
+			}
+		}
+		return true
+	})
+	stop()
+	s.Stop()
+	cold := l5test.Client(t, target, nil)
+	for range 20 {
+		if got := route(t, cold, "a"); got != "127.0.0.1:9" {
+			t.Fatalf("route to %s, the rules say 127.0.0.1:9", got)
+		}
+	}
+	l5test.Agent(t, s.Target(), func(c *agent.Config) { *c = config })
+	late := l5test.Client(t, target, func(c *l5.Config) { c.Table = "/nowhere" })
+	if got := route(t, late, "a"); got != "127.0.0.1:9" {
+		t.Errorf("an agent that started from its table routes to %s", got)
+	}
 }
 
 // An older table never replaces what the stream said, and a damaged one is as good as none.

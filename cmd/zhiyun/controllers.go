@@ -219,6 +219,7 @@ func l5Command() *cli.Command {
 					}
 					return print(c, table{data: json.RawMessage(answer.Json)})
 				})),
+			rulesCommand(),
 			callCommand(),
 		},
 	}

@@ -258,6 +258,15 @@ func TestErrorsHaveNames(t *testing.T) {
 			_, err := w.client.Packages.Get(ctx, connect.NewRequest(&pb.PackageRequest{Name: "p", Version: "1"}))
 			return err
 		},
+		"rules.invalid": func() error {
+			_, err := w.client.Registry.SetRules(ctx, connect.NewRequest(&pb.SetRulesRequest{Service: "s", Rules: []byte(`{"subset":-1}`), Cause: cause("k")}))
+			return err
+		},
+		"rules.changed": func() error {
+			revision := int64(77)
+			_, err := w.client.Registry.SetRules(ctx, connect.NewRequest(&pb.SetRulesRequest{Service: "s", Revision: &revision, Cause: cause("k")}))
+			return err
+		},
 		"instance.not_found": func() error {
 			_, err := w.client.Registry.Drain(ctx, connect.NewRequest(&pb.InstanceRequest{Service: "s", Addr: "127.0.0.1:80", Cause: cause("k")}))
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/l5/rule"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -58,6 +59,8 @@ var kinds = []struct {
 	{cmdb.ErrRequest, connect.CodeInvalidArgument, "invalid"},
 	{cmdb.ErrResync, connect.CodeOutOfRange, "resync"},
 	{cmdb.ErrNotFound, connect.CodeNotFound, "resource.not_found"},
+	{l5server.ErrRulesChanged, connect.CodeAborted, "rules.changed"},
+	{rule.ErrInvalid, connect.CodeInvalidArgument, "rules.invalid"},
 	{center.ErrInvalid, connect.CodeInvalidArgument, "invalid"},
 	{center.ErrTaken, connect.CodeAlreadyExists, "taken"},
 	{center.ErrNoBalancer, connect.CodeFailedPrecondition, "vip.no_balancer"},

@@ -127,6 +127,7 @@ func (h *house) naming() (err error) {
 	h.names, err = l5server.New(l5server.Config{
 		Store: h.record.store("l5"), Sink: wiring.Sink{Records: h.records}, Grants: h.centers.Permissions,
 		IdentifyOwner: identify, MayChange: mayChange, Grace: h.config.Grace,
+		Place:   h.place,
 		OnOwner: func(e l5server.OwnerEvent) { h.liveness.Seen(e.Owner, e.Live) },
 		Logger:  h.config.Logger, Metrics: h.registry,
 	})
@@ -139,6 +140,19 @@ func (h *house) naming() (err error) {
 	}
 	h.run(h.names.Run, h.liveness.Run, audience.Run)
 	return nil
+}
+
+// place says where a device is, as the CMDB has it.
+func (h *house) place(device string) (site, city string) {
+	d, err := h.cmdb.Device(device)
+	if err != nil {
+		return "", ""
+	}
+	s, err := h.cmdb.Site(d.Site)
+	if err != nil {
+		return d.Site, ""
+	}
+	return d.Site, s.City
 }
 
 // identify lets an agent speak for its own device alone.

@@ -74,6 +74,7 @@ func New(config Config) (*Agent, error) {
 	a.link = link.New(link.Config{
 		Client: a.wire, Dial: func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
 		Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
+		Device: config.Device, OnSettings: a.onSettings, OnPlace: a.onPlace,
 		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
@@ -207,6 +208,21 @@ func (a *Agent) onForget(service string) {
 	a.hub.Forget(service)
 	a.lookups.change(service)
 	a.tables.forget(service)
+	a.disk.touch()
+}
+
+func (a *Agent) onSettings(settings *l5pb.Settings) {
+	if err := a.hub.SetSettings(settings); err != nil {
+		a.config.Logger.Error("l5/agent: a service's settings are not passed on", "service", settings.GetService(), "error", err)
+	}
+	a.tables.touch(settings.GetService())
+}
+
+func (a *Agent) onPlace(place *l5pb.Place) {
+	if err := a.hub.SetPlace(place); err != nil {
+		a.config.Logger.Error("l5/agent: programs are not told where the device is", "error", err)
+	}
+	a.tables.touchAll()
 	a.disk.touch()
 }
 

@@ -54,6 +54,17 @@ func (d *disk) load() error {
 	if state.GetDevice() != a.config.Device {
 		return fmt.Errorf("it was written for device %q, this is %q", state.GetDevice(), a.config.Device)
 	}
+	if place := state.GetPlace(); place != nil {
+		if err := a.hub.SetPlace(place); err != nil {
+			return err
+		}
+	}
+	for _, settings := range state.GetSettings() {
+		a.link.SeedSettings(settings)
+		if err := a.hub.SetSettings(settings); err != nil {
+			return err
+		}
+	}
 	for _, snapshot := range state.GetSnapshots() {
 		v := view.Of(snapshot)
 		a.link.Seed(v)
@@ -103,6 +114,7 @@ func (d *disk) write(now time.Time) error {
 		return nil
 	}
 	state := &l5pb.AgentState{Device: a.config.Device, WrittenAt: now.UnixNano(), Verdicts: a.callers.verdicts(), Registrations: a.keeper.Held()}
+	state.Place = a.hub.Place()
 	data, err := FormatSnapshot(state)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
@@ -81,6 +83,20 @@ func (t *tables) touch(service string) {
 	}
 }
 
+// touchAll says that something changed that all segments hold.
+func (t *tables) touchAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.readers {
+		for segment, services := range r.services {
+			if len(services) > 0 {
+				r.dirty[segment] = struct{}{}
+				t.signal()
+			}
+		}
+	}
+}
+
 func (t *tables) signal() {
 	select {
 	case t.wake <- struct{}{}:
@@ -99,6 +115,11 @@ func (t *tables) load() error {
 		err := table.Load(table.For(a.config.Table, uid), func(entry table.Entry) {
 			if a.link.Seed(entry.View) {
 				errs = append(errs, a.hub.Publish(entry.View, nil))
+			}
+			settings := &l5pb.Settings{}
+			if proto.Unmarshal(entry.Settings, settings) == nil && settings.GetService() != "" {
+				a.link.SeedSettings(settings)
+				errs = append(errs, a.hub.SetSettings(settings))
 			}
 			for _, caller := range entry.Callers {
 				t.read(uid, caller, entry.View.Service)
@@ -215,12 +236,16 @@ func (t *tables) writeFor(uid int, now time.Time) (err error) {
 		r.folder = folder
 		t.mu.Unlock()
 	}
+	place, err := proto.Marshal(t.agent.hub.Place())
+	if err != nil {
+		return err
+	}
 	files := make(map[int][]byte, len(dirty))
 	for segment := range dirty {
 		entries := t.entries(r, segment)
 		if len(entries) == 0 {
 			files[segment] = nil
-		} else if files[segment], err = table.Encode(table.Head{Segment: segment, Written: now}, entries); err != nil {
+		} else if files[segment], err = table.Encode(table.Head{Segment: segment, Written: now, Place: place}, entries); err != nil {
 			return err
 		}
 	}
@@ -242,6 +267,9 @@ func (t *tables) entries(r *reader, segment int) []table.Entry {
 			continue
 		}
 		entry := table.Entry{View: state}
+		if settings := t.agent.hub.SettingsOf(service); settings != nil {
+			entry.Settings, _ = proto.Marshal(settings) // it came in this form
+		}
 		for _, caller := range slices.Sorted(maps.Keys(callers)) {
 			if allowed, _, _ := t.agent.callers.Verdict(caller, service); allowed {
 				entry.Callers = append(entry.Callers, caller)

@@ -22,6 +22,9 @@ func (h Health) String() string {
 	return [...]string{"up", "ejected", "probing", "trial"}[h]
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
 // down reports whether an instance in this state is to take nothing.
 func (h Health) down() bool { return h == Ejected || h == Probing }
 

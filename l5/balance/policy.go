@@ -37,6 +37,9 @@ const (
 
 var policyNames = [policies]string{"adaptive", "hot-cold", "round-robin", "weighted-random", "least-request", "maglev", "ring-hash"}
 
+// Policies returns the names of all policies.
+func Policies() []string { return policyNames[:] }
+
 // String returns the name of the policy, as in "two-choices".
 func (p Policy) String() string {
 	if int(p) < policies {

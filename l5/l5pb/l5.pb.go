@@ -150,7 +150,14 @@ type Instance struct {
 	Owner string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
 	// In a registration that is made again: the revision at which it was acknowledged. It is stale, and refused, if another
 	// live owner has registered the address since.
-	Acknowledged  int64 `protobuf:"varint,14,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	Acknowledged int64 `protobuf:"varint,14,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// Where the instance is; empty: not known.
+	Site string `protobuf:"bytes,11,opt,name=site,proto3" json:"site,omitempty"`
+	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
+	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
+	// do not know this field, and draining says whether it would be without that.
+	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,14 +269,44 @@ func (x *Instance) GetAcknowledged() int64 {
 	return 0
 }
 
+func (x *Instance) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Instance) GetCity() string {
+	if x != nil {
+		return x.City
+	}
+	return ""
+}
+
+func (x *Instance) GetIsolated() string {
+	if x != nil {
+		return x.Isolated
+	}
+	return ""
+}
+
+func (x *Instance) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type Subscription struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Who wants to call; grants are decided per caller and service.
 	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
 	// What the subscriber already has; 0 asks for a full snapshot.
-	Epoch         string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Revision      int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Epoch    string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision of the settings that the subscriber already has, in epoch; 0: none.
+	Settings      int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,12 +369,21 @@ func (x *Subscription) GetRevision() int64 {
 	return 0
 }
 
+func (x *Subscription) GetSettings() int64 {
+	if x != nil {
+		return x.Settings
+	}
+	return 0
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the subscribing process in explanations and logs.
 	Peer        string          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
 	Subscribe   []*Subscription `protobuf:"bytes,2,rep,name=subscribe,proto3" json:"subscribe,omitempty"`
 	Unsubscribe []*Subscription `protobuf:"bytes,3,rep,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	// The device of the subscriber, in the first message: answered by a Place, if the name service knows it.
+	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	// Instances that this process has reason to doubt. Sent at once, to peers that have sent a Health on this stream.
 	Doubts []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
 	// How often the subscriber wants to hear a Progress, in milliseconds; 0: never. Asked for in the first message.
@@ -395,6 +441,13 @@ func (x *WatchRequest) GetUnsubscribe() []*Subscription {
 		return x.Unsubscribe
 	}
 	return nil
+}
+
+func (x *WatchRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
 }
 
 func (x *WatchRequest) GetDoubts() []*Doubt {
@@ -506,6 +559,8 @@ type WatchResponse struct {
 	//	*WatchResponse_Snapshot
 	//	*WatchResponse_Delta
 	//	*WatchResponse_Verdict
+	//	*WatchResponse_Settings
+	//	*WatchResponse_Place
 	//	*WatchResponse_Health
 	//	*WatchResponse_Progress
 	Kind          isWatchResponse_Kind `protobuf_oneof:"kind"`
@@ -577,6 +632,24 @@ func (x *WatchResponse) GetVerdict() *Verdict {
 	return nil
 }
 
+func (x *WatchResponse) GetSettings() *Settings {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPlace() *Place {
+	if x != nil {
+		if x, ok := x.Kind.(*WatchResponse_Place); ok {
+			return x.Place
+		}
+	}
+	return nil
+}
+
 func (x *WatchResponse) GetHealth() *Health {
 	if x != nil {
 		if x, ok := x.Kind.(*WatchResponse_Health); ok {
@@ -611,6 +684,14 @@ type WatchResponse_Verdict struct {
 	Verdict *Verdict `protobuf:"bytes,3,opt,name=verdict,proto3,oneof"`
 }
 
+type WatchResponse_Settings struct {
+	Settings *Settings `protobuf:"bytes,4,opt,name=settings,proto3,oneof"`
+}
+
+type WatchResponse_Place struct {
+	Place *Place `protobuf:"bytes,5,opt,name=place,proto3,oneof"`
+}
+
 type WatchResponse_Health struct {
 	Health *Health `protobuf:"bytes,6,opt,name=health,proto3,oneof"`
 }
@@ -624,6 +705,10 @@ func (*WatchResponse_Snapshot) isWatchResponse_Kind() {}
 func (*WatchResponse_Delta) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Verdict) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Settings) isWatchResponse_Kind() {}
+
+func (*WatchResponse_Place) isWatchResponse_Kind() {}
 
 func (*WatchResponse_Health) isWatchResponse_Kind() {}
 
@@ -783,6 +868,139 @@ func (x *Progress) GetMessages() uint64 {
 	return 0
 }
 
+// Settings are what a service's operator says about calls to it. They come before the first snapshot and after each
+// change, always whole; a service without any sends none. Their revisions count apart from those of instances, in the same
+// epoch: an older one than held is skipped.
+type Settings struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Epoch    string                 `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Revision int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// A JSON document as package l5/rule describes it; empty: there are no rules any more.
+	Document      []byte `protobuf:"bytes,4,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Settings) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Settings) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *Settings) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Settings) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+// Place says where the device of the subscriber is.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	Site          string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	City          string                 `protobuf:"bytes,3,opt,name=city,proto3" json:"city,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Place) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Place) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Place) GetCity() string {
+	if x != nil {
+		return x.City
+	}
+	return ""
+}
+
 // Snapshot is the whole state of one service.
 type Snapshot struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -797,7 +1015,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +1027,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[8]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1040,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{8}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetService() string {
@@ -869,7 +1087,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +1099,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[9]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1112,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{9}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Delta) GetService() string {
@@ -952,7 +1170,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1182,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[10]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1195,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{10}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Verdict) GetService() string {
@@ -1018,7 +1236,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1248,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[11]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1261,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{11}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Key) GetService() string {
@@ -1075,7 +1293,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1305,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[12]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1318,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{12}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterRequest) GetOwner() string {
@@ -1151,7 +1369,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1381,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[13]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1394,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{13}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -1216,7 +1434,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1446,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[14]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1459,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{14}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewRequest) GetOwner() string {
@@ -1293,7 +1511,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1523,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[15]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1536,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{15}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewResponse) GetRevision() int64 {
@@ -1365,7 +1583,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1595,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[16]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1608,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{16}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1476,7 +1694,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1706,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1719,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1535,7 +1753,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1765,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1778,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1581,7 +1799,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1811,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1824,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -1639,7 +1857,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1869,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1882,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -1724,7 +1942,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1954,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1967,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -1791,13 +2009,15 @@ type AgentState struct {
 	Verdicts []*Verdict `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
 	// What the processes of this device have registered.
 	Registrations []*Instance `protobuf:"bytes,5,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	Settings      []*Settings `protobuf:"bytes,6,rep,name=settings,proto3" json:"settings,omitempty"`
+	Place         *Place      `protobuf:"bytes,7,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2029,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2042,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -1860,11 +2080,25 @@ func (x *AgentState) GetRegistrations() []*Instance {
 	return nil
 }
 
+func (x *AgentState) GetSettings() []*Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *AgentState) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
 var File_l5_l5pb_l5_proto protoreflect.FileDescriptor
 
 const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\n" +
-	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\x9b\x03\n" +
+	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xfb\x03\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -1877,20 +2111,26 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\aservice\x18\t \x01(\tR\aservice\x12\x14\n" +
 	"\x05owner\x18\n" +
 	" \x01(\tR\x05owner\x12\"\n" +
-	"\facknowledged\x18\x0e \x01(\x03R\facknowledged\x1a9\n" +
+	"\facknowledged\x18\x0e \x01(\x03R\facknowledged\x12\x12\n" +
+	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
+	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
+	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_share\"r\n" +
+	"\x06_share\"\x8e\x01\n" +
 	"\fSubscription\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x03R\brevision\"\xe8\x01\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\x80\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
-	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12+\n" +
+	"\vunsubscribe\x18\x03 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\vunsubscribe\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12+\n" +
 	"\x06doubts\x18\x06 \x03(\v2\x13.zhiyun.l5.v1.DoubtR\x06doubts\x12\x1f\n" +
 	"\vprogress_ms\x18\a \x01(\rR\n" +
 	"progressMs\"\xf8\x01\n" +
@@ -1905,11 +2145,13 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
 	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
-	"\vKIND_FAILED\x10\x03\"\x93\x02\n" +
+	"\vKIND_FAILED\x10\x03\"\xf6\x02\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +
-	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x12.\n" +
+	"\averdict\x18\x03 \x01(\v2\x15.zhiyun.l5.v1.VerdictH\x00R\averdict\x124\n" +
+	"\bsettings\x18\x04 \x01(\v2\x16.zhiyun.l5.v1.SettingsH\x00R\bsettings\x12+\n" +
+	"\x05place\x18\x05 \x01(\v2\x13.zhiyun.l5.v1.PlaceH\x00R\x05place\x12.\n" +
 	"\x06health\x18\x06 \x01(\v2\x14.zhiyun.l5.v1.HealthH\x00R\x06health\x124\n" +
 	"\bprogress\x18\a \x01(\v2\x16.zhiyun.l5.v1.ProgressH\x00R\bprogressB\x06\n" +
 	"\x04kind\"J\n" +
@@ -1920,7 +2162,16 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"&\n" +
 	"\bProgress\x12\x1a\n" +
-	"\bmessages\x18\x01 \x01(\x04R\bmessages\"\x8c\x01\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\"r\n" +
+	"\bSettings\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1a\n" +
+	"\bdocument\x18\x04 \x01(\fR\bdocument\"G\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
+	"\x04city\x18\x03 \x01(\tR\x04city\"\x8c\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
@@ -1994,7 +2245,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\binstance\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.InstanceR\binstance\x12)\n" +
 	"\x10effective_weight\x18\x02 \x01(\x01R\x0feffectiveWeight\x12\x12\n" +
 	"\x04live\x18\x03 \x01(\bR\x04live\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xea\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc9\x02\n" +
 	"\n" +
 	"AgentState\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1d\n" +
@@ -2002,7 +2253,9 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"written_at\x18\x02 \x01(\x03R\twrittenAt\x124\n" +
 	"\tsnapshots\x18\x03 \x03(\v2\x16.zhiyun.l5.v1.SnapshotR\tsnapshots\x121\n" +
 	"\bverdicts\x18\x04 \x03(\v2\x15.zhiyun.l5.v1.VerdictR\bverdicts\x12<\n" +
-	"\rregistrations\x18\x05 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\rregistrations*@\n" +
+	"\rregistrations\x18\x05 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\rregistrations\x122\n" +
+	"\bsettings\x18\x06 \x03(\v2\x16.zhiyun.l5.v1.SettingsR\bsettings\x12)\n" +
+	"\x05place\x18\a \x01(\v2\x13.zhiyun.l5.v1.PlaceR\x05place*@\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bSTATE_UP\x10\x01\x12\x12\n" +
@@ -2027,7 +2280,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -2039,65 +2292,71 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*Health)(nil),           // 7: zhiyun.l5.v1.Health
 	(*Down)(nil),             // 8: zhiyun.l5.v1.Down
 	(*Progress)(nil),         // 9: zhiyun.l5.v1.Progress
-	(*Snapshot)(nil),         // 10: zhiyun.l5.v1.Snapshot
-	(*Delta)(nil),            // 11: zhiyun.l5.v1.Delta
-	(*Verdict)(nil),          // 12: zhiyun.l5.v1.Verdict
-	(*Key)(nil),              // 13: zhiyun.l5.v1.Key
-	(*RegisterRequest)(nil),  // 14: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 15: zhiyun.l5.v1.RegisterResponse
-	(*RenewRequest)(nil),     // 16: zhiyun.l5.v1.RenewRequest
-	(*RenewResponse)(nil),    // 17: zhiyun.l5.v1.RenewResponse
-	(*Outcome)(nil),          // 18: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 19: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 20: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 21: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 22: zhiyun.l5.v1.ExplainResponse
-	(*InstanceStatus)(nil),   // 23: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 24: zhiyun.l5.v1.AgentState
-	nil,                      // 25: zhiyun.l5.v1.Instance.LabelsEntry
+	(*Settings)(nil),         // 10: zhiyun.l5.v1.Settings
+	(*Place)(nil),            // 11: zhiyun.l5.v1.Place
+	(*Snapshot)(nil),         // 12: zhiyun.l5.v1.Snapshot
+	(*Delta)(nil),            // 13: zhiyun.l5.v1.Delta
+	(*Verdict)(nil),          // 14: zhiyun.l5.v1.Verdict
+	(*Key)(nil),              // 15: zhiyun.l5.v1.Key
+	(*RegisterRequest)(nil),  // 16: zhiyun.l5.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 17: zhiyun.l5.v1.RegisterResponse
+	(*RenewRequest)(nil),     // 18: zhiyun.l5.v1.RenewRequest
+	(*RenewResponse)(nil),    // 19: zhiyun.l5.v1.RenewResponse
+	(*Outcome)(nil),          // 20: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 21: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 22: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 23: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 24: zhiyun.l5.v1.ExplainResponse
+	(*InstanceStatus)(nil),   // 25: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 26: zhiyun.l5.v1.AgentState
+	nil,                      // 27: zhiyun.l5.v1.Instance.LabelsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	25, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	27, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
 	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
 	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
 	5,  // 4: zhiyun.l5.v1.WatchRequest.doubts:type_name -> zhiyun.l5.v1.Doubt
 	1,  // 5: zhiyun.l5.v1.Doubt.kind:type_name -> zhiyun.l5.v1.Doubt.Kind
-	10, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
-	11, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
-	12, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
-	7,  // 9: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
-	9,  // 10: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
-	8,  // 11: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
-	2,  // 12: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
-	2,  // 13: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
-	2,  // 14: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
-	13, // 15: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
-	13, // 16: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	2,  // 17: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
-	13, // 18: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
-	13, // 19: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
-	18, // 20: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	23, // 21: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	2,  // 22: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	10, // 23: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	12, // 24: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 25: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	4,  // 26: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	14, // 27: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	16, // 28: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
-	19, // 29: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	21, // 30: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	6,  // 31: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	15, // 32: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	17, // 33: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
-	20, // 34: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	22, // 35: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	31, // [31:36] is the sub-list for method output_type
-	26, // [26:31] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	12, // 6: zhiyun.l5.v1.WatchResponse.snapshot:type_name -> zhiyun.l5.v1.Snapshot
+	13, // 7: zhiyun.l5.v1.WatchResponse.delta:type_name -> zhiyun.l5.v1.Delta
+	14, // 8: zhiyun.l5.v1.WatchResponse.verdict:type_name -> zhiyun.l5.v1.Verdict
+	10, // 9: zhiyun.l5.v1.WatchResponse.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 10: zhiyun.l5.v1.WatchResponse.place:type_name -> zhiyun.l5.v1.Place
+	7,  // 11: zhiyun.l5.v1.WatchResponse.health:type_name -> zhiyun.l5.v1.Health
+	9,  // 12: zhiyun.l5.v1.WatchResponse.progress:type_name -> zhiyun.l5.v1.Progress
+	8,  // 13: zhiyun.l5.v1.Health.down:type_name -> zhiyun.l5.v1.Down
+	2,  // 14: zhiyun.l5.v1.Snapshot.instances:type_name -> zhiyun.l5.v1.Instance
+	2,  // 15: zhiyun.l5.v1.Delta.put:type_name -> zhiyun.l5.v1.Instance
+	2,  // 16: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
+	15, // 17: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
+	15, // 18: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
+	2,  // 19: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
+	15, // 20: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
+	15, // 21: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
+	20, // 22: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	25, // 23: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	2,  // 24: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	12, // 25: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	14, // 26: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 27: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	10, // 28: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	11, // 29: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 30: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	16, // 31: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	18, // 32: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	21, // 33: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	23, // 34: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	6,  // 35: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	17, // 36: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	19, // 37: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	22, // 38: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	24, // 39: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	35, // [35:40] is the sub-list for method output_type
+	30, // [30:35] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2110,6 +2369,8 @@ func file_l5_l5pb_l5_proto_init() {
 		(*WatchResponse_Snapshot)(nil),
 		(*WatchResponse_Delta)(nil),
 		(*WatchResponse_Verdict)(nil),
+		(*WatchResponse_Settings)(nil),
+		(*WatchResponse_Place)(nil),
 		(*WatchResponse_Health)(nil),
 		(*WatchResponse_Progress)(nil),
 	}
@@ -2119,7 +2380,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -77,6 +77,9 @@ func (p Phase) String() string {
 	return [...]string{"fresh", "calm", "queued", "trouble"}[min(p, Trouble)]
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
 // Adaptive is the core of a concurrency limit that follows what the callee can do. It is for one goroutine and has no
 // clock.
 //
@@ -122,11 +125,12 @@ const (
 // State is what an Adaptive limit decided, with the numbers that did.
 type State struct {
 	// Limit is how many calls may be in flight.
-	Limit int
+	Limit int `json:"limit"`
 	// Phase is why.
-	Phase Phase
+	Phase Phase `json:"phase"`
 	// Latency is the last that was measured, Baseline what it is without a queue; 0: not known.
-	Latency, Baseline time.Duration
+	Latency  time.Duration `json:"latency"`
+	Baseline time.Duration `json:"baseline"`
 }
 
 // Reason says why the limit is as it is, in words.

@@ -65,15 +65,15 @@ type Gate struct {
 
 // GateState is what a gate decided last, with the numbers that did.
 type GateState struct {
-	Throttle ThrottleState
+	Throttle ThrottleState `json:"throttle"`
 	// Limit is of calls in flight; its Limit is 0 when there is none.
-	Limit State
+	Limit State `json:"limit"`
 	// InFlight is counted only when there is a limit.
-	InFlight int64
+	InFlight int64 `json:"in_flight"`
 	// Budget is how many calls may be made again now.
-	Budget float64
+	Budget float64 `json:"budget"`
 	// Refused counts what was refused since the gate was made, by Reason.
-	Refused [Reasons]int64
+	Refused [Reasons]int64 `json:"-"`
 }
 
 // NewGate returns an open gate.

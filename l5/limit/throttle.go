@@ -76,14 +76,15 @@ type Throttle struct {
 // ThrottleState is what a Throttle decided, with the numbers that did.
 type ThrottleState struct {
 	// Drop is the share of all calls that is refused; 0: none.
-	Drop float64
+	Drop float64 `json:"drop"`
 	// Shed is that share by priority.
-	Shed [priorities]float64
+	Shed [priorities]float64 `json:"-"`
 	// Requests and Accepts are what was counted, over Span.
-	Requests, Accepts int64
-	Span              time.Duration
+	Requests int64         `json:"requests"`
+	Accepts  int64         `json:"accepts"`
+	Span     time.Duration `json:"span"`
 	// K is the one in force.
-	K float64
+	K float64 `json:"k"`
 }
 
 // Reason says why calls are refused, in words; empty if none is.

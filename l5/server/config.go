@@ -31,6 +31,9 @@ type Config struct {
 	// asked about the instance as it is to be, and about what stands in its place. An error refuses that instance
 	// and no other of the request. Nil: every owner may change every instance.
 	MayChange func(ctx context.Context, owner string, instance l5.Instance) error
+	// Place returns the site and the city of a device; both empty: not known. Instances registered without a site get it,
+	// and agents are told their own. It must be quick. Nil: nothing is known.
+	Place func(device string) (site, city string)
 	// Grace is how long the instances of an owner whose stream was lost wait for it to come back. Default: 10 s.
 	Grace time.Duration
 	// ExpiriesPerMinute bounds how many instances may expire in any minute, over all services. Default: 60.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -14,6 +15,9 @@ type Explanation struct {
 	Revision    int64            `json:"revision"`    // of the last commit that changed the service
 	Subscribers int              `json:"subscribers"` // open streams that watch it
 	Instances   []InstanceStatus `json:"instances"`
+	// Rules are the service's document of rules, and RulesRevision the commit that wrote it; 0: there are none.
+	Rules         json.RawMessage `json:"rules,omitempty"`
+	RulesRevision int64           `json:"rules_revision,omitempty"`
 }
 
 // InstanceStatus is an instance with the weight that it gets and why.
@@ -45,12 +49,15 @@ func (s *Server) Instances(service string) []InstanceStatus {
 func (s *Server) Explain(service string) Explanation {
 	out := Explanation{Service: service, Subscribers: s.hub.Subscribers(service), Instances: s.Instances(service)}
 	out.Epoch, out.Revision = s.registry.State(service)
+	out.Rules, out.RulesRevision = s.Rules(service)
 	return out
 }
 
 func reason(i l5.Instance, live bool, held string) string {
 	out := fmt.Sprintf("weight %d x share %d %%", i.Weight, i.Share)
 	switch {
+	case i.Isolated != "":
+		out = "isolated: " + i.Isolated
 	case i.State == l5.StateDraining:
 		out = "draining: takes no new calls"
 	case i.Share == 0:

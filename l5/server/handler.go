@@ -68,7 +68,7 @@ func (g gate) Verdict(caller, service string) (allowed, known bool, reason strin
 // Watch implements the wire protocol.
 func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.WatchRequest, l5pb.WatchResponse]) error {
 	s := h.server
-	if err := s.registry.loaded(ctx); err != nil {
+	if err := s.Ready(ctx); err != nil {
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	s.metrics.streams.Inc()
@@ -105,8 +105,14 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 			}
 			return request, nil
 		},
-		Send:      send,
-		Requested: heard.take,
+		Send: send,
+		Requested: func(request *l5pb.WatchRequest) {
+			heard.take(request)
+			if device := request.GetDevice(); device != "" && s.config.Place != nil {
+				site, city := s.config.Place(device)
+				sub.SetPlace(&l5pb.Place{Device: device, Site: site, City: city})
+			}
+		},
 	}, sub)
 }
 

@@ -36,6 +36,7 @@ type Server struct {
 	registry *registry
 	leases   *leases
 	intake   *intake
+	rules    *rules
 	audience *audience
 	metrics  *metrics
 	stopping context.Context // ends when Run drains
@@ -55,6 +56,7 @@ func New(config Config) (*Server, error) {
 	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
 	s.intake = newIntake(config.Sink)
+	s.rules = newRules(s)
 	if s.metrics, err = newMetrics(config.Metrics, s); err != nil {
 		return nil, fmt.Errorf("l5/server: register metrics: %w", err)
 	}
@@ -70,6 +72,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.registry.run(inner) })
 	group.Go(func() error { return s.leases.run(inner) })
 	group.Go(func() error { return s.intake.run(inner) })
+	group.Go(func() error { return s.rules.run(inner) })
 	group.Go(func() error { return s.recheck(inner) })
 	err := group.Wait()
 	if ctx.Err() != nil {
@@ -92,7 +95,12 @@ func (s *Server) recheck(ctx context.Context) error {
 }
 
 // Ready waits until the registry is loaded.
-func (s *Server) Ready(ctx context.Context) error { return s.registry.loaded(ctx) }
+func (s *Server) Ready(ctx context.Context) error {
+	if err := s.registry.loaded(ctx); err != nil {
+		return err
+	}
+	return s.rules.loaded(ctx)
+}
 
 // Handler returns the path prefix and the handler of the wire protocol, for an http.ServeMux.
 func (s *Server) Handler() (string, http.Handler) {
@@ -133,6 +141,10 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance, wrap fun
 		if want.Weight == 0 {
 			want.Weight = l5.DefaultWeight
 		}
+		want.Isolated = s.rules.isolated(name)
+		if want.Site == "" && want.City == "" && s.config.Place != nil {
+			want.Site, want.City = s.config.Place(want.Device)
+		}
 		s.leases.expect(want.Owner, time.Now())
 		if have == nil {
 			return want, put
@@ -146,7 +158,12 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance, wrap fun
 	if wrap != nil {
 		write = wrap(write)
 	}
-	return s.registry.edit(ctx, names, write)
+	revision, err := s.registry.edit(ctx, names, write)
+	if err != nil {
+		return revision, err
+	}
+	// Rules that came into force in between did not see what was written here.
+	return revision, s.rules.recheck(ctx, names)
 }
 
 // Deregister removes an instance. One that is not there is no error.
@@ -294,5 +311,6 @@ func sameInstance(a, b l5.Instance) bool {
 	}
 	a.Labels, b.Labels = nil, nil
 	return a.Service == b.Service && a.Addr == b.Addr && a.Device == b.Device && a.Module == b.Module && a.Weight == b.Weight &&
-		a.Share == b.Share && a.State == b.State && a.Owner == b.Owner && a.Suspect == b.Suspect
+		a.Share == b.Share && a.State == b.State && a.Owner == b.Owner && a.Suspect == b.Suspect &&
+		a.Site == b.Site && a.City == b.City && a.Isolated == b.Isolated
 }

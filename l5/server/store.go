@@ -2,7 +2,8 @@ package server
 
 import "github.com/zhiyun-ops/zhiyun/internal/store"
 
-// Store keeps the registry. Its keys are "instance/SERVICE/ADDR", "instance/SERVICE/" (what was last removed), "lease/...", "fence/SERVICE" and "epoch". An implementation
+// Store keeps the registry. Its keys are "instance/SERVICE/ADDR", "instance/SERVICE/" (what was last removed),
+// "rules/SERVICE", "lease/..." (who lives and holds what), "fence/SERVICE" and "epoch". An implementation
 // passes the suite in internal/store/storetest; l5/memstore and l5/etcdstore hold two.
 type Store = store.Store
 

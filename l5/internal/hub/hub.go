@@ -19,6 +19,8 @@ type Hub struct {
 
 	mu     sync.Mutex
 	topics map[string]*topic // guarded by mu
+	rules  map[string]*Frame // guarded by mu; settings by service
+	place  *Frame            // guarded by mu; where the device is; nil: not known
 }
 
 // Source holds the state of all services for a hub that does not. The hub calls it under its own lock: a source must not
@@ -49,11 +51,15 @@ type delta struct {
 }
 
 // New returns an empty hub. Subscribers of a service wait until it is published.
-func New() *Hub { return &Hub{topics: make(map[string]*topic)} }
+func New() *Hub { return &Hub{topics: make(map[string]*topic), rules: make(map[string]*Frame)} }
 
 // Over returns a hub that holds no state: it asks source for that of the services that somebody watches, and is told
 // of changes by Announce.
-func Over(source Source) *Hub { return &Hub{source: source, topics: make(map[string]*topic)} }
+func Over(source Source) *Hub {
+	h := New()
+	h.source = source
+	return h
+}
 
 // Announce says that the source has moved a service from the revision previous of one epoch on to revision. Encode, which
 // is called at most once and before Announce returns, encodes the delta; nil: there is none.
@@ -139,6 +145,7 @@ func (h *Hub) Recheck() {
 func (h *Hub) Forget(service string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.rules, service)
 	if t := h.topics[service]; t != nil {
 		t.view, t.known, t.epoch, t.revision = view.View{}, false, "", 0
 		t.deltas, t.snapshot, t.health = nil, nil, nil

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -28,13 +29,16 @@ type Subscriber struct {
 	wake  func()              // guarded by mu; Frames may have something to return; nil: nobody asks
 	wants map[string]*want    // guarded by mu
 	dirty map[string]struct{} // guarded by mu; services with something to send
+	own   *Frame              // guarded by mu; where it is, if the hub's owner does not say so for all
+	place *Frame              // guarded by mu; as it was sent
 }
 
 // want is one service that a subscriber asked for, by any number of callers.
 type want struct {
-	at      position
-	health  *Frame // as it was sent
-	callers map[string]verdict
+	at       position
+	settings mark
+	health   *Frame // as it was sent
+	callers  map[string]verdict
 }
 
 type verdict struct {
@@ -80,6 +84,7 @@ func (s *Subscriber) add(sub *l5pb.Subscription) {
 	w.callers[sub.GetCaller()] = verdict{}
 	w.health = nil
 	w.at = position{served: sub.GetRevision() > 0, epoch: sub.GetEpoch(), revision: sub.GetRevision()}
+	w.settings = mark{sub.GetEpoch(), sub.GetSettings()}
 	s.mu.Unlock()
 	s.mark(sub.GetService())
 }
@@ -145,13 +150,17 @@ func (s *Subscriber) signal() {
 	}
 }
 
-// Frames returns what there is to send now, in order: verdicts before the state they allow.
+// Frames returns what there is to send now, in order: verdicts and settings before the state they are about.
 func (s *Subscriber) Frames() ([]*Frame, error) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*Frame
+	if place := cmp.Or(s.own, s.hub.place); s.place != place {
+		s.place = place
+		out = append(out, place)
+	}
 	for _, service := range inOrder(s.dirty) {
 		delete(s.dirty, service)
 		w := s.wants[service]
@@ -167,6 +176,10 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		if !allowed || t == nil {
 			w.at, w.health = position{}, nil // whoever is allowed later starts from a snapshot
 			continue
+		}
+		var settings *Frame
+		if settings, w.settings = s.hub.settings(t, w.settings); settings != nil {
+			out = append(out, settings)
 		}
 		frames, at, err := s.hub.follow(t, w.at)
 		if err != nil {

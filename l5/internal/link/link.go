@@ -34,6 +34,12 @@ type Config struct {
 	OnVerdict func(*l5pb.Verdict)
 	// OnHealth is called with the health of a service's instances that an agent found out; nil: not called.
 	OnHealth func(*l5pb.Health)
+	// Device names the subscriber's device, to be told where it is; empty: it is not asked for.
+	Device string
+	// OnSettings is called with the settings of a service whenever they change, OnPlace with where the device is; nil: not
+	// called. They are called from the goroutine of OnVerdict.
+	OnSettings func(*l5pb.Settings)
+	OnPlace    func(*l5pb.Place)
 	// OnState is called when the stream has its first answer, when it is lost, and when the first attempt fails; nil: not
 	// called.
 	OnState func(connected bool, err error)
@@ -62,6 +68,7 @@ type Link struct {
 	views    map[string]view.View           // guarded by mu; in use
 	holds    map[string]holding             // guarded by mu; held back
 	wants    map[string]map[string]struct{} // guarded by mu; callers by service
+	rules    map[string]*l5pb.Settings      // guarded by mu; by service
 	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
 	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
 	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
@@ -81,7 +88,7 @@ func New(config Config) *Link {
 	return &Link{
 		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
 		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
-		down: make(chan struct{}), patience: 1,
+		rules: make(map[string]*l5pb.Settings), down: make(chan struct{}), patience: 1,
 	}
 }
 
@@ -119,6 +126,7 @@ func (l *Link) Unsubscribe(caller, service string) {
 	delete(l.wants, service)
 	delete(l.views, service)
 	delete(l.holds, service)
+	delete(l.rules, service)
 	if l.config.OnForget != nil {
 		l.config.OnForget(service) // under mu: a Subscribe that follows comes after it
 	}
@@ -138,7 +146,11 @@ func (l *Link) Seed(v view.View) bool {
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(caller, service string) *l5pb.Subscription {
 	held, _ := l.newest(service)
-	return &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	if rules := l.rules[service]; rules.GetEpoch() == held.Epoch {
+		out.Settings = rules.GetRevision()
+	}
+	return out
 }
 
 func (l *Link) signal() {
@@ -285,7 +297,7 @@ func (l *Link) Pending() *l5pb.WatchRequest {
 func (l *Link) Hello() *l5pb.WatchRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	request := &l5pb.WatchRequest{Peer: l.config.Peer, ProgressMs: uint32(l.config.ProgressEvery.Milliseconds())}
+	request := &l5pb.WatchRequest{Peer: l.config.Peer, Device: l.config.Device, ProgressMs: uint32(l.config.ProgressEvery.Milliseconds())}
 	for service, callers := range l.wants {
 		for caller := range callers {
 			request.Subscribe = append(request.Subscribe, l.subscription(caller, service))
@@ -309,7 +321,36 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 		l.delta(kind.Delta)
 	case *l5pb.WatchResponse_Health:
 		l.health(kind.Health)
+	case *l5pb.WatchResponse_Settings:
+		l.settings(kind.Settings)
+	case *l5pb.WatchResponse_Place:
+		if l.config.OnPlace != nil {
+			l.config.OnPlace(kind.Place)
+		}
 	}
+}
+
+// settings takes the settings of a service, unless newer ones are held.
+func (l *Link) settings(next *l5pb.Settings) {
+	l.mu.Lock()
+	held := l.rules[next.GetService()]
+	stale := held != nil && held.GetEpoch() == next.GetEpoch() && held.GetRevision() >= next.GetRevision()
+	if stale || !l.wanted(next.GetService()) {
+		l.mu.Unlock()
+		return
+	}
+	l.rules[next.GetService()] = next
+	l.mu.Unlock()
+	if l.config.OnSettings != nil {
+		l.config.OnSettings(next)
+	}
+}
+
+// SeedSettings gives the link settings that are known from elsewhere.
+func (l *Link) SeedSettings(settings *l5pb.Settings) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rules[settings.GetService()] = settings
 }
 
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {

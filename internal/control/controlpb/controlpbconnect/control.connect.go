@@ -196,6 +196,13 @@ const (
 	// RegistryServiceSetSharesProcedure is the fully-qualified name of the RegistryService's SetShares
 	// RPC.
 	RegistryServiceSetSharesProcedure = "/zhiyun.control.v1.RegistryService/SetShares"
+	// RegistryServiceRulesProcedure is the fully-qualified name of the RegistryService's Rules RPC.
+	RegistryServiceRulesProcedure = "/zhiyun.control.v1.RegistryService/Rules"
+	// RegistryServiceSetRulesProcedure is the fully-qualified name of the RegistryService's SetRules
+	// RPC.
+	RegistryServiceSetRulesProcedure = "/zhiyun.control.v1.RegistryService/SetRules"
+	// RegistryServiceIsolateProcedure is the fully-qualified name of the RegistryService's Isolate RPC.
+	RegistryServiceIsolateProcedure = "/zhiyun.control.v1.RegistryService/Isolate"
 	// RegistryServiceTrafficProcedure is the fully-qualified name of the RegistryService's Traffic RPC.
 	RegistryServiceTrafficProcedure = "/zhiyun.control.v1.RegistryService/Traffic"
 	// PackageServicePushProcedure is the fully-qualified name of the PackageService's Push RPC.
@@ -2057,6 +2064,12 @@ type RegistryServiceClient interface {
 	Deregister(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	Drain(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	SetShares(context.Context, *connect.Request[controlpb.SetSharesRequest]) (*connect.Response[controlpb.Done], error)
+	// Rules answers with a service's rules and their revision.
+	Rules(context.Context, *connect.Request[controlpb.ServiceRequest]) (*connect.Response[controlpb.RulesResponse], error)
+	// SetRules replaces a service's rules; all that is wrong with them is said, and then nothing is changed.
+	SetRules(context.Context, *connect.Request[controlpb.SetRulesRequest]) (*connect.Response[controlpb.RulesResponse], error)
+	// Isolate takes all calls from an instance that stays registered, or gives them back.
+	Isolate(context.Context, *connect.Request[controlpb.IsolateRequest]) (*connect.Response[controlpb.Done], error)
 	// Traffic says how many calls callers reported on an instance in the last seconds.
 	Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error)
 }
@@ -2117,6 +2130,25 @@ func NewRegistryServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(registryServiceMethods.ByName("SetShares")),
 			connect.WithClientOptions(opts...),
 		),
+		rules: connect.NewClient[controlpb.ServiceRequest, controlpb.RulesResponse](
+			httpClient,
+			baseURL+RegistryServiceRulesProcedure,
+			connect.WithSchema(registryServiceMethods.ByName("Rules")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setRules: connect.NewClient[controlpb.SetRulesRequest, controlpb.RulesResponse](
+			httpClient,
+			baseURL+RegistryServiceSetRulesProcedure,
+			connect.WithSchema(registryServiceMethods.ByName("SetRules")),
+			connect.WithClientOptions(opts...),
+		),
+		isolate: connect.NewClient[controlpb.IsolateRequest, controlpb.Done](
+			httpClient,
+			baseURL+RegistryServiceIsolateProcedure,
+			connect.WithSchema(registryServiceMethods.ByName("Isolate")),
+			connect.WithClientOptions(opts...),
+		),
 		traffic: connect.NewClient[controlpb.TrafficRequest, controlpb.TrafficResponse](
 			httpClient,
 			baseURL+RegistryServiceTrafficProcedure,
@@ -2136,6 +2168,9 @@ type registryServiceClient struct {
 	deregister *connect.Client[controlpb.InstanceRequest, controlpb.Done]
 	drain      *connect.Client[controlpb.InstanceRequest, controlpb.Done]
 	setShares  *connect.Client[controlpb.SetSharesRequest, controlpb.Done]
+	rules      *connect.Client[controlpb.ServiceRequest, controlpb.RulesResponse]
+	setRules   *connect.Client[controlpb.SetRulesRequest, controlpb.RulesResponse]
+	isolate    *connect.Client[controlpb.IsolateRequest, controlpb.Done]
 	traffic    *connect.Client[controlpb.TrafficRequest, controlpb.TrafficResponse]
 }
 
@@ -2174,6 +2209,21 @@ func (c *registryServiceClient) SetShares(ctx context.Context, req *connect.Requ
 	return c.setShares.CallUnary(ctx, req)
 }
 
+// Rules calls zhiyun.control.v1.RegistryService.Rules.
+func (c *registryServiceClient) Rules(ctx context.Context, req *connect.Request[controlpb.ServiceRequest]) (*connect.Response[controlpb.RulesResponse], error) {
+	return c.rules.CallUnary(ctx, req)
+}
+
+// SetRules calls zhiyun.control.v1.RegistryService.SetRules.
+func (c *registryServiceClient) SetRules(ctx context.Context, req *connect.Request[controlpb.SetRulesRequest]) (*connect.Response[controlpb.RulesResponse], error) {
+	return c.setRules.CallUnary(ctx, req)
+}
+
+// Isolate calls zhiyun.control.v1.RegistryService.Isolate.
+func (c *registryServiceClient) Isolate(ctx context.Context, req *connect.Request[controlpb.IsolateRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.isolate.CallUnary(ctx, req)
+}
+
 // Traffic calls zhiyun.control.v1.RegistryService.Traffic.
 func (c *registryServiceClient) Traffic(ctx context.Context, req *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error) {
 	return c.traffic.CallUnary(ctx, req)
@@ -2189,6 +2239,12 @@ type RegistryServiceHandler interface {
 	Deregister(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	Drain(context.Context, *connect.Request[controlpb.InstanceRequest]) (*connect.Response[controlpb.Done], error)
 	SetShares(context.Context, *connect.Request[controlpb.SetSharesRequest]) (*connect.Response[controlpb.Done], error)
+	// Rules answers with a service's rules and their revision.
+	Rules(context.Context, *connect.Request[controlpb.ServiceRequest]) (*connect.Response[controlpb.RulesResponse], error)
+	// SetRules replaces a service's rules; all that is wrong with them is said, and then nothing is changed.
+	SetRules(context.Context, *connect.Request[controlpb.SetRulesRequest]) (*connect.Response[controlpb.RulesResponse], error)
+	// Isolate takes all calls from an instance that stays registered, or gives them back.
+	Isolate(context.Context, *connect.Request[controlpb.IsolateRequest]) (*connect.Response[controlpb.Done], error)
 	// Traffic says how many calls callers reported on an instance in the last seconds.
 	Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error)
 }
@@ -2245,6 +2301,25 @@ func NewRegistryServiceHandler(svc RegistryServiceHandler, opts ...connect.Handl
 		connect.WithSchema(registryServiceMethods.ByName("SetShares")),
 		connect.WithHandlerOptions(opts...),
 	)
+	registryServiceRulesHandler := connect.NewUnaryHandler(
+		RegistryServiceRulesProcedure,
+		svc.Rules,
+		connect.WithSchema(registryServiceMethods.ByName("Rules")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	registryServiceSetRulesHandler := connect.NewUnaryHandler(
+		RegistryServiceSetRulesProcedure,
+		svc.SetRules,
+		connect.WithSchema(registryServiceMethods.ByName("SetRules")),
+		connect.WithHandlerOptions(opts...),
+	)
+	registryServiceIsolateHandler := connect.NewUnaryHandler(
+		RegistryServiceIsolateProcedure,
+		svc.Isolate,
+		connect.WithSchema(registryServiceMethods.ByName("Isolate")),
+		connect.WithHandlerOptions(opts...),
+	)
 	registryServiceTrafficHandler := connect.NewUnaryHandler(
 		RegistryServiceTrafficProcedure,
 		svc.Traffic,
@@ -2268,6 +2343,12 @@ func NewRegistryServiceHandler(svc RegistryServiceHandler, opts ...connect.Handl
 			registryServiceDrainHandler.ServeHTTP(w, r)
 		case RegistryServiceSetSharesProcedure:
 			registryServiceSetSharesHandler.ServeHTTP(w, r)
+		case RegistryServiceRulesProcedure:
+			registryServiceRulesHandler.ServeHTTP(w, r)
+		case RegistryServiceSetRulesProcedure:
+			registryServiceSetRulesHandler.ServeHTTP(w, r)
+		case RegistryServiceIsolateProcedure:
+			registryServiceIsolateHandler.ServeHTTP(w, r)
 		case RegistryServiceTrafficProcedure:
 			registryServiceTrafficHandler.ServeHTTP(w, r)
 		default:
@@ -2305,6 +2386,18 @@ func (UnimplementedRegistryServiceHandler) Drain(context.Context, *connect.Reque
 
 func (UnimplementedRegistryServiceHandler) SetShares(context.Context, *connect.Request[controlpb.SetSharesRequest]) (*connect.Response[controlpb.Done], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.RegistryService.SetShares is not implemented"))
+}
+
+func (UnimplementedRegistryServiceHandler) Rules(context.Context, *connect.Request[controlpb.ServiceRequest]) (*connect.Response[controlpb.RulesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.RegistryService.Rules is not implemented"))
+}
+
+func (UnimplementedRegistryServiceHandler) SetRules(context.Context, *connect.Request[controlpb.SetRulesRequest]) (*connect.Response[controlpb.RulesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.RegistryService.SetRules is not implemented"))
+}
+
+func (UnimplementedRegistryServiceHandler) Isolate(context.Context, *connect.Request[controlpb.IsolateRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.RegistryService.Isolate is not implemented"))
 }
 
 func (UnimplementedRegistryServiceHandler) Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error) {
