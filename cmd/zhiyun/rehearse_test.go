@@ -91,8 +91,6 @@ var rehearsals = map[string]struct{ args, says string }{
 	"notify unmute":      {"notify unmute m-1", "lifted"},
 	"notify silence":     {"notify silence spare --reason disk", "spare"},
 	"notify unsilence":   {"notify unsilence s-1", "lifted"},
-	"l5 rules set":       {"l5 rules set shop.cart RULES", "rules"},
-	"l5 rules isolate":   {"l5 rules isolate shop.cart 127.0.0.1:1 --reason dump", "ERROR"},
 	"token revoke":       {"token revoke --role viewer --name board", "ERROR"},
 	"pause":              {"pause shop.cart --reason incident", "center/pause"},
 	"resume":             {"resume", "- center/pause"},

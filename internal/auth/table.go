@@ -63,7 +63,7 @@ var Rows = []Row{
 	{"zhiyun.control.v1.EnrolService", []Role{Enrol}, "Enrol"},
 	{"zhiyun.control.v1.EnrolService", []Role{Agent}, "Renew Trust"},
 	{"zhiyun.l5.v1.NameService", names, "Explain"},
-	{"zhiyun.l5.v1.NameService", callers, "Watch Register Report"},
+	{"zhiyun.l5.v1.NameService", callers, "Watch Register Renew Report"},
 	{"zhiyun.flow.v1.DispatchService", callers, "Work"},
 }
 

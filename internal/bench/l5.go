@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/memstore"
 	"github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/l5/server/daemon"
@@ -51,6 +52,9 @@ func (s *suite) l5(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := s.kinds(ctx, target); err != nil {
+		return err
+	}
 	if err := s.push(ctx, names.Server(), client); err != nil {
 		return err
 	}
@@ -79,6 +83,79 @@ func (s *suite) route(ctx context.Context, client *l5.Client, service string, n 
 	})
 	s.add(fmt.Sprintf("l5.route.%d", n), ours, "ns", floor, "two weighted draws, in flight, moving average, count")
 	return err
+}
+
+// kinds measures picks of a kind of their own, each with a caller of its own, among 1,000.
+func (s *suite) kinds(ctx context.Context, target string) error {
+	const service, n = "bench.s1000", 1000
+	choices := newTwoChoices(n)
+	for _, kind := range []struct {
+		name, against string
+		config        func(*l5.Config)
+		request       func(i int) l5.Request
+		floor         func(i int)
+	}{
+		{"l5.guarded.1000", "two weighted draws, in flight, moving average, count",
+			func(c *l5.Config) { c.Guard.Limit.Healthy = time.Second }, nil, func(int) { choices.Load().route() }},
+		{"l5.hash.1000", "a hash and a look into a table",
+			func(c *l5.Config) { c.Policy = balance.Maglev }, func(i int) l5.Request { return l5.Request{Hash: mix(i)} }, func(i int) { choices.Load().pick(mix(i)) }},
+	} {
+		config := l5.Config{Target: target, Caller: "bench.caller"}
+		kind.config(&config)
+		client, err := l5.New(config)
+		if err != nil {
+			return err
+		}
+		stop := background(ctx, client.Run)
+		ours, err := s.kind(ctx, client, service, kind.request)
+		if err := errors.Join(err, stop()); err != nil {
+			return err
+		}
+		floor, err := s.each(func(i int) error { kind.floor(i); return nil })
+		if err != nil {
+			return err
+		}
+		s.add(kind.name, ours, "ns", floor, kind.against)
+	}
+	return nil
+}
+
+func (s *suite) kind(ctx context.Context, client *l5.Client, service string, request func(i int) l5.Request) (float64, error) {
+	if _, err := client.Route(ctx, service); err != nil {
+		return 0, err
+	}
+	return s.each(func(i int) error {
+		var (
+			route l5.Route
+			err   error
+		)
+		if request == nil {
+			route, err = client.Route(ctx, service)
+		} else {
+			route, err = client.RouteFor(ctx, service, request(i))
+		}
+		if err != nil {
+			return err
+		}
+		route.Done(l5.Outcome{Latency: time.Millisecond})
+		return nil
+	})
+}
+
+// mix is a hash of a number (splitmix64's last steps).
+func mix(i int) uint64 {
+	h := uint64(i) * 0x9e3779b97f4a7c15
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}
+
+// pick counts a call of the instance that a hash falls on.
+func (t *twoChoices) pick(hash uint64) {
+	c := t.instances[uint32(uint64(uint32(hash))*uint64(len(t.instances))>>32)]
+	c.inflight.Add(1)
+	c.inflight.Add(-1)
+	c.ok.Add(1)
 }
 
 // twoChoices is the least that a pick by weight and load does: an immutable list behind an atomic pointer.

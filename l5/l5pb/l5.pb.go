@@ -148,16 +148,16 @@ type Instance struct {
 	Service string `protobuf:"bytes,9,opt,name=service,proto3" json:"service,omitempty"`
 	// The holder of the lease; empty for an instance without one.
 	Owner string `protobuf:"bytes,10,opt,name=owner,proto3" json:"owner,omitempty"`
+	// In a registration that is made again: the revision at which it was acknowledged. It is stale, and refused, if another
+	// live owner has registered the address since.
+	Acknowledged int64 `protobuf:"varint,14,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// Where the instance is; empty: not known.
 	Site string `protobuf:"bytes,11,opt,name=site,proto3" json:"site,omitempty"`
 	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
 	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
 	// do not know this field, and draining says whether it would be without that.
-	Isolated string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
-	// In a registration that is made again: the revision at which it was acknowledged. It is stale, and refused, if another
-	// live owner has registered the address since.
-	Acknowledged  int64 `protobuf:"varint,14,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
-	Draining      bool  `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
+	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +262,13 @@ func (x *Instance) GetOwner() string {
 	return ""
 }
 
+func (x *Instance) GetAcknowledged() int64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
 func (x *Instance) GetSite() string {
 	if x != nil {
 		return x.Site
@@ -281,13 +288,6 @@ func (x *Instance) GetIsolated() string {
 		return x.Isolated
 	}
 	return ""
-}
-
-func (x *Instance) GetAcknowledged() int64 {
-	if x != nil {
-		return x.Acknowledged
-	}
-	return 0
 }
 
 func (x *Instance) GetDraining() bool {
@@ -2324,11 +2324,11 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\asuspect\x18\b \x01(\bR\asuspect\x12\x18\n" +
 	"\aservice\x18\t \x01(\tR\aservice\x12\x14\n" +
 	"\x05owner\x18\n" +
-	" \x01(\tR\x05owner\x12\x12\n" +
+	" \x01(\tR\x05owner\x12\"\n" +
+	"\facknowledged\x18\x0e \x01(\x03R\facknowledged\x12\x12\n" +
 	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
 	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
-	"\bisolated\x18\r \x01(\tR\bisolated\x12\"\n" +
-	"\facknowledged\x18\x0e \x01(\x03R\facknowledged\x12\x1a\n" +
+	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
 	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -2,8 +2,9 @@ package server
 
 import "github.com/zhiyun-ops/zhiyun/internal/store"
 
-// Store keeps the registry. Its keys are "instance/SERVICE/ADDR", "instance/SERVICE/" (what was last removed), "rules/SERVICE", "lease/...",
-// "fence/SERVICE" and "epoch". An implementation passes the suite in internal/store/storetest; l5/memstore and l5/etcdstore hold two.
+// Store keeps the registry. Its keys are "instance/SERVICE/ADDR", "instance/SERVICE/" (what was last removed),
+// "rules/SERVICE", "lease/..." (who lives and holds what), "fence/SERVICE" and "epoch". An implementation
+// passes the suite in internal/store/storetest; l5/memstore and l5/etcdstore hold two.
 type Store = store.Store
 
 // The parts of Store that an implementation needs.
