@@ -129,7 +129,7 @@ func (p *Placement) follow(ctx context.Context, moved chan<- struct{}) {
 		ring()
 		for event, err := range p.config.CMDB.Watch(ctx, after) {
 			if err != nil {
-				if ctx.Err() == nil {
+				if ctx.Err() == nil && !errors.Is(err, cmdb.ErrResync) { // after that everything is looked at anew, which is all that is wanted
 					p.config.Logger.Warn("the placement of modules is not followed; trying again", "error", err)
 				}
 				break

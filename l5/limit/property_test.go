@@ -144,6 +144,8 @@ func FuzzParseLoad(f *testing.F) {
 		if again := limit.ParseLoad(l.String()); l.Utilization > 0.001 && l.Utilization < 1e6 && again.Utilization == 0 {
 			t.Fatalf("%q is %+v, told as %q", s, l, l.String())
 		}
-		l.Capacity()
+		if c := l.Capacity(); !(c >= 0) {
+			t.Fatalf("%q leaves a capacity of %v", s, c)
+		}
 	})
 }

@@ -70,7 +70,6 @@ type client struct {
 	fleet   *fleet
 	gate    *limit.Gate
 	peers   []*peer
-	sum     limit.Calls
 	stepped time.Time
 }
 
