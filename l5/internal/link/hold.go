@@ -66,6 +66,8 @@ func (l *Link) Held() int {
 
 // Release lets go of what was held back for holdFor. Run calls it now and then.
 func (l *Link) Release(now time.Time) {
+	l.order.Lock() // what the stream says meanwhile is newer, and comes after it
+	defer l.order.Unlock()
 	l.mu.Lock()
 	var due []view.View
 	for service, h := range l.holds {

@@ -28,8 +28,8 @@ type Config struct {
 	// Peer names this process to the name service.
 	Peer string
 	// OnView is called with each new state of a service, and the delta that led there from the state before, if one
-	// did. OnVerdict is called with each verdict. Required. They are called in order from one goroutine, but for the OnView
-	// of a state that was held back.
+	// did. OnVerdict is called with each verdict. Required. They are called in order, one after the other, and from
+	// one goroutine, but for the OnView of a state that was held back.
 	OnView    func(v view.View, change *l5pb.Delta)
 	OnVerdict func(*l5pb.Verdict)
 	// Device names the subscriber's device, to be told where it is; empty: it is not asked for.
@@ -66,6 +66,7 @@ type Config struct {
 type Link struct {
 	config Config
 
+	order    sync.Mutex // held from before a state is put into use until OnView has returned; before mu
 	mu       sync.Mutex
 	views    map[string]view.View           // guarded by mu; in use
 	holds    map[string]holding             // guarded by mu; held back
@@ -370,6 +371,8 @@ func (l *Link) SeedSettings(settings *l5pb.Settings) {
 }
 
 func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
+	l.order.Lock()
+	defer l.order.Unlock()
 	l.mu.Lock()
 	newest, known := l.newest(snapshot.GetService())
 	same := known && newest.Epoch == snapshot.GetEpoch() && newest.Revision == snapshot.GetRevision()
@@ -381,6 +384,8 @@ func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
 }
 
 func (l *Link) delta(delta *l5pb.Delta) {
+	l.order.Lock()
+	defer l.order.Unlock()
 	l.mu.Lock()
 	newest, known := l.newest(delta.GetService())
 	if !l.wanted(delta.GetService()) {
@@ -406,7 +411,7 @@ func (l *Link) delta(delta *l5pb.Delta) {
 	l.use(next, delta)
 }
 
-// use puts next into use, or holds it back. Callers hold mu, and lose it.
+// use puts next into use, or holds it back. Callers hold order, and mu, which they lose.
 func (l *Link) use(next view.View, change *l5pb.Delta) {
 	held := l.views[next.Service]
 	if !l.admit(held, next, time.Now()) {

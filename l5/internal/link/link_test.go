@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,6 +157,41 @@ func TestSettingsDoNotGoBack(t *testing.T) {
 		t.Errorf("of another history than the instances: %v", got)
 	}
 	if diff := cmp.Diff([]string{"e/5", "e/6", "new/1"}, seen); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A state that is let go and one that comes at that moment are handed on one after the other: the newer is the last.
+func TestWhatIsLetGoDoesNotOvertake(t *testing.T) {
+	t.Parallel()
+	var l *link.Link
+	var mu sync.Mutex
+	var seen []int64
+	applied := make(chan struct{})
+	l = link.New(link.Config{
+		OnView: func(v view.View, _ *l5pb.Delta) {
+			if v.Epoch == "new" && v.Revision == 1 {
+				go func() {
+					defer close(applied)
+					l.Apply(snapshot("new", 2, 9))
+				}()
+				select { // it must not be through before this has returned
+				case <-applied:
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, v.Revision)
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	l.Subscribe("c", "a")
+	l.Apply(snapshot("old", 90, 1, 2, 3, 4))
+	l.Apply(snapshot("new", 1))
+	l.Release(time.Now().Add(2 * time.Minute))
+	<-applied
+	if diff := cmp.Diff([]int64{90, 1, 2}, seen); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
