@@ -112,7 +112,7 @@ func (t *tables) load() error {
 	users, err := table.Users(a.config.Table)
 	errs = append(errs, err)
 	for _, uid := range users {
-		err := table.Load(table.For(a.config.Table, uid), func(entry table.Entry) {
+		err := table.Load(table.For(a.config.Table, uid), uid, func(entry table.Entry) {
 			if a.link.Seed(entry.View) {
 				errs = append(errs, a.hub.Publish(entry.View, nil))
 			}

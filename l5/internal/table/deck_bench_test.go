@@ -109,7 +109,7 @@ func BenchmarkDeck(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			n := 0
-			if err := table.Load(folder, func(e table.Entry) { n += len(e.View.Instances) }); err != nil || n != deckInstances {
+			if err := table.Load(folder, os.Geteuid(), func(e table.Entry) { n += len(e.View.Instances) }); err != nil || n != deckInstances {
 				b.Fatal(n, err)
 			}
 		}

@@ -82,8 +82,17 @@ func read(file string, segment int, use func(*Segment) error) (err error) {
 	return nil
 }
 
-// Load calls use with all that the folder holds. Segments that cannot be read are left out; the error names them.
-func Load(folder string, use func(Entry)) error {
+// Load calls use with all that the folder of user uid holds. Segments that cannot be read are left out, as are those of
+// another user than this process's own that are not as Write left them; the error names them.
+func Load(folder string, uid int, use func(Entry)) error {
+	read := read
+	if uid != os.Geteuid() {
+		s, err := readSeals(folder)
+		if err != nil {
+			return err
+		}
+		read = s.sealed
+	}
 	var errs []error
 	for segment := range Segments {
 		err := read(path(folder, segment), segment, func(s *Segment) error {
@@ -166,6 +175,9 @@ func Write(folder string, uid int, segments map[int][]byte) error {
 			continue
 		}
 		errs = append(errs, replace(folder, path(folder, segment), uid, content))
+	}
+	if uid != os.Geteuid() && errors.Join(errs...) == nil {
+		errs = append(errs, seal(folder, segments))
 	}
 	parent, err := os.Open(folder)
 	if err != nil {

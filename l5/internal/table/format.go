@@ -20,7 +20,8 @@
 // # Who reads what
 //
 // A user id is what the kernel can tell apart, so a table holds one folder per user id: what the callers that run as
-// that user may call. A file has mode 0400 and is owned by that user. Within a user's folder each service names its callers,
+// that user may call. A file has mode 0400 and is owned by that user, who could change it for himself: the agent knows its own files again
+// by their digests. Within a user's folder each service names its callers,
 // and Find gives a caller what it may call.
 package table
 

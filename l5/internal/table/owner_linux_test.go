@@ -1,10 +1,12 @@
 package table_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -49,5 +51,40 @@ func TestOwner(t *testing.T) {
 		if output, err := read.Output(); (err == nil) != test.ok || test.ok && len(output) == 0 {
 			t.Errorf("user %d reads %d bytes: %v", test.uid, len(output), err)
 		}
+	}
+}
+
+// A user who changes what it was given deceives itself alone: the agent does not take it back.
+func TestTheAgentKnowsItsOwnFilesAgain(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	const owner = 64_125
+	folder, err := table.Make(t.TempDir(), owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func() (callers []string, err error) {
+		err = table.Load(folder, owner, func(e table.Entry) { callers = append(callers, e.Callers...) })
+		return callers, err
+	}
+	instance := &l5pb.Instance{Addr: "10.0.0.7:80"}
+	if err := table.Write(folder, owner, files(t, entry("a", []string{"c"}, instance), entry("b", []string{"c"}, instance))); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Write(folder, owner, map[int][]byte{table.SegmentOf("b"): nil}); err != nil {
+		t.Fatal(err)
+	}
+	if callers, err := load(); err != nil || !slices.Equal(callers, []string{"c"}) {
+		t.Fatalf("as it was written: %v, %v", callers, err)
+	}
+	for segment, forged := range files(t, entry("a", []string{"mallory"}, instance), entry("b", []string{"mallory"}, instance)) {
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%02x.routes", segment)), forged, 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if callers, err := load(); !errors.Is(err, table.ErrDamaged) || len(callers) != 0 {
+		t.Errorf("after its owner changed it: %v, %v", callers, err)
 	}
 }

@@ -216,7 +216,7 @@ func TestFolder(t *testing.T) {
 		t.Errorf("a damaged file: %v", err)
 	}
 	var loaded []string
-	if err := table.Load(folder, func(e table.Entry) { loaded = append(loaded, e.View.Service) }); err == nil || !slices.Equal(loaded, []string{"b"}) {
+	if err := table.Load(folder, uid, func(e table.Entry) { loaded = append(loaded, e.View.Service) }); err == nil || !slices.Equal(loaded, []string{"b"}) {
 		t.Errorf("loaded %v, %v", loaded, err)
 	}
 	if err := table.Write(folder, uid, map[int][]byte{table.SegmentOf("b"): nil}); err != nil {
