@@ -275,7 +275,53 @@ func (c *Credentials) Renew(ctx context.Context, who auth.Identity, in EnrolIn) 
 	if who.Role != auth.Agent || who.Name != in.Device {
 		return Credential{}, fmt.Errorf("%w: %s asks for a credential of %s", ErrOtherDevice, who, in.Device)
 	}
-	return c.put(ctx, in.credential(c.now(), who.Via))
+	for range 32 {
+		made, again, err := c.renew(ctx, who, in)
+		if err == nil || !again {
+			return made, err
+		}
+	}
+	return Credential{}, fmt.Errorf("%w: credential %s", ErrContended, who.Credential)
+}
+
+// renew commits the new credential if the one that it is asked for with is still in force at that moment: a revocation that
+// comes at the same time, or that this process has not heard of yet, comes first, or else finds the new one. again is true when
+// somebody else wrote one of them meanwhile.
+func (c *Credentials) renew(ctx context.Context, who auth.Identity, in EnrolIn) (_ Credential, again bool, _ error) {
+	by, err := c.shelf.must(ctx, who.Credential)
+	if err != nil {
+		return Credential{}, false, err
+	}
+	c.learn(by)
+	if err := c.standing(by.value); err != nil {
+		return Credential{}, false, err
+	}
+	fresh := in.credential(c.now(), who.Via)
+	old, exists, err := c.shelf.get(ctx, fresh.ID)
+	if err != nil {
+		return Credential{}, false, err
+	}
+	next, what, err := c.settle(old.value, exists, fresh)
+	if err != nil || what == keep {
+		return next, false, err
+	}
+	encoded, err := json.Marshal(next)
+	if err != nil {
+		return Credential{}, false, fmt.Errorf("center: encode credential %s: %w", next.ID, err)
+	}
+	ops := []store.Op{store.Put(c.shelf.prefix+next.ID, encoded).At(old.revision)}
+	if by.key != next.ID {
+		ops = append(ops, store.Check(c.shelf.prefix+by.key, by.revision))
+	}
+	revision, err := c.shelf.store.Commit(ctx, ops...)
+	if errors.Is(err, store.ErrConflict) {
+		return Credential{}, true, err
+	}
+	if err != nil {
+		return Credential{}, false, fmt.Errorf("center: renew credential %s: %w", by.key, err)
+	}
+	c.learn(kept[Credential]{next.ID, next, revision})
+	return next, false, nil
 }
 
 // CredentialFilter picks credentials; empty fields match all.
@@ -322,22 +368,28 @@ func (c *Credentials) Revoke(ctx context.Context, id, actor, reason string) (Cre
 	return done.value.Public(), nil
 }
 
-// RevokeAll ends every credential of an identity, and returns those that it ended.
+// RevokeAll ends every credential of an identity, those that are made while it does among them, and returns those that it ended.
 func (c *Credentials) RevokeAll(ctx context.Context, role auth.Role, name, actor, reason string) ([]Credential, error) {
-	all, err := c.shelf.list(ctx, "")
-	if err != nil {
-		return nil, err
-	}
 	var out []Credential
-	for _, one := range all {
-		if one.value.Role != role || one.value.Name != name || one.value.Ended(c.now()) {
-			continue
-		}
-		ended, err := c.Revoke(ctx, one.key, actor, reason)
+	for {
+		all, err := c.shelf.list(ctx, "")
 		if err != nil {
 			return out, err
 		}
-		out = append(out, ended)
+		before := len(out)
+		for _, one := range all {
+			if one.value.Role != role || one.value.Name != name || one.value.Ended(c.now()) {
+				continue
+			}
+			ended, err := c.Revoke(ctx, one.key, actor, reason)
+			if err != nil {
+				return out, err
+			}
+			out = append(out, ended)
+		}
+		if len(out) == before {
+			break
+		}
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: %s:%s has no credential in force", ErrNotFound, role, name)

@@ -178,6 +178,72 @@ func TestWhatMayNotBeExchanged(t *testing.T) {
 	}
 }
 
+// Who renews while its credential is revoked, by a server that has not heard of it yet or by the same one, keeps nothing.
+func TestRevokedIsNotRenewed(t *testing.T) {
+	t.Parallel()
+	s := &interrupted{Store: store.NewMemory()}
+	var sides []*center.Credentials
+	for i := range 2 {
+		c, err := center.New(center.Config{Store: s, Dir: filepath.Join(t.TempDir(), fmt.Sprint(i))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sides = append(sides, c.Credentials)
+	}
+	enrolled := func(device string) auth.Identity {
+		token, _, err := sides[0].Issue(t.Context(), center.IssueIn{Role: auth.Agent, Name: device, TTL: time.Hour, By: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, err := sides[0].Token(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return who
+	}
+	revoke := func(device string) {
+		if _, err := sides[1].RevokeAll(t.Context(), auth.Agent, device, "wang", "stolen"); err != nil {
+			t.Error(err)
+		}
+	}
+	who := enrolled("d1")
+	revoke("d1")
+	if _, err := sides[0].Renew(t.Context(), who, request("d1")); !errors.Is(err, auth.ErrRevoked) {
+		t.Errorf("after it was revoked elsewhere: %v", err)
+	}
+	who = enrolled("d2")
+	s.before = func() { revoke("d2") }
+	if _, err := sides[0].Renew(t.Context(), who, request("d2")); !errors.Is(err, auth.ErrRevoked) {
+		t.Errorf("while it is revoked: %v", err)
+	}
+	who = enrolled("d3")
+	again := request("d3")
+	s.before = func() { // somebody renews after the list, and before what is listed is revoked
+		if _, err := sides[0].Renew(t.Context(), who, again); err != nil {
+			t.Error(err)
+		}
+	}
+	revoke("d3")
+	left, _, err := sides[0].List(t.Context(), center.CredentialFilter{Role: auth.Agent}, center.Page{})
+	if err != nil || len(left) != 0 {
+		t.Errorf("in force after all was revoked: %v, %v", left, err)
+	}
+}
+
+// interrupted is a store in which something comes before the next commit.
+type interrupted struct {
+	store.Store
+	before func()
+}
+
+func (s *interrupted) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
+	if before := s.before; before != nil {
+		s.before = nil
+		before()
+	}
+	return s.Store.Commit(ctx, ops...)
+}
+
 // What others write is known after the delay of a watch, also what was written before Run.
 func TestCredentialsAreFollowed(t *testing.T) {
 	t.Parallel()
