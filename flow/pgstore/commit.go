@@ -16,7 +16,7 @@ import (
 // Commit implements flow.Store. Transitions that build on one another in the usual way, and that is nearly always, take one statement.
 func (s *Store) Commit(ctx context.Context, batch []flow.Transition) ([]error, error) {
 	fates := make([]error, len(batch))
-	err := s.locked(ctx, func() error {
+	err := s.locked(ctx, func(ctx context.Context) error {
 		left := make([]int, len(batch))
 		for i := range batch {
 			left[i] = i
@@ -183,7 +183,7 @@ func write(ctx context.Context, conn *pgxpool.Conn, batch []flow.Transition, cha
 
 // PutDefinition implements flow.Store.
 func (s *Store) PutDefinition(ctx context.Context, r flow.DefinitionRecord) error {
-	return s.locked(ctx, func() error {
+	return s.locked(ctx, func(ctx context.Context) error {
 		tag, err := s.conn.Exec(ctx, "INSERT INTO flow_definition (name, version, digest, source, saved_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
 			r.Name, r.Version, r.Digest, r.Source, r.SavedAt)
 		if err != nil {
@@ -198,7 +198,7 @@ func (s *Store) PutDefinition(ctx context.Context, r flow.DefinitionRecord) erro
 
 // Delivered implements flow.Store.
 func (s *Store) Delivered(ctx context.Context, id string) error {
-	return s.locked(ctx, func() error {
+	return s.locked(ctx, func(ctx context.Context) error {
 		if _, err := s.conn.Exec(ctx, "DELETE FROM flow_notice WHERE id = $1", id); err != nil {
 			return fmt.Errorf("pgstore: delivered %s: %w", id, err)
 		}

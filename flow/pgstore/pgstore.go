@@ -51,7 +51,7 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 		return nil, fmt.Errorf("pgstore: open: %w", err)
 	}
 	s := &Store{pool: pool, owned: true}
-	if err := s.locked(ctx, func() error { return nil }); err != nil {
+	if err := s.locked(ctx, func(context.Context) error { return nil }); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("pgstore: open: %w", err)
 	}
@@ -75,8 +75,9 @@ func (s *Store) Close() error {
 	return err
 }
 
-// locked runs fn with the writer.
-func (s *Store) locked(ctx context.Context, fn func() error) error {
+// locked runs fn with the writer. What fn is given does not end with ctx: a statement that is cut off takes the connection
+// with it, and the lock, and then nothing can be written any more because one caller went away.
+func (s *Store) locked(ctx context.Context, fn func(context.Context) error) error {
 	s.write.Lock()
 	defer s.write.Unlock()
 	if s.conn == nil {
@@ -84,7 +85,10 @@ func (s *Store) locked(ctx context.Context, fn func() error) error {
 			return err
 		}
 	}
-	return fn()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fn(context.WithoutCancel(ctx))
 }
 
 // lockSpace is the first key of the advisory lock: "zhfl". The second names the schema.

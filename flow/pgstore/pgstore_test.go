@@ -1,6 +1,7 @@
 package pgstore_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -134,6 +135,44 @@ func TestServerKilled(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A caller that goes away in the middle of a write does not take the writer with it.
+func TestACallerGoesAway(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.Start(t).Database(t)
+	store := open(t, dsn)
+	other, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	tx, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE flow_definition"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer leave()
+	saved := make(chan error, 1)
+	go func() {
+		saved <- store.PutDefinition(ctx, flow.DefinitionRecord{Name: "f", Version: 1, SavedAt: epoch})
+	}()
+	<-ctx.Done()
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-saved // written or not: it was on its way
+	if fates, err := store.Commit(t.Context(), []flow.Transition{running("x")}); err != nil || fates[0] != nil {
+		t.Error("the writer is gone:", fates, err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := store.Commit(gone, []flow.Transition{running("y")}); !errors.Is(err, context.Canceled) {
+		t.Error("a write for somebody who had gone before:", err)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // query reads on a connection of the pool, once the tables are there.
 func query[T any](ctx context.Context, s *Store, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
 	if !s.prepared.Load() {
-		if err := s.locked(ctx, func() error { return nil }); err != nil {
+		if err := s.locked(ctx, func(context.Context) error { return nil }); err != nil {
 			return nil, fmt.Errorf("pgstore: %w", err)
 		}
 	}
