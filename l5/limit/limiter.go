@@ -114,6 +114,9 @@ func (l *Limiter) turn(now time.Time) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if at <= l.begun {
+		return // the window after this one was quicker to get here, and has counted it
+	}
 	refused := l.refusedSum()
 	c := Calls{
 		Span: time.Duration(at - l.begun), Succeeded: l.succeeded.Swap(0), Latency: time.Duration(l.latency.Swap(0)),
