@@ -57,8 +57,6 @@ var rehearsable = []string{
 	controlpbconnect.NotifyServiceUnmuteProcedure,
 	controlpbconnect.NotifyServiceSilenceProcedure,
 	controlpbconnect.NotifyServiceUnsilenceProcedure,
-	controlpbconnect.RegistryServiceSetRulesProcedure,
-	controlpbconnect.RegistryServiceIsolateProcedure,
 	controlpbconnect.TokenServiceRevokeProcedure,
 	controlpbconnect.OpsServicePauseProcedure,
 	controlpbconnect.OpsServiceResumeProcedure,
