@@ -29,6 +29,8 @@ type chronicle struct {
 	logger  *slog.Logger
 	// read says what a record tells. It may be asked about the same record again.
 	read func(ctx context.Context, r store.Record) ([]told, error)
+	// forget drops what read remembers of records that were read and whose entries were then not kept. Nil: it remembers nothing.
+	forget func()
 }
 
 // told is one thing that happened: its entry, whose key is unique at the source, and a notice of it, if people are to
@@ -45,6 +47,9 @@ func (c *chronicle) run(ctx context.Context) error {
 		err := c.follow(ctx)
 		if ctx.Err() != nil || errors.Is(err, records.ErrClosed) {
 			return nil
+		}
+		if err != nil && c.forget != nil {
+			c.forget()
 		}
 		if err != nil && err.Error() != last {
 			last = err.Error()
@@ -73,10 +78,12 @@ func (c *chronicle) follow(ctx context.Context) error {
 	}
 	for event, err := range c.store.Watch(ctx, "", cursor) {
 		if errors.Is(err, store.ErrCompacted) {
-			if _, err := c.list(ctx); err != nil {
+			revision, err := c.list(ctx)
+			if err != nil {
 				return err
 			}
-			return nil // and follow from there
+			// Also when nothing was told: from where it stands there is no way on.
+			return c.records.AuditOf(ctx, c.source, strconv.FormatInt(revision, 10), nil) // and follow from there
 		}
 		if err != nil {
 			return err

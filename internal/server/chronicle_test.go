@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/internal/server"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
@@ -190,6 +191,80 @@ func TestWhatScaleStoresIsToldOnce(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, told); diff != "" {
 			t.Error(diff)
+		}
+	}
+}
+
+// What was read and then could not be kept is told when it is read again.
+func TestADecisionOutlivesAFailureToTellIt(t *testing.T) {
+	t.Parallel()
+	db, end := book(t, filepath.Join(t.TempDir(), "records.db"))
+	defer end()
+	s := store.NewMemory()
+	value, err := json.Marshal(map[string]any{"module": "m", "decision": scale.Decision{At: time.Unix(2000, 0).UTC(), Want: 3, Reason: scale.Reason{Code: "overload"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), store.Put("state/m", value)); err != nil {
+		t.Fatal(err)
+	}
+	var tried atomic.Int32
+	until(t, func(ctx context.Context) error {
+		return server.FollowScale(ctx, s, db, func(context.Context, center.Notice) error {
+			if tried.Add(1) == 1 {
+				return errors.New("the notices are away")
+			}
+			return nil
+		})
+	}, func() bool {
+		entries, err := db.AuditLog(t.Context(), records.Query{Actor: "scale"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries) == 1
+	})
+}
+
+// After a compaction the cursor moves on, though there was nothing to tell: else all is listed again each second.
+func TestACompactionIsPassedOnce(t *testing.T) {
+	t.Parallel()
+	db, end := book(t, filepath.Join(t.TempDir(), "records.db"))
+	defer end()
+	s := store.NewMemory()
+	var last int64
+	for range 3 {
+		var err error
+		if last, err = s.Commit(t.Context(), store.Put("open/r1", []byte("{}"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.AuditOf(t.Context(), "gray", "1", nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Compact(last)
+	until(t, func(ctx context.Context) error { return server.ChronicleGray(ctx, s, db) }, func() bool {
+		cursor, err := db.Cursor(t.Context(), "gray")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cursor == fmt.Sprint(last)
+	})
+}
+
+// until has run run until reached says so, for at most a minute.
+func until(t *testing.T, run func(context.Context) error, reached func() bool) {
+	t.Helper()
+	ctx, end := context.WithTimeout(t.Context(), time.Minute)
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	defer func() { end(); <-done }()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !reached() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("not within a minute")
 		}
 	}
 }

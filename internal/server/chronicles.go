@@ -18,8 +18,8 @@ import (
 )
 
 // chronicle makes that of one controller, and has it run with the house.
-func (h *house) chronicle(source string, read func(context.Context, store.Record) ([]told, error)) {
-	c := &chronicle{source: source, store: h.record.store(source), records: h.records, logger: h.config.Logger, read: read,
+func (h *house) chronicle(source string, read func(context.Context, store.Record) ([]told, error), forget func()) {
+	c := &chronicle{source: source, store: h.record.store(source), records: h.records, logger: h.config.Logger, read: read, forget: forget,
 		deliver: func(ctx context.Context, n center.Notice) error {
 			_, err := h.centers.Notify.Deliver(ctx, n)
 			return err
@@ -90,6 +90,13 @@ func (s *scaleTold) read(ctx context.Context, r store.Record) ([]told, error) {
 		})
 	}
 	return out, err
+}
+
+// forget has the audit record asked again what it has.
+func (s *scaleTold) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.last)
 }
 
 // noticeID makes a key of the store's out of one of the audit record.
@@ -164,6 +171,13 @@ func (d *driftTold) read(ctx context.Context, r store.Record) ([]told, error) {
 		}
 	}
 	return []told{out}, nil
+}
+
+// forget has the audit record asked again what it has.
+func (d *driftTold) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.last)
 }
 
 // flowEntry is what an event of an execution tells: its turns, not its every attempt.

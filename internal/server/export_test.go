@@ -26,6 +26,13 @@ func ChronicleGray(ctx context.Context, s store.Store, db *records.DB) error {
 	return (&chronicle{source: "gray", store: s, records: db, logger: slog.New(slog.DiscardHandler), read: rolloutsTold}).run(ctx)
 }
 
+// FollowScale follows a store of scale until ctx ends.
+func FollowScale(ctx context.Context, s store.Store, db *records.DB, deliver func(context.Context, center.Notice) error) error {
+	told := newScaleTold(db)
+	c := &chronicle{source: "scale", store: s, records: db, logger: slog.New(slog.DiscardHandler), read: told.read, forget: told.forget, deliver: deliver}
+	return c.run(ctx)
+}
+
 // ChronicleScale reads a store of scale: each of its commits, or, as after a compaction, what is there now.
 func ChronicleScale(ctx context.Context, s store.Store, db *records.DB, compacted bool) ([]records.Entry, error) {
 	deliver := func(context.Context, center.Notice) error { return nil }

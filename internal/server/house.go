@@ -238,9 +238,10 @@ func (h *house) controllers() (err error) {
 	h.ledger, err = drift.NewLedger(drift.LedgerConfig{
 		Store: h.record.store("drift"), Fleet: wiring.DriftFleet{CMDB: h.cmdb}, Logger: h.config.Logger,
 	})
-	h.chronicle("gray", rolloutsTold)
-	h.chronicle("scale", newScaleTold(h.records).read)
-	h.chronicle("drift", newDriftTold(h.records).read)
+	scaled, drifted := newScaleTold(h.records), newDriftTold(h.records)
+	h.chronicle("gray", rolloutsTold, nil)
+	h.chronicle("scale", scaled.read, scaled.forget)
+	h.chronicle("drift", drifted.read, drifted.forget)
 	return err
 }
 
