@@ -19,6 +19,7 @@ type callers struct {
 	link   *link.Link
 	linger time.Duration
 
+	turn    sync.Mutex // held from a change of pairs until the link knows it, lest the link hear the last two in the other order; before mu
 	mu      sync.Mutex
 	pairs   map[pair]*standing // guarded by mu
 	changed chan struct{}      // guarded by mu; closed and replaced when a verdict changes
@@ -55,6 +56,8 @@ func (c *callers) Changed() <-chan struct{} {
 
 // ask counts a stream that wants service for caller.
 func (c *callers) ask(caller, service string) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
 	c.mu.Lock()
 	c.standing(pair{caller, service}).streams++
 	c.mu.Unlock()
@@ -116,14 +119,22 @@ func (c *callers) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-ticker.C:
-			for _, p := range c.sweep(now) {
-				c.link.Unsubscribe(p.caller, p.service)
-			}
+			c.sweep(now)
 		}
 	}
 }
 
-func (c *callers) sweep(now time.Time) (gone []pair) {
+// sweep unsubscribes from what nobody has asked for for a while.
+func (c *callers) sweep(now time.Time) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	for _, p := range c.idle(now) {
+		c.link.Unsubscribe(p.caller, p.service)
+	}
+}
+
+// idle forgets who has not called for a while, and returns them.
+func (c *callers) idle(now time.Time) (gone []pair) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for p, s := range c.pairs {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
@@ -32,3 +34,31 @@ func (j Jury) Tick(now time.Time) (probes []string) { return j.jury.tick(now).pr
 func (j Jury) Downs() []*l5pb.Down { return j.jury.downs() }
 
 func (j Jury) Idle(now time.Time) bool { return j.jury.idle(now) }
+
+// Callers are callers for tests; their link has no peer.
+type Callers struct {
+	callers *callers
+	link    *link.Link
+}
+
+// NewCallers returns callers of a link that calls onForget as an agent's does.
+func NewCallers(onForget func(service string)) Callers {
+	l := link.New(link.Config{OnView: func(view.View, *l5pb.Delta) {}, OnForget: onForget})
+	return Callers{newCallers(l, time.Second), l}
+}
+
+func (c Callers) Ask(caller, service string) { c.callers.ask(caller, service) }
+
+func (c Callers) Release(caller, service string, now time.Time) {
+	c.callers.release(caller, service, now)
+}
+
+func (c Callers) Sweep(now time.Time) { c.callers.sweep(now) }
+
+// Wanted returns what the link is subscribed to.
+func (c Callers) Wanted() (services []string) {
+	for _, s := range c.link.Hello().GetSubscribe() {
+		services = append(services, s.GetService())
+	}
+	return services
+}
