@@ -11,11 +11,11 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/zhiyun-ops/zhiyun/internal/peer"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/hub"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/inbound"
-	"github.com/zhiyun-ops/zhiyun/l5/internal/socket"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
 )
@@ -44,12 +44,12 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	defer end()
 	a.metrics.streams.Inc()
 	defer a.metrics.streams.Dec()
-	peer, ok := socket.PeerOf(transport.Conn(ctx))
-	if !ok {
-		peer.UID = os.Geteuid()
+	program, err := peer.Of(transport.Conn(ctx))
+	if err != nil {
+		program.UID = uint32(os.Geteuid())
 	}
-	if peer.PID <= 0 { // the kernel does not say, or it is of another PID namespace
-		peer.PID = -int(a.strangers.Add(1)) // each stream counts as a process
+	if program.PID <= 0 { // the kernel does not say, or it is of another PID namespace
+		program.PID = -int(a.strangers.Add(1)) // each stream counts as a process
 	}
 	who := a.speaker(ctx)
 	sub := a.hub.Subscriber(who)
@@ -81,11 +81,11 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 				p := pair{want.GetCaller(), want.GetService()}
 				if _, ok := asked[p]; !ok && who.subscribe(want) {
 					asked[p] = struct{}{}
-					a.tables.read(peer.UID, p.caller, p.service)
+					a.tables.read(int(program.UID), p.caller, p.service)
 					a.callers.ask(p.caller, p.service)
 				}
 			}
-			a.health.doubt(peer.PID, known(request.GetDoubts(), asked))
+			a.health.doubt(program.PID, known(request.GetDoubts(), asked))
 		},
 	}, sub)
 }

@@ -72,7 +72,7 @@ func (s *speaker) Verdict(caller, service string) (allowed, known bool, reason s
 	return s.agent.callers.Verdict(caller, service)
 }
 
-// turnAway counts a refusal, and logs each kind of it once per process.
+// turnAway counts a refusal, and logs it.
 func (s *speaker) turnAway(what string, err error) error {
 	s.agent.metrics.refused.WithLabelValues(what).Inc()
 	s.agent.config.Logger.Warn("l5/agent: refused", "what", what, "error", err)

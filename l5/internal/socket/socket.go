@@ -62,6 +62,3 @@ func clearStale(path string) error {
 	}
 	return nil
 }
-
-// Peer is the process that made a connection, when it made it.
-type Peer struct{ UID, PID int }
