@@ -41,8 +41,9 @@ func (c *Client) sendReports(ctx context.Context) {
 // fillBatch makes a batch of what was counted, if anything was.
 func (c *Client) fillBatch() bool {
 	var outcomes []*l5pb.Outcome
+	now := time.Now()
 	for _, s := range *c.services.Load() {
-		outcomes = append(outcomes, s.outcomes()...)
+		outcomes = append(outcomes, s.outcomes(now)...)
 	}
 	if len(outcomes) == 0 {
 		return false

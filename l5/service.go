@@ -33,6 +33,7 @@ type service struct {
 	endpoints map[string]*endpoint  // guarded by mu; by address
 	downs     map[string]string     // guarded by mu; what the device's agent says is down, and why
 	departed  []*endpoint           // guarded by mu; gone, with counts that are not reported yet
+	told      time.Time             // guarded by mu; when the last outcome was reported
 	total     counted               // guarded by mu; of all instances there ever were
 	histogram [latencyBuckets]int64 // guarded by mu; of total
 }
@@ -237,7 +238,7 @@ func (s *service) tick(now time.Time) {
 }
 
 // outcomes returns what was counted since the last call, and moves on.
-func (s *service) outcomes() []*l5pb.Outcome {
+func (s *service) outcomes(now time.Time) []*l5pb.Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []*l5pb.Outcome
@@ -257,8 +258,22 @@ func (s *service) outcomes() []*l5pb.Outcome {
 	}
 	clear(s.departed[len(busy):])
 	s.departed = busy
-	return out
+	if len(out) > 0 {
+		s.told = now
+		return out
+	}
+	if now.Sub(s.told) < restEvery {
+		return nil
+	}
+	for addr, e := range s.endpoints {
+		s.told = now
+		return append(out, &l5pb.Outcome{Caller: s.client.config.Caller, Service: s.name, Addr: addr, Device: e.state.instance.Load().Device})
+	}
+	return nil
 }
+
+// restEvery is how often a caller that makes no calls says so: whoever decides by load must tell rest from silence.
+const restEvery = 5 * time.Second
 
 // outcome returns what was counted for one endpoint since the last report. Callers hold mu.
 func (s *service) outcome(e *endpoint) *l5pb.Outcome {

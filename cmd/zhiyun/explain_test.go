@@ -10,7 +10,6 @@ import (
 )
 
 func TestExplainAtAnAgent(t *testing.T) {
-	t.Parallel()
 	s := l5test.NewServer(t, nil)
 	if err := s.Name().Register(t.Context(), []l5.Instance{{Service: "shop.cart", Addr: "127.0.0.1:80", Share: 50}}); err != nil {
 		t.Fatal(err)

@@ -49,7 +49,6 @@ func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
 }
 
 func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
-	t.Parallel()
 	w := controltest.New(t)
 	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
 	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {

@@ -12,7 +12,6 @@ import (
 )
 
 func TestRulesAreSetShownAndRefused(t *testing.T) {
-	t.Parallel()
 	w := controltest.New(t)
 	if err := w.Names.Register(t.Context(), []l5.Instance{{Service: "shop.cart", Addr: "127.0.0.1:80", Share: 100}}); err != nil {
 		t.Fatal(err)
@@ -63,7 +62,6 @@ func TestRulesAreSetShownAndRefused(t *testing.T) {
 
 // The example of the guide is a document of rules.
 func TestGuideShowsRules(t *testing.T) {
-	t.Parallel()
 	guide, err := os.ReadFile("../../docs/l5-rules.md")
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,6 @@ func (l *lines) has(text string) bool {
 // A server with a private CA that wants client certificates is reached by verbs and by agents that bring theirs, and by
 // nobody else.
 func TestVerbsAndAgentsTalkTLS(t *testing.T) {
-	t.Parallel()
 	dir, err := os.MkdirTemp("", "zt") // sockets stand in it
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func (db *DB) audiences(ctx context.Context, service string, from, to time.Time)
 // lostShare is the share of a service's callers that may be missing from a bucket before its numbers are a lower bound.
 const lostShare = 0.1
 
-// doubt judges samples, in order, by the audiences of the time: a bucket that is over and has no report is unknown if
+// doubt judges samples, in order, by the audiences of the time: a bucket that is over and in which nobody was heard is unknown if
 // anybody was there to report or had broken off, and one that lacks the reports of many is a lower bound.
 func doubt(samples []LoadSample, audiences []audienceAt) {
 	next := 0 // audiences before it began before the bucket; the last of them held when it began
@@ -75,7 +75,7 @@ func doubt(samples []LoadSample, audiences []audienceAt) {
 		for j := max(next-1, 0); j < len(audiences) && audiences[j].at < end; j++ {
 			a := audiences[j]
 			switch {
-			case s.Status == Complete && s.Requests == 0 && a.watching+a.lost > 0:
+			case s.Status == Complete && !s.Heard && a.watching+a.lost > 0:
 				s.Status = Silent
 			case s.Requests > 0 && float64(a.lost) > lostShare*float64(a.watching+a.lost):
 				s.Partial = true

@@ -79,3 +79,27 @@ func TestAudienceFaults(t *testing.T) {
 		}
 	}
 }
+
+// A caller that is there and says that it rests makes a bucket zero, which silence does not.
+func TestRestOfAnAudienceIsZero(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	db, _ := run(t, filepath.Join(t.TempDir(), "r.db"), c.config())
+	settled(t, db)
+	start := c.now()
+	if err := db.AddAudience(t.Context(), []records.Audience{{Service: "s", Watching: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.AddOutcomes(t.Context(), []records.OutcomeDelta{{Caller: "c", Service: "s", Addr: "a:1"}}); err != nil {
+		t.Fatal(err)
+	}
+	c.move(21 * time.Second)
+	samples := must[[]records.LoadSample](t)(db.Load(t.Context(), "s", start, c.now()))
+	if len(samples) < 2 || samples[0].Status != records.Complete || samples[0].Requests != 0 || samples[1].Status != records.Silent {
+		t.Errorf("rest, then silence: %+v", samples)
+	}
+	window := must[records.Window](t)(db.Outcomes(t.Context(), "s", start, c.now()))
+	if len(window.Buckets) != 0 {
+		t.Errorf("rest counts as a report on an instance: %+v", window.Buckets)
+	}
+}

@@ -16,6 +16,7 @@ type LoadSample struct {
 	LatencySum time.Duration `json:"latency_sum"`
 	Rate       float64       `json:"rate"` // requests a second; of a current bucket, over the time that it lasts so far
 	Status     Status        `json:"status"`
+	Heard      bool          `json:"heard,omitempty"`   // somebody reported, be it that nothing was called
 	Partial    bool          `json:"partial,omitempty"` // more than a tenth of the callers had broken off: a lower bound
 }
 
@@ -51,6 +52,7 @@ func (db *DB) Load(ctx context.Context, service string, from, to time.Time) ([]L
 			continue // written under another Config.Bucket
 		}
 		s := &samples[i]
+		s.Heard = true
 		s.Requests, s.Failures, s.Rejected, s.LatencySum = requests, failures, rejected, time.Duration(latency)
 		lasted := s.Width
 		if s.Status == Current {

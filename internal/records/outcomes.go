@@ -116,7 +116,9 @@ func (o *openBuckets) add(tx *sql.Tx, bucket, now int64, deltas []OutcomeDelta) 
 			sum.Failures += d.Failures
 			sum.Rejected += d.Rejected
 			sum.LatencySum += d.LatencySum
-			sum.Reports += max(d.Reports, 1)
+			if d.Requests > 0 {
+				sum.Reports += max(d.Reports, 1)
+			}
 		}
 		for len(instance.Histogram) < len(d.Histogram) {
 			instance.Histogram = append(instance.Histogram, 0)
@@ -185,7 +187,7 @@ func (o *openBuckets) service(tx *sql.Tx, name string) (*OutcomeBucket, error) {
 func (db *DB) Outcomes(ctx context.Context, service string, from, to time.Time) (Window, error) {
 	w := Window{From: moment(db.bucketOf(from)), To: to}
 	rows, err := db.read.QueryContext(ctx, `SELECT bucket, addr, device, requests, failures, rejected, latency, reports, histogram FROM outcomes
-		WHERE service = ? AND bucket >= ? AND bucket < ? ORDER BY bucket, addr`, service, millis(w.From), millis(to))
+		WHERE service = ? AND bucket >= ? AND bucket < ? AND requests > 0 ORDER BY bucket, addr`, service, millis(w.From), millis(to))
 	if err != nil {
 		return w, fmt.Errorf("records: outcomes of %s: %w", service, err)
 	}

@@ -2,6 +2,7 @@ package l5test
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/zhiyun-ops/zhiyun/l5/server"
@@ -30,6 +31,13 @@ func (s *Sink) Fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = err
+}
+
+// All returns what was reported, in the order in which it came.
+func (s *Sink) All() []server.Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
 }
 
 // Sum returns what was reported on one instance, or on all of a service for an empty addr.

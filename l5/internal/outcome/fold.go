@@ -26,9 +26,9 @@ func NewFold() *Fold { return &Fold{sums: make(map[key]*l5pb.Outcome)} }
 // Len returns how many sums there are.
 func (f *Fold) Len() int { return len(f.sums) }
 
-// Add folds one outcome in. One whose counts contradict each other is left out, and false returned.
+// Add folds one outcome in. One of no requests says that its caller is there, and rests. One whose counts contradict each other is left out, and false returned.
 func (f *Fold) Add(o *l5pb.Outcome) bool {
-	if o.GetRequests() <= 0 || o.GetFailures() < 0 || o.GetRejected() < 0 || o.GetLatencySum() < 0 ||
+	if o.GetRequests() < 0 || o.GetFailures() < 0 || o.GetRejected() < 0 || o.GetLatencySum() < 0 ||
 		o.GetFailures() > o.GetRequests() || o.GetRejected() > o.GetRequests()-o.GetFailures() || len(o.GetHistogram()) > maxBuckets {
 		return false
 	}
@@ -42,7 +42,9 @@ func (f *Fold) Add(o *l5pb.Outcome) bool {
 	sum.Failures += o.GetFailures()
 	sum.Rejected += o.GetRejected()
 	sum.LatencySum += o.GetLatencySum()
-	sum.Reports += max(o.GetReports(), 1)
+	if o.GetRequests() > 0 {
+		sum.Reports += max(o.GetReports(), 1)
+	}
 	for i, n := range o.GetHistogram() {
 		if i == len(sum.Histogram) {
 			sum.Histogram = append(sum.Histogram, 0)
