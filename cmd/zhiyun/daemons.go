@@ -128,7 +128,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			&cli.StringFlag{Name: "addr", EnvVars: []string{"ZHIYUN_ADDR"}, Required: true, Usage: "its IP `ADDRESS`"},
 			&cli.StringFlag{Name: "site", Usage: "the `SITE` where it stands"},
 			&cli.StringFlag{Name: "root", EnvVars: []string{"ZHIYUN_ROOT"}, Value: "/srv/zhiyun", Usage: "`FOLDER` that the device's files live under"},
-			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with, or the token itself; not used once the device has its credential"},
+			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with (in the environment it may be the token itself); not used once the device has its credential"},
 			&cli.BoolFlag{Name: "believe", Usage: "take programs on this device for the module that they say they are; for development"},
 			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
 			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
@@ -147,6 +147,9 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			server, err := target(c)
 			if err != nil {
 				return err
+			}
+			if enrol := c.String("enrol"); enrol != "" && !strings.HasPrefix(enrol, "@") && enrol != os.Getenv("ZHIYUN_ENROL") {
+				return usage("--enrol: others can read a command line; give @FILE with the token, or the token in ZHIYUN_ENROL")
 			}
 			return agent.Run(c.Context, agent.Config{
 				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),

@@ -85,16 +85,19 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 					a.callers.ask(p.caller, p.service)
 				}
 			}
-			a.health.doubt(program.PID, known(request.GetDoubts(), asked))
+			a.health.doubt(program.PID, a.entitled(request.GetDoubts(), asked))
 		},
 	}, sub)
 }
 
-// known returns the doubts about services that the stream has asked for: others are none of its business.
-func known(doubts []*l5pb.Doubt, asked map[pair]struct{}) []*l5pb.Doubt {
+// entitled returns the doubts about services that the stream has asked for and may call: others are none of its business.
+func (a *Agent) entitled(doubts []*l5pb.Doubt, asked map[pair]struct{}) []*l5pb.Doubt {
 	return slices.DeleteFunc(doubts, func(d *l5pb.Doubt) bool {
 		for p := range asked {
-			if p.service == d.GetService() {
+			if p.service != d.GetService() {
+				continue
+			}
+			if allowed, _, _ := a.callers.Verdict(p.caller, p.service); allowed {
 				return false
 			}
 		}
