@@ -73,3 +73,34 @@ steps:
 		}
 	}
 }
+
+// Where an execution is paused, list and show say so, and show says how to go on.
+func TestAPausedExecutionSaysSo(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte("flow: f\nsteps: [{name: one, tool: reject, with: {n: -1}, on_failure: pause}]\n")); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Flow.Start(t.Context(), "f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for event, err := range w.Flow.Watch(t.Context(), id) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if event.Kind == flow.EventStuck {
+			break
+		}
+	}
+	if _, err := run(t, "flow", "pause", id, "--server", w.Target); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "flow", "show", id, "--server", w.Target)
+	if err != nil || !strings.Contains(out, "paused: zhiyun flow resume "+id) {
+		t.Errorf("show: %v\n%s", err, out)
+	}
+	out, err = run(t, "flow", "list", "--server", w.Target)
+	if err != nil || !strings.Contains(out, "PAUSED") || !strings.Contains(out, "true") {
+		t.Errorf("list: %v\n%s", err, out)
+	}
+}
