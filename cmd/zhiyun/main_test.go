@@ -102,6 +102,14 @@ func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 	}
 }
 
+func TestRulesWithWhatJSONHasNotAreNamed(t *testing.T) {
+	_, err := readRules("-", strings.NewReader("locality: {prefer: site, spare: .nan}"))
+	exit, ok := err.(cli.ExitCoder)
+	if !ok || exit.ExitCode() != exitUsage || !strings.Contains(err.Error(), "NaN") {
+		t.Errorf("error %v, want exit code 2", err)
+	}
+}
+
 func TestServerThatIsNotThereIsNamed(t *testing.T) {
 	_, err := run(t, "get", "devices", "--server", "http://127.0.0.1:1")
 	if err == nil || !strings.Contains(err.Error(), "cannot be reached") {
