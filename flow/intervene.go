@@ -92,6 +92,8 @@ func (m *machine) here(in input) (*StepStatus, *stepPlan) {
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case at != x.cursor:
 		m.refuse("execution %s is at step %q, not at %q", x.ID, x.Step, in.step)
+	case x.Steps[at].Skipping:
+		m.refuse("step %q is being skipped already: %s; what runs of it is being stopped", in.step, x.Steps[at].Reason)
 	default:
 		return &x.Steps[at], m.p.steps[at]
 	}

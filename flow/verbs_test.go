@@ -427,3 +427,33 @@ steps:
 		}
 	})
 }
+
+// Two people skip the same step: the second is told so, and the first one's word stands.
+func TestOfTwoWhoSkipOneIsRefused(t *testing.T) {
+	t.Parallel()
+	tools, begun, free := flow.NewTools(), make(chan struct{}), make(chan struct{})
+	flow.Func(tools, "hang", func(context.Context, struct{}) (struct{}, error) {
+		close(begun)
+		<-free // it is slow to stop
+		return struct{}{}, nil
+	})
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
+	save(t, engine, "flow: f\nsteps: [{name: one, tool: hang}]\n")
+	id := begin(t, engine, "f", nil)
+	<-begun
+	if err := engine.Skip(t.Context(), id, flow.Intervention{Step: "one", Actor: "ann", Reason: "by hand"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"skip": engine.Skip(t.Context(), id, flow.Intervention{Step: "one", Actor: "bob"}),
+		"fail": engine.Fail(t.Context(), id, flow.Intervention{Step: "one", Actor: "bob"}),
+	} {
+		if !errors.Is(err, flow.ErrState) || !strings.Contains(err.Error(), "skipped by ann: by hand") {
+			t.Errorf("%s of a step that is being skipped: %v", name, err)
+		}
+	}
+	close(free)
+	if x, _ := finish(t, engine, id); x.Steps[0].Reason != "skipped by ann: by hand" {
+		t.Errorf("step one is %s: %q", x.Steps[0].State, x.Steps[0].Reason)
+	}
+}

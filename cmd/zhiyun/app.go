@@ -32,6 +32,12 @@ Start here:
 			deviceCommand(), toolCommand(), pauseCommand(), resumeCommand(), auditCommand(), doctorCommand(), tokenCommand(), certsCommand(),
 			benchCommand(), sampleCommand(),
 		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("no verb is called %q", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) },
 	}
 	for _, command := range app.Commands {

@@ -30,6 +30,8 @@ func flagsFirst(app *cli.App, args []string) []string {
 			return append(append(append(head, first...), "--"), append(last, rest[i+1:]...)...)
 		case len(word) < 2 || word[0] != '-':
 			last = append(last, word)
+		case word == "-h" || word == "--help": // of the verb: its arguments are no topics
+			return append(head, "--help")
 		default:
 			first = append(first, word)
 			if takesValue(flags, word) && i+1 < len(rest) {

@@ -221,7 +221,7 @@ func listFlows(c *cli.Context, a *control.Client) error {
 	if err != nil {
 		return err
 	}
-	return printDocuments(c, items, "ID:id", "FLOW:flow", "STATE:state", "STEP:step", "MODULE:params.module", "BY:actor", "STARTED:started", "ENDED:ended")
+	return printDocuments(c, items, "ID:id", "FLOW:flow", "STATE:state", "STEP:step", "PAUSED:paused", "WAITS FOR:waiting", "BY:actor", "STARTED:started", "ENDED:ended")
 }
 
 func showFlow(c *cli.Context, a *control.Client) error {
@@ -242,6 +242,9 @@ func showFlow(c *cli.Context, a *control.Client) error {
 	}
 	w := c.App.Writer
 	fmt.Fprintf(w, "%s  %s v%d  %s  by %s: %s\n", execution.ID, execution.Flow, execution.Version, execution.State, text(execution.Actor), text(execution.Reason))
+	if execution.Paused {
+		fmt.Fprintf(w, "paused: zhiyun flow resume %s\n", execution.ID)
+	}
 	if execution.Waiting != "" {
 		fmt.Fprintf(w, "waits for: %s\n", execution.Waiting)
 	}

@@ -21,6 +21,9 @@ func TestFlagsMayFollowArguments(t *testing.T) {
 		{"zhiyun config set k -- -5", "zhiyun config set -- k -5"},
 		{"zhiyun", "zhiyun"},
 		{"zhiyun nosuch -x", "zhiyun -x nosuch"},
+		{"zhiyun flow run expand a=b --help", "zhiyun flow run --help"},
+		{"zhiyun get devices -o json -h", "zhiyun get --help"},
+		{"zhiyun config set k -- --help", "zhiyun config set -- k --help"},
 	} {
 		got := strings.Join(flagsFirst(app, strings.Fields(tc.in)), " ")
 		if got != tc.want {
@@ -62,11 +65,20 @@ func run(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
+// Who has half a command and asks for help gets that of its verb.
+func TestHelpMayFollowArguments(t *testing.T) {
+	out, err := run(t, "flow", "run", "expand", "module=shop.cart", "--help")
+	if err != nil || !strings.Contains(out, "zhiyun flow run - start an execution") {
+		t.Errorf("error %v, printed:\n%s", err, out)
+	}
+}
+
 func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 	for name, args := range map[string][]string{
 		"unknown flag":        {"get", "--nosuch"},
 		"unknown kind":        {"get", "gadgets", "--server", "http://127.0.0.1:1"},
 		"unknown verb":        {"flow", "nosuch"},
+		"unknown first verb":  {"nosuch"},
 		"bad target":          {"get", "devices", "--server", "ftp://x"},
 		"plain http off host": {"get", "devices", "--server", "http://192.0.2.1:80"},
 		"missing argument":    {"flow", "show", "--server", "http://127.0.0.1:1"},
@@ -87,6 +99,14 @@ func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 				t.Fatalf("%v: error %v, want exit code 2", args, err)
 			}
 		})
+	}
+}
+
+func TestRulesWithWhatJSONHasNotAreNamed(t *testing.T) {
+	_, err := readRules("-", strings.NewReader("locality: {prefer: site, spare: .nan}"))
+	exit, ok := err.(cli.ExitCoder)
+	if !ok || exit.ExitCode() != exitUsage || !strings.Contains(err.Error(), "NaN") {
+		t.Errorf("error %v, want exit code 2", err)
 	}
 }
 

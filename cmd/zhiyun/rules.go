@@ -97,7 +97,11 @@ func readRules(path string, stdin io.Reader) ([]byte, error) {
 	if err := yaml.Unmarshal(text, &document); err != nil { // JSON is YAML
 		return nil, fmt.Errorf("%s is neither YAML nor JSON: %w", path, err)
 	}
-	return json.Marshal(document)
+	out, err := json.Marshal(document)
+	if err != nil { // YAML's .nan and .inf, and keys that are no text
+		return nil, usage("%s: rules are numbers, text, lists and maps as JSON has them: %v", path, err)
+	}
+	return out, nil
 }
 
 func isolate(c *cli.Context, a *control.Client) error {

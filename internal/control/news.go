@@ -62,6 +62,9 @@ func (n *news) ringAll() {
 // watchModel rings for changes of the CMDB.
 func (a *API) watchModel(ctx context.Context) {
 	a.follow(ctx, "CMDB", func() error {
+		if err := a.config.CMDB.Ready(ctx); err != nil { // before that it has no revision to watch from
+			return err
+		}
 		after := a.config.CMDB.Revision()
 		a.news.ringAll()
 		for event, err := range a.config.CMDB.Watch(ctx, after) {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 )
@@ -95,6 +98,32 @@ type Examined struct {
 	Milli int64  `json:"ms"`
 }
 
+// examineHolders looks for devices that an execution holds which is over, as one is whose last step a person skipped: nobody
+// will give them back.
+func (o ops) examineHolders(ctx context.Context) (string, error) {
+	held := o.config.CMDB.Devices(cmdb.DeviceFilter{State: cmdb.Held})
+	if o.config.Flow == nil {
+		return fmt.Sprintf("%d devices are held", len(held)), nil
+	}
+	ended := make(map[string]flow.State)
+	for _, device := range held {
+		state, ok := ended[device.Holder]
+		if !ok {
+			execution, err := o.config.Flow.Get(ctx, device.Holder)
+			if err != nil && !errors.Is(err, flow.ErrNotFound) {
+				return "", err
+			}
+			state = execution.State // none: it is held by something else
+			ended[device.Holder] = state
+		}
+		if state.Ended() {
+			return "", fmt.Errorf("device %[1]s is held by execution %[2]s, which is %[3]s: zhiyun device fault %[1]s, "+
+				"zhiyun flow run clean device=%[1]s module=%[4]s, zhiyun device repair %[1]s", device.Name, device.Holder, state, device.Module)
+		}
+	}
+	return fmt.Sprintf("%d devices are held, none by an execution that is over", len(held)), nil
+}
+
 func (o ops) Doctor(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (*connect.Response[pb.Listing], error) {
 	checks := append([]Check{
 		{"cmdb", func(ctx context.Context) (string, error) {
@@ -103,6 +132,7 @@ func (o ops) Doctor(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (*c
 			}
 			return fmt.Sprintf("%d modules, devices %v, revision %d", len(o.config.CMDB.Modules()), o.config.CMDB.Counts(), o.config.CMDB.Revision()), nil
 		}},
+		{"holders", o.examineHolders},
 		{"centers", func(ctx context.Context) (string, error) {
 			if err := o.config.Centers.Ready(ctx); err != nil {
 				return "", err

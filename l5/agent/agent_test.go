@@ -122,6 +122,27 @@ func TestDamagedSnapshot(t *testing.T) {
 	}
 }
 
+// A snapshot file that no agent wrote, of any size, is not read: it would fill the memory.
+func TestHugeSnapshot(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	file := filepath.Join(t.TempDir(), "snapshot")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 1<<40); err != nil {
+		t.Skip(err) // the file system has no holes
+	}
+	a, stop := l5test.Agent(t, s.Target(), func(c *agent.Config) { c.SnapshotFile = file })
+	if err := a.Register(within(t), l5.Instance{Service: "a", Addr: "127.0.0.1:1"}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if info, err := os.Stat(file); err != nil || info.Size() > 1<<20 {
+		t.Errorf("the file was not written anew: %v", err)
+	}
+}
+
 func TestSnapshotRoundTrip(t *testing.T) {
 	t.Parallel()
 	state := sampleState()

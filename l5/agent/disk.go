@@ -23,6 +23,9 @@ type disk struct {
 // settle is how long changes gather before the file is written.
 const settle = 200 * time.Millisecond
 
+// maxSnapshot is the largest file that is read; those that agents write are far smaller.
+const maxSnapshot = 1 << 28
+
 func newDisk(a *Agent) *disk { return &disk{agent: a, dirty: make(chan struct{}, 1)} }
 
 // touch says that the state changed.
@@ -39,10 +42,17 @@ func (d *disk) load() error {
 	if path == "" {
 		return nil
 	}
-	data, err := os.ReadFile(path)
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSnapshot {
+		return fmt.Errorf("%w (%s, %d bytes)", ErrSnapshot, info.Mode(), info.Size())
+	}
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
