@@ -36,6 +36,10 @@ type document struct {
 	lines  []string
 	places map[string]*yaml.Node // by path
 	faults []Fault
+
+	named   map[string]int // the line of each step's name
+	stepped int            // steps read
+	depth   int            // of blocks
 }
 
 func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
@@ -49,7 +53,7 @@ func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
 // parse reads the document's form. What it means is checked by compile.
 func parse(source []byte) *document {
 	sum := sha256.Sum256(source)
-	d := &document{places: map[string]*yaml.Node{}}
+	d := &document{places: map[string]*yaml.Node{}, named: map[string]int{}}
 	d.Source, d.Digest = slices.Clone(source), hex.EncodeToString(sum[:])
 	if len(source) > MaxDocument {
 		d.fault(nil, "", "the document has %d bytes; at most %d are allowed", len(source), MaxDocument)
@@ -73,9 +77,13 @@ func parse(source []byte) *document {
 				d.fault(n, path, "%q is not a flow's name: lower case letters, digits, dots, dashes and underscores, at most 63", d.Name)
 			}
 		},
-		"title":  func(n *yaml.Node, path string) { d.Title = d.text(n, path) },
-		"params": d.params,
-		"steps":  d.steps,
+		"title":    func(n *yaml.Node, path string) { d.Title = d.text(n, path) },
+		"params":   d.params,
+		"steps":    func(n *yaml.Node, path string) { d.Steps = d.steps(n, path) },
+		"output":   func(n *yaml.Node, path string) { d.Output = d.mapping(n, path) },
+		"locks":    func(n *yaml.Node, path string) { d.Locks = d.texts(n, path) },
+		"start":    func(n *yaml.Node, path string) { d.Start = d.starters(n, path) },
+		"priority": func(n *yaml.Node, path string) { d.Priority = d.priority(n, path) },
 	})
 	if d.Name == "" && len(d.faults) == 0 {
 		d.fault(top, "flow", "is missing; a document starts with flow: NAME")

@@ -3,22 +3,29 @@ package flow
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-func (d *document) steps(node *yaml.Node, path string) {
-	if node.Kind != yaml.SequenceNode {
+// steps reads a block of steps. The names of all steps of a document are different.
+func (d *document) steps(node *yaml.Node, path string) []Step {
+	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 {
 		d.fault(node, path, "want a list of steps")
-		return
+		return nil
 	}
-	if len(node.Content) > MaxSteps {
-		d.fault(node, path, "has %d steps; at most %d are allowed", len(node.Content), MaxSteps)
-		return
+	if d.depth++; d.depth > maxNesting {
+		d.fault(node, path, "steps are nested more than %d deep", maxNesting)
+		return nil
 	}
-	seen := map[string]int{}
+	defer func() { d.depth-- }()
+	var out []Step
 	for i, item := range node.Content {
-		at := fmt.Sprintf("steps[%d]", i)
+		if d.stepped++; d.stepped > MaxSteps {
+			d.fault(item, path, "the flow has more than %d steps", MaxSteps)
+			return nil
+		}
+		at := fmt.Sprintf("%s[%d]", path, i)
 		step := d.step(item, at)
 		nameNode := d.places[at+".name"]
 		switch {
@@ -27,13 +34,14 @@ func (d *document) steps(node *yaml.Node, path string) {
 		case !stepName.MatchString(step.Name) || slices.Contains(celReserved, step.Name):
 			d.fault(nameNode, at+".name", "%q is not a step's name: lower case letters, digits and underscores, and no word of CEL's", step.Name)
 		default:
-			if first, twice := seen[step.Name]; twice {
-				d.fault(nameNode, at+".name", "%q is the name of step %d already", step.Name, first+1)
+			if line, twice := d.named[step.Name]; twice {
+				d.fault(nameNode, at+".name", "%q is the name of the step in line %d already", step.Name, line)
 			}
-			seen[step.Name] = i
+			d.named[step.Name] = nameNode.Line
 		}
-		d.Steps = append(d.Steps, step)
+		out = append(out, step)
 	}
+	return out
 }
 
 func (d *document) step(node *yaml.Node, path string) Step {
@@ -69,7 +77,23 @@ func (d *document) step(node *yaml.Node, path string) Step {
 		"timeout":    func(n *yaml.Node, path string) { s.Timeout = d.duration(n, path) },
 		"total":      func(n *yaml.Node, path string) { s.Total = d.duration(n, path) },
 		"undo":       func(n *yaml.Node, path string) { s.Undo = d.undo(n, path) },
-		"on_failure": func(n *yaml.Node, path string) { s.OnFailure = d.onFailure(n, path, Fail, Skip, Pause) },
+		"on_failure": func(n *yaml.Node, path string) { s.OnFailure, s.Handler = d.stepFailure(n, path) },
+
+		"if":        func(n *yaml.Node, path string) { s.If = d.expressionText(n, path) },
+		"then":      func(n *yaml.Node, path string) { s.Then = d.steps(n, path) },
+		"else":      func(n *yaml.Node, path string) { s.Else = d.steps(n, path) },
+		"switch":    func(n *yaml.Node, path string) { s.Switch = d.cases(n, path) },
+		"branches":  func(n *yaml.Node, path string) { s.Branches = d.branches(n, path) },
+		"signal":    func(n *yaml.Node, path string) { s.Signal = d.expressionText(n, path) },
+		"approve":   func(n *yaml.Node, path string) { s.Approve = d.approve(n, path) },
+		"sleep":     func(n *yaml.Node, path string) { s.Sleep = d.expressionText(n, path) },
+		"window":    func(n *yaml.Node, path string) { s.Window = d.window(n, path) },
+		"batch":     func(n *yaml.Node, path string) { s.Batch = d.count(n, path) },
+		"quota":     func(n *yaml.Node, path string) { s.Quota = d.text(n, path) },
+		"repeat":    func(n *yaml.Node, path string) { s.Repeat = d.repeat(n, path) },
+		"output":    func(n *yaml.Node, path string) { s.Output = d.mapping(n, path) },
+		"exclusive": func(n *yaml.Node, path string) { s.Exclusive = d.expressionText(n, path) },
+		"heartbeat": func(n *yaml.Node, path string) { s.Heartbeat = d.duration(n, path) },
 	})
 	d.combination(&s, node, path)
 	return s
@@ -78,13 +102,13 @@ func (d *document) step(node *yaml.Node, path string) Step {
 // combination refuses fields that make no sense together.
 func (d *document) combination(s *Step, node *yaml.Node, path string) {
 	kinds := 0
-	for _, set := range []bool{s.Tool != "", s.Flow != "", s.Notify != nil} {
-		if set {
+	for _, name := range stepKinds {
+		if d.places[path+"."+name] != nil {
 			kinds++
 		}
 	}
 	if kinds != 1 && node.Kind == yaml.MappingNode {
-		d.fault(node, path, "has %d of tool, flow and notify; want exactly one", kinds)
+		d.fault(node, path, "has %d of %s; want exactly one", kinds, strings.Join(stepKinds, ", "))
 	}
 	if s.Parallel > 0 && s.Each == "" {
 		d.fault(d.places[path+".parallel"], path+".parallel", "is for steps with each")
@@ -127,6 +151,7 @@ func (d *document) retry(node *yaml.Node, path string) Retry {
 		"attempts": func(n *yaml.Node, path string) { r.Attempts = d.count(n, path) },
 		"backoff":  func(n *yaml.Node, path string) { r.Backoff = d.duration(n, path) },
 		"max":      func(n *yaml.Node, path string) { r.Max = d.duration(n, path) },
+		"on":       func(n *yaml.Node, path string) { r.On = d.texts(n, path) },
 	})
 	if r.Max > 0 && r.Backoff > r.Max {
 		d.fault(d.places[path+".backoff"], path+".backoff", "%s is more than max, %s", r.Backoff, r.Max)

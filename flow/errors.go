@@ -29,6 +29,7 @@ const (
 	CodeCancelled  = "cancelled"      // the attempt was stopped because its execution was cancelled
 	CodeDeviceLost = "device.lost"    // the device's worker is gone
 	CodePerson     = "person"         // a person ended it
+	CodeRefused    = "refused"        // people did not approve
 	CodeLost       = "attempt.lost"   // the process that ran the attempt died
 	CodeExit       = "exit"           // the tool exited with a status other than 0 and said nothing more
 	CodeOutput     = "output.invalid" // what the tool printed is not what its manifest promises

@@ -101,7 +101,7 @@ func TestBrokenStepsAreRefused(t *testing.T) {
 		{`{name: a, tool: acquire, undo: {tool: ^fre}, with: {module: x}}`, `did you mean "free"`},
 		{`^{name: a, tool: acquire, flow: g, with: {module: x}}`, "exactly one"},
 		{`^{name: a}`, "exactly one"},
-		{`{name: ^first, tool: acquire, with: {module: x}}`, "is the name of step 1 already"},
+		{`{name: ^first, tool: acquire, with: {module: x}}`, "is the name of the step in line 7 already"},
 		{`{name: ^a-b, tool: acquire, with: {module: x}}`, "is not a step's name"},
 		{`{name: ^in, tool: acquire, with: {module: x}}`, "is not a step's name"},
 		{`{name: a, notify: {severity: ^loud, text: x}}`, "want info, warning or critical"},

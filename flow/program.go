@@ -17,13 +17,15 @@ import (
 // immutable.
 type program struct {
 	Definition
-	steps []*stepPlan
+	*layout
+	steps []*stepPlan // beside layout.steps
 	index map[string]int
 }
 
 // stepPlan is one step of a program.
 type stepPlan struct {
 	Step
+	place
 	effect   Effect
 	probe    string // the probe tool, for effect probe
 	output   *expr.Schema
@@ -72,14 +74,18 @@ func Parse(source []byte) (Definition, error) {
 }
 
 func (d *document) compile(tools *Tools) *program {
-	p := &program{Definition: d.Definition, index: make(map[string]int, len(d.Steps))}
+	p := &program{Definition: d.Definition, layout: newLayout(&d.Definition)}
+	p.index = make(map[string]int, len(p.layout.steps))
 	params := &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{}}
 	for _, param := range d.Params {
 		params.Properties[param.Name] = param.value.schema()
 	}
 	outputs := &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{}}
-	for i, step := range d.Steps {
-		plan := d.lookup(step, fmt.Sprintf("steps[%d]", i), tools)
+	for i, at := range p.layout.steps {
+		step := *at.step
+		plan := d.lookup(step, at.path, tools)
+		plan.place = at
+		d.runnable(plan)
 		p.steps = append(p.steps, plan)
 		p.index[step.Name] = i
 		output := plan.output
@@ -101,6 +107,15 @@ func (d *document) compile(tools *Tools) *program {
 		d.compileStep(p, i, plan, vars, env, tools)
 	}
 	return p
+}
+
+// runnable refuses what the machine does not run.
+func (d *document) runnable(plan *stepPlan) {
+	for _, field := range []string{"if", "switch", "branches", "signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "exclusive", "heartbeat", "on_failure.steps", "retry.on"} {
+		if at := d.places[plan.path+"."+field]; at != nil {
+			d.fault(at, plan.path+"."+field, "is not supported by this engine")
+		}
+	}
 }
 
 // lookup fills in what the step's tool says.
@@ -184,7 +199,7 @@ func (t *Tools) names() []string {
 }
 
 func (d *document) compileStep(p *program, i int, plan *stepPlan, vars map[string]*expr.Schema, env *expr.Env, tools *Tools) {
-	path := fmt.Sprintf("steps[%d]", i)
+	path := plan.path
 	var refs []expr.Ref
 	sc := scope{env: env, check: d.checker(p, i, i, false), refs: &refs}
 	if plan.When != "" {
