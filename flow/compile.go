@@ -155,12 +155,7 @@ func (c *compiler) leaf(plan *stepPlan, sc scope) {
 	} else {
 		c.call(plan)
 	}
-	if plan.Quota != "" {
-		var err error
-		if plan.quota, err = parseQuota(plan.Quota); err != nil {
-			c.d.fault(c.d.places[path+".quota"], path+".quota", "%v", err)
-		}
-	}
+	plan.quota, _ = parseQuota(plan.Quota) // the parser has looked at it
 	if plan.Repeat != nil {
 		if inner, ok := c.with(sc, path+".repeat", map[string]*expr.Schema{"output": plan.returned, "index": expr.Integer}); ok {
 			c.until(plan, inner)
