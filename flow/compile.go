@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
@@ -44,7 +45,9 @@ func (d *document) compile(lib library) *program {
 	for _, at := range c.p.layout.steps {
 		plan := d.lookup(*at.step, at.path, lib.tools)
 		plan.place = at
-		d.runnable(plan)
+		if !lib.ahead {
+			d.runnable(plan)
+		}
 		c.p.steps = append(c.p.steps, plan)
 	}
 	params := object()
@@ -281,6 +284,9 @@ func (c *compiler) until(plan *stepPlan, sc scope) {
 func (c *compiler) sleep(plan *stepPlan, sc scope) {
 	path := plan.path + ".sleep"
 	plan.sleep = c.template(path, plan.Sleep, sc)
+	if seconds, err := strconv.ParseInt(plan.Sleep, 10, 64); err == nil {
+		plan.sleep = &template{schema: expr.Integer, value: seconds}
+	}
 	switch kind := plan.sleep.schema.Type; {
 	case plan.sleep.constant():
 		wait, err := sleepTime(plan.sleep.value)
