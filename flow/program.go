@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -19,7 +20,6 @@ type program struct {
 	Definition
 	*layout
 	steps []*stepPlan // beside layout.steps
-	index map[string]int
 }
 
 // stepPlan is one step of a program.
@@ -31,6 +31,7 @@ type stepPlan struct {
 	output   *expr.Schema
 	returns  *jsonschema.Schema // what the tool's output is held to; nil: nothing
 	when     *expr.Expr
+	cases    []*expr.Expr // of if and switch, beside their blocks
 	each     *expr.Expr
 	on       *template
 	with     *template // nil for an empty input
@@ -39,12 +40,18 @@ type stepPlan struct {
 	undoOn   bool   // the undo runs on the step's device
 	undoWith *template
 	undo     Undo
+	handles  int   // the step whose failure it handles; -1 for none
 	uses     []int // steps whose outputs the expressions read, for the undo as well
 }
 
 // executionSchema is the variable "execution".
 var executionSchema = &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{
 	"id": expr.String, "flow": expr.String, "key": expr.String, "actor": expr.String, "reason": expr.String,
+}}
+
+// failureSchema is the variable "failure" of handlers.
+var failureSchema = &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{
+	"step": expr.String, "code": expr.String, "message": expr.String,
 }}
 
 // compile checks a document against the tools and returns the program, or nil if there are faults. Flows that are
@@ -74,20 +81,19 @@ func Parse(source []byte) (Definition, error) {
 }
 
 func (d *document) compile(tools *Tools) *program {
-	p := &program{Definition: d.Definition, layout: newLayout(&d.Definition)}
-	p.index = make(map[string]int, len(p.layout.steps))
+	p := &program{Definition: d.Definition, layout: d.shape()}
 	params := &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{}}
 	for _, param := range d.Params {
 		params.Properties[param.Name] = param.value.schema()
 	}
 	outputs := &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{}}
-	for i, at := range p.layout.steps {
+	for _, at := range p.layout.steps {
 		step := *at.step
 		plan := d.lookup(step, at.path, tools)
 		plan.place = at
+		plan.handles = p.handled(at)
 		d.runnable(plan)
 		p.steps = append(p.steps, plan)
-		p.index[step.Name] = i
 		output := plan.output
 		if step.Each != "" {
 			if plan.OnFailure == Skip {
@@ -103,15 +109,29 @@ func (d *document) compile(tools *Tools) *program {
 		d.fault(nil, "", "%v", err)
 		return nil
 	}
+	handlers := sync.OnceValue(func() *expr.Env {
+		inner := maps.Clone(vars)
+		inner["failure"] = failureSchema
+		made, err := expr.NewEnv(inner)
+		if err != nil {
+			d.fault(nil, "", "%v", err)
+			made = env
+		}
+		return made
+	})
 	for i, plan := range p.steps {
-		d.compileStep(p, i, plan, vars, env, tools)
+		if plan.handles >= 0 {
+			d.compileStep(p, i, plan, vars, handlers(), tools)
+		} else {
+			d.compileStep(p, i, plan, vars, env, tools)
+		}
 	}
 	return p
 }
 
 // runnable refuses what the machine does not run.
 func (d *document) runnable(plan *stepPlan) {
-	for _, field := range []string{"if", "switch", "branches", "signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "exclusive", "heartbeat", "on_failure.steps", "retry.on"} {
+	for _, field := range []string{"signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "exclusive", "heartbeat", "retry.on"} {
 		if at := d.places[plan.path+"."+field]; at != nil {
 			d.fault(at, plan.path+"."+field, "is not supported by this engine")
 		}
@@ -209,6 +229,7 @@ func (d *document) compileStep(p *program, i int, plan *stepPlan, vars map[strin
 			}
 		}
 	}
+	plan.cases = d.compileCases(plan, sc)
 	if plan.Each != "" {
 		item := expr.Any
 		if plan.each = d.bare(path+".each", plan.Each, sc); plan.each != nil {
@@ -220,6 +241,9 @@ func (d *document) compileStep(p *program, i int, plan *stepPlan, vars map[strin
 		}
 		inner := maps.Clone(vars)
 		inner["item"], inner["index"] = item, expr.Integer
+		if plan.handles >= 0 {
+			inner["failure"] = failureSchema
+		}
 		var err error
 		if sc.env, err = expr.NewEnv(inner); err != nil {
 			d.fault(d.places[path+".each"], path+".each", "%v", err)
