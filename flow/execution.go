@@ -98,6 +98,7 @@ type Execution struct {
 	clock   timers         // theirs
 	held    int            // tasks and undos that wait for a person
 	pauser  string
+	tagged  map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
 // blockState is how far a block of steps has come.
