@@ -74,6 +74,7 @@ func parse(source []byte) *document {
 	}
 	top := root.Content[0]
 	readFields(d, top, "", &d.Definition, d.format.document)
+	d.laid = newLayout(&d.Definition)
 	return d
 }
 
