@@ -18,7 +18,8 @@ type writer struct {
 	begin, rollback, end,
 	insert, first, // a new execution
 	find, step, update, ended, // one that is there
-	newest, mark, notice *sql.Stmt
+	newest, mark, notice, tag *sql.Stmt
+	unmake []*sql.Stmt // what removes an execution; the last one is its row
 	events []chunk
 
 	known map[string]place // of executions written lately, that a step need not look them up
@@ -67,6 +68,7 @@ func (w *writer) prepare(ctx context.Context, conn *sql.Conn) (err error) {
 		{&w.ended, "UPDATE flow_run SET ended = ? WHERE n = ?"},
 		{&w.mark, "INSERT INTO flow_mark (run, seq, n) VALUES (?, ?, ?)"},
 		{&w.notice, "INSERT INTO flow_notice (id, body) VALUES (?, ?)"},
+		{&w.tag, "INSERT INTO flow_tag (name, value, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"},
 	} {
 		if *one.into, err = conn.PrepareContext(ctx, one.query); err != nil {
 			return err
@@ -81,6 +83,25 @@ func (w *writer) prepare(ctx context.Context, conn *sql.Conn) (err error) {
 		}
 		w.events = append(w.events, chunk{size, statement})
 	}
+	w.unmake = nil
+	for _, query := range []string{
+		`DELETE FROM flow_event WHERE n IN (
+			WITH RECURSIVE back (n) AS (
+				SELECT last FROM flow_now WHERE n = ?1
+				UNION ALL
+				SELECT e.prev FROM back JOIN flow_event e USING (n) WHERE e.prev IS NOT NULL
+			) SELECT n FROM back)`,
+		"DELETE FROM flow_mark WHERE run = ?1",
+		"DELETE FROM flow_tag WHERE id = (SELECT id FROM flow_run WHERE n = ?1)",
+		"DELETE FROM flow_now WHERE n = ?1",
+		"DELETE FROM flow_run WHERE n = ?1",
+	} {
+		statement, err := conn.PrepareContext(ctx, query)
+		if err != nil {
+			return err
+		}
+		w.unmake = append(w.unmake, statement)
+	}
 	w.known = map[string]place{}
 	return nil
 }
@@ -88,12 +109,15 @@ func (w *writer) prepare(ctx context.Context, conn *sql.Conn) (err error) {
 func (w *writer) close() error {
 	var faults []error
 	for _, statement := range []*sql.Stmt{
-		w.begin, w.rollback, w.end, w.insert, w.first, w.find, w.step, w.update, w.ended, w.newest, w.mark, w.notice,
+		w.begin, w.rollback, w.end, w.insert, w.first, w.find, w.step, w.update, w.ended, w.newest, w.mark, w.notice, w.tag,
 	} {
 		faults = append(faults, statement.Close())
 	}
 	for _, one := range w.events {
 		faults = append(faults, one.statement.Close())
+	}
+	for _, statement := range w.unmake {
+		faults = append(faults, statement.Close())
 	}
 	return errors.Join(faults...)
 }
@@ -184,6 +208,11 @@ func (w *writer) one(t *flow.Transition) (fate, err error) {
 			return nil, err
 		}
 	}
+	for _, tag := range t.Tags {
+		if _, err := w.tag.Exec(tag.Name, tag.Value, r.ID); err != nil {
+			return nil, err
+		}
+	}
 	if r.State.Ended() {
 		delete(w.known, r.ID)
 	} else {
@@ -237,6 +266,27 @@ func (w *writer) move(r *flow.Row, prev, event int64) (at place, fate, err error
 		_, err = w.ended.Exec(micros(r.Ended), at.n)
 	}
 	return at, nil, err
+}
+
+// remove deletes what has ended of these executions, and returns how many.
+func (w *writer) remove(ids []string) (removed int, err error) {
+	for _, id := range ids {
+		var at place
+		err := w.find.QueryRow(id).Scan(&at.n, &at.seq, &at.last, &at.version, &at.ended)
+		switch {
+		case errors.Is(err, sql.ErrNoRows) || err == nil && !at.ended:
+			continue
+		case err != nil:
+			return 0, err
+		}
+		for _, statement := range w.unmake {
+			if _, err := statement.Exec(at.n); err != nil {
+				return 0, err
+			}
+		}
+		removed++
+	}
+	return removed, nil
 }
 
 // changing are the columns of flow_now up to last.

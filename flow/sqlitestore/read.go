@@ -132,30 +132,79 @@ func (s *Store) List(ctx context.Context, f flow.Filter) ([]flow.Row, error) {
 	if f.Open {
 		add("ended IS NULL")
 	}
-	for column, value := range map[string]string{"flow": f.Flow, "actor": f.Actor, "key": f.Key, "parent": f.Parent} {
-		if value != "" {
-			add(column+" = ?", value)
+	for _, one := range []struct{ column, value string }{
+		{"flow", f.Flow}, {"actor", f.Actor}, {"key", f.Key}, {"parent", f.Parent}, {"step", f.Step},
+	} {
+		if one.value != "" {
+			add(one.column+" = ?", one.value)
 		}
 	}
-	if len(f.States) > 0 {
-		marks := make([]string, len(f.States))
-		values := make([]any, len(f.States))
-		for i, state := range f.States {
-			marks[i], values[i] = "?", string(state)
+	if f.Version != 0 {
+		add("version = ?", f.Version)
+	}
+	among := func(column string, values []any) {
+		if len(values) > 0 {
+			add(column+" IN (?"+strings.Repeat(", ?", len(values)-1)+")", values...)
 		}
-		add("state IN ("+strings.Join(marks, ", ")+")", values...)
+	}
+	among("state", texts(f.States))
+	if len(f.States) > 0 && !slices.ContainsFunc(f.States, flow.State.Ended) {
+		add("ended IS NULL") // which has an index
+	}
+	if len(f.Wakes) == 1 && f.Wakes[0] == flow.WakeRunnable {
+		add("n IN (SELECT n FROM flow_now WHERE wake = 'runnable')") // so does this
+	} else {
+		among("wake", texts(f.Wakes))
 	}
 	if !f.Since.IsZero() {
 		add("started >= ?", f.Since.UnixMicro())
 	}
+	if !f.Until.IsZero() {
+		add("started < ?", f.Until.UnixMicro())
+	}
+	if !f.EndedBefore.IsZero() {
+		add("ended < ?", f.EndedBefore.UnixMicro())
+	}
+	if f.Text != "" {
+		add("(instr(error, ?) > 0 OR instr(wake_for, ?) > 0)", f.Text, f.Text)
+	}
+	for _, tag := range f.Tags() {
+		add("id IN (SELECT id FROM flow_tag WHERE name = ? AND value = ?)", tag.Name, tag.Value)
+	}
+	than, order := "<", "DESC"
+	if f.Oldest {
+		than, order = ">", "ASC"
+	}
 	if f.After != "" {
-		add("id < ?", f.After)
+		add("id "+than+" ?", f.After)
 	}
 	limit := f.Limit
 	if limit <= 0 {
 		limit = -1
 	}
-	return s.rows(ctx, "WHERE "+strings.Join(conditions, " AND ")+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
+	return s.rows(ctx, "WHERE "+strings.Join(conditions, " AND ")+" ORDER BY id "+order+" LIMIT ?", append(args, limit)...)
+}
+
+func texts[T ~string](values []T) []any {
+	out := make([]any, len(values))
+	for i, value := range values {
+		out[i] = string(value)
+	}
+	return out
+}
+
+// Remove implements flow.Store.
+func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err error) {
+	err = s.locked(ctx, func() error {
+		return s.transact(func() error {
+			removed, err = s.remove(ids)
+			return err
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("sqlitestore: remove: %w", err)
+	}
+	return removed, nil
 }
 
 // PutDefinition implements flow.Store.

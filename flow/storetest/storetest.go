@@ -22,6 +22,8 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"History", history},
 		{"LongHistory", longHistory},
 		{"List", list},
+		{"Search", search},
+		{"Remove", remove},
 		{"Definitions", definitions},
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},
