@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"modernc.org/sqlite" // the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
@@ -44,10 +47,16 @@ const (
 	eventColumns = 6
 	maxKnown     = 4096 // then all are forgotten: what is in use comes back
 	markEvery    = 8    // as a power of two: 256 events
+	maxLocked    = time.Minute
 )
 
+// preparer is a connection, or a transaction.
+type preparer interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
 // prepare makes the statements.
-func (w *writer) prepare(ctx context.Context, conn *sql.Conn) (err error) {
+func (w *writer) prepare(ctx context.Context, conn preparer) (err error) {
 	for _, one := range []struct {
 		into  **sql.Stmt
 		query string
@@ -138,7 +147,7 @@ func (s *Store) Commit(ctx context.Context, batch []flow.Transition) (fates []er
 
 // transact runs fn in a transaction.
 func (w *writer) transact(fn func() error) error {
-	if _, err := w.begin.Exec(); err != nil {
+	if err := w.lock(); err != nil {
 		return err
 	}
 	err := fn()
@@ -150,6 +159,20 @@ func (w *writer) transact(fn func() error) error {
 		_, _ = w.rollback.Exec() // a failed COMMIT may have ended the transaction already
 	}
 	return err
+}
+
+// lock begins a transaction. An embedder's may hold the database for longer than SQLite waits at a time; nothing is lost by waiting on.
+func (w *writer) lock() error {
+	for deadline := time.Now().Add(maxLocked); ; {
+		_, err := w.begin.Exec()
+		var failure *sqlite.Error
+		switch {
+		case err == nil || !errors.As(err, &failure) || failure.Code()&0xff != sqlite3.SQLITE_BUSY:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("another transaction has held the database for %s; commit or roll back sooner: %w", maxLocked, err)
+		}
+	}
 }
 
 // apply writes transitions; a fate says that one is refused.

@@ -30,6 +30,10 @@ const (
 
 // migrate brings the tables up to date, under the database's write lock: who comes second finds them so.
 func migrate(ctx context.Context, conn *sql.Conn) (err error) {
+	var found int // looked at without the lock, which a transaction of the embedder's may hold
+	if conn.QueryRowContext(ctx, "SELECT max(version) FROM flow_schema").Scan(&found) == nil && found == schemaVersion {
+		return nil
+	}
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}

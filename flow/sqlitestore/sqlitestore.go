@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
 // Store is a flow.Store in an SQLite database. It is safe for concurrent use.
@@ -107,7 +105,11 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if journal != "wal" || sync < 2 {
-		return fmt.Errorf("the database is not durable: journal_mode is %s and synchronous %d; open it with _pragma=journal_mode(wal)&_pragma=synchronous(full)", journal, sync)
+		return notDurable(journal, sync)
+	}
+	// An embedder's transaction is waited for; SQLite's default is to fail.
+	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 10000"); err != nil {
+		return err
 	}
 	if err := conn.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err != nil {
 		return err
@@ -124,6 +126,10 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	s.conn = conn
 	s.prepared.Store(true)
 	return nil
+}
+
+func notDurable(journal string, sync int) error {
+	return fmt.Errorf("the database is not durable: journal_mode is %s and synchronous %d; open it with _pragma=journal_mode(wal)&_pragma=synchronous(full)", journal, sync)
 }
 
 // checkRelease refuses SQLite up to 3.51.2, whose WAL may be corrupted when it is reset.
