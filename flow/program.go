@@ -171,7 +171,7 @@ func (s *stepPlan) input(vars map[string]any) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(value)
+	data, err := appendValue(nil, value)
 	if err != nil {
 		return nil, fmt.Errorf("the resolved input has no JSON form: %w", err)
 	}
