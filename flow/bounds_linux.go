@@ -19,7 +19,7 @@ import (
 
 // bounds keeps the resources of one process.
 type bounds struct {
-	kept    string   // how, for Result.Limits
+	kept    string   // how, for Ran.Limits
 	groups  []string // folders of control groups made for it
 	back    []string // groups to which this thread returns
 	memory  uint64   // for prlimit; 0 is none

@@ -48,7 +48,7 @@ func (t *Tools) Run(ctx context.Context, call Call, env []string) (result Result
 		bounded, call.Log = beating(bounded, heartbeat, call.Log)
 	}
 	result = one.run(bounded, call, env)
-	result.Version, result.Digest = one.Version, one.Digest
+	result.Ran.Version, result.Ran.Digest = one.Version, one.Digest
 	if result.Error == errUnbegun && ctx.Err() == nil {
 		result.Error = &Error{Code: CodeTimeout, Message: fmt.Sprintf("%s did not begin within %s: all its processes are busy", call.Tool, timeout)}
 		return result
@@ -108,6 +108,7 @@ func beating(ctx context.Context, heartbeat time.Duration, log func([]byte)) (co
 type Planned struct {
 	Touches []Touch         `json:"touches"`
 	Output  json.RawMessage `json:"output,omitempty"` // that it expects to return, if it can tell
+	Text    string          `json:"text,omitempty"`   // what it wants people to know
 	Known   bool            `json:"known"`            // false: the tool has no plan mode, and was not run
 }
 

@@ -128,7 +128,7 @@ func (x *executable) run(ctx context.Context, call Call, env []string) Result {
 		return Result{Error: exitError(err, nil, "")}
 	}
 	err = running.wait(ctx)
-	result := Result{Logs: logs.String(), Limits: running.limits}
+	result := Result{Logs: logs.String(), Ran: Ran{Limits: running.limits}}
 	switch {
 	case err != nil:
 		result.Error = exitError(err, output.buffer.Bytes(), result.Logs)

@@ -160,7 +160,7 @@ func TestDigestIsCheckedBeforeEachProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if result := runShell(t, tools, flow.Call{}); result.Error != nil || result.Version != "1.2.0" || result.Digest != digest {
+		if result := runShell(t, tools, flow.Call{}); result.Error != nil || result.Ran.Version != "1.2.0" || result.Ran.Digest != digest {
 			t.Fatalf("%+v", result)
 		}
 	}
@@ -188,15 +188,15 @@ func TestResourcesAreBounded(t *testing.T) {
 	const hog = `head -c 200000000 /dev/zero | tail -c 150000000 | wc -c >&2; echo '{}'`
 	tools := shell(t, flow.Manifest{Resources: flow.Resources{Memory: 64 << 20, Processes: 20, CPU: 0.9}}, hog)
 	result := runShell(t, tools, flow.Call{})
-	if result.Limits == "" {
+	if result.Ran.Limits == "" {
 		t.Fatalf("the result does not say what bounds the tool: %+v", result)
 	}
-	t.Log("limits:", result.Limits, "error:", result.Error)
-	if strings.HasPrefix(result.Limits, "cgroup") && strings.Contains(result.Logs, "150000000") {
-		t.Errorf("it took 150 MB of 64 (limits %s): %+v", result.Limits, result)
+	t.Log("limits:", result.Ran.Limits, "error:", result.Error)
+	if strings.HasPrefix(result.Ran.Limits, "cgroup") && strings.Contains(result.Logs, "150000000") {
+		t.Errorf("it took 150 MB of 64 (limits %s): %+v", result.Ran.Limits, result)
 	}
-	if !strings.HasPrefix(result.Limits, "cgroup") || strings.Contains(result.Limits, "processes") {
-		t.Skip("no control group can be made here; limits:", result.Limits)
+	if !strings.HasPrefix(result.Ran.Limits, "cgroup") || strings.Contains(result.Ran.Limits, "processes") {
+		t.Skip("no control group can be made here; limits:", result.Ran.Limits)
 	}
 	// A child that leaves the process group is still in the control group, and does not outlive the tool.
 	file := filepath.Join(t.TempDir(), "pid")

@@ -78,7 +78,7 @@ type Resident struct {
 }
 
 // Resources are bounds on one process and its children; zero fields bound nothing. They are kept by a control group where this
-// process may make one, else by resource limits of the process; Result.Limits says which.
+// process may make one, else the memory by a limit of the process; Ran.Limits says which.
 type Resources struct {
 	Memory    int64   `json:"memory,omitempty"`    // bytes
 	CPU       float64 `json:"cpu,omitempty"`       // cores, as in 0.5
@@ -189,7 +189,12 @@ type Result struct {
 	Error  *Error          `json:"error,omitempty"`
 	Logs   string          `json:"logs,omitempty"` // the last bytes of stderr, at most MaxLogs
 
-	Version string `json:"version,omitempty"` // of the tool that ran
-	Digest  string `json:"digest,omitempty"`  // of its folder, if it is checked
-	Limits  string `json:"limits,omitempty"`  // what kept Manifest.Resources: "cgroup2", "cgroup1", "rlimit", or "none: ..."
+	Ran Ran `json:"ran,omitzero"`
+}
+
+// Ran says what it was that ran.
+type Ran struct {
+	Version string `json:"version,omitempty"` // of the tool
+	Digest  string `json:"digest,omitempty"`  // of its folder, if that is checked
+	Limits  string `json:"limits,omitempty"`  // what kept Manifest.Resources: "cgroup2", "cgroup1", "rlimit for memory", with what was not bounded
 }

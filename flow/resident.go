@@ -114,7 +114,7 @@ func (p *pool) run(ctx context.Context, call Call, env []string) Result {
 		<-r.running.ended
 		whole = false
 	}
-	result.Limits = r.running.limits
+	result.Ran.Limits = r.running.limits
 	if whole {
 		r.drain()
 		result.Logs = logs.String()
