@@ -299,7 +299,7 @@ func (r *resident) exchange(call Call, line []byte) (result Result, whole bool) 
 	if said.Error != nil {
 		return Result{Error: said.Error.error()}, true
 	}
-	output, wrong := object(call.Tool, said.Output)
+	output, wrong := printedObject(call.Tool, said.Output)
 	return Result{Output: output, Error: wrong}, true
 }
 
