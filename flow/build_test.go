@@ -62,7 +62,7 @@ func ExampleBuild() {
 
 // sameDefinition ignores what is not in a document.
 var sameDefinition = cmp.Options{
-	cmpopts.IgnoreUnexported(flow.Param{}), cmpopts.IgnoreFields(flow.Definition{}, "Digest", "Source", "Version", "SavedAt"), cmpopts.EquateEmpty(),
+	cmpopts.IgnoreUnexported(flow.Param{}, flow.Definition{}), cmpopts.IgnoreFields(flow.Definition{}, "Digest", "Source", "Version", "SavedAt"), cmpopts.EquateEmpty(),
 }
 
 // A definition goes through its document unchanged, and so does its document: it has one form.

@@ -40,11 +40,11 @@ type compiler struct {
 }
 
 func (d *document) compile(lib library) *program {
-	c := &compiler{d: d, lib: lib, p: &program{Definition: d.Definition, layout: newLayout(&d.Definition)}}
+	c := &compiler{d: d, lib: lib, p: &program{Definition: d.Definition, layout: d.shape()}}
 	c.handled, c.known = make([]bool, len(c.p.blocks)), make([][]expr.Field, len(c.p.blocks))
 	for _, at := range c.p.layout.steps {
 		plan := d.lookup(*at.step, at.path, lib.tools)
-		plan.place = at
+		plan.place, plan.handles = at, c.p.handled(at)
 		if !lib.ahead {
 			d.runnable(plan)
 		}

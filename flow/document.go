@@ -73,6 +73,7 @@ func parse(source []byte) *document {
 	}
 	top := root.Content[0]
 	readFields(d, top, "", &d.Definition, d.format.document)
+	d.laid = newLayout(&d.Definition)
 	d.names()
 	return d
 }

@@ -33,7 +33,7 @@ func (d *document) steps(node *yaml.Node, path string) []Step {
 // names refuses a name that two steps have, at the second one.
 func (d *document) names() {
 	named := map[string]int{}
-	for _, at := range newLayout(&d.Definition).steps {
+	for _, at := range d.laid.steps {
 		path := at.path + ".name"
 		node := d.places[path]
 		switch {

@@ -144,6 +144,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.config.Notifier != nil {
 		background.Go(func() { e.deliver(root) })
 	}
+	background.Go(func() { e.watchStarts(root) })
 	err := e.takeUp(ctx)
 	if err == nil {
 		select {
