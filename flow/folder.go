@@ -86,7 +86,5 @@ func DecodeManifest(data []byte) (Manifest, error) {
 	if err := strict.Decode(&shape); err != nil {
 		return Manifest{}, fmt.Errorf("not a manifest: %w", err)
 	}
-	var faults []error
-	m.check(func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) })
-	return m, errors.Join(faults...)
+	return m, m.Check()
 }
