@@ -144,13 +144,13 @@ func (x *executable) run(ctx context.Context, call Call, env []string) Result {
 	case output.overflow:
 		result.Error = failure(CodeOutput, "%s printed more than %d bytes; print a reference instead", call.Tool, MaxOutput)
 	default:
-		result.Output, result.Error = object(call.Tool, output.buffer.Bytes())
+		result.Output, result.Error = printedObject(call.Tool, output.buffer.Bytes())
 	}
 	return result
 }
 
-// object returns the one JSON object that a tool printed, without spaces.
-func object(tool string, printed []byte) (json.RawMessage, *Error) {
+// printedObject returns the one JSON object that a tool printed, without spaces.
+func printedObject(tool string, printed []byte) (json.RawMessage, *Error) {
 	data := bytes.TrimSpace(printed)
 	if len(data) == 0 {
 		data = []byte("{}")

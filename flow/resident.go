@@ -66,8 +66,8 @@ func newPool(program *executable, config Resident) *pool {
 	return &pool{program: program, idle: time.Duration(config.Idle), slots: make(chan struct{}, size)}
 }
 
-// request is the line that asks a resident process. The fields are those of a process's environment, by other names.
-type request struct {
+// asked is the line that asks a resident process. The fields are those of a process's environment, by other names.
+type asked struct {
 	ID        string          `json:"id"`
 	Tool      string          `json:"tool"`
 	Key       string          `json:"key"`
@@ -97,7 +97,7 @@ func (p *pool) run(ctx context.Context, call Call, env []string) Result {
 		return Result{Error: errUnbegun}
 	}
 	defer func() { <-p.slots }()
-	line, err := json.Marshal(request{
+	line, err := json.Marshal(asked{
 		ID: call.ID, Tool: call.Tool, Key: call.Key, Execution: call.Execution, Step: call.Step, Item: call.Item, Attempt: call.Attempt,
 		Device: call.Device, Undo: call.Undo, Probe: call.Probe, Plan: call.Plan, Input: call.Input,
 	})
@@ -301,7 +301,7 @@ func (r *resident) exchange(call Call, line []byte) (result Result, whole bool) 
 	if said.Error != nil {
 		return Result{Error: said.Error.error()}, true
 	}
-	output, wrong := object(call.Tool, said.Output)
+	output, wrong := printedObject(call.Tool, said.Output)
 	return Result{Output: output, Error: wrong}, true
 }
 
