@@ -86,6 +86,7 @@ type Execution struct {
 	Seq     int64          `json:"seq"`             // of the last event
 
 	def     *Definition
+	owner   int64          // the member for which it was loaded; 0 without a Shared store
 	vars    map[string]any // for expressions; outputs are decoded when first used
 	cursor  int            // the step that it is at
 	undoing int            // the step that compensation is at
