@@ -97,6 +97,7 @@ type Execution struct {
 	held    int            // tasks and undos that wait for a person
 	items   []any          // of the each step at cursor
 	pauser  string
+	tagged  map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
 // StepStatus is where one step of an execution stands.

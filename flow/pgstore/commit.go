@@ -141,12 +141,12 @@ func instant(t time.Time) *time.Time {
 // later does not see it any more and writes nothing. Beats, which change no key, are not held up.
 const writeAll = `
 WITH alive AS MATERIALIZED (
-	SELECT id FROM flow_member WHERE id = ANY($38::bigint[]) FOR KEY SHARE
+	SELECT id FROM flow_member WHERE id = ANY($41::bigint[]) FOR KEY SHARE
 ), made AS (
 	INSERT INTO flow_run (id, flow, version, key, parent, state, open, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner)
 	SELECT id, flow, version, key, parent, state, wake <> 'none', paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner
 	FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::bigint[],
-		$13::text[], $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[], $39::bigint[])
+		$13::text[], $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[], $42::bigint[])
 		AS t (id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner)
 	WHERE owner IS NULL OR owner IN (SELECT id FROM alive)
 	ON CONFLICT DO NOTHING
@@ -156,7 +156,7 @@ WITH alive AS MATERIALIZED (
 	SET state = t.state, open = t.wake <> 'none', paused = t.paused, step = t.step, wake = t.wake, wake_at = t.wake_at, wake_for = t.wake_for, seq = t.seq,
 		updated = t.updated, ended = t.ended, error = t.error, owner = t.owner
 	FROM unnest($19::text[], $20::bigint[], $21::text[], $22::bool[], $23::text[], $24::text[], $25::timestamptz[], $26::text[], $27::bigint[], $28::timestamptz[],
-		$29::timestamptz[], $30::text[], $40::bigint[])
+		$29::timestamptz[], $30::text[], $43::bigint[])
 		AS t (id, prev, state, paused, step, wake, wake_at, wake_for, seq, updated, ended, error, owner)
 	WHERE r.id = t.id AND r.seq = t.prev AND (r.owner IS NOT DISTINCT FROM t.owner OR NOT r.open) AND (t.owner IS NULL OR t.owner IN (SELECT id FROM alive))
 	RETURNING r.id
@@ -171,9 +171,13 @@ WITH alive AS MATERIALIZED (
 	ORDER BY t.n
 ), answers AS (
 	UPDATE flow_letter l SET answer = t.answer
-	FROM unnest($41::text[], $42::bigint[], $43::text[]) AS t (run, id, answer) JOIN taken ON taken.id = t.run
+	FROM unnest($44::text[], $45::bigint[], $46::text[]) AS t (run, id, answer) JOIN taken ON taken.id = t.run
 	WHERE l.id = t.id AND l.answer IS NULL
 	RETURNING l.id
+), tags AS (
+	INSERT INTO flow_tag (name, value, id)
+	SELECT DISTINCT t.name, t.value, t.run FROM unnest($38::text[], $39::text[], $40::text[]) AS t (run, name, value) JOIN taken ON taken.id = t.run
+	ON CONFLICT DO NOTHING
 )
 SELECT id FROM taken
 UNION ALL SELECT '' WHERE EXISTS (SELECT FROM made WHERE open AND owner IS NULL) OR EXISTS (SELECT FROM answers)`
@@ -182,7 +186,7 @@ UNION ALL SELECT '' WHERE EXISTS (SELECT FROM made WHERE open AND owner IS NULL)
 // returned: it is to be decided on its own.
 func (s *Store) write(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
 	var made, moved columns
-	var eventID, eventBody, noticeRun, noticeID, noticeBody, answerRun, answerText []string
+	var eventID, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue, answerRun, answerText []string
 	var eventSeq, answerID, owners []int64
 	var eventAt []time.Time
 	for _, chain := range chains {
@@ -208,13 +212,17 @@ func (s *Store) write(ctx context.Context, conn *pgx.Conn, batch []flow.Transiti
 			for _, answer := range t.Answers {
 				answerRun, answerID, answerText = append(answerRun, t.Row.ID), append(answerID, answer.Letter), append(answerText, answer.Text)
 			}
+			for _, tag := range t.Tags {
+				tagRun, tagName, tagValue = append(tagRun, t.Row.ID), append(tagName, tag.Name), append(tagValue, tag.Value)
+			}
 		}
 	}
 	rows, err := conn.Query(ctx, writeAll,
 		made.id, made.flow, made.version, made.key, made.parent, made.state, made.paused, made.step, made.wake, made.wakeAt, made.wakeFor, made.seq,
 		made.actor, made.reason, made.started, made.updated, made.ended, made.failure,
 		moved.id, moved.prev, moved.state, moved.paused, moved.step, moved.wake, moved.wakeAt, moved.wakeFor, moved.seq, moved.updated, moved.ended, moved.failure,
-		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody, owners, made.owner, moved.owner, answerRun, answerID, answerText)
+		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue,
+		owners, made.owner, moved.owner, answerRun, answerID, answerText)
 	if err != nil {
 		return nil, err
 	}
@@ -307,4 +315,23 @@ func (s *Store) Delivered(ctx context.Context, id string) error {
 		return fmt.Errorf("pgstore: delivered %s: %w", id, err)
 	}
 	return nil
+}
+
+// Remove implements flow.Store.
+func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err error) {
+	if err := s.prepare(ctx); err != nil {
+		return 0, fmt.Errorf("pgstore: %w", err)
+	}
+	err = s.once(ctx, func(conn *pgx.Conn) error { // not tried again: it would count what is gone as never there
+		return conn.QueryRow(ctx, `
+			WITH gone AS (DELETE FROM flow_run WHERE id = ANY($1::text[]) AND NOT open RETURNING id),
+			events AS (DELETE FROM flow_event WHERE id IN (SELECT id FROM gone)),
+			tags AS (DELETE FROM flow_tag WHERE id IN (SELECT id FROM gone)),
+			letters AS (DELETE FROM flow_letter WHERE execution IN (SELECT id FROM gone))
+			SELECT count(*) FROM gone`, ids).Scan(&removed)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("pgstore: remove: %w", err)
+	}
+	return removed, nil
 }

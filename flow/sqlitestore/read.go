@@ -99,32 +99,105 @@ func (s *Store) List(ctx context.Context, f flow.Filter) ([]flow.Row, error) {
 		args = append(args, values...)
 	}
 	if f.Open {
-		add("wake <> 'none'")
+		add("ended IS NULL")
 	}
-	for column, value := range map[string]string{"flow": f.Flow, "actor": f.Actor, "key": f.Key, "parent": f.Parent} {
-		if value != "" {
-			add(column+" = ?", value)
+	for _, one := range []struct{ column, value string }{
+		{"flow", f.Flow}, {"actor", f.Actor}, {"key", f.Key}, {"parent", f.Parent}, {"step", f.Step},
+	} {
+		if one.value != "" {
+			add(one.column+" = ?", one.value)
 		}
 	}
-	if len(f.States) > 0 {
-		marks := make([]string, len(f.States))
-		values := make([]any, len(f.States))
-		for i, state := range f.States {
-			marks[i], values[i] = "?", string(state)
-		}
-		add("state IN ("+strings.Join(marks, ", ")+")", values...)
+	if f.Version != 0 {
+		add("version = ?", f.Version)
 	}
+	among := func(column string, values []any) {
+		if len(values) > 0 {
+			add(column+" IN (?"+strings.Repeat(", ?", len(values)-1)+")", values...)
+		}
+	}
+	among("state", texts(f.States))
+	among("wake", texts(f.Wakes))
 	if !f.Since.IsZero() {
 		add("started >= ?", f.Since.UnixMicro())
 	}
+	if !f.Until.IsZero() {
+		add("started < ?", f.Until.UnixMicro())
+	}
+	if !f.EndedBefore.IsZero() {
+		add("ended < ?", f.EndedBefore.UnixMicro())
+	}
+	if f.Text != "" {
+		add("(instr(error, ?) > 0 OR instr(wake_for, ?) > 0)", f.Text, f.Text)
+	}
+	for _, tag := range f.Tags() {
+		add("id IN (SELECT id FROM flow_tag WHERE name = ? AND value = ?)", tag.Name, tag.Value)
+	}
+	than, order := "<", "DESC"
+	if f.Oldest {
+		than, order = ">", "ASC"
+	}
 	if f.After != "" {
-		add("id < ?", f.After)
+		add("id "+than+" ?", f.After)
 	}
 	limit := f.Limit
 	if limit <= 0 {
 		limit = -1
 	}
-	return s.rows(ctx, "WHERE "+strings.Join(conditions, " AND ")+" ORDER BY id DESC LIMIT ?", append(args, limit)...)
+	return s.rows(ctx, "WHERE "+strings.Join(conditions, " AND ")+" ORDER BY id "+order+" LIMIT ?", append(args, limit)...)
+}
+
+func texts[T ~string](values []T) []any {
+	out := make([]any, len(values))
+	for i, value := range values {
+		out[i] = string(value)
+	}
+	return out
+}
+
+// Remove implements flow.Store.
+func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err error) {
+	err = s.locked(ctx, func() error {
+		if _, err := s.begin.Exec(); err != nil {
+			return err
+		}
+		removed = 0
+		for _, id := range ids {
+			gone, err := s.remove(ctx, id)
+			if err != nil {
+				_, _ = s.rollback.Exec() // the first error is the one to tell
+				return err
+			}
+			if gone {
+				removed++
+			}
+		}
+		if _, err := s.end.Exec(); err != nil {
+			_, _ = s.rollback.Exec()
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("sqlitestore: remove: %w", err)
+	}
+	return removed, nil
+}
+
+func (s *Store) remove(ctx context.Context, id string) (bool, error) {
+	result, err := s.conn.ExecContext(ctx, "DELETE FROM flow_run WHERE id = ? AND ended IS NOT NULL", id)
+	if err != nil {
+		return false, err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	for _, table := range []string{"flow_event", "flow_tag"} {
+		if _, err := s.conn.ExecContext(ctx, "DELETE FROM "+table+" WHERE id = ?", id); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // PutDefinition implements flow.Store.

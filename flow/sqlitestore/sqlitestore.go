@@ -26,8 +26,17 @@ var schema string
 //go:embed schema2.sql
 var schema2 string
 
-// schemaVersion is the version of the tables that this program makes and knows.
-const schemaVersion = 2
+//go:embed schema3.sql
+var schema3 string
+
+// upgrades bring tables from version 1 to 2, from 2 to 3, and so on.
+var upgrades = []string{schema2, schema3}
+
+// Versions of the tables: that which schema makes, and that which this program knows.
+const (
+	firstVersion  = 2
+	schemaVersion = 3
+)
 
 // Store is a flow.Store in an SQLite database. It is safe for concurrent use.
 type Store struct {
@@ -39,7 +48,7 @@ type Store struct {
 	write sync.Mutex // held over a commit; guards what follows
 	conn  *sql.Conn  // the writer, set up by prepare
 	begin, rollback, end,
-	insert, update, finish, event, notice *sql.Stmt
+	insert, update, finish, event, notice, tag *sql.Stmt
 }
 
 // New returns a store in the caller's database, which stays the caller's to close, after the store. Tables are made at first use. The database must be in
@@ -78,7 +87,7 @@ func (s *Store) Close() error {
 	defer s.write.Unlock()
 	var faults []error
 	if s.conn != nil {
-		for _, statement := range []*sql.Stmt{s.insert, s.update, s.finish, s.event, s.notice, s.begin, s.rollback, s.end} {
+		for _, statement := range []*sql.Stmt{s.insert, s.update, s.finish, s.event, s.notice, s.tag, s.begin, s.rollback, s.end} {
 			faults = append(faults, statement.Close())
 		}
 		faults = append(faults, s.conn.Close())
@@ -150,6 +159,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 			WHERE id = ? AND seq = ?`},
 		{&s.event, `INSERT INTO flow_event (id, seq, at, body) VALUES (?, ?, ?, ?)`},
 		{&s.notice, `INSERT INTO flow_notice (id, body) VALUES (?, ?)`},
+		{&s.tag, `INSERT INTO flow_tag (name, value, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`},
 	} {
 		if *one.into, err = conn.PrepareContext(ctx, one.query); err != nil {
 			return err
@@ -189,17 +199,18 @@ func migrate(ctx context.Context, conn *sql.Conn) (err error) {
 	if err := conn.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM flow_schema").Scan(&version); err != nil {
 		return err
 	}
-	switch version {
-	case schemaVersion:
-	case 0:
-		_, err = conn.ExecContext(ctx, schema)
-	case 1:
-		_, err = conn.ExecContext(ctx, schema2)
-	default:
-		err = fmt.Errorf("the tables are of version %d, this program knows versions up to %d: run a newer program", version, schemaVersion)
+	if version > schemaVersion {
+		return fmt.Errorf("the tables are of version %d, this program knows versions up to %d: run a newer program", version, schemaVersion)
 	}
-	if err != nil {
-		return fmt.Errorf("bring the tables up to date: %w", err)
+	var steps []string
+	from := version
+	if version == 0 {
+		steps, from = append(steps, schema), firstVersion
+	}
+	for _, step := range append(steps, upgrades[from-1:]...) {
+		if _, err := conn.ExecContext(ctx, step); err != nil {
+			return fmt.Errorf("bring the tables up to date: %w", err)
+		}
 	}
 	if version != schemaVersion {
 		if _, err := conn.ExecContext(ctx, "INSERT INTO flow_schema (version) VALUES (?)", schemaVersion); err != nil {
@@ -267,6 +278,11 @@ func (s *Store) apply(t *flow.Transition) (fate, err error) {
 			return nil, err
 		}
 		if _, err := s.notice.Exec(notice.ID, body); err != nil {
+			return nil, err
+		}
+	}
+	for _, tag := range t.Tags {
+		if _, err := s.tag.Exec(tag.Name, tag.Value, r.ID); err != nil {
 			return nil, err
 		}
 	}

@@ -21,6 +21,8 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"StaleAndExisting", staleAndExisting},
 		{"History", history},
 		{"List", list},
+		{"Search", search},
+		{"Remove", remove},
 		{"Definitions", definitions},
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},
