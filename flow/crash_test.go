@@ -18,8 +18,15 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 )
 
-// TestMain lets the test binary be the engine's process of TestKill.
+// TestMain lets the test binary be the engine's process of TestKill, and a server of the tests of takeover.
 func TestMain(m *testing.M) {
+	if dsn := os.Getenv("ZHIYUN_TEST_SERVER"); dsn != "" {
+		if err := serverProcess(dsn); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv("ZHIYUN_TEST_ENGINE"); dir != "" {
 		if err := crashProcess(dir); err != nil {
 			fmt.Println("error", err)
