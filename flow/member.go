@@ -47,7 +47,7 @@ func (s *membership) decide(now time.Time) (memberDo, time.Duration) {
 	switch {
 	case s.fenced:
 		return doDrop, 0
-	case now.Before(s.next) && s.member != 0 && s.orphans && !s.claiming && !s.draining:
+	case now.Before(s.next) && s.member != 0 && s.orphans && s.failures == 0 && !s.claiming && !s.draining:
 		return doClaim, 0
 	case now.Before(s.next):
 		return doWait, s.next.Sub(now)
