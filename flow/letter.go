@@ -23,6 +23,7 @@ type letterBody struct {
 	Output  json.RawMessage `json:"output,omitempty"`
 	Logs    string          `json:"logs,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
+	Ran     Ran             `json:"ran,omitzero"`
 	Actor   string          `json:"actor,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
 	At      time.Time       `json:"at,omitzero"`
@@ -32,7 +33,7 @@ type letterBody struct {
 func encodeInput(in input) ([]byte, error) {
 	return json.Marshal(letterBody{
 		Kind: in.kind, Step: in.step, Item: in.item, Attempt: in.attempt, Undo: in.undo, Probe: in.probe,
-		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Actor: in.actor, Reason: in.reason, At: in.at, Done: in.done,
+		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Actor: in.actor, Reason: in.reason, At: in.at, Done: in.done,
 	})
 }
 
@@ -43,7 +44,7 @@ func decodeInput(body []byte) (input, error) {
 	}
 	return input{
 		kind: b.Kind, step: b.Step, item: b.Item, attempt: b.Attempt, undo: b.Undo, probe: b.Probe,
-		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error}, actor: b.Actor, reason: b.Reason, at: b.At, done: b.Done,
+		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran}, actor: b.Actor, reason: b.Reason, at: b.At, done: b.Done,
 	}, nil
 }
 

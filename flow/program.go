@@ -41,6 +41,7 @@ type stepPlan struct {
 	undoOn   bool   // the undo runs on the step's device
 	undoWith *template
 	undo     Undo
+	handles  int   // the step whose failure it is there for; -1 for none
 	uses     []int // steps whose outputs the expressions read, for the undo as well
 
 	cases       []*expr.Expr // of If and Switch: cases[i] opens blocks[i]; the block behind them, if any, is Else
@@ -127,6 +128,8 @@ type library struct {
 	tools *Tools
 	// flow returns a version of a flow, 0 for the latest; nil if it is not known. It may be nil: then no flow is.
 	flow func(name string, version int) *program
+	// ahead takes what the machine does not run as well.
+	ahead bool
 }
 
 // compile checks a document against the tools and flows at hand and returns the program, or nil if there are faults. A flow that is not
@@ -168,7 +171,7 @@ func (s *stepPlan) input(vars map[string]any) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(value)
+	data, err := appendValue(nil, value)
 	if err != nil {
 		return nil, fmt.Errorf("the resolved input has no JSON form: %w", err)
 	}

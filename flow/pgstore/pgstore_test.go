@@ -46,9 +46,22 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-func TestRefusals(t *testing.T) {
+// TestStore runs what does not need a server of its own.
+func TestStore(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
+	for name, test := range map[string]func(*testing.T, *pgtest.Server){
+		"Refusals": refusals, "LayoutLock": layoutLock, "Versions": versions, "SameName": sameName, "EmbeddersPool": embeddersPool,
+		"AnswerLost": answerLost, "StartTx": startInTheEmbeddersTransaction, "ACallerGoesAway": aCallerGoesAway, "UpdatesAreHeapOnly": updatesAreHeapOnly,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, server)
+		})
+	}
+}
+
+func refusals(t *testing.T, server *pgtest.Server) {
 	for name, one := range map[string]struct{ dsn, want string }{
 		"not durable":    {server.Database(t) + "&synchronous_commit=off", "not durable"},
 		"no such server": {"postgres://nobody:geheim@127.0.0.1:1/none", "open"},
@@ -67,9 +80,8 @@ func TestRefusals(t *testing.T) {
 }
 
 // The lock on the tables' layout: who works with the tables keeps out who would change them, and the other way round.
-func TestLayoutLock(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func layoutLock(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	conn := connect(t, dsn)
 	const key = "(2053662316, hashtext(current_schema()))"
 	lock := func(how string) (got bool) {
@@ -90,9 +102,8 @@ func TestLayoutLock(t *testing.T) {
 }
 
 // Programs and tables of different versions: a newer program waits for older ones to end, an older one refuses newer tables.
-func TestVersions(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func versions(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	conn := connect(t, dsn)
 	exec := func(sql string) {
 		t.Helper()
@@ -132,9 +143,8 @@ func TestVersions(t *testing.T) {
 }
 
 // What is there when a process of the same name starts: the executions of one whose connection is gone are free at once, those of one that lives are not.
-func TestSameName(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func sameName(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	dead, live := open(t, dsn), open(t, dsn)
 	join := func(s *pgstore.Store) int64 {
 		t.Helper()
@@ -181,9 +191,8 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 }
 
 // An embedder's pool stays the embedder's.
-func TestEmbeddersPool(t *testing.T) {
-	t.Parallel()
-	pool, err := pgxpool.New(t.Context(), pgtest.Start(t).Database(t))
+func embeddersPool(t *testing.T, server *pgtest.Server) {
+	pool, err := pgxpool.New(t.Context(), server.Database(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,9 +264,8 @@ func TestServerKilled(t *testing.T) {
 }
 
 // A commit whose answer is lost is made again, and what it had stored counts as stored, once: a connection that breaks after the commit, and before it.
-func TestAnswerLost(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func answerLost(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	for _, stored := range []bool{true, false} {
 		t.Run(fmt.Sprint("stored ", stored), func(t *testing.T) {
 			cut := newCutter(t, dsn)
@@ -293,9 +301,8 @@ func TestAnswerLost(t *testing.T) {
 }
 
 // A caller that goes away in the middle of a write does not take the writer with it.
-func TestACallerGoesAway(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func aCallerGoesAway(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	store := open(t, dsn)
 	other, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -331,9 +338,8 @@ func TestACallerGoesAway(t *testing.T) {
 }
 
 // Steps write to the heap alone: no index is touched until an execution ends.
-func TestUpdatesAreHeapOnly(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func updatesAreHeapOnly(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	store := open(t, dsn)
 	one := running("x")
 	if _, err := store.Commit(t.Context(), []flow.Transition{one}); err != nil {
