@@ -81,7 +81,7 @@ func ReadManifest(dir string) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, fmt.Errorf("flow: %s: %w", path, err)
 	}
-	if m.dir, err = filepath.Abs(dir); err != nil {
+	if m.Dir, err = filepath.Abs(dir); err != nil {
 		return Manifest{}, fmt.Errorf("flow: %s: %w", path, err)
 	}
 	return m, nil

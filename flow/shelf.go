@@ -200,15 +200,24 @@ func short(digest string) string {
 
 // Use makes a version on the shelf, by its digest or the first twelve digits of it, the one in use.
 func (s *Shelf) Use(name, digest string) error {
+	m, err := s.Version(name, digest)
+	if err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(filepath.Dir(m.Dir), "current"), []byte(filepath.Base(m.Dir)+"\n"))
+}
+
+// Version returns the manifest of a version, by its digest or the first twelve digits of it.
+func (s *Shelf) Version(name, digest string) (Manifest, error) {
 	at := short(digest)
-	if !toolName.MatchString(name) || at == "" || strings.ContainsAny(at, "/.") {
-		return fmt.Errorf("%w: %q of tool %q is not a digest", ErrInvalid, digest, name)
+	if !toolName.MatchString(name) || len(at) < 12 || strings.ContainsAny(at, "/.") {
+		return Manifest{}, fmt.Errorf("%w: %q of tool %q is not a digest; give at least twelve digits of it", ErrInvalid, digest, name)
 	}
-	home := filepath.Join(s.dir, name)
-	if _, err := os.Stat(filepath.Join(home, at, ManifestFile)); err != nil {
-		return fmt.Errorf("%w: version %s of tool %s", ErrNotFound, at, name)
+	m, err := ReadManifest(filepath.Join(s.dir, name, at))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Manifest{}, fmt.Errorf("%w: version %s of tool %s", ErrNotFound, at, name)
 	}
-	return writeSynced(filepath.Join(home, "current"), []byte(at+"\n"))
+	return m, err
 }
 
 // List returns all versions of all tools, or those of one, by name and the newest first.

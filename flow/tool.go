@@ -153,7 +153,7 @@ func (t *Tools) add(m Manifest, run func(context.Context, Call, []string) Result
 	if m.Effect == "" {
 		one.Effect = Manual
 	}
-	if m.dir == "" { // one of few, by code: its schemas are held to be right at once
+	if m.Dir == "" { // one of few, by code: its schemas are held to be right at once
 		if one.prepare(); one.wrong != nil {
 			fail("%w", one.wrong)
 		}
