@@ -57,7 +57,7 @@ func digestDir(dir string) (string, []string, error) {
 		var sum string
 		var info fs.FileInfo
 		if sum, info, err = digestFile(root, path); err == nil {
-			fmt.Fprintf(whole, "%s %t %q\n", sum, info.Mode()&0o111 != 0, path)
+			fmt.Fprintf(whole, "%s %t %q\n", sum, path != ManifestFile && info.Mode()&0o111 != 0, path)
 			state = append(state, identity(path, info))
 			young = young || time.Since(info.ModTime()) < time.Second
 		}
