@@ -21,6 +21,9 @@ type Config struct {
 	Device string
 	// Addr is its address. Required.
 	Addr string
+	// PortOffset is added to the ports that manifests name, as in the CMDB: the device shares its address with others, and
+	// only ports of its own processes count as its. Default: the address is its own.
+	PortOffset int
 	// Site is where it stands; handed to scripts and processes.
 	Site string
 	// Root is the folder that the device's files live under: nothing outside of it is written. Required; made if absent.
@@ -65,6 +68,9 @@ func (c Config) filled() (Config, error) {
 	}
 	if _, err := netip.ParseAddr(c.Addr); err != nil {
 		faults = append(faults, fmt.Errorf("agent: Addr %q: give the device's IP address: %w", c.Addr, err))
+	}
+	if c.PortOffset < 0 || c.PortOffset > 50_000 {
+		faults = append(faults, fmt.Errorf("agent: PortOffset %d: want 0 to 50000, as the device has it in the CMDB", c.PortOffset))
 	}
 	if c.Root == "" {
 		faults = append(faults, errors.New("agent: Root is empty: name the folder that the device's files live under"))
