@@ -21,8 +21,11 @@ type Store interface {
 	Get(ctx context.Context, id string) (Row, error)
 	// ByKey returns the row of the execution of a flow that was started with a key, or ErrNotFound.
 	ByKey(ctx context.Context, flow, key string) (Row, error)
-	// List returns rows, newest (greatest ID) first.
+	// List returns rows, newest (greatest ID) first, or oldest first if the filter says so.
 	List(ctx context.Context, filter Filter) ([]Row, error)
+	// Remove deletes executions with their histories and tags, durably, and returns how many. It passes over those that are
+	// not there, and those that have not ended: an open execution is never lost.
+	Remove(ctx context.Context, ids []string) (int, error)
 
 	// PutDefinition stores a new version, or returns ErrExists if that version of the flow is there.
 	PutDefinition(ctx context.Context, r DefinitionRecord) error
@@ -44,6 +47,7 @@ type Transition struct {
 	Row     Row
 	Record  Record
 	Notices []Notice
+	Tags    []Tag // by which the execution is to be found from now on; some may be there already
 }
 
 // Record is the events of one transition.
@@ -82,19 +86,6 @@ type DefinitionRecord struct {
 	SavedAt time.Time
 }
 
-// Filter selects executions. The zero filter selects all.
-type Filter struct {
-	Flow   string
-	States []State
-	Open   bool      // only executions that have not ended
-	Actor  string    // who started it
-	Key    string    // it was started with
-	Parent string    // sub-flows of this execution
-	Since  time.Time // started at or after
-	Limit  int       // at most so many; 0 is 100 through Engine.List, everything through a Store
-	After  string    // go on after this ID: what the last page returned
-}
-
 // row is the execution's row. It is there to be shown, so secrets are struck out.
 func (x *Execution) row() Row {
 	secrets := x.def.secrets(x.Params)
@@ -113,7 +104,7 @@ func (x *Execution) row() Row {
 // transition packs what a step of the machine did. prev is the sequence number before it.
 func (m *machine) transition(prev int64) Transition {
 	return Transition{
-		Prev: prev, Row: m.x.row(), Notices: m.notices,
+		Prev: prev, Row: m.x.row(), Notices: m.notices, Tags: m.tags(),
 		Record: Record{Seq: prev + 1, At: m.now, Body: encodeEvents(m.events)},
 	}
 }

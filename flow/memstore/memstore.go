@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
@@ -18,6 +19,7 @@ type Store struct {
 	rows        map[string]*flow.Row
 	history     map[string][]flow.Record
 	keys        map[[2]string]string
+	tags        map[string]map[flow.Tag]bool // of each execution
 	notices     []flow.Notice
 	definitions map[string][]flow.DefinitionRecord
 }
@@ -25,7 +27,8 @@ type Store struct {
 // New returns an empty store.
 func New() flow.Store {
 	return &Store{
-		rows: map[string]*flow.Row{}, history: map[string][]flow.Record{}, keys: map[[2]string]string{}, definitions: map[string][]flow.DefinitionRecord{},
+		rows: map[string]*flow.Row{}, history: map[string][]flow.Record{}, keys: map[[2]string]string{},
+		tags: map[string]map[flow.Tag]bool{}, definitions: map[string][]flow.DefinitionRecord{},
 	}
 }
 
@@ -58,6 +61,12 @@ func (s *Store) apply(t *flow.Transition) error {
 	record.Body = slices.Clone(record.Body)
 	s.history[id] = append(s.history[id], record)
 	s.notices = append(s.notices, t.Notices...)
+	for _, tag := range t.Tags {
+		if s.tags[id] == nil {
+			s.tags[id] = map[flow.Tag]bool{}
+		}
+		s.tags[id][tag] = true
+	}
 	return nil
 }
 
@@ -101,25 +110,68 @@ func (s *Store) List(_ context.Context, f flow.Filter) ([]flow.Row, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []flow.Row
-	for _, id := range slices.Backward(slices.Sorted(maps.Keys(s.rows))) {
-		row := s.rows[id]
-		switch {
-		case f.Flow != "" && row.Flow != f.Flow,
-			len(f.States) > 0 && !slices.Contains(f.States, row.State),
-			f.Open && row.State.Ended(),
-			f.Actor != "" && row.Actor != f.Actor,
-			f.Key != "" && row.Key != f.Key,
-			f.Parent != "" && row.Parent != f.Parent,
-			!f.Since.IsZero() && row.Started.Before(f.Since),
-			f.After != "" && row.ID >= f.After:
-			continue
+	ids := slices.Sorted(maps.Keys(s.rows))
+	if !f.Oldest {
+		slices.Reverse(ids)
+	}
+	for _, id := range ids {
+		if row := s.rows[id]; s.selects(&f, row) {
+			out = append(out, *row)
 		}
-		out = append(out, *row)
 		if f.Limit > 0 && len(out) == f.Limit {
 			break
 		}
 	}
 	return out, nil
+}
+
+// selects reports whether a filter selects a row. The caller holds mu.
+func (s *Store) selects(f *flow.Filter, row *flow.Row) bool {
+	for _, one := range [][2]string{{f.Flow, row.Flow}, {f.Actor, row.Actor}, {f.Key, row.Key}, {f.Parent, row.Parent}, {f.Step, row.Step}} {
+		if one[0] != "" && one[0] != one[1] {
+			return false
+		}
+	}
+	for _, tag := range f.Tags() {
+		if !s.tags[row.ID][tag] {
+			return false
+		}
+	}
+	switch {
+	case f.Version != 0 && row.Version != f.Version,
+		len(f.States) > 0 && !slices.Contains(f.States, row.State),
+		len(f.Wakes) > 0 && !slices.Contains(f.Wakes, row.Wake.Kind),
+		f.Open && row.State.Ended(),
+		!f.Since.IsZero() && row.Started.Before(f.Since),
+		!f.Until.IsZero() && !row.Started.Before(f.Until),
+		!f.EndedBefore.IsZero() && (row.Ended.IsZero() || !row.Ended.Before(f.EndedBefore)),
+		f.Text != "" && !strings.Contains(row.Error, f.Text) && !strings.Contains(row.Wake.For, f.Text),
+		f.After != "" && !f.Oldest && row.ID >= f.After,
+		f.After != "" && f.Oldest && row.ID <= f.After:
+		return false
+	}
+	return true
+}
+
+// Remove implements flow.Store.
+func (s *Store) Remove(_ context.Context, ids []string) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	removed := 0
+	for _, id := range ids {
+		row := s.rows[id]
+		if row == nil || !row.State.Ended() {
+			continue
+		}
+		delete(s.rows, id)
+		delete(s.history, id)
+		delete(s.tags, id)
+		if row.Key != "" {
+			delete(s.keys, [2]string{row.Flow, row.Key})
+		}
+		removed++
+	}
+	return removed, nil
 }
 
 // PutDefinition implements flow.Store.

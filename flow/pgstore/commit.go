@@ -122,6 +122,10 @@ WITH made AS (
 	INSERT INTO flow_notice (id, body)
 	SELECT t.id, t.body::json FROM unnest($35::text[], $36::text[], $37::text[]) WITH ORDINALITY AS t (run, id, body, n) JOIN taken ON taken.id = t.run
 	ORDER BY t.n
+), tags AS (
+	INSERT INTO flow_tag (name, value, id)
+	SELECT DISTINCT t.name, t.value, t.run FROM unnest($38::text[], $39::text[], $40::text[]) AS t (run, name, value) JOIN taken ON taken.id = t.run
+	ON CONFLICT DO NOTHING
 )
 SELECT id FROM taken`
 
@@ -129,7 +133,7 @@ SELECT id FROM taken`
 // returned: it is to be decided on its own.
 func write(ctx context.Context, conn *pgxpool.Conn, batch []flow.Transition, chains [][]int, fates []error) (again []int, err error) {
 	var made, moved columns
-	var eventID, eventBody, noticeRun, noticeID, noticeBody []string
+	var eventID, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue []string
 	var eventSeq []int64
 	var eventAt []time.Time
 	for _, chain := range chains {
@@ -149,13 +153,16 @@ func write(ctx context.Context, conn *pgxpool.Conn, batch []flow.Transition, cha
 				}
 				noticeRun, noticeID, noticeBody = append(noticeRun, t.Row.ID), append(noticeID, notice.ID), append(noticeBody, string(body))
 			}
+			for _, tag := range t.Tags {
+				tagRun, tagName, tagValue = append(tagRun, t.Row.ID), append(tagName, tag.Name), append(tagValue, tag.Value)
+			}
 		}
 	}
 	rows, err := conn.Query(ctx, writeAll,
 		made.id, made.flow, made.version, made.key, made.parent, made.state, made.paused, made.step, made.wake, made.wakeAt, made.wakeFor, made.seq,
 		made.actor, made.reason, made.started, made.updated, made.ended, made.failure,
 		moved.id, moved.prev, moved.state, moved.paused, moved.step, moved.wake, moved.wakeAt, moved.wakeFor, moved.seq, moved.updated, moved.ended, moved.failure,
-		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody)
+		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue)
 	if err != nil {
 		return nil, err
 	}
@@ -204,4 +211,19 @@ func (s *Store) Delivered(ctx context.Context, id string) error {
 		}
 		return nil
 	})
+}
+
+// Remove implements flow.Store.
+func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err error) {
+	err = s.locked(ctx, func(ctx context.Context) error {
+		return s.conn.QueryRow(ctx, `
+			WITH gone AS (DELETE FROM flow_run WHERE id = ANY($1::text[]) AND NOT open RETURNING id),
+			events AS (DELETE FROM flow_event WHERE id IN (SELECT id FROM gone)),
+			tags AS (DELETE FROM flow_tag WHERE id IN (SELECT id FROM gone))
+			SELECT count(*) FROM gone`, ids).Scan(&removed)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("pgstore: remove: %w", err)
+	}
+	return removed, nil
 }

@@ -19,6 +19,12 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed schema2.sql
+var schema2 string
+
+// upgrades make the tables of version 1, then bring them to 2, and so on.
+var upgrades = []string{schema, schema2}
+
 // Store is a flow.Store in a PostgreSQL database, release 13 or later. It is safe for concurrent use.
 //
 // One Store at a time writes in a schema: the writer's connection holds an advisory lock, and every commit goes through that
@@ -140,15 +146,17 @@ func migrate(ctx context.Context, conn *pgxpool.Conn) error {
 			return err
 		}
 		switch {
-		case version > 1:
-			return fmt.Errorf("the tables are of version %d, this program knows version 1: run a newer program", version)
-		case version == 1:
+		case version > len(upgrades):
+			return fmt.Errorf("the tables are of version %d, this program knows versions up to %d: run a newer program", version, len(upgrades))
+		case version == len(upgrades):
 			return nil
 		}
-		if _, err := tx.Exec(ctx, schema); err != nil {
-			return fmt.Errorf("make the tables: %w", err)
+		for _, step := range upgrades[version:] {
+			if _, err := tx.Exec(ctx, step); err != nil {
+				return fmt.Errorf("bring the tables up to date: %w", err)
+			}
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO flow_schema (version) VALUES (1)")
+		_, err := tx.Exec(ctx, "INSERT INTO flow_schema (version) VALUES ($1)", len(upgrades))
 		return err
 	})
 }

@@ -96,33 +96,65 @@ func (s *Store) one(ctx context.Context, what, where string, args ...any) (flow.
 func (s *Store) List(ctx context.Context, f flow.Filter) ([]flow.Row, error) {
 	conditions := []string{"true"}
 	var args []any
-	add := func(condition string, value any) {
-		args = append(args, value)
-		conditions = append(conditions, fmt.Sprintf(condition, len(args)))
+	add := func(condition string, values ...any) {
+		at := make([]any, len(values))
+		for i, value := range values {
+			args = append(args, value)
+			at[i] = len(args)
+		}
+		conditions = append(conditions, fmt.Sprintf(condition, at...))
 	}
 	if f.Open {
 		conditions = append(conditions, "open")
 	}
-	for _, one := range []struct{ column, value string }{{"flow", f.Flow}, {"actor", f.Actor}, {"key", f.Key}, {"parent", f.Parent}} {
+	for _, one := range []struct{ column, value string }{
+		{"flow", f.Flow}, {"actor", f.Actor}, {"key", f.Key}, {"parent", f.Parent}, {"step", f.Step},
+	} {
 		if one.value != "" {
 			add(one.column+" = $%d", one.value)
 		}
 	}
+	if f.Version != 0 {
+		add("version = $%d", f.Version)
+	}
 	if len(f.States) > 0 {
-		states := make([]string, len(f.States))
-		for i, state := range f.States {
-			states[i] = string(state)
-		}
-		add("state = ANY($%d)", states)
+		add("state = ANY($%d)", texts(f.States))
+	}
+	if len(f.Wakes) > 0 {
+		add("wake = ANY($%d)", texts(f.Wakes))
 	}
 	if !f.Since.IsZero() {
 		add("started >= $%d", f.Since)
 	}
+	if !f.Until.IsZero() {
+		add("started < $%d", f.Until)
+	}
+	if !f.EndedBefore.IsZero() {
+		add("NOT open AND ended < $%d", f.EndedBefore)
+	}
+	if f.Text != "" {
+		add("(position($%d in error) > 0 OR position($%d in wake_for) > 0)", f.Text, f.Text)
+	}
+	for _, tag := range f.Tags() {
+		add("id IN (SELECT id FROM flow_tag WHERE name = $%d AND value = $%d)", tag.Name, tag.Value)
+	}
+	than, order := "<", "DESC"
+	if f.Oldest {
+		than, order = ">", "ASC"
+	}
 	if f.After != "" {
-		add("id < $%d", f.After)
+		add("id "+than+" $%d", f.After)
 	}
 	args = append(args, bound(f.Limit))
-	return query(ctx, s, scanRow, fmt.Sprintf("SELECT %s FROM flow_run WHERE %s ORDER BY id DESC LIMIT $%d", runColumns, strings.Join(conditions, " AND "), len(args)), args...)
+	return query(ctx, s, scanRow, fmt.Sprintf("SELECT %s FROM flow_run WHERE %s ORDER BY id %s LIMIT $%d", runColumns, strings.Join(conditions, " AND "), order, len(args)), args...)
+}
+
+func texts[T ~string](values []T) []string {
+	out := make([]string, len(values))
+	for i, value := range values {
+		out[i] = string(value)
+	}
+	return out
 }
 
 func scanDefinition(row pgx.CollectableRow) (flow.DefinitionRecord, error) {

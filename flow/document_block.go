@@ -1,0 +1,50 @@
+package flow
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+func (d *document) cases(node *yaml.Node, path string) []Case {
+	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 {
+		d.fault(node, path, "want a list of cases, each with when and steps")
+		return nil
+	}
+	out := make([]Case, len(node.Content))
+	for i, item := range node.Content {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		readFields(d, item, at, &out[i], d.format.choice)
+	}
+	return out
+}
+
+func (d *document) branches(node *yaml.Node, path string) []Branch {
+	if node.Kind != yaml.MappingNode || len(node.Content) == 0 {
+		d.fault(node, path, "want a mapping of names to lists of steps")
+		return nil
+	}
+	var table []field[[]Branch]
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key := node.Content[i]
+		if !stepName.MatchString(key.Value) {
+			d.fault(key, path, "%q is not a branch's name: lower case letters, digits and underscores", key.Value)
+		}
+		table = append(table, field[[]Branch]{name: key.Value, read: func(d *document, into *[]Branch, n *yaml.Node, path string) {
+			*into = append(*into, Branch{key.Value, d.steps(n, path)})
+		}})
+	}
+	var out []Branch
+	readFields(d, node, path, &out, table)
+	return out
+}
+
+// approvers refuses a count of approvals that the people named cannot reach.
+func (d *document) approvers(a *Approve, path string) {
+	people := !slices.ContainsFunc(a.By, func(who string) bool { return strings.HasPrefix(who, "role:") })
+	if len(a.By) > 0 && people && a.Count > len(a.By) {
+		d.fault(d.places[path+".count"], path+".count", "%d have to approve, and by names %d", a.Count, len(a.By))
+	}
+}
