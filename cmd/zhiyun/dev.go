@@ -71,7 +71,7 @@ func devCommand() *cli.Command {
 		Name:  "dev",
 		Usage: "run a whole Zhiyun on this machine: a server and some devices",
 		Description: `Each device is an agent process with its own loopback address, or ports of its own, and its own root folder, known to the CMDB as idle. The verbs find
-this server by themselves. Ctrl-C ends all of it; what the record holds is there again the next time.
+this server by themselves. A server that is killed is started again. Ctrl-C ends all of it; what the record holds is there again the next time.
 
 Example:
 
@@ -130,11 +130,23 @@ func runDev(c *cli.Context, config dev.Config) error {
 	}
 	fmt.Fprintf(c.App.Writer, "ready: %s\nlogs: %s, %s\nCtrl-C ends it\n", environment.Target(),
 		filepath.Join(environment.ServerDir(), "server.log"), filepath.Join(environment.Root("d01"), "run", "agent.log"))
-	select {
-	case <-c.Context.Done():
-		fmt.Fprintln(c.App.Writer, "stopping")
-		return nil
-	case <-environment.ServerDone():
-		return errors.New("the server has ended; its log says why: " + filepath.Join(environment.ServerDir(), "server.log"))
+	for began := time.Now(); ; began = time.Now() {
+		select {
+		case <-c.Context.Done():
+			fmt.Fprintln(c.App.Writer, "stopping")
+			return nil
+		case <-environment.ServerDone():
+		}
+		log := filepath.Join(environment.ServerDir(), "server.log")
+		if time.Since(began) < 5*time.Second {
+			return errors.New("the server ends again and again; its log says why: " + log)
+		}
+		fmt.Fprintf(c.App.Writer, "the server has ended, its log says why: %s; starting it again\n", log)
+		again, cancel := context.WithTimeout(c.Context, time.Minute)
+		err := environment.StartServer(again)
+		cancel()
+		if err != nil {
+			return err
+		}
 	}
 }

@@ -90,6 +90,10 @@ func (c Config) filled() (Config, error) {
 			faults = append(faults, fmt.Errorf("agent: Listen %q: metrics are for this host alone; give a loopback address, as 127.0.0.1:7071", c.Listen))
 		}
 	}
+	if c.Doors.Opens() && c.Doors.Caller == "" {
+		faults = append(faults, errors.New("agent: Doors are open and their Caller is empty: the server gives a device routes for modules that are placed on it, and for nobody else; "+
+			"name the module whose programs ask, with --door-caller"))
+	}
 	if c.Exe == "" {
 		exe, err := os.Executable()
 		if err != nil {
