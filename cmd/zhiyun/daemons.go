@@ -64,6 +64,7 @@ Examples:
 			&cli.StringFlag{Name: "etcd-ca", Usage: "`FILE` with etcd's CA"},
 			&cli.StringFlag{Name: "etcd-cert", Usage: "`FILE` with the client certificate for etcd"},
 			&cli.StringFlag{Name: "etcd-key", Usage: "`FILE` with its key"},
+			&cli.StringFlag{Name: "flow-store", EnvVars: []string{"ZHIYUN_FLOW_STORE"}, Usage: "postgres:// `URL` of the database that holds the flows, and that several servers may share; a password goes into the file PGPASSFILE", DefaultText: "DIR/flow.db"},
 			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
 			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
@@ -86,7 +87,8 @@ Examples:
 				CertFile: c.String("cert"), KeyFile: c.String("key"), ClientCAFile: c.String("client-ca"),
 				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
-				Bucket: c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
+				FlowStore: c.String("flow-store"),
+				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {
