@@ -27,6 +27,9 @@ const (
 	inFail
 	inRetryStep
 	inBack // a person: go back to a step
+	inSignal
+	inApprove
+	inRefuse
 )
 
 // input is one thing that happens to an execution.
@@ -41,6 +44,9 @@ type input struct {
 	actor   string
 	reason  string
 	at      time.Time // inDue: the RetryAt that the timer was set for
+	name    string    // inSignal
+	id      string    // inSignal: tells a repetition
+	roles   []string  // of the actor
 	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
 }
 
@@ -86,6 +92,9 @@ type machine struct {
 func (m *machine) step(in input) {
 	m.refused = nil
 	if m.x.State.Ended() && !(in.kind == inCancel && in.done && m.x.State == Done) {
+		if in.kind >= inCancel {
+			m.refuse("execution %s is %s", m.x.ID, m.x.State)
+		}
 		return
 	}
 	if at := m.x.stepIndex(in.step); at >= 0 {
@@ -127,9 +136,15 @@ func (m *machine) step(in input) {
 		m.retryStep(in)
 	case inBack:
 		m.back(in)
+	case inSignal:
+		m.signal(in)
+	case inApprove:
+		m.approve(in)
+	case inRefuse:
+		m.disapprove(in)
 	}
 	m.advance()
-	m.park()
+	m.strand()
 }
 
 func reasonText(reason string) string {
@@ -243,10 +258,10 @@ func (m *machine) finish(state State) {
 	}
 }
 
-// park says so when only a person can move the execution on.
-func (m *machine) park() {
+// strand says so when only a person can move the execution on.
+func (m *machine) strand() {
 	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers > 0 {
+	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+len(x.parked[waitSignal]) > 0 {
 		return
 	}
 	what := m.heldReason()
@@ -297,6 +312,9 @@ func (m *machine) forward(i int) bool {
 			return ended
 		}
 	}
+	if s.active > 0 && plan.kind().waits() != waitNothing {
+		m.awaited(s, plan)
+	}
 	tasks := 1
 	if s.Fanned {
 		tasks = len(s.Tasks)
@@ -345,6 +363,10 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 		m.notice("step", plan.Notify.Severity, text)
 		m.emit(Event{Kind: EventStepDone, Step: s.Name})
 		return true
+	}
+	if plan.kind().waits() != waitNothing {
+		m.park(s, plan, Event{})
+		return false
 	}
 	if plan.each == nil {
 		return false
@@ -565,9 +587,15 @@ func (m *machine) turning(s *StepStatus) bool { return m.x.Target != "" && s.at 
 // giveUp drops the retries of a step that has failed: nobody waits for them any more.
 func (m *machine) giveUp(s *StepStatus) {
 	for i := range s.Tasks {
-		if t := &s.Tasks[i]; !t.RetryAt.IsZero() || t.State == TaskHeld {
-			m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: t.Error})
+		t := &s.Tasks[i]
+		e := Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: t.Error}
+		switch {
+		case t.State == TaskParked:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up before it came: " + t.For}
+		case t.RetryAt.IsZero() && t.State != TaskHeld:
+			continue
 		}
+		m.emit(e)
 	}
 }
 
@@ -608,8 +636,12 @@ func (m *machine) due(in input) {
 	if t.RetryAt.IsZero() || !t.RetryAt.Equal(in.at) || m.x.Target != "" {
 		return
 	}
-	if t.State == TaskDoubt {
+	switch t.State {
+	case TaskDoubt:
 		m.startProbe(s, plan, t)
+		return
+	case TaskParked:
+		m.waited(s, plan, t)
 		return
 	}
 	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
