@@ -52,8 +52,7 @@ func (m *machine) again(s *StepStatus, plan *stepPlan, t *Task, by Event) {
 		m.park(s, plan, by)
 		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
-	m.run(s, plan, t.Item, false)
+	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
 }
 
 func (m *machine) startProbe(s *StepStatus, plan *stepPlan, t *Task) {

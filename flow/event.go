@@ -22,6 +22,8 @@ const (
 	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
 	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
 	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
+	EventLockWaiting  EventKind = "execution.awaits"    // its flow's locks; Text says who has one
+	EventLocked       EventKind = "execution.locked"    // it has its flow's locks, Keys
 	EventDone         EventKind = "execution.done"
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
@@ -38,6 +40,7 @@ const (
 	EventStepFailed   EventKind = "step.failed"
 	EventNoticed      EventKind = "step.noticed"
 
+	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"
 	EventAttemptDone     EventKind = "attempt.done"
 	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
@@ -81,6 +84,8 @@ type Event struct {
 	Reason    string          `json:"reason,omitempty"`
 	Text      string          `json:"text,omitempty"`
 	Severity  string          `json:"severity,omitempty"`
+	Lock      string          `json:"lock,omitempty"` // the task's exclusive key
+	Keys      []string        `json:"keys,omitempty"` // locks taken, or freed by the end
 
 	// Of execution.started only.
 	Flow    string         `json:"flow,omitempty"`
@@ -88,6 +93,9 @@ type Event struct {
 	Key     string         `json:"key,omitempty"`
 	Parent  string         `json:"parent,omitempty"`
 	Params  map[string]any `json:"params,omitempty"`
+	Root    string         `json:"root,omitempty"`   // of a sub-flow: the execution that was started first
+	Exempt  string         `json:"exempt,omitempty"` // from freezes; why
+	As      []string       `json:"as,omitempty"`     // who started it, as was proved
 }
 
 // String writes the event as one line, without its data.

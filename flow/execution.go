@@ -45,16 +45,17 @@ const (
 
 // TaskState is where one item of a step stands, or its undo.
 //
-//	waiting -> running -> done, failed, skipped
-//	             | ^
-//	             v |
-//	 retrying (a timer), doubt (a probe), held (a person)
+//	waiting, queued -> running -> done, failed, skipped
+//	                     | ^
+//	                     v |
+//	 retrying (a timer), doubt (a probe), held (a person), queued (the gate)
 //
 // That of a step that waits is parked instead of running.
 type TaskState string
 
 const (
 	TaskWaiting  TaskState = "waiting"
+	TaskQueued   TaskState = "queued" // the next attempt starts when there is room, or a lock is free
 	TaskRunning  TaskState = "running"
 	TaskRetrying TaskState = "retrying" // the next attempt starts at RetryAt
 	TaskDoubt    TaskState = "doubt"    // whether it had its effect is not known; the probe is asked
@@ -81,6 +82,7 @@ type Execution struct {
 	Step    string         `json:"step,omitempty"`    // the step that it is at
 	Waiting string         `json:"waiting,omitempty"` // what for, if for a person
 	Wake    Wake           `json:"wake"`
+	Locks   []string       `json:"locks,omitempty"` // its flow's, that it holds
 	Started time.Time      `json:"started"`
 	Updated time.Time      `json:"updated"`
 	Ended   time.Time      `json:"ended,omitzero"`
@@ -104,7 +106,17 @@ type Execution struct {
 	kept    map[string][]heardSignal // by name, in the order in which they came
 	heard   map[string]bool          // IDs of signals
 	pauser  string
-	tagged  map[string]bool // devices whose tags are stored, as far as this copy knows
+
+	queued    int      // tasks that wait for the gate
+	queuedFor string   // what the last of them waits for
+	awaits    string   // what its flow's locks wait for
+	locked    bool     // it has its flow's locks
+	root      string   // of a sub-flow: the execution that was started first
+	exempt    string   // from freezes; why
+	as        []string // who started it, as was proved
+	taken     []keyChange
+	freed     []keyChange
+	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
 // blockState is how far a block of steps has come.
@@ -174,7 +186,16 @@ type Task struct {
 	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
 	Stopping *Error `json:"stopping,omitempty"`
 
+	// Queued is since when the next attempt waits, Waits what for, in the state queued.
+	Queued time.Time `json:"queued,omitzero"`
+	Waits  string    `json:"waits,omitempty"`
+	Lock   string    `json:"lock,omitempty"` // its exclusive key
+
 	probes int
+	again  bool   // queued: the start will not count
+	by     string // queued: who asked for it
+	asked  bool   // queued: the gate knows
+	locked bool   // it holds Lock
 }
 
 // inFlight reports whether an attempt or a probe runs.
@@ -237,7 +258,10 @@ func (x *Execution) fresh(i, round int) StepStatus {
 // shown returns a copy that is no longer the engine's, secrets struck out.
 func (x *Execution) shown() Execution {
 	out := *x
-	out.vars, out.blocks, out.clock = nil, nil, nil
+	out.vars, out.blocks, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil
+	if out.Waiting == "" {
+		out.Waiting = x.waitsFor()
+	}
 	out.Wake = x.wake()
 	if out.Params = nil; len(x.Params) > 0 {
 		out.Params = maps.Clone(x.Params)
@@ -260,6 +284,8 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakeLease}
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
+	case x.queued > 0 || x.awaits != "":
+		return Wake{Kind: WakeRunnable}
 	case x.timers > 0:
 		return x.timerWake()
 	case len(x.parked[waitSignal]) > 0:

@@ -24,8 +24,13 @@ func (x *Execution) apply(e *Event) {
 		x.applyStep(e)
 		return
 	}
+	x.applyLocks(e)
 	switch e.Kind {
 	case EventStarted:
+		x.root, x.exempt, x.as = e.Root, e.Exempt, e.As
+		if len(x.as) == 0 && e.Actor != "" {
+			x.as = []string{e.Actor}
+		}
 		x.Key, x.Actor, x.Reason, x.Parent, x.Params = e.Key, e.Actor, e.Reason, e.Parent, e.Params
 		x.Started = e.At
 		x.bindVars()
@@ -225,6 +230,10 @@ func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) 
 		x.timers += n
 	case state == TaskHeld:
 		x.held += n
+	case state == TaskQueued:
+		if x.queued += n; x.queued == 0 {
+			x.queuedFor = ""
+		}
 	case (state == TaskRunning || state == TaskDoubt) && undo:
 		x.undos += n
 	case state == TaskRunning || state == TaskDoubt:
@@ -250,7 +259,7 @@ func (x *Execution) parks(s *StepStatus, t *Task, in bool) {
 }
 
 func open(state TaskState) bool {
-	return state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld || state == TaskParked
+	return state == TaskQueued || state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld || state == TaskParked
 }
 
 func (x *Execution) applyTask(s *StepStatus, e *Event) {
@@ -271,6 +280,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
+	t.Queued, t.Waits = time.Time{}, ""
 	switch e.Kind {
 	case EventStepParked:
 		t.State, t.Error, t.For, t.Signal = TaskParked, nil, e.Text, e.Signal
@@ -281,13 +291,13 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 			s.Approvals = nil // all are asked again
 		}
 		x.Step = s.Name
+	case EventAttemptQueued:
+		t.prepare(s, before, e)
+		t.State, t.Error, t.again, t.by = TaskQueued, nil, e.Again, e.Actor
+		t.Queued, t.Waits, x.queuedFor = e.At, e.Text, "step "+s.Name+" "+e.Text
+		x.Step = s.Name
 	case EventAttemptStarted:
-		if before == TaskWaiting {
-			t.Started, t.Input, t.Device = e.At, e.Input, e.Device
-			s.next = max(s.next, e.Item+1)
-		} else if e.Input != nil { // edited by a person
-			t.Input = e.Input
-		}
+		t.prepare(s, before, e)
 		t.State, t.Attempt, t.Error, t.probes = TaskRunning, e.Attempt, nil, 0
 		switch {
 		case !e.Again:
@@ -323,6 +333,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	case EventProbeFailed:
 		t.State = TaskDoubt
 	}
+	x.applyTaskLock(s, t, e)
 	x.count(t.State, t.RetryAt, 1, false)
 	x.parks(s, t, true)
 	if !t.RetryAt.IsZero() {
@@ -332,6 +343,16 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		s.active++
 	} else if !open(t.State) && open(before) {
 		s.active--
+	}
+}
+
+// prepare notes what an attempt runs with.
+func (t *Task) prepare(s *StepStatus, before TaskState, e *Event) {
+	if before == TaskWaiting {
+		t.Started, t.Input, t.Device = e.At, e.Input, e.Device
+		s.next = max(s.next, e.Item+1)
+	} else if e.Input != nil { // edited by a person
+		t.Input = e.Input
 	}
 }
 

@@ -240,11 +240,9 @@ func (m *machine) retryStep(in input) {
 		m.again(s, plan, t, Event{Actor: in.actor, Reason: in.reason})
 		return
 	}
-	m.emit(Event{
-		Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Input: in.result.Output,
-		Actor: in.actor, Reason: in.reason,
+	m.begin(s, plan, t.Item, Event{
+		Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Input: in.result.Output, Actor: in.actor, Reason: in.reason,
 	})
-	m.run(s, plan, t.Item, false)
 }
 
 // back begins to undo what came after the beginning of a step.

@@ -30,6 +30,8 @@ const (
 	inSignal
 	inApprove
 	inRefuse
+	inAdmitted // a queued attempt may start
+	inLocked   // the locks of the flow may be free
 )
 
 // input is one thing that happens to an execution.
@@ -47,6 +49,7 @@ type input struct {
 	name    string    // inSignal
 	id      string    // inSignal: tells a repetition
 	roles   []string  // of the actor
+	grant   *ticket   // inAdmitted: the leave
 	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
 }
 
@@ -54,9 +57,10 @@ type input struct {
 type actionKind uint8
 
 const (
-	actRun   actionKind = iota + 1 // run an attempt; hand its end back as inEnded
-	actStop                        // stop an attempt that runs; its end comes as inEnded all the same
-	actTimer                       // hand in inDue at the time
+	actRun    actionKind = iota + 1 // run an attempt; hand its end back as inEnded
+	actStop                         // stop an attempt that runs; its end comes as inEnded all the same
+	actTimer                        // hand in inDue at the time
+	actUnused                       // give leave back
 )
 
 // action is one thing for the shell to do.
@@ -64,8 +68,10 @@ type action struct {
 	kind   actionKind
 	call   Call
 	remote bool
-	attach bool // the attempt may be running or finished elsewhere already
-	flow   bool // run the flow named by call.Tool
+	attach bool    // the attempt may be running or finished elsewhere already
+	flow   bool    // run the flow named by call.Tool
+	grant  *ticket // the leave to run
+	lock   string  // an undo: the exclusive key of its task
 	at     time.Time
 }
 
@@ -82,17 +88,21 @@ type machine struct {
 	events  []Event
 	actions []action
 	notices []Notice
-	hold    bool   // the engine is stopping: take in what ends, start nothing
-	ready   []int  // blocks to look at
-	refused error  // why the last input changes nothing; nil if it may
-	planted string // a bug that a test plants
+	hold    bool       // the engine is stopping: take in what ends, start nothing
+	ready   []int      // blocks to look at
+	refused error      // why the last input changes nothing; nil if it may
+	planted string     // a bug that a test plants
+	gate    gatekeeper // nil: everything may start at once
 }
 
 // step applies one input.
 func (m *machine) step(in input) {
 	m.refused = nil
 	if m.x.State.Ended() && !(in.kind == inCancel && in.done && m.x.State == Done) {
-		if in.kind >= inCancel {
+		if in.grant != nil {
+			m.actions = append(m.actions, action{kind: actUnused, grant: in.grant})
+		}
+		if in.kind >= inCancel && in.kind <= inRefuse {
 			m.refuse("execution %s is %s", m.x.ID, m.x.State)
 		}
 		return
@@ -142,6 +152,10 @@ func (m *machine) step(in input) {
 		m.approve(in)
 	case inRefuse:
 		m.disapprove(in)
+	case inAdmitted:
+		m.admitted(in)
+	case inLocked:
+		m.survey(0)
 	}
 	m.advance()
 	m.strand()
@@ -189,6 +203,10 @@ func (m *machine) advance() {
 			}
 		case last < 0:
 			return
+		case !m.locked():
+			if m.x.Target == "" {
+				return
+			}
 		default:
 			b := m.ready[last]
 			m.ready = m.ready[:last]
@@ -252,7 +270,14 @@ func (m *machine) closing(b int) int {
 
 // finish ends the execution.
 func (m *machine) finish(state State) {
-	m.emit(Event{Kind: EventKind("execution." + string(state))})
+	e := Event{Kind: EventKind("execution." + string(state))}
+	if m.x.Parent == "" {
+		e.Keys = m.x.Locks
+		if m.gate != nil {
+			e.Keys = m.gate.held()
+		}
+	}
+	m.emit(e)
 	if state == Failed {
 		m.notice("failed", "critical", fmt.Sprintf("flow %s failed and was compensated: %v", m.x.Flow, m.x.Error))
 	}
@@ -261,7 +286,7 @@ func (m *machine) finish(state State) {
 // strand says so when only a person can move the execution on.
 func (m *machine) strand() {
 	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+len(x.parked[waitSignal]) > 0 {
+	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 {
 		return
 	}
 	what := m.heldReason()
@@ -449,33 +474,44 @@ func (m *machine) itemVars(s *StepStatus, plan *stepPlan, item int) (map[string]
 
 // startTask resolves the input of one item and starts its first attempt.
 func (m *machine) startTask(s *StepStatus, plan *stepPlan, item int) {
-	resolved, device, err := m.resolve(s, plan, item)
+	resolved, device, key, err := m.resolve(s, plan, item)
 	if err != nil {
 		m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: item, Error: failure(CodeExpression, "%v", err)})
 		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved})
-	m.run(s, plan, item, false)
+	m.begin(s, plan, item, Event{Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved, Lock: key})
 }
 
-func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (json.RawMessage, string, error) {
+// resolve works out a task's input, its device and its exclusive key.
+func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (input json.RawMessage, device, key string, err error) {
 	vars, err := m.itemVars(s, plan, item)
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	resolved, err := plan.input(vars)
-	if err != nil || plan.on == nil {
-		return resolved, "", err
+	if input, err = plan.input(vars); err != nil {
+		return nil, "", "", err
 	}
-	value, err := plan.on.eval(vars)
+	if device, err = textOf(plan.on, vars, "on", plan.On, "the name of a device"); err != nil {
+		return nil, "", "", err
+	}
+	key, err = textOf(plan.exclusive, vars, "exclusive", plan.Exclusive, "a text")
+	return input, device, key, err
+}
+
+// textOf is the text that a field of a step stands for; none without the field.
+func textOf(t *template, vars map[string]any, field, source, want string) (string, error) {
+	if t == nil {
+		return "", nil
+	}
+	value, err := t.eval(vars)
 	if err != nil {
-		return nil, "", fmt.Errorf("on: %w", err)
+		return "", fmt.Errorf("%s: %w", field, err)
 	}
-	device, _ := value.(string)
-	if device == "" {
-		return nil, "", fmt.Errorf("on: %q is %s, want the name of a device", plan.On, describe(value))
+	text, _ := value.(string)
+	if text == "" {
+		return "", fmt.Errorf("%s: %q is %s, want %s", field, source, describe(value), want)
 	}
-	return resolved, device, nil
+	return text, nil
 }
 
 // key is what a tool keeps its effect under. It is the same for all attempts of one item, until the execution was taken back over the step: then
@@ -592,7 +628,9 @@ func (m *machine) giveUp(s *StepStatus) {
 		switch {
 		case t.State == TaskParked:
 			e.Error = &Error{Code: CodeCancelled, Message: "given up before it came: " + t.For}
-		case t.RetryAt.IsZero() && t.State != TaskHeld:
+		case t.State == TaskQueued && t.Error == nil:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
+		case t.RetryAt.IsZero() && t.State != TaskHeld && t.State != TaskQueued:
 			continue
 		}
 		m.emit(e)
@@ -644,12 +682,12 @@ func (m *machine) due(in input) {
 		m.waited(s, plan, t)
 		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
-	m.run(s, plan, t.Item, false)
+	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
 }
 
-// rearm sets every timer again.
+// rearm sets every timer again, and has what is queued ask again.
 func (m *machine) rearm() {
+	m.requeue()
 	for i := range m.x.Steps {
 		s := &m.x.Steps[i]
 		for j := range s.Tasks {
