@@ -17,6 +17,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
@@ -50,6 +51,7 @@ type house struct {
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
 	flow      *flow.Engine
+	triggers  *trigger.Controller
 	gray      *gray.Controller // reads and takes orders; the leader's own one acts
 	scale     *scale.Controller
 	faults    *faults // of modules' policies
@@ -61,7 +63,7 @@ type house struct {
 
 func newHouse(config Config, registry *prometheus.Registry, record *record, trust *trust, id string) (*house, error) {
 	h := &house{config: config, registry: registry, record: record, trust: trust, id: id, faults: newFaults(config.Logger)}
-	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.controllers, h.surface} {
+	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.triggering, h.controllers, h.surface} {
 		if err := build(); err != nil {
 			h.close()
 			return nil, err
@@ -220,7 +222,7 @@ func (h *house) flows() (err error) {
 			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
 			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
 		},
-		OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
+		Limits: h.config.Limits, OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
 		return err
@@ -239,7 +241,7 @@ func (h *house) flows() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.flow.Run, func(ctx context.Context) error {
+	h.run(h.runFlows, func(ctx context.Context) error {
 		if err := h.ready(ctx); err != nil { // before the registry is loaded nobody seems to serve
 			return nil // ctx has ended
 		}
@@ -371,7 +373,7 @@ func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
+		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)
