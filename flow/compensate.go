@@ -101,7 +101,7 @@ func (m *machine) runUndo(s *StepStatus, plan *stepPlan, t *Task, attach bool) {
 		return
 	}
 	call.Input = resolved
-	m.actions = append(m.actions, action{kind: actRun, call: call, remote: call.Device != "", attach: attach, flow: plan.undoTool == subflowUndo})
+	m.actions = append(m.actions, action{kind: actRun, call: call, remote: call.Device != "", attach: attach, flow: plan.undoTool == subflowUndo, lock: t.Lock})
 }
 
 // undoInput is the step's own input, or what the definition says instead, with the step's output as "done".

@@ -27,6 +27,11 @@ const (
 	inFail
 	inRetryStep
 	inBack // a person: go back to a step
+	inSignal
+	inApprove
+	inRefuse
+	inAdmitted // a queued attempt may start
+	inLocked   // the locks of the flow may be free
 )
 
 // input is one thing that happens to an execution.
@@ -41,6 +46,10 @@ type input struct {
 	actor   string
 	reason  string
 	at      time.Time // inDue: the RetryAt that the timer was set for
+	name    string    // inSignal
+	id      string    // inSignal: tells a repetition
+	roles   []string  // of the actor
+	grant   *ticket   // inAdmitted: the leave
 	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
 }
 
@@ -48,9 +57,10 @@ type input struct {
 type actionKind uint8
 
 const (
-	actRun   actionKind = iota + 1 // run an attempt; hand its end back as inEnded
-	actStop                        // stop an attempt that runs; its end comes as inEnded all the same
-	actTimer                       // hand in inDue at the time
+	actRun    actionKind = iota + 1 // run an attempt; hand its end back as inEnded
+	actStop                         // stop an attempt that runs; its end comes as inEnded all the same
+	actTimer                        // hand in inDue at the time
+	actUnused                       // give leave back
 )
 
 // action is one thing for the shell to do.
@@ -58,8 +68,10 @@ type action struct {
 	kind   actionKind
 	call   Call
 	remote bool
-	attach bool // the attempt may be running or finished elsewhere already
-	flow   bool // run the flow named by call.Tool
+	attach bool    // the attempt may be running or finished elsewhere already
+	flow   bool    // run the flow named by call.Tool
+	grant  *ticket // the leave to run
+	lock   string  // an undo: the exclusive key of its task
 	at     time.Time
 }
 
@@ -76,17 +88,24 @@ type machine struct {
 	events  []Event
 	actions []action
 	notices []Notice
-	answers []Answer // to the letters that are acted on
-	hold    bool     // the engine is stopping: take in what ends, start nothing
-	ready   []int    // blocks to look at
-	refused error    // why the last input changes nothing; nil if it may
-	planted string   // a bug that a test plants
+	answers []Answer   // to the letters that are acted on
+	hold    bool       // the engine is stopping: take in what ends, start nothing
+	ready   []int      // blocks to look at
+	refused error      // why the last input changes nothing; nil if it may
+	planted string     // a bug that a test plants
+	gate    gatekeeper // nil: everything may start at once
 }
 
 // step applies one input.
 func (m *machine) step(in input) {
 	m.refused = nil
 	if m.x.State.Ended() && !(in.kind == inCancel && in.done && m.x.State == Done) {
+		if in.grant != nil {
+			m.actions = append(m.actions, action{kind: actUnused, grant: in.grant})
+		}
+		if in.kind >= inCancel && in.kind <= inRefuse {
+			m.refuse("execution %s is %s", m.x.ID, m.x.State)
+		}
 		return
 	}
 	if at := m.x.stepIndex(in.step); at >= 0 {
@@ -128,9 +147,19 @@ func (m *machine) step(in input) {
 		m.retryStep(in)
 	case inBack:
 		m.back(in)
+	case inSignal:
+		m.signal(in)
+	case inApprove:
+		m.approve(in)
+	case inRefuse:
+		m.disapprove(in)
+	case inAdmitted:
+		m.admitted(in)
+	case inLocked:
+		m.survey(0)
 	}
 	m.advance()
-	m.park()
+	m.strand()
 }
 
 func reasonText(reason string) string {
@@ -175,6 +204,10 @@ func (m *machine) advance() {
 			}
 		case last < 0:
 			return
+		case !m.locked():
+			if m.x.Target == "" {
+				return
+			}
 		default:
 			b := m.ready[last]
 			m.ready = m.ready[:last]
@@ -238,16 +271,23 @@ func (m *machine) closing(b int) int {
 
 // finish ends the execution.
 func (m *machine) finish(state State) {
-	m.emit(Event{Kind: EventKind("execution." + string(state))})
+	e := Event{Kind: EventKind("execution." + string(state))}
+	if m.x.Parent == "" {
+		e.Keys = m.x.Locks
+		if m.gate != nil {
+			e.Keys = m.gate.held()
+		}
+	}
+	m.emit(e)
 	if state == Failed {
 		m.notice("failed", "critical", fmt.Sprintf("flow %s failed and was compensated: %v", m.x.Flow, m.x.Error))
 	}
 }
 
-// park says so when only a person can move the execution on.
-func (m *machine) park() {
+// strand says so when only a person can move the execution on.
+func (m *machine) strand() {
 	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers > 0 {
+	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 {
 		return
 	}
 	what := m.heldReason()
@@ -298,6 +338,9 @@ func (m *machine) forward(i int) bool {
 			return ended
 		}
 	}
+	if s.active > 0 && plan.kind().waits() != waitNothing {
+		m.awaited(s, plan)
+	}
 	tasks := 1
 	if s.Fanned {
 		tasks = len(s.Tasks)
@@ -346,6 +389,10 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 		m.notice("step", plan.Notify.Severity, text)
 		m.emit(Event{Kind: EventStepDone, Step: s.Name})
 		return true
+	}
+	if plan.kind().waits() != waitNothing {
+		m.park(s, plan, Event{})
+		return false
 	}
 	if plan.each == nil {
 		return false
@@ -428,33 +475,44 @@ func (m *machine) itemVars(s *StepStatus, plan *stepPlan, item int) (map[string]
 
 // startTask resolves the input of one item and starts its first attempt.
 func (m *machine) startTask(s *StepStatus, plan *stepPlan, item int) {
-	resolved, device, err := m.resolve(s, plan, item)
+	resolved, device, key, err := m.resolve(s, plan, item)
 	if err != nil {
 		m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: item, Error: failure(CodeExpression, "%v", err)})
 		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved})
-	m.run(s, plan, item, false)
+	m.begin(s, plan, item, Event{Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved, Lock: key})
 }
 
-func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (json.RawMessage, string, error) {
+// resolve works out a task's input, its device and its exclusive key.
+func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (input json.RawMessage, device, key string, err error) {
 	vars, err := m.itemVars(s, plan, item)
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	resolved, err := plan.input(vars)
-	if err != nil || plan.on == nil {
-		return resolved, "", err
+	if input, err = plan.input(vars); err != nil {
+		return nil, "", "", err
 	}
-	value, err := plan.on.eval(vars)
+	if device, err = textOf(plan.on, vars, "on", plan.On, "the name of a device"); err != nil {
+		return nil, "", "", err
+	}
+	key, err = textOf(plan.exclusive, vars, "exclusive", plan.Exclusive, "a text")
+	return input, device, key, err
+}
+
+// textOf is the text that a field of a step stands for; none without the field.
+func textOf(t *template, vars map[string]any, field, source, want string) (string, error) {
+	if t == nil {
+		return "", nil
+	}
+	value, err := t.eval(vars)
 	if err != nil {
-		return nil, "", fmt.Errorf("on: %w", err)
+		return "", fmt.Errorf("%s: %w", field, err)
 	}
-	device, _ := value.(string)
-	if device == "" {
-		return nil, "", fmt.Errorf("on: %q is %s, want the name of a device", plan.On, describe(value))
+	text, _ := value.(string)
+	if text == "" {
+		return "", fmt.Errorf("%s: %q is %s, want %s", field, source, describe(value), want)
 	}
-	return resolved, device, nil
+	return text, nil
 }
 
 // key is what a tool keeps its effect under. It is the same for all attempts of one item, until the execution was taken back over the step: then
@@ -566,9 +624,17 @@ func (m *machine) turning(s *StepStatus) bool { return m.x.Target != "" && s.at 
 // giveUp drops the retries of a step that has failed: nobody waits for them any more.
 func (m *machine) giveUp(s *StepStatus) {
 	for i := range s.Tasks {
-		if t := &s.Tasks[i]; !t.RetryAt.IsZero() || t.State == TaskHeld {
-			m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: t.Error})
+		t := &s.Tasks[i]
+		e := Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: t.Error}
+		switch {
+		case t.State == TaskParked:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up before it came: " + t.For}
+		case t.State == TaskQueued && t.Error == nil:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
+		case t.RetryAt.IsZero() && t.State != TaskHeld && t.State != TaskQueued:
+			continue
 		}
+		m.emit(e)
 	}
 }
 
@@ -609,16 +675,20 @@ func (m *machine) due(in input) {
 	if t.RetryAt.IsZero() || !t.RetryAt.Equal(in.at) || m.x.Target != "" {
 		return
 	}
-	if t.State == TaskDoubt {
+	switch t.State {
+	case TaskDoubt:
 		m.startProbe(s, plan, t)
 		return
+	case TaskParked:
+		m.waited(s, plan, t)
+		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
-	m.run(s, plan, t.Item, false)
+	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
 }
 
-// rearm sets every timer again.
+// rearm sets every timer again, and has what is queued ask again.
 func (m *machine) rearm() {
+	m.requeue()
 	for i := range m.x.Steps {
 		s := &m.x.Steps[i]
 		for j := range s.Tasks {

@@ -14,7 +14,9 @@ import (
 type StartOption func(*startOptions)
 
 type startOptions struct {
-	key, actor, reason, parent string
+	key, actor, reason, exempt string
+	as                         []string
+	caller                     *run
 	version                    int
 }
 
@@ -28,10 +30,18 @@ func By(actor string) StartOption { return func(o *startOptions) { o.actor = act
 // Because says why.
 func Because(reason string) StartOption { return func(o *startOptions) { o.reason = reason } }
 
+// Exempt has the execution go on through freezes; the reason says why, and is kept.
+func Exempt(reason string) StartOption { return func(o *startOptions) { o.exempt = reason } }
+
+// As says who starts the execution, as was proved: names, and "role:NAME" for roles. They decide whether the flow's start.by lets them. Default: the
+// actor, whom a caller in the same process is trusted to know.
+func As(names ...string) StartOption { return func(o *startOptions) { o.as = names } }
+
+// called says that the execution is a sub-flow.
+func called(by *run) StartOption { return func(o *startOptions) { o.caller = by } }
+
 // atVersion starts this version of the flow. Default: the latest.
 func atVersion(n int) StartOption { return func(o *startOptions) { o.version = n } }
-
-func parent(id string) StartOption { return func(o *startOptions) { o.parent = id } }
 
 func decodeParams(data json.RawMessage) (map[string]any, error) {
 	value, err := expr.Decode(data, nil)
@@ -54,6 +64,9 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	}
 	p, err := e.program(ctx, name, o.version)
 	if err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if err := p.mayStart(&o); err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
 	if o.key != "" {
@@ -90,15 +103,20 @@ func (e *Engine) start(ctx context.Context, p *program, name string, bound map[s
 		live = member != 0
 	}
 	e.mu.Unlock()
+	if err := e.room(&o); err != nil {
+		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
+	}
 	r, _ := e.reserve(id, member)
-	r.p, r.x = p, newExecution(&p.Definition, id)
-	r.x.owner = member
-	m := &machine{p: p, x: r.x, now: now(), hold: !live}
-	m.emit(Event{
-		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
-	})
-	m.step(input{kind: inGo})
-	switch err := r.settle(m, 0, nil); {
+	first := o.started(p, bound)
+	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
+		x := newExecution(&p.Definition, id)
+		m := &machine{p: p, x: x, now: now(), hold: !live, gate: r}
+		m.emit(first)
+		r.bind(p, x)
+		m.step(input{kind: inGo})
+		err = r.settle(m, 0, nil)
+	}
+	switch {
 	case errors.Is(err, ErrExists):
 		row, err := e.config.Store.ByKey(ctx, name, o.key)
 		if err != nil {
@@ -208,8 +226,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 		e.forget(r)
 		return err
 	}
-	x.owner = member
-	r.p, r.x = p, x
+	r.bind(p, x)
 	fate := make(chan error, 1)
 	r.first(message{in: in, fate: fate})
 	r.drive()

@@ -1373,8 +1373,9 @@ func (*DefinitionsRequest) Descriptor() ([]byte, []int) {
 type StartFlowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
-	Params        []byte                 `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"` // JSON object
-	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`   // the key makes the start one of a kind
+	Params        []byte                 `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"`   // JSON object
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`     // the key makes the start one of a kind
+	Exempt        bool                   `protobuf:"varint,15,opt,name=exempt,proto3" json:"exempt,omitempty"` // from freezes; the cause's reason says why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1428,6 +1429,13 @@ func (x *StartFlowRequest) GetCause() *Cause {
 		return x.Cause
 	}
 	return nil
+}
+
+func (x *StartFlowRequest) GetExempt() bool {
+	if x != nil {
+		return x.Exempt
+	}
+	return false
 }
 
 type StartFlowResponse struct {
@@ -1868,6 +1876,214 @@ func (x *UseToolRequest) GetCause() *Cause {
 	return nil
 }
 
+type LocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocksRequest) Reset() {
+	*x = LocksRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocksRequest) ProtoMessage() {}
+
+func (x *LocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
+func (*LocksRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+}
+
+type FreezeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"` // empty: everything
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeRequest) Reset() {
+	*x = FreezeRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeRequest) ProtoMessage() {}
+
+func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
+func (*FreezeRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *FreezeRequest) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *FreezeRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *FreezeRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type ApplyTriggerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // YAML
+	Cause         *Cause                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyTriggerRequest) Reset() {
+	*x = ApplyTriggerRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyTriggerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyTriggerRequest) ProtoMessage() {}
+
+func (x *ApplyTriggerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyTriggerRequest.ProtoReflect.Descriptor instead.
+func (*ApplyTriggerRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ApplyTriggerRequest) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *ApplyTriggerRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type TriggerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"` // Fire of a webhook: the JSON object that a call would bring
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TriggerRequest) Reset() {
+	*x = TriggerRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TriggerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TriggerRequest) ProtoMessage() {}
+
+func (x *TriggerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TriggerRequest.ProtoReflect.Descriptor instead.
+func (*TriggerRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TriggerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TriggerRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *TriggerRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 type StartRolloutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rollout       []byte                 `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"` // JSON: service, module, new, min_cores, policy
@@ -1878,7 +2094,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2106,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2119,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartRolloutRequest) GetRollout() []byte {
@@ -1930,7 +2146,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2158,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2171,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RolloutRequest) GetId() string {
@@ -1982,7 +2198,7 @@ type AwaitRolloutRequest struct {
 
 func (x *AwaitRolloutRequest) Reset() {
 	*x = AwaitRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2210,7 @@ func (x *AwaitRolloutRequest) String() string {
 func (*AwaitRolloutRequest) ProtoMessage() {}
 
 func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2223,7 @@ func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRolloutRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AwaitRolloutRequest) GetId() string {
@@ -2035,7 +2251,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2263,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2276,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListRolloutsRequest) GetService() string {
@@ -2096,7 +2312,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2324,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2337,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ScaleRequest) GetModule() string {
@@ -2165,7 +2381,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2393,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2406,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListFindingsRequest) GetDevice() string {
@@ -2239,7 +2455,7 @@ type FindingRequest struct {
 
 func (x *FindingRequest) Reset() {
 	*x = FindingRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2467,7 @@ func (x *FindingRequest) String() string {
 func (*FindingRequest) ProtoMessage() {}
 
 func (x *FindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2480,7 @@ func (x *FindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingRequest.ProtoReflect.Descriptor instead.
 func (*FindingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FindingRequest) GetId() string {
@@ -2298,7 +2514,7 @@ type DesiredRequest struct {
 
 func (x *DesiredRequest) Reset() {
 	*x = DesiredRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2526,7 @@ func (x *DesiredRequest) String() string {
 func (*DesiredRequest) ProtoMessage() {}
 
 func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2539,7 @@ func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredRequest.ProtoReflect.Descriptor instead.
 func (*DesiredRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DesiredRequest) GetDevice() string {
@@ -2350,7 +2566,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2578,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2591,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DesiredState) GetGeneration() string {
@@ -2402,7 +2618,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2630,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2643,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PeersRequest) GetDevice() string {
@@ -2454,7 +2670,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2682,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2695,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ServicesRequest) GetPrefix() string {
@@ -2506,7 +2722,7 @@ type ServicesResponse struct {
 
 func (x *ServicesResponse) Reset() {
 	*x = ServicesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2734,7 @@ func (x *ServicesResponse) String() string {
 func (*ServicesResponse) ProtoMessage() {}
 
 func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2747,7 @@ func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
 func (*ServicesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ServicesResponse) GetServices() []string {
@@ -2558,7 +2774,7 @@ type ServiceRequest struct {
 
 func (x *ServiceRequest) Reset() {
 	*x = ServiceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2786,7 @@ func (x *ServiceRequest) String() string {
 func (*ServiceRequest) ProtoMessage() {}
 
 func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2799,7 @@ func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRequest.ProtoReflect.Descriptor instead.
 func (*ServiceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ServiceRequest) GetService() string {
@@ -2610,7 +2826,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2838,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2851,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RegisterRequest) GetInstances() [][]byte {
@@ -2663,7 +2879,7 @@ type InstanceRequest struct {
 
 func (x *InstanceRequest) Reset() {
 	*x = InstanceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2891,7 @@ func (x *InstanceRequest) String() string {
 func (*InstanceRequest) ProtoMessage() {}
 
 func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2904,7 @@ func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRequest.ProtoReflect.Descriptor instead.
 func (*InstanceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *InstanceRequest) GetService() string {
@@ -2723,7 +2939,7 @@ type SetSharesRequest struct {
 
 func (x *SetSharesRequest) Reset() {
 	*x = SetSharesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2951,7 @@ func (x *SetSharesRequest) String() string {
 func (*SetSharesRequest) ProtoMessage() {}
 
 func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2964,7 @@ func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSharesRequest.ProtoReflect.Descriptor instead.
 func (*SetSharesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetSharesRequest) GetService() string {
@@ -2782,7 +2998,7 @@ type RulesResponse struct {
 
 func (x *RulesResponse) Reset() {
 	*x = RulesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3010,7 @@ func (x *RulesResponse) String() string {
 func (*RulesResponse) ProtoMessage() {}
 
 func (x *RulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3023,7 @@ func (x *RulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesResponse.ProtoReflect.Descriptor instead.
 func (*RulesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RulesResponse) GetRules() []byte {
@@ -2836,7 +3052,7 @@ type SetRulesRequest struct {
 
 func (x *SetRulesRequest) Reset() {
 	*x = SetRulesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +3064,7 @@ func (x *SetRulesRequest) String() string {
 func (*SetRulesRequest) ProtoMessage() {}
 
 func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +3077,7 @@ func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRulesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SetRulesRequest) GetService() string {
@@ -2904,7 +3120,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +3132,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +3145,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *IsolateRequest) GetService() string {
@@ -2971,7 +3187,7 @@ type TrafficRequest struct {
 
 func (x *TrafficRequest) Reset() {
 	*x = TrafficRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3199,7 @@ func (x *TrafficRequest) String() string {
 func (*TrafficRequest) ProtoMessage() {}
 
 func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3212,7 @@ func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficRequest.ProtoReflect.Descriptor instead.
 func (*TrafficRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TrafficRequest) GetService() string {
@@ -3030,7 +3246,7 @@ type TrafficResponse struct {
 
 func (x *TrafficResponse) Reset() {
 	*x = TrafficResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3258,7 @@ func (x *TrafficResponse) String() string {
 func (*TrafficResponse) ProtoMessage() {}
 
 func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3271,7 @@ func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficResponse.ProtoReflect.Descriptor instead.
 func (*TrafficResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TrafficResponse) GetRequests() int64 {
@@ -3084,7 +3300,7 @@ type PushPackageRequest struct {
 
 func (x *PushPackageRequest) Reset() {
 	*x = PushPackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3312,7 @@ func (x *PushPackageRequest) String() string {
 func (*PushPackageRequest) ProtoMessage() {}
 
 func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3325,7 @@ func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushPackageRequest.ProtoReflect.Descriptor instead.
 func (*PushPackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PushPackageRequest) GetName() string {
@@ -3151,7 +3367,7 @@ type PackageRequest struct {
 
 func (x *PackageRequest) Reset() {
 	*x = PackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3379,7 @@ func (x *PackageRequest) String() string {
 func (*PackageRequest) ProtoMessage() {}
 
 func (x *PackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3392,7 @@ func (x *PackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackageRequest.ProtoReflect.Descriptor instead.
 func (*PackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PackageRequest) GetName() string {
@@ -3213,7 +3429,7 @@ type PushFileRequest struct {
 
 func (x *PushFileRequest) Reset() {
 	*x = PushFileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3441,7 @@ func (x *PushFileRequest) String() string {
 func (*PushFileRequest) ProtoMessage() {}
 
 func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3454,7 @@ func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushFileRequest.ProtoReflect.Descriptor instead.
 func (*PushFileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PushFileRequest) GetNamespace() string {
@@ -3289,7 +3505,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3517,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3530,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *FileRequest) GetNamespace() string {
@@ -3363,7 +3579,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3591,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3604,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -3426,7 +3642,7 @@ type ParamRequest struct {
 
 func (x *ParamRequest) Reset() {
 	*x = ParamRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3654,7 @@ func (x *ParamRequest) String() string {
 func (*ParamRequest) ProtoMessage() {}
 
 func (x *ParamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3667,7 @@ func (x *ParamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamRequest.ProtoReflect.Descriptor instead.
 func (*ParamRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ParamRequest) GetLevel() string {
@@ -3507,7 +3723,7 @@ type ParamsRequest struct {
 
 func (x *ParamsRequest) Reset() {
 	*x = ParamsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3519,7 +3735,7 @@ func (x *ParamsRequest) String() string {
 func (*ParamsRequest) ProtoMessage() {}
 
 func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3532,7 +3748,7 @@ func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamsRequest.ProtoReflect.Descriptor instead.
 func (*ParamsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ParamsRequest) GetLevel() string {
@@ -3567,7 +3783,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3795,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3808,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RenderRequest) GetTemplate() string {
@@ -3630,7 +3846,7 @@ type PermissionRequest struct {
 
 func (x *PermissionRequest) Reset() {
 	*x = PermissionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3858,7 @@ func (x *PermissionRequest) String() string {
 func (*PermissionRequest) ProtoMessage() {}
 
 func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3871,7 @@ func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionRequest.ProtoReflect.Descriptor instead.
 func (*PermissionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PermissionRequest) GetCaller() string {
@@ -3713,7 +3929,7 @@ type MuteRequest struct {
 
 func (x *MuteRequest) Reset() {
 	*x = MuteRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3941,7 @@ func (x *MuteRequest) String() string {
 func (*MuteRequest) ProtoMessage() {}
 
 func (x *MuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3954,7 @@ func (x *MuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MuteRequest.ProtoReflect.Descriptor instead.
 func (*MuteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *MuteRequest) GetKind() string {
@@ -3781,7 +3997,7 @@ type SilenceRequest struct {
 
 func (x *SilenceRequest) Reset() {
 	*x = SilenceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4009,7 @@ func (x *SilenceRequest) String() string {
 func (*SilenceRequest) ProtoMessage() {}
 
 func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4022,7 @@ func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
 func (*SilenceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SilenceRequest) GetDevices() []string {
@@ -3841,7 +4057,7 @@ type NotifyListRequest struct {
 
 func (x *NotifyListRequest) Reset() {
 	*x = NotifyListRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4069,7 @@ func (x *NotifyListRequest) String() string {
 func (*NotifyListRequest) ProtoMessage() {}
 
 func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4082,7 @@ func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyListRequest.ProtoReflect.Descriptor instead.
 func (*NotifyListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *NotifyListRequest) GetAll() bool {
@@ -3903,7 +4119,7 @@ type RecordChangeRequest struct {
 
 func (x *RecordChangeRequest) Reset() {
 	*x = RecordChangeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3915,7 +4131,7 @@ func (x *RecordChangeRequest) String() string {
 func (*RecordChangeRequest) ProtoMessage() {}
 
 func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3928,7 +4144,7 @@ func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChangeRequest.ProtoReflect.Descriptor instead.
 func (*RecordChangeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RecordChangeRequest) GetModule() string {
@@ -3978,7 +4194,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4206,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4219,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListChangesRequest) GetModule() string {
@@ -4048,7 +4264,7 @@ type RealServerRequest struct {
 
 func (x *RealServerRequest) Reset() {
 	*x = RealServerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4276,7 @@ func (x *RealServerRequest) String() string {
 func (*RealServerRequest) ProtoMessage() {}
 
 func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4289,7 @@ func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RealServerRequest.ProtoReflect.Descriptor instead.
 func (*RealServerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RealServerRequest) GetVirtual() string {
@@ -4128,7 +4344,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4140,7 +4356,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4153,7 +4369,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PauseRequest) GetModule() string {
@@ -4179,7 +4395,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4407,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4420,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ResumeResponse) GetWasPaused() bool {
@@ -4228,7 +4444,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4240,7 +4456,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4253,7 +4469,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AuditRequest) GetActor() string {
@@ -4306,7 +4522,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4318,7 +4534,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4331,7 +4547,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
 }
 
 type IssueTokenRequest struct {
@@ -4346,7 +4562,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4358,7 +4574,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4371,7 +4587,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *IssueTokenRequest) GetRole() string {
@@ -4412,7 +4628,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4640,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4653,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *IssueTokenResponse) GetToken() string {
@@ -4466,7 +4682,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4694,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4707,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListTokensRequest) GetRole() string {
@@ -4534,7 +4750,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4546,7 +4762,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4559,7 +4775,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4602,7 +4818,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4614,7 +4830,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4627,7 +4843,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *EnrolRequest) GetDevice() string {
@@ -4663,7 +4879,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4675,7 +4891,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4688,7 +4904,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *EnrolResponse) GetId() string {
@@ -4727,7 +4943,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4739,7 +4955,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4752,7 +4968,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{82}
 }
 
 type TrustResponse struct {
@@ -4764,7 +4980,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4776,7 +4992,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4789,7 +5005,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *TrustResponse) GetTrust() []byte {
@@ -4889,11 +5105,12 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"-\n" +
 	"\x0fLintFlowRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\"\x14\n" +
-	"\x12DefinitionsRequest\"n\n" +
+	"\x12DefinitionsRequest\"\x86\x01\n" +
 	"\x10StartFlowRequest\x12\x12\n" +
 	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x16\n" +
 	"\x06params\x18\x02 \x01(\fR\x06params\x12.\n" +
-	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"#\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x12\x16\n" +
+	"\x06exempt\x18\x0f \x01(\bR\x06exempt\"#\n" +
 	"\x11StartFlowResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"R\n" +
 	"\x10ExecutionRequest\x12\x0e\n" +
@@ -4925,7 +5142,19 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1f\n" +
 	"\vbreak_flows\x18\x03 \x01(\bR\n" +
 	"breakFlows\x12.\n" +
-	"\x05cause\x18\x04 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"_\n" +
+	"\x05cause\x18\x04 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x0e\n" +
+	"\fLocksRequest\"\x89\x01\n" +
+	"\rFreezeRequest\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12.\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"a\n" +
+	"\x13ApplyTriggerRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\x12.\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"h\n" +
+	"\x0eTriggerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12.\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"_\n" +
 	"\x13StartRolloutRequest\x12\x18\n" +
 	"\arollout\x18\x01 \x01(\fR\arollout\x12.\n" +
 	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"P\n" +
@@ -5155,7 +5384,8 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Repair\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tInitFiles\x12#.zhiyun.control.v1.InitFilesRequest\x1a\x17.zhiyun.control.v1.JSON\x12R\n" +
-	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xc8\t\n" +
+	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\x93\n" +
+	"\n" +
 	"\vFlowService\x12C\n" +
 	"\x04Save\x12\".zhiyun.control.v1.SaveFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
 	"\x04Lint\x12\".zhiyun.control.v1.LintFlowRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12U\n" +
@@ -5172,7 +5402,21 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
 	"\bPushTool\x12\".zhiyun.control.v1.PushToolRequest\x1a\x17.zhiyun.control.v1.JSON(\x01\x12E\n" +
 	"\aUseTool\x12!.zhiyun.control.v1.UseToolRequest\x1a\x17.zhiyun.control.v1.JSON\x12P\n" +
-	"\fToolVersions\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\x9d\x05\n" +
+	"\fToolVersions\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
+	"\x05Locks\x12\x1f.zhiyun.control.v1.LocksRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xf0\x01\n" +
+	"\rFreezeService\x12C\n" +
+	"\x06Freeze\x12 .zhiyun.control.v1.FreezeRequest\x1a\x17.zhiyun.control.v1.JSON\x12O\n" +
+	"\bUnfreeze\x12 .zhiyun.control.v1.FreezeRequest\x1a!.zhiyun.control.v1.ResumeResponse\x12I\n" +
+	"\x04List\x12 .zhiyun.control.v1.FreezeRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xdf\x04\n" +
+	"\x0eTriggerService\x12H\n" +
+	"\x05Apply\x12&.zhiyun.control.v1.ApplyTriggerRequest\x1a\x17.zhiyun.control.v1.JSON\x12J\n" +
+	"\x04List\x12!.zhiyun.control.v1.TriggerRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12F\n" +
+	"\x03Get\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12M\n" +
+	"\aHistory\x12!.zhiyun.control.v1.TriggerRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12C\n" +
+	"\x05Pause\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.JSON\x12D\n" +
+	"\x06Resume\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.JSON\x12O\n" +
+	"\x04Fire\x12!.zhiyun.control.v1.TriggerRequest\x1a$.zhiyun.control.v1.StartFlowResponse\x12D\n" +
+	"\x06Delete\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.Done2\x9d\x05\n" +
 	"\vGrayService\x12H\n" +
 	"\x05Start\x12&.zhiyun.control.v1.StartRolloutRequest\x1a\x17.zhiyun.control.v1.JSON\x12F\n" +
 	"\x03Get\x12!.zhiyun.control.v1.RolloutRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12O\n" +
@@ -5288,7 +5532,7 @@ func file_internal_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_control_controlpb_control_proto_rawDescData
 }
 
-var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
 var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*Cause)(nil),                 // 0: zhiyun.control.v1.Cause
 	(*Page)(nil),                  // 1: zhiyun.control.v1.Page
@@ -5322,58 +5566,62 @@ var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*ToolsRequest)(nil),          // 29: zhiyun.control.v1.ToolsRequest
 	(*PushToolRequest)(nil),       // 30: zhiyun.control.v1.PushToolRequest
 	(*UseToolRequest)(nil),        // 31: zhiyun.control.v1.UseToolRequest
-	(*StartRolloutRequest)(nil),   // 32: zhiyun.control.v1.StartRolloutRequest
-	(*RolloutRequest)(nil),        // 33: zhiyun.control.v1.RolloutRequest
-	(*AwaitRolloutRequest)(nil),   // 34: zhiyun.control.v1.AwaitRolloutRequest
-	(*ListRolloutsRequest)(nil),   // 35: zhiyun.control.v1.ListRolloutsRequest
-	(*ScaleRequest)(nil),          // 36: zhiyun.control.v1.ScaleRequest
-	(*ListFindingsRequest)(nil),   // 37: zhiyun.control.v1.ListFindingsRequest
-	(*FindingRequest)(nil),        // 38: zhiyun.control.v1.FindingRequest
-	(*DesiredRequest)(nil),        // 39: zhiyun.control.v1.DesiredRequest
-	(*DesiredState)(nil),          // 40: zhiyun.control.v1.DesiredState
-	(*PeersRequest)(nil),          // 41: zhiyun.control.v1.PeersRequest
-	(*ServicesRequest)(nil),       // 42: zhiyun.control.v1.ServicesRequest
-	(*ServicesResponse)(nil),      // 43: zhiyun.control.v1.ServicesResponse
-	(*ServiceRequest)(nil),        // 44: zhiyun.control.v1.ServiceRequest
-	(*RegisterRequest)(nil),       // 45: zhiyun.control.v1.RegisterRequest
-	(*InstanceRequest)(nil),       // 46: zhiyun.control.v1.InstanceRequest
-	(*SetSharesRequest)(nil),      // 47: zhiyun.control.v1.SetSharesRequest
-	(*RulesResponse)(nil),         // 48: zhiyun.control.v1.RulesResponse
-	(*SetRulesRequest)(nil),       // 49: zhiyun.control.v1.SetRulesRequest
-	(*IsolateRequest)(nil),        // 50: zhiyun.control.v1.IsolateRequest
-	(*TrafficRequest)(nil),        // 51: zhiyun.control.v1.TrafficRequest
-	(*TrafficResponse)(nil),       // 52: zhiyun.control.v1.TrafficResponse
-	(*PushPackageRequest)(nil),    // 53: zhiyun.control.v1.PushPackageRequest
-	(*PackageRequest)(nil),        // 54: zhiyun.control.v1.PackageRequest
-	(*PushFileRequest)(nil),       // 55: zhiyun.control.v1.PushFileRequest
-	(*FileRequest)(nil),           // 56: zhiyun.control.v1.FileRequest
-	(*TemplateRequest)(nil),       // 57: zhiyun.control.v1.TemplateRequest
-	(*ParamRequest)(nil),          // 58: zhiyun.control.v1.ParamRequest
-	(*ParamsRequest)(nil),         // 59: zhiyun.control.v1.ParamsRequest
-	(*RenderRequest)(nil),         // 60: zhiyun.control.v1.RenderRequest
-	(*PermissionRequest)(nil),     // 61: zhiyun.control.v1.PermissionRequest
-	(*MuteRequest)(nil),           // 62: zhiyun.control.v1.MuteRequest
-	(*SilenceRequest)(nil),        // 63: zhiyun.control.v1.SilenceRequest
-	(*NotifyListRequest)(nil),     // 64: zhiyun.control.v1.NotifyListRequest
-	(*RecordChangeRequest)(nil),   // 65: zhiyun.control.v1.RecordChangeRequest
-	(*ListChangesRequest)(nil),    // 66: zhiyun.control.v1.ListChangesRequest
-	(*RealServerRequest)(nil),     // 67: zhiyun.control.v1.RealServerRequest
-	(*PauseRequest)(nil),          // 68: zhiyun.control.v1.PauseRequest
-	(*ResumeResponse)(nil),        // 69: zhiyun.control.v1.ResumeResponse
-	(*AuditRequest)(nil),          // 70: zhiyun.control.v1.AuditRequest
-	(*InfoRequest)(nil),           // 71: zhiyun.control.v1.InfoRequest
-	(*IssueTokenRequest)(nil),     // 72: zhiyun.control.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),    // 73: zhiyun.control.v1.IssueTokenResponse
-	(*ListTokensRequest)(nil),     // 74: zhiyun.control.v1.ListTokensRequest
-	(*RevokeTokenRequest)(nil),    // 75: zhiyun.control.v1.RevokeTokenRequest
-	(*EnrolRequest)(nil),          // 76: zhiyun.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 77: zhiyun.control.v1.EnrolResponse
-	(*TrustRequest)(nil),          // 78: zhiyun.control.v1.TrustRequest
-	(*TrustResponse)(nil),         // 79: zhiyun.control.v1.TrustResponse
-	nil,                           // 80: zhiyun.control.v1.CountsResponse.StatesEntry
-	nil,                           // 81: zhiyun.control.v1.SetSharesRequest.SharesEntry
-	(*durationpb.Duration)(nil),   // 82: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 83: google.protobuf.Timestamp
+	(*LocksRequest)(nil),          // 32: zhiyun.control.v1.LocksRequest
+	(*FreezeRequest)(nil),         // 33: zhiyun.control.v1.FreezeRequest
+	(*ApplyTriggerRequest)(nil),   // 34: zhiyun.control.v1.ApplyTriggerRequest
+	(*TriggerRequest)(nil),        // 35: zhiyun.control.v1.TriggerRequest
+	(*StartRolloutRequest)(nil),   // 36: zhiyun.control.v1.StartRolloutRequest
+	(*RolloutRequest)(nil),        // 37: zhiyun.control.v1.RolloutRequest
+	(*AwaitRolloutRequest)(nil),   // 38: zhiyun.control.v1.AwaitRolloutRequest
+	(*ListRolloutsRequest)(nil),   // 39: zhiyun.control.v1.ListRolloutsRequest
+	(*ScaleRequest)(nil),          // 40: zhiyun.control.v1.ScaleRequest
+	(*ListFindingsRequest)(nil),   // 41: zhiyun.control.v1.ListFindingsRequest
+	(*FindingRequest)(nil),        // 42: zhiyun.control.v1.FindingRequest
+	(*DesiredRequest)(nil),        // 43: zhiyun.control.v1.DesiredRequest
+	(*DesiredState)(nil),          // 44: zhiyun.control.v1.DesiredState
+	(*PeersRequest)(nil),          // 45: zhiyun.control.v1.PeersRequest
+	(*ServicesRequest)(nil),       // 46: zhiyun.control.v1.ServicesRequest
+	(*ServicesResponse)(nil),      // 47: zhiyun.control.v1.ServicesResponse
+	(*ServiceRequest)(nil),        // 48: zhiyun.control.v1.ServiceRequest
+	(*RegisterRequest)(nil),       // 49: zhiyun.control.v1.RegisterRequest
+	(*InstanceRequest)(nil),       // 50: zhiyun.control.v1.InstanceRequest
+	(*SetSharesRequest)(nil),      // 51: zhiyun.control.v1.SetSharesRequest
+	(*RulesResponse)(nil),         // 52: zhiyun.control.v1.RulesResponse
+	(*SetRulesRequest)(nil),       // 53: zhiyun.control.v1.SetRulesRequest
+	(*IsolateRequest)(nil),        // 54: zhiyun.control.v1.IsolateRequest
+	(*TrafficRequest)(nil),        // 55: zhiyun.control.v1.TrafficRequest
+	(*TrafficResponse)(nil),       // 56: zhiyun.control.v1.TrafficResponse
+	(*PushPackageRequest)(nil),    // 57: zhiyun.control.v1.PushPackageRequest
+	(*PackageRequest)(nil),        // 58: zhiyun.control.v1.PackageRequest
+	(*PushFileRequest)(nil),       // 59: zhiyun.control.v1.PushFileRequest
+	(*FileRequest)(nil),           // 60: zhiyun.control.v1.FileRequest
+	(*TemplateRequest)(nil),       // 61: zhiyun.control.v1.TemplateRequest
+	(*ParamRequest)(nil),          // 62: zhiyun.control.v1.ParamRequest
+	(*ParamsRequest)(nil),         // 63: zhiyun.control.v1.ParamsRequest
+	(*RenderRequest)(nil),         // 64: zhiyun.control.v1.RenderRequest
+	(*PermissionRequest)(nil),     // 65: zhiyun.control.v1.PermissionRequest
+	(*MuteRequest)(nil),           // 66: zhiyun.control.v1.MuteRequest
+	(*SilenceRequest)(nil),        // 67: zhiyun.control.v1.SilenceRequest
+	(*NotifyListRequest)(nil),     // 68: zhiyun.control.v1.NotifyListRequest
+	(*RecordChangeRequest)(nil),   // 69: zhiyun.control.v1.RecordChangeRequest
+	(*ListChangesRequest)(nil),    // 70: zhiyun.control.v1.ListChangesRequest
+	(*RealServerRequest)(nil),     // 71: zhiyun.control.v1.RealServerRequest
+	(*PauseRequest)(nil),          // 72: zhiyun.control.v1.PauseRequest
+	(*ResumeResponse)(nil),        // 73: zhiyun.control.v1.ResumeResponse
+	(*AuditRequest)(nil),          // 74: zhiyun.control.v1.AuditRequest
+	(*InfoRequest)(nil),           // 75: zhiyun.control.v1.InfoRequest
+	(*IssueTokenRequest)(nil),     // 76: zhiyun.control.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),    // 77: zhiyun.control.v1.IssueTokenResponse
+	(*ListTokensRequest)(nil),     // 78: zhiyun.control.v1.ListTokensRequest
+	(*RevokeTokenRequest)(nil),    // 79: zhiyun.control.v1.RevokeTokenRequest
+	(*EnrolRequest)(nil),          // 80: zhiyun.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 81: zhiyun.control.v1.EnrolResponse
+	(*TrustRequest)(nil),          // 82: zhiyun.control.v1.TrustRequest
+	(*TrustResponse)(nil),         // 83: zhiyun.control.v1.TrustResponse
+	nil,                           // 84: zhiyun.control.v1.CountsResponse.StatesEntry
+	nil,                           // 85: zhiyun.control.v1.SetSharesRequest.SharesEntry
+	(*durationpb.Duration)(nil),   // 86: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 87: google.protobuf.Timestamp
 }
 var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 0: zhiyun.control.v1.ListResourcesRequest.page:type_name -> zhiyun.control.v1.Page
@@ -5382,11 +5630,11 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	0,   // 3: zhiyun.control.v1.ApplyRequest.cause:type_name -> zhiyun.control.v1.Cause
 	9,   // 4: zhiyun.control.v1.ApplyResponse.plan:type_name -> zhiyun.control.v1.PlanResponse
 	0,   // 5: zhiyun.control.v1.DeleteResourceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	86,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 7: zhiyun.control.v1.AcquireRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
+	86,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 9: zhiyun.control.v1.DevicesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
+	84,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
 	0,   // 11: zhiyun.control.v1.SaveFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 12: zhiyun.control.v1.StartFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 13: zhiyun.control.v1.ExecutionRequest.cause:type_name -> zhiyun.control.v1.Cause
@@ -5394,289 +5642,317 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 15: zhiyun.control.v1.ListExecutionsRequest.page:type_name -> zhiyun.control.v1.Page
 	0,   // 16: zhiyun.control.v1.PushToolRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 17: zhiyun.control.v1.UseToolRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 18: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 19: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 20: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
-	1,   // 21: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 22: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 23: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
-	83,  // 24: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
-	0,   // 25: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 26: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 27: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 28: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 29: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
-	0,   // 30: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 31: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 32: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 33: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
-	0,   // 34: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 35: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 36: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 37: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 38: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 39: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 40: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 41: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 42: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 43: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 44: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 45: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 46: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 47: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 48: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 49: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	83,  // 50: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 51: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 52: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 53: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 54: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
-	83,  // 55: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 56: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
-	82,  // 57: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
-	0,   // 58: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 59: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 60: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	83,  // 61: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
-	5,   // 62: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
-	6,   // 63: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
-	8,   // 64: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
-	10,  // 65: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
-	12,  // 66: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
-	13,  // 67: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
-	14,  // 68: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
-	15,  // 69: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
-	16,  // 70: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 71: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 72: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 73: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 74: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 75: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 76: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
-	18,  // 77: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
-	19,  // 78: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
-	21,  // 79: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
-	22,  // 80: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
-	23,  // 81: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
-	24,  // 82: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
-	26,  // 83: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
-	28,  // 84: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
-	26,  // 85: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 86: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 87: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 88: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 89: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
-	27,  // 90: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
-	29,  // 91: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
-	30,  // 92: zhiyun.control.v1.FlowService.PushTool:input_type -> zhiyun.control.v1.PushToolRequest
-	31,  // 93: zhiyun.control.v1.FlowService.UseTool:input_type -> zhiyun.control.v1.UseToolRequest
-	29,  // 94: zhiyun.control.v1.FlowService.ToolVersions:input_type -> zhiyun.control.v1.ToolsRequest
-	32,  // 95: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
-	33,  // 96: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
-	35,  // 97: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
-	33,  // 98: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
-	34,  // 99: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
-	33,  // 100: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
-	33,  // 101: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
-	33,  // 102: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
-	33,  // 103: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
-	36,  // 104: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
-	36,  // 105: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
-	36,  // 106: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
-	36,  // 107: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
-	37,  // 108: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
-	38,  // 109: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
-	38,  // 110: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
-	38,  // 111: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
-	38,  // 112: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
-	41,  // 113: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
-	39,  // 114: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
-	3,   // 115: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
-	39,  // 116: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
-	42,  // 117: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
-	44,  // 118: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
-	44,  // 119: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
-	45,  // 120: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
-	46,  // 121: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
-	46,  // 122: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
-	47,  // 123: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
-	44,  // 124: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
-	49,  // 125: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
-	50,  // 126: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
-	51,  // 127: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
-	53,  // 128: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
-	54,  // 129: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
-	54,  // 130: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
-	55,  // 131: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
-	56,  // 132: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
-	56,  // 133: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
-	56,  // 134: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
-	56,  // 135: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
-	57,  // 136: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	57,  // 137: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	59,  // 138: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
-	58,  // 139: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
-	58,  // 140: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
-	58,  // 141: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
-	59,  // 142: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
-	60,  // 143: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
-	60,  // 144: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
-	61,  // 145: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 146: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 147: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 148: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 149: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 150: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 151: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
-	61,  // 152: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
-	62,  // 153: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
-	62,  // 154: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
-	64,  // 155: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
-	63,  // 156: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
-	63,  // 157: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
-	64,  // 158: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
-	3,   // 159: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
-	64,  // 160: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
-	65,  // 161: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
-	65,  // 162: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
-	66,  // 163: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
-	67,  // 164: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
-	67,  // 165: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
-	67,  // 166: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
-	68,  // 167: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
-	68,  // 168: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
-	68,  // 169: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
-	70,  // 170: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
-	71,  // 171: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
-	71,  // 172: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
-	72,  // 173: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
-	74,  // 174: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
-	75,  // 175: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
-	76,  // 176: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
-	76,  // 177: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
-	78,  // 178: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
-	3,   // 179: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 180: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
-	9,   // 181: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
-	11,  // 182: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
-	11,  // 183: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
-	4,   // 184: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
-	4,   // 185: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
-	4,   // 186: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
-	2,   // 187: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
-	17,  // 188: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
-	2,   // 189: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
-	4,   // 190: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
-	2,   // 191: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
-	2,   // 192: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 193: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
-	3,   // 194: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
-	20,  // 195: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
-	3,   // 196: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
-	4,   // 197: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
-	4,   // 198: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
-	25,  // 199: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
-	3,   // 200: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 201: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 202: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
-	2,   // 203: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
-	2,   // 204: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
-	2,   // 205: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
-	2,   // 206: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
-	2,   // 207: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
-	4,   // 208: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
-	3,   // 209: zhiyun.control.v1.FlowService.PushTool:output_type -> zhiyun.control.v1.JSON
-	3,   // 210: zhiyun.control.v1.FlowService.UseTool:output_type -> zhiyun.control.v1.JSON
-	4,   // 211: zhiyun.control.v1.FlowService.ToolVersions:output_type -> zhiyun.control.v1.Listing
-	3,   // 212: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
-	3,   // 213: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 214: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 215: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
-	3,   // 216: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
-	3,   // 217: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
-	3,   // 218: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
-	3,   // 219: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 220: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
-	4,   // 221: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
-	3,   // 222: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
-	3,   // 223: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
-	4,   // 224: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
-	4,   // 225: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 226: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
-	2,   // 227: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 228: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
-	2,   // 229: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
-	4,   // 230: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
-	40,  // 231: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
-	2,   // 232: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
-	3,   // 233: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
-	43,  // 234: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
-	4,   // 235: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
-	3,   // 236: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
-	2,   // 237: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
-	2,   // 238: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
-	2,   // 239: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
-	2,   // 240: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
-	48,  // 241: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
-	48,  // 242: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
-	2,   // 243: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
-	52,  // 244: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
-	3,   // 245: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 246: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 247: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 248: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 249: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 250: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
-	2,   // 251: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
-	4,   // 252: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
-	3,   // 253: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
-	3,   // 254: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
-	4,   // 255: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
-	3,   // 256: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
-	2,   // 257: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
-	3,   // 258: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 259: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
-	3,   // 260: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
-	3,   // 261: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
-	3,   // 262: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
-	3,   // 263: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
-	3,   // 264: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
-	3,   // 265: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
-	3,   // 266: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
-	3,   // 267: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
-	4,   // 268: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 269: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
-	3,   // 270: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
-	2,   // 271: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
-	4,   // 272: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
-	3,   // 273: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
-	2,   // 274: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
-	4,   // 275: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
-	3,   // 276: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
-	4,   // 277: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
-	3,   // 278: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
-	2,   // 279: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
-	4,   // 280: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 281: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
-	2,   // 282: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
-	4,   // 283: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 284: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
-	69,  // 285: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 286: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
-	4,   // 287: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
-	3,   // 288: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
-	4,   // 289: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
-	73,  // 290: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
-	4,   // 291: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
-	4,   // 292: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
-	77,  // 293: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
-	77,  // 294: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
-	79,  // 295: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
-	179, // [179:296] is the sub-list for method output_type
-	62,  // [62:179] is the sub-list for method input_type
-	62,  // [62:62] is the sub-list for extension type_name
-	62,  // [62:62] is the sub-list for extension extendee
-	0,   // [0:62] is the sub-list for field type_name
+	87,  // 18: zhiyun.control.v1.FreezeRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 19: zhiyun.control.v1.FreezeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 20: zhiyun.control.v1.ApplyTriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 21: zhiyun.control.v1.TriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 22: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 23: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 24: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
+	1,   // 25: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 26: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 27: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
+	87,  // 28: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 29: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 30: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 31: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 32: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	85,  // 33: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
+	0,   // 34: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 35: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 36: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 37: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
+	0,   // 38: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 39: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 40: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 41: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 42: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 43: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 44: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 45: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 46: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 47: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 48: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 49: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 50: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 51: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 52: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 53: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	87,  // 54: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 55: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 56: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 57: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 58: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
+	87,  // 59: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 60: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
+	86,  // 61: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
+	0,   // 62: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 63: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 64: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	87,  // 65: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
+	5,   // 66: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
+	6,   // 67: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
+	8,   // 68: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
+	10,  // 69: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
+	12,  // 70: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
+	13,  // 71: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
+	14,  // 72: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
+	15,  // 73: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
+	16,  // 74: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 75: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 76: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 77: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 78: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 79: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 80: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
+	18,  // 81: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
+	19,  // 82: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
+	21,  // 83: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
+	22,  // 84: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
+	23,  // 85: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
+	24,  // 86: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
+	26,  // 87: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
+	28,  // 88: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
+	26,  // 89: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 90: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 91: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 92: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 93: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
+	27,  // 94: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
+	29,  // 95: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
+	30,  // 96: zhiyun.control.v1.FlowService.PushTool:input_type -> zhiyun.control.v1.PushToolRequest
+	31,  // 97: zhiyun.control.v1.FlowService.UseTool:input_type -> zhiyun.control.v1.UseToolRequest
+	29,  // 98: zhiyun.control.v1.FlowService.ToolVersions:input_type -> zhiyun.control.v1.ToolsRequest
+	32,  // 99: zhiyun.control.v1.FlowService.Locks:input_type -> zhiyun.control.v1.LocksRequest
+	33,  // 100: zhiyun.control.v1.FreezeService.Freeze:input_type -> zhiyun.control.v1.FreezeRequest
+	33,  // 101: zhiyun.control.v1.FreezeService.Unfreeze:input_type -> zhiyun.control.v1.FreezeRequest
+	33,  // 102: zhiyun.control.v1.FreezeService.List:input_type -> zhiyun.control.v1.FreezeRequest
+	34,  // 103: zhiyun.control.v1.TriggerService.Apply:input_type -> zhiyun.control.v1.ApplyTriggerRequest
+	35,  // 104: zhiyun.control.v1.TriggerService.List:input_type -> zhiyun.control.v1.TriggerRequest
+	35,  // 105: zhiyun.control.v1.TriggerService.Get:input_type -> zhiyun.control.v1.TriggerRequest
+	35,  // 106: zhiyun.control.v1.TriggerService.History:input_type -> zhiyun.control.v1.TriggerRequest
+	35,  // 107: zhiyun.control.v1.TriggerService.Pause:input_type -> zhiyun.control.v1.TriggerRequest
+	35,  // 108: zhiyun.control.v1.TriggerService.Resume:input_type -> zhiyun.control.v1.TriggerRequest
+	35,  // 109: zhiyun.control.v1.TriggerService.Fire:input_type -> zhiyun.control.v1.TriggerRequest
+	35,  // 110: zhiyun.control.v1.TriggerService.Delete:input_type -> zhiyun.control.v1.TriggerRequest
+	36,  // 111: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
+	37,  // 112: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
+	39,  // 113: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
+	37,  // 114: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
+	38,  // 115: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
+	37,  // 116: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
+	37,  // 117: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
+	37,  // 118: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
+	37,  // 119: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
+	40,  // 120: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
+	40,  // 121: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
+	40,  // 122: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
+	40,  // 123: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
+	41,  // 124: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
+	42,  // 125: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
+	42,  // 126: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
+	42,  // 127: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
+	42,  // 128: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
+	45,  // 129: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
+	43,  // 130: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
+	3,   // 131: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
+	43,  // 132: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
+	46,  // 133: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
+	48,  // 134: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
+	48,  // 135: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
+	49,  // 136: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
+	50,  // 137: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
+	50,  // 138: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
+	51,  // 139: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
+	48,  // 140: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
+	53,  // 141: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
+	54,  // 142: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
+	55,  // 143: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
+	57,  // 144: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
+	58,  // 145: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
+	58,  // 146: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
+	59,  // 147: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
+	60,  // 148: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
+	60,  // 149: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
+	60,  // 150: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
+	60,  // 151: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
+	61,  // 152: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	61,  // 153: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	63,  // 154: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
+	62,  // 155: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
+	62,  // 156: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
+	62,  // 157: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
+	63,  // 158: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
+	64,  // 159: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
+	64,  // 160: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
+	65,  // 161: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 162: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 163: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 164: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 165: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 166: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 167: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 168: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
+	66,  // 169: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
+	66,  // 170: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
+	68,  // 171: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
+	67,  // 172: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
+	67,  // 173: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
+	68,  // 174: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
+	3,   // 175: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
+	68,  // 176: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
+	69,  // 177: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
+	69,  // 178: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
+	70,  // 179: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
+	71,  // 180: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
+	71,  // 181: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
+	71,  // 182: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
+	72,  // 183: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
+	72,  // 184: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
+	72,  // 185: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
+	74,  // 186: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
+	75,  // 187: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
+	75,  // 188: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
+	76,  // 189: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
+	78,  // 190: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
+	79,  // 191: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
+	80,  // 192: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
+	80,  // 193: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
+	82,  // 194: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
+	3,   // 195: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 196: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
+	9,   // 197: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
+	11,  // 198: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
+	11,  // 199: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
+	4,   // 200: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
+	4,   // 201: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
+	4,   // 202: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
+	2,   // 203: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
+	17,  // 204: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
+	2,   // 205: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
+	4,   // 206: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
+	2,   // 207: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
+	2,   // 208: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 209: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
+	3,   // 210: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
+	20,  // 211: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
+	3,   // 212: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
+	4,   // 213: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
+	4,   // 214: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
+	25,  // 215: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
+	3,   // 216: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 217: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 218: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
+	2,   // 219: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
+	2,   // 220: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
+	2,   // 221: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
+	2,   // 222: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
+	2,   // 223: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
+	4,   // 224: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
+	3,   // 225: zhiyun.control.v1.FlowService.PushTool:output_type -> zhiyun.control.v1.JSON
+	3,   // 226: zhiyun.control.v1.FlowService.UseTool:output_type -> zhiyun.control.v1.JSON
+	4,   // 227: zhiyun.control.v1.FlowService.ToolVersions:output_type -> zhiyun.control.v1.Listing
+	4,   // 228: zhiyun.control.v1.FlowService.Locks:output_type -> zhiyun.control.v1.Listing
+	3,   // 229: zhiyun.control.v1.FreezeService.Freeze:output_type -> zhiyun.control.v1.JSON
+	73,  // 230: zhiyun.control.v1.FreezeService.Unfreeze:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 231: zhiyun.control.v1.FreezeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 232: zhiyun.control.v1.TriggerService.Apply:output_type -> zhiyun.control.v1.JSON
+	4,   // 233: zhiyun.control.v1.TriggerService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 234: zhiyun.control.v1.TriggerService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 235: zhiyun.control.v1.TriggerService.History:output_type -> zhiyun.control.v1.Listing
+	3,   // 236: zhiyun.control.v1.TriggerService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 237: zhiyun.control.v1.TriggerService.Resume:output_type -> zhiyun.control.v1.JSON
+	25,  // 238: zhiyun.control.v1.TriggerService.Fire:output_type -> zhiyun.control.v1.StartFlowResponse
+	2,   // 239: zhiyun.control.v1.TriggerService.Delete:output_type -> zhiyun.control.v1.Done
+	3,   // 240: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
+	3,   // 241: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 242: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 243: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
+	3,   // 244: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
+	3,   // 245: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
+	3,   // 246: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
+	3,   // 247: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 248: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
+	4,   // 249: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
+	3,   // 250: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
+	3,   // 251: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
+	4,   // 252: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
+	4,   // 253: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 254: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
+	2,   // 255: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 256: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
+	2,   // 257: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
+	4,   // 258: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
+	44,  // 259: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
+	2,   // 260: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
+	3,   // 261: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
+	47,  // 262: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
+	4,   // 263: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
+	3,   // 264: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
+	2,   // 265: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
+	2,   // 266: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
+	2,   // 267: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
+	2,   // 268: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
+	52,  // 269: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
+	52,  // 270: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
+	2,   // 271: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
+	56,  // 272: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
+	3,   // 273: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 274: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 275: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 276: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 277: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 278: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
+	2,   // 279: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
+	4,   // 280: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
+	3,   // 281: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
+	3,   // 282: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
+	4,   // 283: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
+	3,   // 284: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
+	2,   // 285: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
+	3,   // 286: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 287: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
+	3,   // 288: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
+	3,   // 289: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
+	3,   // 290: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
+	3,   // 291: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
+	3,   // 292: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
+	3,   // 293: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
+	3,   // 294: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
+	3,   // 295: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
+	4,   // 296: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 297: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
+	3,   // 298: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
+	2,   // 299: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
+	4,   // 300: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
+	3,   // 301: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
+	2,   // 302: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
+	4,   // 303: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
+	3,   // 304: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 305: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
+	3,   // 306: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
+	2,   // 307: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
+	4,   // 308: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 309: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
+	2,   // 310: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
+	4,   // 311: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 312: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
+	73,  // 313: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 314: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
+	4,   // 315: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
+	3,   // 316: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
+	4,   // 317: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
+	77,  // 318: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
+	4,   // 319: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
+	4,   // 320: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
+	81,  // 321: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
+	81,  // 322: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
+	83,  // 323: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
+	195, // [195:324] is the sub-list for method output_type
+	66,  // [66:195] is the sub-list for method input_type
+	66,  // [66:66] is the sub-list for extension type_name
+	66,  // [66:66] is the sub-list for extension extendee
+	0,   // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_internal_control_controlpb_control_proto_init() }
@@ -5684,16 +5960,16 @@ func file_internal_control_controlpb_control_proto_init() {
 	if File_internal_control_controlpb_control_proto != nil {
 		return
 	}
-	file_internal_control_controlpb_control_proto_msgTypes[49].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[53].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_control_controlpb_control_proto_rawDesc), len(file_internal_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   82,
+			NumMessages:   86,
 			NumExtensions: 0,
-			NumServices:   18,
+			NumServices:   20,
 		},
 		GoTypes:           file_internal_control_controlpb_control_proto_goTypes,
 		DependencyIndexes: file_internal_control_controlpb_control_proto_depIdxs,
