@@ -69,6 +69,7 @@ const (
 	OrderSettle    = "settle"
 	OrderApprove   = "approve"
 	OrderRefuse    = "refuse"
+	OrderChoose    = "choose"
 )
 
 // RehearseOrder returns the events that an order would add to an execution at once, from what is stored of it: of those
@@ -77,7 +78,7 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 	kind := map[string]inputKind{
 		OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
 		OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
-		OrderApprove: inApprove, OrderRefuse: inRefuse,
+		OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose,
 	}[order]
 	if kind == 0 {
 		return nil, fmt.Errorf("%w: there is no order %q", ErrInvalid, order)

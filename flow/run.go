@@ -334,7 +334,11 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	if err != nil {
 		return Result{Error: failure(CodeInput, "%v", err)}
 	}
-	id, err := e.Start(context.WithoutCancel(ctx), call.Tool, params, Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
+	name, version, err := parseCall(call.Tool)
+	if err != nil {
+		return Result{Error: failure(CodeInput, "%v", err)}
+	}
+	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
 	if err != nil {
 		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
 	}
@@ -355,6 +359,13 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
 		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+	}
+	whole, err := e.load(e.away, id) // with what is struck out elsewhere
+	switch {
+	case err != nil:
+		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
+	case len(whole.Output) > 0:
+		return Result{Output: whole.Output}
 	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }

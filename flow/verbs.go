@@ -17,6 +17,7 @@ type startOptions struct {
 	key, actor, reason, exempt string
 	as                         []string
 	caller                     *run
+	version                    int
 }
 
 // Key makes a start idempotent: a flow is started once per key, and starting it again returns the same ID. Default: none, each start is
@@ -35,6 +36,9 @@ func Exempt(reason string) StartOption { return func(o *startOptions) { o.exempt
 // As says who starts the execution, as was proved: names, and "role:NAME" for roles. They decide whether the flow's start.by lets them. Default: the
 // actor, whom a caller in the same process is trusted to know.
 func As(names ...string) StartOption { return func(o *startOptions) { o.as = names } }
+
+// atVersion starts another version than the latest; 0 is that.
+func atVersion(version int) StartOption { return func(o *startOptions) { o.version = version } }
 
 // called says that the execution is a sub-flow.
 func called(by *run) StartOption { return func(o *startOptions) { o.caller = by } }
@@ -59,6 +63,9 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 		option(&o)
 	}
 	p, err := e.program(ctx, name)
+	if o.version > 0 {
+		p, err = e.version(ctx, name, o.version)
+	}
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
