@@ -323,11 +323,15 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 					return nil, err
 				}
 				x = newExecution(def, id)
+				x.lookup = func(version int) (*Definition, error) { return e.definition(ctx, x.Flow, version) }
 			}
 			x.apply(&events[i])
 		}
 	}
-	x.taken, x.freed = nil, nil // long since
+	if x.broken != nil {
+		return nil, fmt.Errorf("flow: execution %s was moved to another version: %w", id, x.broken)
+	}
+	x.lookup, x.taken, x.freed = nil, nil, nil // taken and freed long since
 	x.Wake = x.wake()
 	return x, nil
 }

@@ -83,6 +83,34 @@ func (e *Engine) Choose(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inChoose, i)
 }
 
+// Migrate moves an open execution to another version of its flow, 0 for the latest. What it has come through stays, outputs and undos and keys and all, and must
+// be in the new version with the same names, kinds and order; what is under way must be the same but for its title, stage, retry, timeouts, parallel, batch,
+// quota and on_failure; what comes after is the new version's. Otherwise it is an ErrState that names every reason.
+func (e *Engine) Migrate(ctx context.Context, id string, version int, actor, reason string) error {
+	in, err := e.migration(ctx, id, version)
+	if err != nil {
+		return err
+	}
+	in.actor, in.reason = actor, reason
+	return e.tell(ctx, id, in)
+}
+
+// migration is the input that moves an execution to a version.
+func (e *Engine) migration(ctx context.Context, id string, version int) (input, error) {
+	row, err := e.config.Store.Get(ctx, id)
+	if err != nil {
+		return input{}, fmt.Errorf("flow: migrate %s: %w", id, err)
+	}
+	if row.State.Ended() {
+		return input{}, fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
+	}
+	p, err := e.version(ctx, row.Flow, version)
+	if err != nil {
+		return input{}, fmt.Errorf("flow: migrate %s: %w", id, err)
+	}
+	return input{kind: inMigrate, program: p}, nil
+}
+
 // Settle says how one item ended that waits for a person, or its undo.
 func (e *Engine) Settle(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inSettle, i)

@@ -100,7 +100,7 @@ func (r *run) drive() {
 		if err != nil {
 			return
 		}
-		r.events = m.events
+		r.p, r.events = m.p, m.events
 		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)

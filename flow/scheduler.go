@@ -86,6 +86,8 @@ func (m *machine) step(in input) {
 		m.approve(in)
 	case inChoose:
 		m.chooseWay(in)
+	case inMigrate:
+		m.migrate(in)
 	case inRefuse:
 		m.disapprove(in)
 	case inAdmitted:
