@@ -92,6 +92,7 @@ type Execution struct {
 	Seq     int64           `json:"seq"`              // of the last event
 
 	def     *Definition
+	owner   int64 // the member for which it was loaded; 0 without a Shared store
 	shape   *layout
 	blocks  []blockState                           // beside shape.blocks
 	next    *Definition                            // that a migration goes to

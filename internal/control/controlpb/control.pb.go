@@ -1373,8 +1373,9 @@ func (*DefinitionsRequest) Descriptor() ([]byte, []int) {
 type StartFlowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
-	Params        []byte                 `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"` // JSON object
-	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`   // the key makes the start one of a kind
+	Params        []byte                 `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"`   // JSON object
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`     // the key makes the start one of a kind
+	Exempt        bool                   `protobuf:"varint,15,opt,name=exempt,proto3" json:"exempt,omitempty"` // from freezes; the cause's reason says why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1428,6 +1429,13 @@ func (x *StartFlowRequest) GetCause() *Cause {
 		return x.Cause
 	}
 	return nil
+}
+
+func (x *StartFlowRequest) GetExempt() bool {
+	if x != nil {
+		return x.Exempt
+	}
+	return false
 }
 
 type StartFlowResponse struct {
@@ -1731,6 +1739,214 @@ func (*ToolsRequest) Descriptor() ([]byte, []int) {
 	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
 }
 
+type LocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocksRequest) Reset() {
+	*x = LocksRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocksRequest) ProtoMessage() {}
+
+func (x *LocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
+func (*LocksRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+}
+
+type FreezeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"` // empty: everything
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeRequest) Reset() {
+	*x = FreezeRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeRequest) ProtoMessage() {}
+
+func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
+func (*FreezeRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *FreezeRequest) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *FreezeRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *FreezeRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type ApplyTriggerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // YAML
+	Cause         *Cause                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyTriggerRequest) Reset() {
+	*x = ApplyTriggerRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyTriggerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyTriggerRequest) ProtoMessage() {}
+
+func (x *ApplyTriggerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyTriggerRequest.ProtoReflect.Descriptor instead.
+func (*ApplyTriggerRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ApplyTriggerRequest) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *ApplyTriggerRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type TriggerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"` // Fire of a webhook: the JSON object that a call would bring
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TriggerRequest) Reset() {
+	*x = TriggerRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TriggerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TriggerRequest) ProtoMessage() {}
+
+func (x *TriggerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TriggerRequest.ProtoReflect.Descriptor instead.
+func (*TriggerRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *TriggerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TriggerRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *TriggerRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 type StartRolloutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rollout       []byte                 `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"` // JSON: service, module, new, min_cores, policy
@@ -1741,7 +1957,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1969,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1982,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StartRolloutRequest) GetRollout() []byte {
@@ -1793,7 +2009,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2021,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2034,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RolloutRequest) GetId() string {
@@ -1845,7 +2061,7 @@ type AwaitRolloutRequest struct {
 
 func (x *AwaitRolloutRequest) Reset() {
 	*x = AwaitRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2073,7 @@ func (x *AwaitRolloutRequest) String() string {
 func (*AwaitRolloutRequest) ProtoMessage() {}
 
 func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2086,7 @@ func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRolloutRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AwaitRolloutRequest) GetId() string {
@@ -1898,7 +2114,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2126,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2139,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListRolloutsRequest) GetService() string {
@@ -1959,7 +2175,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2187,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2200,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ScaleRequest) GetModule() string {
@@ -2028,7 +2244,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2256,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2269,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListFindingsRequest) GetDevice() string {
@@ -2102,7 +2318,7 @@ type FindingRequest struct {
 
 func (x *FindingRequest) Reset() {
 	*x = FindingRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2330,7 @@ func (x *FindingRequest) String() string {
 func (*FindingRequest) ProtoMessage() {}
 
 func (x *FindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2343,7 @@ func (x *FindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingRequest.ProtoReflect.Descriptor instead.
 func (*FindingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FindingRequest) GetId() string {
@@ -2161,7 +2377,7 @@ type DesiredRequest struct {
 
 func (x *DesiredRequest) Reset() {
 	*x = DesiredRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2389,7 @@ func (x *DesiredRequest) String() string {
 func (*DesiredRequest) ProtoMessage() {}
 
 func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2402,7 @@ func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredRequest.ProtoReflect.Descriptor instead.
 func (*DesiredRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DesiredRequest) GetDevice() string {
@@ -2213,7 +2429,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2441,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2454,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DesiredState) GetGeneration() string {
@@ -2265,7 +2481,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2493,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2506,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PeersRequest) GetDevice() string {
@@ -2317,7 +2533,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2545,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2558,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ServicesRequest) GetPrefix() string {
@@ -2369,7 +2585,7 @@ type ServicesResponse struct {
 
 func (x *ServicesResponse) Reset() {
 	*x = ServicesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2597,7 @@ func (x *ServicesResponse) String() string {
 func (*ServicesResponse) ProtoMessage() {}
 
 func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2610,7 @@ func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
 func (*ServicesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ServicesResponse) GetServices() []string {
@@ -2421,7 +2637,7 @@ type ServiceRequest struct {
 
 func (x *ServiceRequest) Reset() {
 	*x = ServiceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2649,7 @@ func (x *ServiceRequest) String() string {
 func (*ServiceRequest) ProtoMessage() {}
 
 func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2662,7 @@ func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRequest.ProtoReflect.Descriptor instead.
 func (*ServiceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ServiceRequest) GetService() string {
@@ -2473,7 +2689,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2701,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2714,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RegisterRequest) GetInstances() [][]byte {
@@ -2526,7 +2742,7 @@ type InstanceRequest struct {
 
 func (x *InstanceRequest) Reset() {
 	*x = InstanceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2754,7 @@ func (x *InstanceRequest) String() string {
 func (*InstanceRequest) ProtoMessage() {}
 
 func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2767,7 @@ func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRequest.ProtoReflect.Descriptor instead.
 func (*InstanceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InstanceRequest) GetService() string {
@@ -2586,7 +2802,7 @@ type SetSharesRequest struct {
 
 func (x *SetSharesRequest) Reset() {
 	*x = SetSharesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2814,7 @@ func (x *SetSharesRequest) String() string {
 func (*SetSharesRequest) ProtoMessage() {}
 
 func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2827,7 @@ func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSharesRequest.ProtoReflect.Descriptor instead.
 func (*SetSharesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetSharesRequest) GetService() string {
@@ -2645,7 +2861,7 @@ type RulesResponse struct {
 
 func (x *RulesResponse) Reset() {
 	*x = RulesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2873,7 @@ func (x *RulesResponse) String() string {
 func (*RulesResponse) ProtoMessage() {}
 
 func (x *RulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2886,7 @@ func (x *RulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesResponse.ProtoReflect.Descriptor instead.
 func (*RulesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RulesResponse) GetRules() []byte {
@@ -2699,7 +2915,7 @@ type SetRulesRequest struct {
 
 func (x *SetRulesRequest) Reset() {
 	*x = SetRulesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2927,7 @@ func (x *SetRulesRequest) String() string {
 func (*SetRulesRequest) ProtoMessage() {}
 
 func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2940,7 @@ func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRulesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetRulesRequest) GetService() string {
@@ -2767,7 +2983,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2995,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +3008,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *IsolateRequest) GetService() string {
@@ -2834,7 +3050,7 @@ type TrafficRequest struct {
 
 func (x *TrafficRequest) Reset() {
 	*x = TrafficRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3062,7 @@ func (x *TrafficRequest) String() string {
 func (*TrafficRequest) ProtoMessage() {}
 
 func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3075,7 @@ func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficRequest.ProtoReflect.Descriptor instead.
 func (*TrafficRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TrafficRequest) GetService() string {
@@ -2893,7 +3109,7 @@ type TrafficResponse struct {
 
 func (x *TrafficResponse) Reset() {
 	*x = TrafficResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3121,7 @@ func (x *TrafficResponse) String() string {
 func (*TrafficResponse) ProtoMessage() {}
 
 func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3134,7 @@ func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficResponse.ProtoReflect.Descriptor instead.
 func (*TrafficResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TrafficResponse) GetRequests() int64 {
@@ -2947,7 +3163,7 @@ type PushPackageRequest struct {
 
 func (x *PushPackageRequest) Reset() {
 	*x = PushPackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3175,7 @@ func (x *PushPackageRequest) String() string {
 func (*PushPackageRequest) ProtoMessage() {}
 
 func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3188,7 @@ func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushPackageRequest.ProtoReflect.Descriptor instead.
 func (*PushPackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PushPackageRequest) GetName() string {
@@ -3014,7 +3230,7 @@ type PackageRequest struct {
 
 func (x *PackageRequest) Reset() {
 	*x = PackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3242,7 @@ func (x *PackageRequest) String() string {
 func (*PackageRequest) ProtoMessage() {}
 
 func (x *PackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3255,7 @@ func (x *PackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackageRequest.ProtoReflect.Descriptor instead.
 func (*PackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PackageRequest) GetName() string {
@@ -3076,7 +3292,7 @@ type PushFileRequest struct {
 
 func (x *PushFileRequest) Reset() {
 	*x = PushFileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3304,7 @@ func (x *PushFileRequest) String() string {
 func (*PushFileRequest) ProtoMessage() {}
 
 func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3317,7 @@ func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushFileRequest.ProtoReflect.Descriptor instead.
 func (*PushFileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PushFileRequest) GetNamespace() string {
@@ -3152,7 +3368,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3380,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3393,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *FileRequest) GetNamespace() string {
@@ -3226,7 +3442,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3454,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3467,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -3289,7 +3505,7 @@ type ParamRequest struct {
 
 func (x *ParamRequest) Reset() {
 	*x = ParamRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3517,7 @@ func (x *ParamRequest) String() string {
 func (*ParamRequest) ProtoMessage() {}
 
 func (x *ParamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3530,7 @@ func (x *ParamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamRequest.ProtoReflect.Descriptor instead.
 func (*ParamRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ParamRequest) GetLevel() string {
@@ -3370,7 +3586,7 @@ type ParamsRequest struct {
 
 func (x *ParamsRequest) Reset() {
 	*x = ParamsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3598,7 @@ func (x *ParamsRequest) String() string {
 func (*ParamsRequest) ProtoMessage() {}
 
 func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3611,7 @@ func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamsRequest.ProtoReflect.Descriptor instead.
 func (*ParamsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ParamsRequest) GetLevel() string {
@@ -3430,7 +3646,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3658,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3671,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenderRequest) GetTemplate() string {
@@ -3493,7 +3709,7 @@ type PermissionRequest struct {
 
 func (x *PermissionRequest) Reset() {
 	*x = PermissionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3721,7 @@ func (x *PermissionRequest) String() string {
 func (*PermissionRequest) ProtoMessage() {}
 
 func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3734,7 @@ func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionRequest.ProtoReflect.Descriptor instead.
 func (*PermissionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PermissionRequest) GetCaller() string {
@@ -3576,7 +3792,7 @@ type MuteRequest struct {
 
 func (x *MuteRequest) Reset() {
 	*x = MuteRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3804,7 @@ func (x *MuteRequest) String() string {
 func (*MuteRequest) ProtoMessage() {}
 
 func (x *MuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3817,7 @@ func (x *MuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MuteRequest.ProtoReflect.Descriptor instead.
 func (*MuteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *MuteRequest) GetKind() string {
@@ -3644,7 +3860,7 @@ type SilenceRequest struct {
 
 func (x *SilenceRequest) Reset() {
 	*x = SilenceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3656,7 +3872,7 @@ func (x *SilenceRequest) String() string {
 func (*SilenceRequest) ProtoMessage() {}
 
 func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +3885,7 @@ func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
 func (*SilenceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SilenceRequest) GetDevices() []string {
@@ -3704,7 +3920,7 @@ type NotifyListRequest struct {
 
 func (x *NotifyListRequest) Reset() {
 	*x = NotifyListRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3716,7 +3932,7 @@ func (x *NotifyListRequest) String() string {
 func (*NotifyListRequest) ProtoMessage() {}
 
 func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3729,7 +3945,7 @@ func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyListRequest.ProtoReflect.Descriptor instead.
 func (*NotifyListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *NotifyListRequest) GetAll() bool {
@@ -3766,7 +3982,7 @@ type RecordChangeRequest struct {
 
 func (x *RecordChangeRequest) Reset() {
 	*x = RecordChangeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3778,7 +3994,7 @@ func (x *RecordChangeRequest) String() string {
 func (*RecordChangeRequest) ProtoMessage() {}
 
 func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3791,7 +4007,7 @@ func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChangeRequest.ProtoReflect.Descriptor instead.
 func (*RecordChangeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RecordChangeRequest) GetModule() string {
@@ -3841,7 +4057,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4069,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4082,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListChangesRequest) GetModule() string {
@@ -3911,7 +4127,7 @@ type RealServerRequest struct {
 
 func (x *RealServerRequest) Reset() {
 	*x = RealServerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3923,7 +4139,7 @@ func (x *RealServerRequest) String() string {
 func (*RealServerRequest) ProtoMessage() {}
 
 func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3936,7 +4152,7 @@ func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RealServerRequest.ProtoReflect.Descriptor instead.
 func (*RealServerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RealServerRequest) GetVirtual() string {
@@ -3991,7 +4207,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +4219,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +4232,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PauseRequest) GetModule() string {
@@ -4042,7 +4258,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4054,7 +4270,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4067,7 +4283,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ResumeResponse) GetWasPaused() bool {
@@ -4091,7 +4307,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4103,7 +4319,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4116,7 +4332,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AuditRequest) GetActor() string {
@@ -4169,7 +4385,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4397,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4410,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
 }
 
 type IssueTokenRequest struct {
@@ -4209,7 +4425,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4437,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4450,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *IssueTokenRequest) GetRole() string {
@@ -4275,7 +4491,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4503,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4516,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *IssueTokenResponse) GetToken() string {
@@ -4329,7 +4545,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4557,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4570,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListTokensRequest) GetRole() string {
@@ -4397,7 +4613,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4625,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4638,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4465,7 +4681,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +4693,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +4706,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *EnrolRequest) GetDevice() string {
@@ -4526,7 +4742,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4538,7 +4754,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4551,7 +4767,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *EnrolResponse) GetId() string {
@@ -4590,7 +4806,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4602,7 +4818,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4615,7 +4831,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{80}
 }
 
 type TrustResponse struct {
@@ -4627,7 +4843,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4855,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4868,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *TrustResponse) GetTrust() []byte {
@@ -4752,11 +4968,12 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"-\n" +
 	"\x0fLintFlowRequest\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\"\x14\n" +
-	"\x12DefinitionsRequest\"n\n" +
+	"\x12DefinitionsRequest\"\x86\x01\n" +
 	"\x10StartFlowRequest\x12\x12\n" +
 	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x16\n" +
 	"\x06params\x18\x02 \x01(\fR\x06params\x12.\n" +
-	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"#\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x12\x16\n" +
+	"\x06exempt\x18\x0f \x01(\bR\x06exempt\"#\n" +
 	"\x11StartFlowResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"R\n" +
 	"\x10ExecutionRequest\x12\x0e\n" +
@@ -4776,7 +4993,19 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06states\x18\x02 \x03(\tR\x06states\x12\x12\n" +
 	"\x04open\x18\x03 \x01(\bR\x04open\x12+\n" +
 	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\"\x0e\n" +
-	"\fToolsRequest\"_\n" +
+	"\fToolsRequest\"\x0e\n" +
+	"\fLocksRequest\"\x89\x01\n" +
+	"\rFreezeRequest\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12.\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"a\n" +
+	"\x13ApplyTriggerRequest\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\x12.\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"h\n" +
+	"\x0eTriggerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12.\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"_\n" +
 	"\x13StartRolloutRequest\x12\x18\n" +
 	"\arollout\x18\x01 \x01(\fR\arollout\x12.\n" +
 	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"P\n" +
@@ -5006,7 +5235,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Repair\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tInitFiles\x12#.zhiyun.control.v1.InitFilesRequest\x1a\x17.zhiyun.control.v1.JSON\x12R\n" +
-	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xe4\a\n" +
+	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xaf\b\n" +
 	"\vFlowService\x12C\n" +
 	"\x04Save\x12\".zhiyun.control.v1.SaveFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
 	"\x04Lint\x12\".zhiyun.control.v1.LintFlowRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12U\n" +
@@ -5020,7 +5249,21 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05Pause\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12F\n" +
 	"\x06Resume\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tIntervene\x12#.zhiyun.control.v1.InterveneRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
-	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\x9d\x05\n" +
+	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
+	"\x05Locks\x12\x1f.zhiyun.control.v1.LocksRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xf0\x01\n" +
+	"\rFreezeService\x12C\n" +
+	"\x06Freeze\x12 .zhiyun.control.v1.FreezeRequest\x1a\x17.zhiyun.control.v1.JSON\x12O\n" +
+	"\bUnfreeze\x12 .zhiyun.control.v1.FreezeRequest\x1a!.zhiyun.control.v1.ResumeResponse\x12I\n" +
+	"\x04List\x12 .zhiyun.control.v1.FreezeRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xdf\x04\n" +
+	"\x0eTriggerService\x12H\n" +
+	"\x05Apply\x12&.zhiyun.control.v1.ApplyTriggerRequest\x1a\x17.zhiyun.control.v1.JSON\x12J\n" +
+	"\x04List\x12!.zhiyun.control.v1.TriggerRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12F\n" +
+	"\x03Get\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12M\n" +
+	"\aHistory\x12!.zhiyun.control.v1.TriggerRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12C\n" +
+	"\x05Pause\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.JSON\x12D\n" +
+	"\x06Resume\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.JSON\x12O\n" +
+	"\x04Fire\x12!.zhiyun.control.v1.TriggerRequest\x1a$.zhiyun.control.v1.StartFlowResponse\x12D\n" +
+	"\x06Delete\x12!.zhiyun.control.v1.TriggerRequest\x1a\x17.zhiyun.control.v1.Done2\x9d\x05\n" +
 	"\vGrayService\x12H\n" +
 	"\x05Start\x12&.zhiyun.control.v1.StartRolloutRequest\x1a\x17.zhiyun.control.v1.JSON\x12F\n" +
 	"\x03Get\x12!.zhiyun.control.v1.RolloutRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12O\n" +
@@ -5136,7 +5379,7 @@ func file_internal_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_control_controlpb_control_proto_rawDescData
 }
 
-var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*Cause)(nil),                 // 0: zhiyun.control.v1.Cause
 	(*Page)(nil),                  // 1: zhiyun.control.v1.Page
@@ -5168,58 +5411,62 @@ var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*InterveneRequest)(nil),      // 27: zhiyun.control.v1.InterveneRequest
 	(*ListExecutionsRequest)(nil), // 28: zhiyun.control.v1.ListExecutionsRequest
 	(*ToolsRequest)(nil),          // 29: zhiyun.control.v1.ToolsRequest
-	(*StartRolloutRequest)(nil),   // 30: zhiyun.control.v1.StartRolloutRequest
-	(*RolloutRequest)(nil),        // 31: zhiyun.control.v1.RolloutRequest
-	(*AwaitRolloutRequest)(nil),   // 32: zhiyun.control.v1.AwaitRolloutRequest
-	(*ListRolloutsRequest)(nil),   // 33: zhiyun.control.v1.ListRolloutsRequest
-	(*ScaleRequest)(nil),          // 34: zhiyun.control.v1.ScaleRequest
-	(*ListFindingsRequest)(nil),   // 35: zhiyun.control.v1.ListFindingsRequest
-	(*FindingRequest)(nil),        // 36: zhiyun.control.v1.FindingRequest
-	(*DesiredRequest)(nil),        // 37: zhiyun.control.v1.DesiredRequest
-	(*DesiredState)(nil),          // 38: zhiyun.control.v1.DesiredState
-	(*PeersRequest)(nil),          // 39: zhiyun.control.v1.PeersRequest
-	(*ServicesRequest)(nil),       // 40: zhiyun.control.v1.ServicesRequest
-	(*ServicesResponse)(nil),      // 41: zhiyun.control.v1.ServicesResponse
-	(*ServiceRequest)(nil),        // 42: zhiyun.control.v1.ServiceRequest
-	(*RegisterRequest)(nil),       // 43: zhiyun.control.v1.RegisterRequest
-	(*InstanceRequest)(nil),       // 44: zhiyun.control.v1.InstanceRequest
-	(*SetSharesRequest)(nil),      // 45: zhiyun.control.v1.SetSharesRequest
-	(*RulesResponse)(nil),         // 46: zhiyun.control.v1.RulesResponse
-	(*SetRulesRequest)(nil),       // 47: zhiyun.control.v1.SetRulesRequest
-	(*IsolateRequest)(nil),        // 48: zhiyun.control.v1.IsolateRequest
-	(*TrafficRequest)(nil),        // 49: zhiyun.control.v1.TrafficRequest
-	(*TrafficResponse)(nil),       // 50: zhiyun.control.v1.TrafficResponse
-	(*PushPackageRequest)(nil),    // 51: zhiyun.control.v1.PushPackageRequest
-	(*PackageRequest)(nil),        // 52: zhiyun.control.v1.PackageRequest
-	(*PushFileRequest)(nil),       // 53: zhiyun.control.v1.PushFileRequest
-	(*FileRequest)(nil),           // 54: zhiyun.control.v1.FileRequest
-	(*TemplateRequest)(nil),       // 55: zhiyun.control.v1.TemplateRequest
-	(*ParamRequest)(nil),          // 56: zhiyun.control.v1.ParamRequest
-	(*ParamsRequest)(nil),         // 57: zhiyun.control.v1.ParamsRequest
-	(*RenderRequest)(nil),         // 58: zhiyun.control.v1.RenderRequest
-	(*PermissionRequest)(nil),     // 59: zhiyun.control.v1.PermissionRequest
-	(*MuteRequest)(nil),           // 60: zhiyun.control.v1.MuteRequest
-	(*SilenceRequest)(nil),        // 61: zhiyun.control.v1.SilenceRequest
-	(*NotifyListRequest)(nil),     // 62: zhiyun.control.v1.NotifyListRequest
-	(*RecordChangeRequest)(nil),   // 63: zhiyun.control.v1.RecordChangeRequest
-	(*ListChangesRequest)(nil),    // 64: zhiyun.control.v1.ListChangesRequest
-	(*RealServerRequest)(nil),     // 65: zhiyun.control.v1.RealServerRequest
-	(*PauseRequest)(nil),          // 66: zhiyun.control.v1.PauseRequest
-	(*ResumeResponse)(nil),        // 67: zhiyun.control.v1.ResumeResponse
-	(*AuditRequest)(nil),          // 68: zhiyun.control.v1.AuditRequest
-	(*InfoRequest)(nil),           // 69: zhiyun.control.v1.InfoRequest
-	(*IssueTokenRequest)(nil),     // 70: zhiyun.control.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),    // 71: zhiyun.control.v1.IssueTokenResponse
-	(*ListTokensRequest)(nil),     // 72: zhiyun.control.v1.ListTokensRequest
-	(*RevokeTokenRequest)(nil),    // 73: zhiyun.control.v1.RevokeTokenRequest
-	(*EnrolRequest)(nil),          // 74: zhiyun.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 75: zhiyun.control.v1.EnrolResponse
-	(*TrustRequest)(nil),          // 76: zhiyun.control.v1.TrustRequest
-	(*TrustResponse)(nil),         // 77: zhiyun.control.v1.TrustResponse
-	nil,                           // 78: zhiyun.control.v1.CountsResponse.StatesEntry
-	nil,                           // 79: zhiyun.control.v1.SetSharesRequest.SharesEntry
-	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 81: google.protobuf.Timestamp
+	(*LocksRequest)(nil),          // 30: zhiyun.control.v1.LocksRequest
+	(*FreezeRequest)(nil),         // 31: zhiyun.control.v1.FreezeRequest
+	(*ApplyTriggerRequest)(nil),   // 32: zhiyun.control.v1.ApplyTriggerRequest
+	(*TriggerRequest)(nil),        // 33: zhiyun.control.v1.TriggerRequest
+	(*StartRolloutRequest)(nil),   // 34: zhiyun.control.v1.StartRolloutRequest
+	(*RolloutRequest)(nil),        // 35: zhiyun.control.v1.RolloutRequest
+	(*AwaitRolloutRequest)(nil),   // 36: zhiyun.control.v1.AwaitRolloutRequest
+	(*ListRolloutsRequest)(nil),   // 37: zhiyun.control.v1.ListRolloutsRequest
+	(*ScaleRequest)(nil),          // 38: zhiyun.control.v1.ScaleRequest
+	(*ListFindingsRequest)(nil),   // 39: zhiyun.control.v1.ListFindingsRequest
+	(*FindingRequest)(nil),        // 40: zhiyun.control.v1.FindingRequest
+	(*DesiredRequest)(nil),        // 41: zhiyun.control.v1.DesiredRequest
+	(*DesiredState)(nil),          // 42: zhiyun.control.v1.DesiredState
+	(*PeersRequest)(nil),          // 43: zhiyun.control.v1.PeersRequest
+	(*ServicesRequest)(nil),       // 44: zhiyun.control.v1.ServicesRequest
+	(*ServicesResponse)(nil),      // 45: zhiyun.control.v1.ServicesResponse
+	(*ServiceRequest)(nil),        // 46: zhiyun.control.v1.ServiceRequest
+	(*RegisterRequest)(nil),       // 47: zhiyun.control.v1.RegisterRequest
+	(*InstanceRequest)(nil),       // 48: zhiyun.control.v1.InstanceRequest
+	(*SetSharesRequest)(nil),      // 49: zhiyun.control.v1.SetSharesRequest
+	(*RulesResponse)(nil),         // 50: zhiyun.control.v1.RulesResponse
+	(*SetRulesRequest)(nil),       // 51: zhiyun.control.v1.SetRulesRequest
+	(*IsolateRequest)(nil),        // 52: zhiyun.control.v1.IsolateRequest
+	(*TrafficRequest)(nil),        // 53: zhiyun.control.v1.TrafficRequest
+	(*TrafficResponse)(nil),       // 54: zhiyun.control.v1.TrafficResponse
+	(*PushPackageRequest)(nil),    // 55: zhiyun.control.v1.PushPackageRequest
+	(*PackageRequest)(nil),        // 56: zhiyun.control.v1.PackageRequest
+	(*PushFileRequest)(nil),       // 57: zhiyun.control.v1.PushFileRequest
+	(*FileRequest)(nil),           // 58: zhiyun.control.v1.FileRequest
+	(*TemplateRequest)(nil),       // 59: zhiyun.control.v1.TemplateRequest
+	(*ParamRequest)(nil),          // 60: zhiyun.control.v1.ParamRequest
+	(*ParamsRequest)(nil),         // 61: zhiyun.control.v1.ParamsRequest
+	(*RenderRequest)(nil),         // 62: zhiyun.control.v1.RenderRequest
+	(*PermissionRequest)(nil),     // 63: zhiyun.control.v1.PermissionRequest
+	(*MuteRequest)(nil),           // 64: zhiyun.control.v1.MuteRequest
+	(*SilenceRequest)(nil),        // 65: zhiyun.control.v1.SilenceRequest
+	(*NotifyListRequest)(nil),     // 66: zhiyun.control.v1.NotifyListRequest
+	(*RecordChangeRequest)(nil),   // 67: zhiyun.control.v1.RecordChangeRequest
+	(*ListChangesRequest)(nil),    // 68: zhiyun.control.v1.ListChangesRequest
+	(*RealServerRequest)(nil),     // 69: zhiyun.control.v1.RealServerRequest
+	(*PauseRequest)(nil),          // 70: zhiyun.control.v1.PauseRequest
+	(*ResumeResponse)(nil),        // 71: zhiyun.control.v1.ResumeResponse
+	(*AuditRequest)(nil),          // 72: zhiyun.control.v1.AuditRequest
+	(*InfoRequest)(nil),           // 73: zhiyun.control.v1.InfoRequest
+	(*IssueTokenRequest)(nil),     // 74: zhiyun.control.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),    // 75: zhiyun.control.v1.IssueTokenResponse
+	(*ListTokensRequest)(nil),     // 76: zhiyun.control.v1.ListTokensRequest
+	(*RevokeTokenRequest)(nil),    // 77: zhiyun.control.v1.RevokeTokenRequest
+	(*EnrolRequest)(nil),          // 78: zhiyun.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 79: zhiyun.control.v1.EnrolResponse
+	(*TrustRequest)(nil),          // 80: zhiyun.control.v1.TrustRequest
+	(*TrustResponse)(nil),         // 81: zhiyun.control.v1.TrustResponse
+	nil,                           // 82: zhiyun.control.v1.CountsResponse.StatesEntry
+	nil,                           // 83: zhiyun.control.v1.SetSharesRequest.SharesEntry
+	(*durationpb.Duration)(nil),   // 84: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 85: google.protobuf.Timestamp
 }
 var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 0: zhiyun.control.v1.ListResourcesRequest.page:type_name -> zhiyun.control.v1.Page
@@ -5228,293 +5475,321 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	0,   // 3: zhiyun.control.v1.ApplyRequest.cause:type_name -> zhiyun.control.v1.Cause
 	9,   // 4: zhiyun.control.v1.ApplyResponse.plan:type_name -> zhiyun.control.v1.PlanResponse
 	0,   // 5: zhiyun.control.v1.DeleteResourceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	84,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 7: zhiyun.control.v1.AcquireRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
+	84,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 9: zhiyun.control.v1.DevicesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	78,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
+	82,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
 	0,   // 11: zhiyun.control.v1.SaveFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 12: zhiyun.control.v1.StartFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 13: zhiyun.control.v1.ExecutionRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 14: zhiyun.control.v1.InterveneRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 15: zhiyun.control.v1.ListExecutionsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 16: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 17: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 18: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
-	1,   // 19: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 20: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 21: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
-	81,  // 22: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
-	0,   // 23: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 24: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 25: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 26: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	79,  // 27: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
-	0,   // 28: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 29: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 30: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 31: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
-	0,   // 32: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 33: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 34: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 35: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 36: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 37: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 38: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 39: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 40: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 41: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 42: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 43: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 44: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 45: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 46: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 47: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 48: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 49: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 50: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 51: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 52: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 53: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 54: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
-	80,  // 55: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
-	0,   // 56: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 57: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 58: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 59: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
-	5,   // 60: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
-	6,   // 61: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
-	8,   // 62: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
-	10,  // 63: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
-	12,  // 64: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
-	13,  // 65: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
-	14,  // 66: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
-	15,  // 67: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
-	16,  // 68: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 69: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 70: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 71: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 72: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 73: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 74: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
-	18,  // 75: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
-	19,  // 76: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
-	21,  // 77: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
-	22,  // 78: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
-	23,  // 79: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
-	24,  // 80: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
-	26,  // 81: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
-	28,  // 82: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
-	26,  // 83: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 84: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 85: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 86: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 87: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
-	27,  // 88: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
-	29,  // 89: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
-	30,  // 90: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
-	31,  // 91: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
-	33,  // 92: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
-	31,  // 93: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
-	32,  // 94: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
-	31,  // 95: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 96: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 97: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 98: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
-	34,  // 99: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 100: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 101: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 102: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
-	35,  // 103: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
-	36,  // 104: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 105: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 106: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 107: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
-	39,  // 108: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
-	37,  // 109: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
-	3,   // 110: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
-	37,  // 111: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
-	40,  // 112: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
-	42,  // 113: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
-	42,  // 114: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
-	43,  // 115: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
-	44,  // 116: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
-	44,  // 117: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
-	45,  // 118: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
-	42,  // 119: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
-	47,  // 120: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
-	48,  // 121: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
-	49,  // 122: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
-	51,  // 123: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
-	52,  // 124: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
-	52,  // 125: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
-	53,  // 126: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
-	54,  // 127: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 128: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 129: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 130: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
-	55,  // 131: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	55,  // 132: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	57,  // 133: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
-	56,  // 134: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
-	56,  // 135: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
-	56,  // 136: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
-	57,  // 137: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
-	58,  // 138: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
-	58,  // 139: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
-	59,  // 140: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 141: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 142: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 143: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 144: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 145: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 146: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 147: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
-	60,  // 148: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
-	60,  // 149: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
-	62,  // 150: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
-	61,  // 151: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
-	61,  // 152: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
-	62,  // 153: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
-	3,   // 154: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
-	62,  // 155: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
-	63,  // 156: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
-	63,  // 157: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
-	64,  // 158: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
-	65,  // 159: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
-	65,  // 160: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
-	65,  // 161: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
-	66,  // 162: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
-	66,  // 163: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
-	66,  // 164: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
-	68,  // 165: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
-	69,  // 166: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
-	69,  // 167: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
-	70,  // 168: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
-	72,  // 169: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
-	73,  // 170: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
-	74,  // 171: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
-	74,  // 172: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
-	76,  // 173: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
-	3,   // 174: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 175: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
-	9,   // 176: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
-	11,  // 177: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
-	11,  // 178: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
-	4,   // 179: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
-	4,   // 180: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
-	4,   // 181: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
-	2,   // 182: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
-	17,  // 183: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
-	2,   // 184: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
-	4,   // 185: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
-	2,   // 186: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
-	2,   // 187: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 188: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
-	3,   // 189: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
-	20,  // 190: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
-	3,   // 191: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
-	4,   // 192: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
-	4,   // 193: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
-	25,  // 194: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
-	3,   // 195: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 196: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 197: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
-	2,   // 198: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
-	2,   // 199: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
-	2,   // 200: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
-	2,   // 201: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
-	2,   // 202: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
-	4,   // 203: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
-	3,   // 204: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
-	3,   // 205: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 206: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 207: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
-	3,   // 208: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
-	3,   // 209: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
-	3,   // 210: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
-	3,   // 211: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 212: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
-	4,   // 213: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
-	3,   // 214: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
-	3,   // 215: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
-	4,   // 216: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
-	4,   // 217: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 218: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
-	2,   // 219: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 220: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
-	2,   // 221: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
-	4,   // 222: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
-	38,  // 223: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
-	2,   // 224: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
-	3,   // 225: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
-	41,  // 226: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
-	4,   // 227: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
-	3,   // 228: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
-	2,   // 229: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
-	2,   // 230: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
-	2,   // 231: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
-	2,   // 232: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
-	46,  // 233: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
-	46,  // 234: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
-	2,   // 235: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
-	50,  // 236: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
-	3,   // 237: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 238: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 239: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 240: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 241: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 242: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
-	2,   // 243: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
-	4,   // 244: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
-	3,   // 245: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
-	3,   // 246: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
-	4,   // 247: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
-	3,   // 248: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
-	2,   // 249: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
-	3,   // 250: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 251: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
-	3,   // 252: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
-	3,   // 253: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
-	3,   // 254: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
-	3,   // 255: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
-	3,   // 256: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
-	3,   // 257: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
-	3,   // 258: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
-	3,   // 259: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
-	4,   // 260: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 261: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
-	3,   // 262: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
-	2,   // 263: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
-	4,   // 264: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
-	3,   // 265: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
-	2,   // 266: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
-	4,   // 267: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
-	3,   // 268: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
-	4,   // 269: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
-	3,   // 270: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
-	2,   // 271: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
-	4,   // 272: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 273: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
-	2,   // 274: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
-	4,   // 275: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 276: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
-	67,  // 277: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 278: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
-	4,   // 279: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
-	3,   // 280: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
-	4,   // 281: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
-	71,  // 282: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
-	4,   // 283: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
-	4,   // 284: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
-	75,  // 285: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
-	75,  // 286: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
-	77,  // 287: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
-	174, // [174:288] is the sub-list for method output_type
-	60,  // [60:174] is the sub-list for method input_type
-	60,  // [60:60] is the sub-list for extension type_name
-	60,  // [60:60] is the sub-list for extension extendee
-	0,   // [0:60] is the sub-list for field type_name
+	85,  // 16: zhiyun.control.v1.FreezeRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 17: zhiyun.control.v1.FreezeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 18: zhiyun.control.v1.ApplyTriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 19: zhiyun.control.v1.TriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 20: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 21: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	84,  // 22: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
+	1,   // 23: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 24: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 25: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
+	85,  // 26: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 27: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 28: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 29: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 30: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	83,  // 31: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
+	0,   // 32: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 33: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 34: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	84,  // 35: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
+	0,   // 36: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 37: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 38: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 39: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 40: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 41: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 42: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 43: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 44: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 45: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
+	84,  // 46: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 47: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
+	84,  // 48: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 49: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 50: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 51: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	85,  // 52: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 53: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 54: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 55: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 56: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
+	85,  // 57: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 58: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
+	84,  // 59: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
+	0,   // 60: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 61: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 62: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	85,  // 63: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
+	5,   // 64: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
+	6,   // 65: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
+	8,   // 66: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
+	10,  // 67: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
+	12,  // 68: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
+	13,  // 69: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
+	14,  // 70: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
+	15,  // 71: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
+	16,  // 72: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 73: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 74: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 75: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 76: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 77: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 78: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
+	18,  // 79: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
+	19,  // 80: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
+	21,  // 81: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
+	22,  // 82: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
+	23,  // 83: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
+	24,  // 84: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
+	26,  // 85: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
+	28,  // 86: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
+	26,  // 87: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 88: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 89: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 90: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 91: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
+	27,  // 92: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
+	29,  // 93: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
+	30,  // 94: zhiyun.control.v1.FlowService.Locks:input_type -> zhiyun.control.v1.LocksRequest
+	31,  // 95: zhiyun.control.v1.FreezeService.Freeze:input_type -> zhiyun.control.v1.FreezeRequest
+	31,  // 96: zhiyun.control.v1.FreezeService.Unfreeze:input_type -> zhiyun.control.v1.FreezeRequest
+	31,  // 97: zhiyun.control.v1.FreezeService.List:input_type -> zhiyun.control.v1.FreezeRequest
+	32,  // 98: zhiyun.control.v1.TriggerService.Apply:input_type -> zhiyun.control.v1.ApplyTriggerRequest
+	33,  // 99: zhiyun.control.v1.TriggerService.List:input_type -> zhiyun.control.v1.TriggerRequest
+	33,  // 100: zhiyun.control.v1.TriggerService.Get:input_type -> zhiyun.control.v1.TriggerRequest
+	33,  // 101: zhiyun.control.v1.TriggerService.History:input_type -> zhiyun.control.v1.TriggerRequest
+	33,  // 102: zhiyun.control.v1.TriggerService.Pause:input_type -> zhiyun.control.v1.TriggerRequest
+	33,  // 103: zhiyun.control.v1.TriggerService.Resume:input_type -> zhiyun.control.v1.TriggerRequest
+	33,  // 104: zhiyun.control.v1.TriggerService.Fire:input_type -> zhiyun.control.v1.TriggerRequest
+	33,  // 105: zhiyun.control.v1.TriggerService.Delete:input_type -> zhiyun.control.v1.TriggerRequest
+	34,  // 106: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
+	35,  // 107: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
+	37,  // 108: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
+	35,  // 109: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
+	36,  // 110: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
+	35,  // 111: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
+	35,  // 112: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
+	35,  // 113: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
+	35,  // 114: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
+	38,  // 115: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
+	38,  // 116: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
+	38,  // 117: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
+	38,  // 118: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
+	39,  // 119: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
+	40,  // 120: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
+	40,  // 121: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
+	40,  // 122: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
+	40,  // 123: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
+	43,  // 124: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
+	41,  // 125: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
+	3,   // 126: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
+	41,  // 127: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
+	44,  // 128: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
+	46,  // 129: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
+	46,  // 130: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
+	47,  // 131: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
+	48,  // 132: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
+	48,  // 133: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
+	49,  // 134: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
+	46,  // 135: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
+	51,  // 136: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
+	52,  // 137: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
+	53,  // 138: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
+	55,  // 139: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
+	56,  // 140: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
+	56,  // 141: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
+	57,  // 142: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
+	58,  // 143: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
+	58,  // 144: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
+	58,  // 145: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
+	58,  // 146: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
+	59,  // 147: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	59,  // 148: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	61,  // 149: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
+	60,  // 150: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
+	60,  // 151: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
+	60,  // 152: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
+	61,  // 153: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
+	62,  // 154: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
+	62,  // 155: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
+	63,  // 156: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 157: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 158: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 159: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 160: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 161: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 162: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
+	63,  // 163: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 164: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
+	64,  // 165: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
+	66,  // 166: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
+	65,  // 167: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
+	65,  // 168: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
+	66,  // 169: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
+	3,   // 170: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
+	66,  // 171: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
+	67,  // 172: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
+	67,  // 173: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
+	68,  // 174: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
+	69,  // 175: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
+	69,  // 176: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
+	69,  // 177: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
+	70,  // 178: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
+	70,  // 179: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
+	70,  // 180: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
+	72,  // 181: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
+	73,  // 182: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
+	73,  // 183: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
+	74,  // 184: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
+	76,  // 185: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
+	77,  // 186: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
+	78,  // 187: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
+	78,  // 188: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
+	80,  // 189: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
+	3,   // 190: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 191: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
+	9,   // 192: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
+	11,  // 193: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
+	11,  // 194: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
+	4,   // 195: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
+	4,   // 196: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
+	4,   // 197: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
+	2,   // 198: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
+	17,  // 199: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
+	2,   // 200: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
+	4,   // 201: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
+	2,   // 202: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
+	2,   // 203: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 204: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
+	3,   // 205: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
+	20,  // 206: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
+	3,   // 207: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
+	4,   // 208: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
+	4,   // 209: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
+	25,  // 210: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
+	3,   // 211: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 212: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 213: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
+	2,   // 214: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
+	2,   // 215: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
+	2,   // 216: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
+	2,   // 217: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
+	2,   // 218: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
+	4,   // 219: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
+	4,   // 220: zhiyun.control.v1.FlowService.Locks:output_type -> zhiyun.control.v1.Listing
+	3,   // 221: zhiyun.control.v1.FreezeService.Freeze:output_type -> zhiyun.control.v1.JSON
+	71,  // 222: zhiyun.control.v1.FreezeService.Unfreeze:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 223: zhiyun.control.v1.FreezeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 224: zhiyun.control.v1.TriggerService.Apply:output_type -> zhiyun.control.v1.JSON
+	4,   // 225: zhiyun.control.v1.TriggerService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 226: zhiyun.control.v1.TriggerService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 227: zhiyun.control.v1.TriggerService.History:output_type -> zhiyun.control.v1.Listing
+	3,   // 228: zhiyun.control.v1.TriggerService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 229: zhiyun.control.v1.TriggerService.Resume:output_type -> zhiyun.control.v1.JSON
+	25,  // 230: zhiyun.control.v1.TriggerService.Fire:output_type -> zhiyun.control.v1.StartFlowResponse
+	2,   // 231: zhiyun.control.v1.TriggerService.Delete:output_type -> zhiyun.control.v1.Done
+	3,   // 232: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
+	3,   // 233: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 234: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 235: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
+	3,   // 236: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
+	3,   // 237: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
+	3,   // 238: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
+	3,   // 239: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 240: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
+	4,   // 241: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
+	3,   // 242: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
+	3,   // 243: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
+	4,   // 244: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
+	4,   // 245: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 246: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
+	2,   // 247: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 248: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
+	2,   // 249: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
+	4,   // 250: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
+	42,  // 251: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
+	2,   // 252: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
+	3,   // 253: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
+	45,  // 254: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
+	4,   // 255: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
+	3,   // 256: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
+	2,   // 257: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
+	2,   // 258: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
+	2,   // 259: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
+	2,   // 260: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
+	50,  // 261: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
+	50,  // 262: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
+	2,   // 263: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
+	54,  // 264: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
+	3,   // 265: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 266: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 267: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 268: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 269: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 270: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
+	2,   // 271: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
+	4,   // 272: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
+	3,   // 273: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
+	3,   // 274: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
+	4,   // 275: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
+	3,   // 276: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
+	2,   // 277: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
+	3,   // 278: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 279: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
+	3,   // 280: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
+	3,   // 281: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
+	3,   // 282: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
+	3,   // 283: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
+	3,   // 284: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
+	3,   // 285: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
+	3,   // 286: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
+	3,   // 287: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
+	4,   // 288: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 289: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
+	3,   // 290: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
+	2,   // 291: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
+	4,   // 292: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
+	3,   // 293: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
+	2,   // 294: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
+	4,   // 295: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
+	3,   // 296: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 297: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
+	3,   // 298: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
+	2,   // 299: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
+	4,   // 300: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 301: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
+	2,   // 302: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
+	4,   // 303: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 304: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
+	71,  // 305: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 306: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
+	4,   // 307: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
+	3,   // 308: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
+	4,   // 309: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
+	75,  // 310: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
+	4,   // 311: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
+	4,   // 312: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
+	79,  // 313: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
+	79,  // 314: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
+	81,  // 315: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
+	190, // [190:316] is the sub-list for method output_type
+	64,  // [64:190] is the sub-list for method input_type
+	64,  // [64:64] is the sub-list for extension type_name
+	64,  // [64:64] is the sub-list for extension extendee
+	0,   // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_internal_control_controlpb_control_proto_init() }
@@ -5522,16 +5797,16 @@ func file_internal_control_controlpb_control_proto_init() {
 	if File_internal_control_controlpb_control_proto != nil {
 		return
 	}
-	file_internal_control_controlpb_control_proto_msgTypes[47].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[51].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_control_controlpb_control_proto_rawDesc), len(file_internal_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   80,
+			NumMessages:   84,
 			NumExtensions: 0,
-			NumServices:   18,
+			NumServices:   20,
 		},
 		GoTypes:           file_internal_control_controlpb_control_proto_goTypes,
 		DependencyIndexes: file_internal_control_controlpb_control_proto_depIdxs,

@@ -20,6 +20,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -41,7 +42,8 @@ type World struct {
 	Ledger   *drift.Ledger
 	Names    *l5server.Server
 	Gray     *gray.Controller
-	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
+	Flow     *flow.Engine
+	Triggers *trigger.Controller // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
 	Records  *records.DB
 	Blobs    string // the folder of the contents
 	Balancer *Balancer
@@ -104,15 +106,16 @@ func New(t *testing.T) *World {
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
 	known := tools()
 	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond}))(t)
+	w.Triggers = Must(trigger.New(trigger.Config{Store: part("trigger"), Engine: w.Flow}))(t)
 	api := Must(control.New(control.Config{
-		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Tools: known, Settle: time.Millisecond,
+		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Triggers: w.Triggers, Tools: known, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()
 			p.Soak = time.Millisecond
 			return p, nil
 		},
 	}))(t)
-	for _, f := range []func(context.Context) error{w.CMDB.Run, w.Centers.Run, w.Names.Run, w.Records.Run, w.Gray.Run, w.Flow.Run, api.Run} {
+	for _, f := range []func(context.Context) error{w.CMDB.Run, w.Centers.Run, w.Names.Run, w.Records.Run, w.Gray.Run, w.Flow.Run, w.Triggers.Run, api.Run} {
 		run(f)
 	}
 	if err := errors.Join(w.CMDB.Ready(ctx), w.Centers.Ready(ctx), w.Names.Ready(ctx)); err != nil {
