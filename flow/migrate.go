@@ -32,11 +32,15 @@ func (m *machine) migrate(in input) {
 		m.refuse("execution %s cannot go on as version %d of flow %s:\n%s", x.ID, to.Version, x.Flow, strings.Join(reasons, "\n"))
 		return
 	}
+	stranded := x.State == Stuck && x.held == 0 // its version does not compile any more; nothing of it runs here
 	m.unpark(in)
 	x.next = &to.Definition
 	m.p = to
 	m.emit(Event{Kind: EventMigrated, Version: to.Version, Params: params, Actor: in.actor, Reason: in.reason})
 	x.next = nil
+	if stranded {
+		m.recover()
+	}
 	m.survey(0)
 }
 

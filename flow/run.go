@@ -93,7 +93,9 @@ func (r *run) drive() {
 		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], gate: r}
 		prev := r.x.Seq
 		for i := range batch {
-			m.step(batch[i].in)
+			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
+				m.step(batch[i].in)
+			}
 			batch[i].refused = m.refused
 			if batch[i].letter != 0 {
 				m.answers = append(m.answers, Answer{batch[i].letter, answerText(m.refused)})

@@ -37,12 +37,6 @@ func engineRun(t *testing.T, store flow.Store) (engine *flow.Engine, stop func()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()
-	save(t, engine, "flow: warm\nsteps: [{name: up, tool: echo, with: {text: up}}]")
-	if id, err := engine.Start(t.Context(), "warm", nil); err != nil {
-		t.Fatal(err)
-	} else if _, err := engine.Wait(t.Context(), id); err != nil { // Run has begun
-		t.Fatal(err)
-	}
 	return engine, func() {
 		cancel()
 		if err := <-done; err != nil {
