@@ -70,6 +70,8 @@ type Engine struct {
 	shared    Shared        // nil: the store is this engine's alone
 	poked     chan struct{} // the store has said that something happened
 
+	rest sync.RWMutex // held for reading while an execution is told something that no engine runs, for writing as Run begins
+
 	mu       sync.Mutex // guards what follows
 	part     membership
 	stirred  chan struct{} // closed with the next poke; nil while nobody waits
@@ -162,13 +164,16 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer cancel(ErrClosed)
 	away, detach := context.WithCancelCause(root)
 	defer detach(ErrClosed)
+	e.rest.Lock() // what is told at rest is stored before anything is taken up
 	e.mu.Lock()
 	if e.root != nil {
 		e.mu.Unlock()
+		e.rest.Unlock()
 		return errors.New("flow: Run was called before; make another engine")
 	}
 	e.root, e.away, e.running = root, away, true
 	e.mu.Unlock()
+	e.rest.Unlock()
 
 	var background sync.WaitGroup
 	if e.config.Notifier != nil {
@@ -370,11 +375,15 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 					return nil, err
 				}
 				x = newExecution(def, id)
+				x.lookup = func(version int) (*Definition, error) { return e.definition(ctx, x.Flow, version) }
 			}
 			x.apply(&events[i])
 		}
 	}
-	x.taken, x.freed = nil, nil // long since
+	if x.broken != nil {
+		return nil, fmt.Errorf("flow: execution %s was moved to another version: %w", id, x.broken)
+	}
+	x.lookup, x.taken, x.freed = nil, nil, nil // taken and freed long since
 	x.Wake = x.wake()
 	return x, nil
 }

@@ -72,6 +72,8 @@ const (
 	OrderSettle    = "settle"
 	OrderApprove   = "approve"
 	OrderRefuse    = "refuse"
+	OrderChoose    = "choose"
+	OrderMigrate   = "migrate"
 )
 
 // RehearseOrder returns the events that an order would add to an execution at once, from what is stored of it: of those
@@ -80,7 +82,7 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 	kind := map[string]inputKind{
 		OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
 		OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
-		OrderApprove: inApprove, OrderRefuse: inRefuse,
+		OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose, OrderMigrate: inMigrate,
 	}[order]
 	if kind == 0 {
 		return nil, fmt.Errorf("%w: there is no order %q", ErrInvalid, order)
@@ -108,6 +110,9 @@ func (e *Engine) rehearse(ctx context.Context, id string, in input) ([]Event, er
 		return nil, err
 	}
 	secrets := x.def.secrets(x.Params)
+	if err := e.resolve(ctx, x.Flow, &in); err != nil {
+		return nil, err
+	}
 	m := &machine{p: p, x: x, now: now()}
 	m.step(in)
 	if m.refused != nil {

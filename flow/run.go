@@ -93,7 +93,9 @@ func (r *run) drive() {
 		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], gate: r}
 		prev := r.x.Seq
 		for i := range batch {
-			m.step(batch[i].in)
+			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
+				m.step(batch[i].in)
+			}
 			batch[i].refused = m.refused
 			if batch[i].letter != 0 {
 				m.answers = append(m.answers, Answer{batch[i].letter, answerText(m.refused)})
@@ -106,7 +108,7 @@ func (r *run) drive() {
 		if err != nil {
 			return
 		}
-		r.events = m.events
+		r.p, r.events = m.p, m.events
 		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)
@@ -368,6 +370,13 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
 		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+	}
+	whole, err := e.load(e.away, id) // with what is struck out elsewhere
+	switch {
+	case err != nil:
+		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
+	case len(whole.Output) > 0:
+		return Result{Output: whole.Output}
 	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }
