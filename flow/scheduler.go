@@ -88,6 +88,7 @@ type machine struct {
 	events  []Event
 	actions []action
 	notices []Notice
+	answers []Answer   // to the letters that are acted on
 	hold    bool       // the engine is stopping: take in what ends, start nothing
 	ready   []int      // blocks to look at
 	refused error      // why the last input changes nothing; nil if it may

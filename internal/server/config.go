@@ -52,6 +52,10 @@ type Config struct {
 	Etcd                                  []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
 
+	// FlowStore is a PostgreSQL database, as "postgres://zhiyun@db/flows", in which this server keeps its executions and which it may share with
+	// others: they take over from one that dies. A password belongs into the file that PGPASSFILE names. Default: a file in Dir, for this server alone.
+	FlowStore string
+
 	// Exe is the zhiyun binary that runs the tools. Default: this program's own.
 	Exe string
 
@@ -122,6 +126,9 @@ func (c Config) filled() (Config, error) {
 		if addr, err := netip.ParseAddr(u.Hostname()); (err != nil || !addr.IsLoopback()) && u.Hostname() != "localhost" {
 			faults = append(faults, fmt.Errorf("server: Etcd %q is reached over the network in the clear: who can write there may do everything; use https and EtcdCAFile, and client certificates", endpoint))
 		}
+	}
+	if u, err := url.Parse(c.FlowStore); c.FlowStore != "" && (err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		faults = append(faults, errors.New("server: FlowStore is not a postgres:// URL: only PostgreSQL holds flows of several servers; leave it empty for a file of this server's own"))
 	}
 	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
 		faults = append(faults, errors.New("server: EtcdCertFile and EtcdKeyFile belong together: give both or none"))

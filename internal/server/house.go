@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
@@ -44,7 +47,7 @@ type house struct {
 	names     *l5server.Server
 	liveness  *wiring.Liveness
 	holds     *wiring.Holds
-	steps     *sqlitestore.Store
+	steps     flowStore
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
 	flow      *flow.Engine
@@ -170,9 +173,39 @@ func (h *house) withdraw(ctx context.Context, device string) error {
 	return errors.Join(faults...)
 }
 
+// flowStore is where executions are kept.
+type flowStore interface {
+	flow.Store
+	Close() error
+}
+
+// openSteps opens the file of this server, or the database that several servers share.
+func (h *house) openSteps() (flowStore, error) {
+	if h.config.FlowStore == "" {
+		store, err := sqlitestore.Open(filepath.Join(h.config.Dir, "flow.db"))
+		if err != nil {
+			return nil, fmt.Errorf("%w; several servers share flows through PostgreSQL alone (FlowStore)", err)
+		}
+		return store, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	store, err := pgstore.Open(ctx, h.config.FlowStore)
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
+}
+
+// memberName is what the next process of this folder is called as well.
+func (h *house) memberName() string {
+	host, _ := os.Hostname() // without one, the folder has to tell it from others
+	return host + ":" + h.config.Dir
+}
+
 // flows makes the flow engine with its tools.
 func (h *house) flows() (err error) {
-	if h.steps, err = sqlitestore.Open(filepath.Join(h.config.Dir, "flow.db")); err != nil {
+	if h.steps, err = h.openSteps(); err != nil {
 		return err
 	}
 	h.tools = flow.NewTools()
@@ -184,7 +217,7 @@ func (h *house) flows() (err error) {
 		return err
 	}
 	h.flow, err = flow.New(flow.Config{
-		Store: h.steps, Tools: h.tools, Remote: h.dispatch, Notifier: wiring.Notifier{Center: h.centers.Notify},
+		Store: h.steps, Name: h.memberName(), Tools: h.tools, Remote: h.dispatch, Notifier: wiring.Notifier{Center: h.centers.Notify},
 		Env: []string{
 			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
 			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
