@@ -133,6 +133,10 @@ const (
 	FlowServiceInterveneProcedure = "/zhiyun.control.v1.FlowService/Intervene"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
+	// FlowServicePlanProcedure is the fully-qualified name of the FlowService's Plan RPC.
+	FlowServicePlanProcedure = "/zhiyun.control.v1.FlowService/Plan"
+	// FlowServiceDefinitionProcedure is the fully-qualified name of the FlowService's Definition RPC.
+	FlowServiceDefinitionProcedure = "/zhiyun.control.v1.FlowService/Definition"
 	// GrayServiceStartProcedure is the fully-qualified name of the GrayService's Start RPC.
 	GrayServiceStartProcedure = "/zhiyun.control.v1.GrayService/Start"
 	// GrayServiceGetProcedure is the fully-qualified name of the GrayService's Get RPC.
@@ -893,6 +897,10 @@ type FlowServiceClient interface {
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceClient constructs a client for the zhiyun.control.v1.FlowService service. By
@@ -989,6 +997,20 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		plan: connect.NewClient[controlpb.PlanFlowRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePlanProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Plan")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		definition: connect.NewClient[controlpb.DefinitionRequest, controlpb.DefinitionResponse](
+			httpClient,
+			baseURL+FlowServiceDefinitionProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Definition")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -1007,6 +1029,8 @@ type flowServiceClient struct {
 	resume      *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	intervene   *connect.Client[controlpb.InterveneRequest, controlpb.Done]
 	tools       *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	plan        *connect.Client[controlpb.PlanFlowRequest, controlpb.JSON]
+	definition  *connect.Client[controlpb.DefinitionRequest, controlpb.DefinitionResponse]
 }
 
 // Save calls zhiyun.control.v1.FlowService.Save.
@@ -1074,6 +1098,16 @@ func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[cont
 	return c.tools.CallUnary(ctx, req)
 }
 
+// Plan calls zhiyun.control.v1.FlowService.Plan.
+func (c *flowServiceClient) Plan(ctx context.Context, req *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.plan.CallUnary(ctx, req)
+}
+
+// Definition calls zhiyun.control.v1.FlowService.Definition.
+func (c *flowServiceClient) Definition(ctx context.Context, req *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return c.definition.CallUnary(ctx, req)
+}
+
 // FlowServiceHandler is an implementation of the zhiyun.control.v1.FlowService service.
 type FlowServiceHandler interface {
 	Save(context.Context, *connect.Request[controlpb.SaveFlowRequest]) (*connect.Response[controlpb.JSON], error)
@@ -1093,6 +1127,10 @@ type FlowServiceHandler interface {
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1185,6 +1223,20 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServicePlanHandler := connect.NewUnaryHandler(
+		FlowServicePlanProcedure,
+		svc.Plan,
+		connect.WithSchema(flowServiceMethods.ByName("Plan")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceDefinitionHandler := connect.NewUnaryHandler(
+		FlowServiceDefinitionProcedure,
+		svc.Definition,
+		connect.WithSchema(flowServiceMethods.ByName("Definition")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.FlowService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FlowServiceSaveProcedure:
@@ -1213,6 +1265,10 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceInterveneHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
+		case FlowServicePlanProcedure:
+			flowServicePlanHandler.ServeHTTP(w, r)
+		case FlowServiceDefinitionProcedure:
+			flowServiceDefinitionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1272,6 +1328,14 @@ func (UnimplementedFlowServiceHandler) Intervene(context.Context, *connect.Reque
 
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Tools is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Plan is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Definition is not implemented"))
 }
 
 // GrayServiceClient is a client for the zhiyun.control.v1.GrayService service.
