@@ -160,6 +160,19 @@ func TestBrokenDocumentsAreRefused(t *testing.T) {
 	}
 }
 
+// A document of many faults is refused as soon as one of one fault: what nobody reads is not looked for.
+func TestManyFaultsAreNotListed(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("flow: f\nsteps:\n")
+	for i := range 5000 {
+		fmt.Fprintf(&b, "  - {name: s%d, tool: free, with: {x: \"${steps.s%d_.y}\"}}\n", i, i)
+	}
+	if faults := lint(t, lintEngine(t), b.String()); len(faults) != 100 {
+		t.Errorf("%d faults, want the first 100", len(faults))
+	}
+}
+
 // No document makes the parser panic; one that is taken is taken again in the same way, and what is read of it is written as a document that says
 // the same.
 func FuzzLint(f *testing.F) {
