@@ -43,6 +43,10 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 			d.fault(d.places[path+".tool"], path+".tool", "no tool is called %q%s", step.Tool, meant(step.Tool, tools.names()))
 			return plan
 		}
+		if found.wrong != nil {
+			d.fault(d.places[path+".tool"], path+".tool", "the manifest of %s is wrong: %v", step.Tool, found.wrong)
+			return plan
+		}
 		plan.effect, plan.probe, plan.returned, plan.returns = found.Effect, found.Probe, found.output, found.returns
 		if plan.Stage == "" {
 			plan.Stage = found.Stage
