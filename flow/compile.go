@@ -64,6 +64,9 @@ func (d *document) compile(lib library) *program {
 		return nil
 	}
 	for i := range c.p.steps {
+		if len(d.faults) >= maxFaults {
+			return nil
+		}
 		c.step(i)
 	}
 	c.flow()

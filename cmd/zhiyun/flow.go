@@ -71,7 +71,7 @@ func flowCommand() *cli.Command {
 				&cli.BoolFlag{Name: "done", Usage: "it had its effect"}, &cli.BoolFlag{Name: "undone", Usage: "it had none"}),
 			steerFlow("pause", "start no further step", controlpbconnect.FlowServiceClient.Pause),
 			steerFlow("resume", "go on with a paused execution", controlpbconnect.FlowServiceClient.Resume),
-			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),
+			lintCommand(), flowPlanCommand(), graphCommand(), diffCommand(), schemaCommand(),
 			change("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				text, err := readArg(c)
 				if err != nil {
@@ -329,23 +329,4 @@ func steerFlow(name, short string, do steer) *cli.Command {
 		_, err = do(a.Flows, c.Context, connect.NewRequest(&controlpb.ExecutionRequest{Id: id, Cause: cause(c)}))
 		return plainError(err)
 	}))
-}
-
-func lintFlow(c *cli.Context, a *control.Client) error {
-	text, err := readArg(c)
-	if err != nil {
-		return err
-	}
-	answer, err := call(c.Context, a.Flows.Lint, &controlpb.LintFlowRequest{Document: text})
-	if err != nil {
-		return err
-	}
-	if len(answer.Items) == 0 {
-		fmt.Fprintln(c.App.Writer, "no faults")
-		return nil
-	}
-	if err := printDocuments(c, raws(answer.Items), "LINE:line", "COLUMN:column", "PATH:path", "PROBLEM:problem"); err != nil {
-		return err
-	}
-	return cli.Exit(fmt.Sprintf("%d faults", len(answer.Items)), exitFailed)
 }

@@ -146,6 +146,10 @@ const (
 	FlowServiceToolVersionsProcedure = "/zhiyun.control.v1.FlowService/ToolVersions"
 	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
 	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
+	// FlowServicePlanProcedure is the fully-qualified name of the FlowService's Plan RPC.
+	FlowServicePlanProcedure = "/zhiyun.control.v1.FlowService/Plan"
+	// FlowServiceDefinitionProcedure is the fully-qualified name of the FlowService's Definition RPC.
+	FlowServiceDefinitionProcedure = "/zhiyun.control.v1.FlowService/Definition"
 	// FreezeServiceFreezeProcedure is the fully-qualified name of the FreezeService's Freeze RPC.
 	FreezeServiceFreezeProcedure = "/zhiyun.control.v1.FreezeService/Freeze"
 	// FreezeServiceUnfreezeProcedure is the fully-qualified name of the FreezeService's Unfreeze RPC.
@@ -937,6 +941,10 @@ type FlowServiceClient interface {
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// Locks are the keys that executions hold.
 	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceClient constructs a client for the zhiyun.control.v1.FlowService service. By
@@ -1059,6 +1067,20 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		plan: connect.NewClient[controlpb.PlanFlowRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePlanProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Plan")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		definition: connect.NewClient[controlpb.DefinitionRequest, controlpb.DefinitionResponse](
+			httpClient,
+			baseURL+FlowServiceDefinitionProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Definition")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -1081,6 +1103,8 @@ type flowServiceClient struct {
 	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
 	toolVersions *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	plan         *connect.Client[controlpb.PlanFlowRequest, controlpb.JSON]
+	definition   *connect.Client[controlpb.DefinitionRequest, controlpb.DefinitionResponse]
 }
 
 // Save calls zhiyun.control.v1.FlowService.Save.
@@ -1168,6 +1192,16 @@ func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[cont
 	return c.locks.CallUnary(ctx, req)
 }
 
+// Plan calls zhiyun.control.v1.FlowService.Plan.
+func (c *flowServiceClient) Plan(ctx context.Context, req *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.plan.CallUnary(ctx, req)
+}
+
+// Definition calls zhiyun.control.v1.FlowService.Definition.
+func (c *flowServiceClient) Definition(ctx context.Context, req *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return c.definition.CallUnary(ctx, req)
+}
+
 // FlowServiceHandler is an implementation of the zhiyun.control.v1.FlowService service.
 type FlowServiceHandler interface {
 	Save(context.Context, *connect.Request[controlpb.SaveFlowRequest]) (*connect.Response[controlpb.JSON], error)
@@ -1196,6 +1230,10 @@ type FlowServiceHandler interface {
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// Locks are the keys that executions hold.
 	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1314,6 +1352,20 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServicePlanHandler := connect.NewUnaryHandler(
+		FlowServicePlanProcedure,
+		svc.Plan,
+		connect.WithSchema(flowServiceMethods.ByName("Plan")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceDefinitionHandler := connect.NewUnaryHandler(
+		FlowServiceDefinitionProcedure,
+		svc.Definition,
+		connect.WithSchema(flowServiceMethods.ByName("Definition")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.FlowService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FlowServiceSaveProcedure:
@@ -1350,6 +1402,10 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceToolVersionsHandler.ServeHTTP(w, r)
 		case FlowServiceLocksProcedure:
 			flowServiceLocksHandler.ServeHTTP(w, r)
+		case FlowServicePlanProcedure:
+			flowServicePlanHandler.ServeHTTP(w, r)
+		case FlowServiceDefinitionProcedure:
+			flowServiceDefinitionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1425,6 +1481,14 @@ func (UnimplementedFlowServiceHandler) ToolVersions(context.Context, *connect.Re
 
 func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Plan is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Definition is not implemented"))
 }
 
 // FreezeServiceClient is a client for the zhiyun.control.v1.FreezeService service.
