@@ -360,6 +360,7 @@ func (h *house) surface() (err error) {
 	checks := []control.Check{
 		{Name: "credentials", Run: examineCredentials(h.centers.Credentials)},
 		{Name: "left behind", Run: h.holds.Examine},
+		{Name: "agents", Run: h.examineAgents},
 	}
 	var trusted control.Trust // not a nil *trust
 	if h.trust != nil {
