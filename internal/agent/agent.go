@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -174,6 +175,12 @@ func (a *parts) worker() (*worker.Worker, error) {
 	for _, manifest := range wiring.DeviceTools(a.config.Exe) {
 		tools.Exec(manifest)
 	}
+	if a.config.Tools != "" {
+		if err := errors.Join(tools.Folders(a.config.Tools), tools.Err()); err != nil {
+			return nil, fmt.Errorf("agent: Tools: %w", err)
+		}
+	}
+	a.closers = append(a.closers, tools.Close)
 	return worker.New(worker.Config{
 		Target: a.config.Server, Token: a.dial.Token, TLS: a.dial.TLS, Device: a.config.Device, Tools: tools,
 		Dir: a.config.state("worker"), Env: a.env(), Logger: a.config.Logger,
