@@ -53,6 +53,11 @@ func (a *Agent) speaker(ctx context.Context) *speaker {
 	return s
 }
 
+// party is for whom the process speaks, as far as that is proved: what it claims could be anything.
+func (s *speaker) party(uid uint32) string {
+	return fmt.Sprintf("%d/%s", uid, s.standing.Module)
+}
+
 // may says why the process may not speak for a caller; nil if it may.
 func (s *speaker) may(caller string) error {
 	switch {
