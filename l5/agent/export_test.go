@@ -42,6 +42,12 @@ func (j Jury) Downs() []*l5pb.Down { return j.jury.downs() }
 
 func (j Jury) Idle(now time.Time) bool { return j.jury.idle(now) }
 
+// Hush is a hush for tests.
+type Hush struct{ hush hush }
+
+// Say reports whether to say it now, and how often it was not said.
+func (h *Hush) Say(now time.Time, key string) (kept int, ok bool) { return h.hush.say(now, key) }
+
 // Callers are callers for tests; their link has no peer.
 type Callers struct {
 	callers *callers
