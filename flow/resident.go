@@ -66,8 +66,8 @@ func newPool(program *executable, config Resident) *pool {
 	return &pool{program: program, idle: time.Duration(config.Idle), slots: make(chan struct{}, size)}
 }
 
-// request is the line that asks a resident process. The fields are those of a process's environment, by other names.
-type request struct {
+// asked is the line that asks a resident process. The fields are those of a process's environment, by other names.
+type asked struct {
 	ID        string          `json:"id"`
 	Tool      string          `json:"tool"`
 	Key       string          `json:"key"`
@@ -76,6 +76,8 @@ type request struct {
 	Item      int             `json:"item,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Device    string          `json:"device,omitempty"`
+	Undo      bool            `json:"undo,omitempty"`
+	Probe     bool            `json:"probe,omitempty"`
 	Plan      bool            `json:"plan,omitempty"`
 	Input     json.RawMessage `json:"input"`
 }
@@ -95,9 +97,9 @@ func (p *pool) run(ctx context.Context, call Call, env []string) Result {
 		return Result{Error: errUnbegun}
 	}
 	defer func() { <-p.slots }()
-	line, err := json.Marshal(request{
+	line, err := json.Marshal(asked{
 		ID: call.ID, Tool: call.Tool, Key: call.Key, Execution: call.Execution, Step: call.Step, Item: call.Item, Attempt: call.Attempt,
-		Device: call.Device, Plan: call.Plan, Input: call.Input,
+		Device: call.Device, Undo: call.Undo, Probe: call.Probe, Plan: call.Plan, Input: call.Input,
 	})
 	if err != nil {
 		return Result{Error: failure(CodeInput, "the input of %s is not JSON: %v", call.Tool, err)}
@@ -187,17 +189,21 @@ func (p *pool) expire(r *resident) {
 	}
 }
 
-// close ends what is free, and what serves once it has answered.
-func (p *pool) close() {
+// shut ends what is free, and lets what serves end once it has answered.
+func (p *pool) shut() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.closed = true
-	free := p.free
-	p.free = nil
-	for _, r := range free {
+	for _, r := range p.free {
 		r.timer.Stop()
 		p.retire(r)
 	}
-	p.mu.Unlock()
+	p.free = nil
+}
+
+// close is shut, and waits for all of it.
+func (p *pool) close() {
+	p.shut()
 	for range cap(p.slots) { // all calls have ended
 		p.slots <- struct{}{}
 	}
