@@ -101,12 +101,15 @@ func (c *Crowd) admit(g *guest) error {
 			return nil
 		}
 		oldest, room := c.waiting.Front(), c.room
-		c.mu.Unlock()
-		if oldest != nil {
-			oldest.Value.(*guest).Close()
+		if oldest == nil {
+			c.mu.Unlock()
+			<-room
 			continue
 		}
-		<-room
+		out := oldest.Value.(*guest)
+		out.leave() // before a request of it gets its place
+		c.mu.Unlock()
+		out.Conn.Close()
 	}
 }
 
@@ -132,19 +135,25 @@ func (c *Crowd) Close() error {
 
 // Close implements net.Conn.
 func (g *guest) Close() error {
-	c := g.crowd
-	c.mu.Lock()
-	if !g.gone {
-		g.gone = true
-		c.size--
-		if c.from[g.from]--; c.from[g.from] <= 0 {
-			delete(c.from, g.from)
-		}
-		g.rest(false)
-		c.change()
-	}
-	c.mu.Unlock()
+	g.crowd.mu.Lock()
+	g.leave()
+	g.crowd.mu.Unlock()
 	return g.Conn.Close()
+}
+
+// leave gives g's place away. Callers hold the crowd's mu.
+func (g *guest) leave() {
+	if g.gone {
+		return
+	}
+	c := g.crowd
+	g.gone = true
+	c.size--
+	if c.from[g.from]--; c.from[g.from] <= 0 {
+		delete(c.from, g.from)
+	}
+	g.rest(false)
+	c.change()
 }
 
 // rest takes g from those who wait, or puts it behind them. Callers hold the crowd's mu.
