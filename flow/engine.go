@@ -58,6 +58,7 @@ type Engine struct {
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
+	resting   resting
 
 	mu       sync.Mutex // guards what follows
 	running  bool
@@ -112,7 +113,8 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
-		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
+		resting: resting{changed: make(chan struct{}, 1)},
+		runs:    map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -145,6 +147,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		background.Go(func() { e.deliver(root) })
 	}
 	background.Go(func() { e.watchStarts(root) })
+	background.Go(func() { e.watchRests(root) })
 	err := e.takeUp(ctx)
 	if err == nil {
 		select {
@@ -201,6 +204,9 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
+			if e.rests(row) {
+				continue
+			}
 			limit <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-limit }()
@@ -251,10 +257,12 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 	return nil
 }
 
+const strandedText = "its definition does not compile with the tools registered here: "
+
 // strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
 func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
 	defer e.forget(r)
-	why := "its definition does not compile with the tools registered here: " + broken.Faults[0].String()
+	why := strandedText + broken.Faults[0].String()
 	if x.State == Stuck && x.Waiting == why {
 		return nil
 	}

@@ -168,6 +168,7 @@ type WakeKind string
 
 const (
 	WakeNone     WakeKind = "none"     // it has ended
+	WakeSignal   WakeKind = "signal"   // the signal For, or the time At if there is one
 	WakeRunnable WakeKind = "runnable" // the engine, at once
 	WakeTimer    WakeKind = "timer"    // the time At
 	WakeLease    WakeKind = "lease"    // the end of attempts that a live engine or device holds

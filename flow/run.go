@@ -24,6 +24,7 @@ type run struct {
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
+	looked int64 // the execution's Seq when layDown last looked
 }
 
 // message is an input with somebody who may wait for its fate.
