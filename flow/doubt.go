@@ -65,7 +65,7 @@ func (m *machine) runProbe(s *StepStatus, plan *stepPlan, t *Task) {
 
 // probeEnded takes in what the probe says.
 func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
-	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: in.result.Error}
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: in.result.Error}
 	var said struct {
 		Done   *bool           `json:"done"`
 		Output json.RawMessage `json:"output"`
@@ -79,7 +79,7 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping
 		m.emit(e)
-	case m.x.Target != "":
+	case m.turning(s):
 		e.Kind, e.Error = EventAttemptFailed, &Error{Code: CodeCancelled, Message: "given up before it was known whether it had its effect", Unknown: true}
 		m.emit(e)
 	case e.Error != nil && t.probes < probeAttempts:
@@ -136,13 +136,13 @@ func (m *machine) recoverTask(s *StepStatus, plan *stepPlan, t *Task, lost *Erro
 	switch {
 	case t.State == TaskRunning && (t.Device != "" || plan.Flow != ""):
 		m.run(s, plan, t.Item, true)
-		if m.x.Target != "" || t.Stopping != nil {
+		if m.turning(s) || t.Stopping != nil {
 			m.stop(s, t)
 		}
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping
 		m.emit(e)
-	case t.State == TaskRunning && m.x.Target != "":
+	case t.State == TaskRunning && m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)
 	case t.State == TaskRunning:

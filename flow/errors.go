@@ -26,6 +26,8 @@ var (
 // Codes of an Error that the engine itself sets. Tools set their own.
 const (
 	CodeTimeout    = "timeout"        // the attempt took longer than it may
+	CodeHeartbeat  = "heartbeat"      // the tool wrote nothing to its log for longer than its heartbeat
+	CodePlan       = "plan.none"      // the tool has no plan mode, and was not run
 	CodeCancelled  = "cancelled"      // the attempt was stopped because its execution was cancelled
 	CodeDeviceLost = "device.lost"    // the device's worker is gone
 	CodePerson     = "person"         // a person ended it
@@ -36,6 +38,7 @@ const (
 	CodeInput      = "input.invalid"  // the resolved input is not what the tool's manifest demands
 	CodeExpression = "expression"     // an expression of the flow failed on these values
 	CodeTool       = "tool.missing"   // no such tool is registered where it should run
+	CodeDigest     = "tool.changed"   // the tool's folder is not what its digest says
 	CodeUnprobed   = "probe.negative" // the probe says that the tool's effect did not happen
 )
 

@@ -26,6 +26,8 @@ const (
 	EventCancelled    EventKind = "execution.cancelled"
 
 	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
+	EventStepEntered  EventKind = "step.entered"  // the steps that it holds begin; Case says which, if not all
+	EventStepHandling EventKind = "step.handling" // it has failed with Error, and its handler begins
 	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
 	EventStepDone     EventKind = "step.done"
 	EventStepSkipped  EventKind = "step.skipped"
@@ -58,6 +60,7 @@ type Event struct {
 	Step      string          `json:"step,omitempty"`
 	Item      int             `json:"item,omitempty"`
 	Items     int             `json:"items,omitempty"`
+	Case      string          `json:"case,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Again     bool            `json:"again,omitempty"` // the attempt does not count: the last one was cut off by a crash, or a person asked
 	Device    string          `json:"device,omitempty"`
@@ -66,6 +69,7 @@ type Event struct {
 	Output    json.RawMessage `json:"output,omitempty"`
 	Error     *Error          `json:"error,omitempty"`
 	Logs      string          `json:"logs,omitempty"`
+	Ran       Ran             `json:"ran,omitzero"` // what an attempt, a probe or an undo was run by
 	RetryAt   time.Time       `json:"retry_at,omitzero"`
 	Target    State           `json:"target,omitempty"`
 	Actor     string          `json:"actor,omitempty"`
@@ -99,6 +103,7 @@ func (e Event) String() string {
 		{"attempt", e.Attempt > 0, strconv.Itoa(e.Attempt)},
 		{"again", e.Again, "true"},
 		{"items", e.Items > 0, strconv.Itoa(e.Items)},
+		{"case", e.Case != "", strconv.Quote(e.Case)},
 		{"device", e.Device != "", e.Device},
 		{"target", e.Target != "", string(e.Target)},
 		{"actor", e.Actor != "", e.Actor},

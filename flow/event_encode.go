@@ -31,6 +31,7 @@ func (e *Event) encode(b []byte) []byte {
 	b = textField(b, `,"step":`, e.Step)
 	b = intField(b, `,"item":`, e.Item)
 	b = intField(b, `,"items":`, e.Items)
+	b = textField(b, `,"case":`, e.Case)
 	b = intField(b, `,"attempt":`, e.Attempt)
 	if e.Again {
 		b = append(b, `,"again":true`...)
@@ -43,6 +44,9 @@ func (e *Event) encode(b []byte) []byte {
 		b = rawField(b, `,"error":`, mustJSON(e.Error))
 	}
 	b = textField(b, `,"logs":`, e.Logs)
+	if e.Ran != (Ran{}) {
+		b = rawField(b, `,"ran":`, mustJSON(e.Ran))
+	}
 	if !e.RetryAt.IsZero() {
 		b = append(b, `,"retry_at":"`...)
 		b = append(e.RetryAt.AppendFormat(b, time.RFC3339Nano), '"')

@@ -14,7 +14,7 @@ func (x *Execution) apply(e *Event) {
 	case EventReturning:
 		x.State, x.Target, x.Waiting = Compensating, Running, ""
 		x.floor = max(x.stepIndex(e.Step), 0)
-		x.undoing = min(x.cursor, len(x.Steps)-1)
+		x.undoing = x.last
 		return
 	case EventReturned:
 		x.restart(x.floor)
@@ -32,7 +32,7 @@ func (x *Execution) apply(e *Event) {
 	case EventCompensating:
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
 		x.Ended, x.floor = time.Time{}, 0
-		x.undoing = min(x.cursor, len(x.Steps)-1)
+		x.undoing = x.last
 	case EventStuck:
 		x.State, x.Waiting = Stuck, e.Reason
 	case EventPaused:
@@ -46,16 +46,67 @@ func (x *Execution) apply(e *Event) {
 	}
 }
 
-// restart makes the steps from one on as if they had never begun.
+// restart makes the steps from one on as if they had never begun. Those that hold it stay open.
 func (x *Execution) restart(from int) {
 	outputs, _ := x.vars["steps"].(map[string]any)
 	for i := from; i < len(x.Steps); i++ {
-		s := &x.Steps[i]
-		delete(outputs, s.Name)
-		*s = StepStatus{Name: s.Name, Stage: s.Stage, Tool: s.Tool, State: StepWaiting, Round: s.Round + 1}
+		delete(outputs, x.Steps[i].Name)
+		x.Steps[i] = x.fresh(i, x.Steps[i].Round+1)
+		for _, b := range x.shape.steps[i].blocks {
+			x.blocks[b] = blockState{}
+		}
 	}
-	x.State, x.Target, x.cursor, x.floor, x.items = Running, "", from, 0, nil
-	x.at()
+	for at := from; at >= 0; {
+		in := x.shape.steps[at]
+		x.blocks[in.block].pos = in.pos
+		if at = in.parent; at >= 0 {
+			x.reopen(at, from)
+		}
+	}
+	x.State, x.Target, x.floor, x.last = Running, "", 0, from-1
+	x.Step = x.Steps[from].Name
+}
+
+// reopen brings the blocks of a step back of which the steps from one on begin anew.
+func (x *Execution) reopen(at, from int) {
+	x.Steps[at].open = 0
+	for _, b := range x.shape.steps[at].blocks {
+		state, steps := &x.blocks[b], x.shape.blocks[b].steps
+		if state.entered && len(steps) > 0 && steps[0] >= from {
+			state.pos = 0
+		}
+		if state.entered && state.pos < len(steps) {
+			x.Steps[at].open++
+		}
+	}
+}
+
+// enter begins a block.
+func (x *Execution) enter(b int) {
+	x.blocks[b] = blockState{entered: true}
+	if len(x.shape.blocks[b].steps) > 0 {
+		x.Steps[x.shape.blocks[b].owner].open++
+	}
+}
+
+// leave goes on behind a step that has ended.
+func (x *Execution) leave(at int) {
+	in := &x.shape.steps[at]
+	for i := at + 1; i < in.end; i++ { // what it holds ends with it
+		if s := &x.Steps[i]; s.State == StepRunning {
+			s.State, s.Ended, s.Reason, s.Skipping = StepSkipped, x.Updated, x.Steps[at].Reason, false
+		}
+	}
+	x.Steps[at].open, x.Steps[at].items = 0, nil
+	block, state := &x.shape.blocks[in.block], &x.blocks[in.block]
+	state.pos = in.pos + 1
+	switch {
+	case state.pos < len(block.steps):
+		x.Step = x.Steps[block.steps[state.pos]].Name
+	case block.owner >= 0:
+		x.Steps[block.owner].open--
+		x.Step = x.Steps[block.owner].Name
+	}
 }
 
 func (x *Execution) unstick() {
@@ -74,7 +125,25 @@ func (x *Execution) applyStep(e *Event) {
 		return
 	}
 	s := &x.Steps[at]
+	x.last = max(x.last, at)
 	switch e.Kind {
+	case EventStepEntered:
+		s.State, s.Started, s.Case = StepRunning, e.At, e.Case
+		for _, b := range x.shape.steps[at].blocks {
+			if block := &x.shape.blocks[b]; !block.handler && (e.Case == "" || e.Case == block.name) {
+				x.enter(b)
+			}
+		}
+	case EventStepHandling:
+		if s.State == StepWaiting {
+			s.Started = e.At
+		}
+		s.State, s.Handling, s.Error = StepRunning, true, e.Error
+		for _, b := range x.shape.steps[at].blocks {
+			if x.shape.blocks[b].handler {
+				x.enter(b)
+			}
+		}
 	case EventStepFanned:
 		s.Fanned, s.State, s.Started = true, StepRunning, e.At
 		s.Tasks = make([]Task, e.Items)
@@ -83,7 +152,7 @@ func (x *Execution) applyStep(e *Event) {
 		}
 		s.undo = e.Items
 	case EventStepDone, EventStepSkipped:
-		s.State, s.Ended, s.Reason, s.Error, s.Skipping = StepDone, e.At, e.Reason, e.Error, false
+		s.State, s.Ended, s.Reason, s.Error, s.Skipping, s.Handling = StepDone, e.At, e.Reason, e.Error, false, false
 		if e.Kind == EventStepSkipped {
 			s.State = StepSkipped
 		} else {
@@ -91,8 +160,7 @@ func (x *Execution) applyStep(e *Event) {
 				s.Output = s.output()
 			}
 		}
-		x.cursor, x.items = at+1, nil
-		x.at()
+		x.leave(at)
 	case EventStepSkipping:
 		s.Skipping, s.Output, s.Reason = true, e.Output, e.Reason
 	case EventAttemptStopping:
@@ -188,7 +256,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		case e.Actor != "":
 			t.Tries = 1 // a person asked: the count starts over
 		}
-		x.at()
+		x.Step = s.Name
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
 	case EventAttemptFailed:
@@ -214,6 +282,9 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		t.State = TaskDoubt
 	}
 	x.count(t.State, t.RetryAt, 1, false)
+	if !t.RetryAt.IsZero() {
+		x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
+	}
 	if open(t.State) && !open(before) {
 		s.active++
 	} else if !open(t.State) && open(before) {
@@ -256,17 +327,13 @@ func (x *Execution) applyUndo(s *StepStatus, e *Event) {
 		u.State, u.Error, u.Ended = TaskSkipped, e.Error, e.At
 	}
 	x.count(u.State, u.RetryAt, 1, true)
+	if !u.RetryAt.IsZero() {
+		x.clock.push(dueTime{u.RetryAt, s.at, t.Item, true})
+	}
 	if open(u.State) && !open(before) {
 		s.undos++
 	} else if !open(u.State) && open(before) {
 		s.undos--
-	}
-}
-
-// at notes the step that the execution is at.
-func (x *Execution) at() {
-	if x.cursor < len(x.Steps) {
-		x.Step = x.Steps[x.cursor].Name
 	}
 }
 

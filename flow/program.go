@@ -41,6 +41,7 @@ type stepPlan struct {
 	undoOn   bool   // the undo runs on the step's device
 	undoWith *template
 	undo     Undo
+	handles  int   // the step whose failure it is there for; -1 for none
 	uses     []int // steps whose outputs the expressions read, for the undo as well
 
 	cases       []*expr.Expr // of If and Switch: cases[i] opens blocks[i]; the block behind them, if any, is Else
@@ -127,6 +128,8 @@ type library struct {
 	tools *Tools
 	// flow returns a version of a flow, 0 for the latest; nil if it is not known. It may be nil: then no flow is.
 	flow func(name string, version int) *program
+	// ahead takes what the machine does not run as well.
+	ahead bool
 }
 
 // compile checks a document against the tools and flows at hand and returns the program, or nil if there are faults. A flow that is not

@@ -249,7 +249,11 @@ func (e *Engine) subflow(ctx context.Context, call Call) Result {
 	if err != nil {
 		return Result{Error: failure(CodeInput, "%v", err)}
 	}
-	id, err := e.Start(context.WithoutCancel(ctx), call.Tool, params, Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), parent(call.Execution))
+	name, version, err := parseCall(call.Tool)
+	if err != nil {
+		return Result{Error: failure(CodeInput, "%v", err)}
+	}
+	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), parent(call.Execution))
 	if err != nil {
 		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
 	}

@@ -77,6 +77,7 @@ type machine struct {
 	actions []action
 	notices []Notice
 	hold    bool   // the engine is stopping: take in what ends, start nothing
+	ready   []int  // blocks to look at
 	refused error  // why the last input changes nothing; nil if it may
 	planted string // a bug that a test plants
 }
@@ -87,10 +88,15 @@ func (m *machine) step(in input) {
 	if m.x.State.Ended() && !(in.kind == inCancel && in.done && m.x.State == Done) {
 		return
 	}
+	if at := m.x.stepIndex(in.step); at >= 0 {
+		m.ready = append(m.ready, m.p.steps[at].block)
+	}
 	switch in.kind {
 	case inGo:
+		m.survey(0)
 	case inRecover:
 		m.recover()
+		m.survey(0)
 	case inEnded:
 		m.ended(in)
 	case inDue:
@@ -107,6 +113,7 @@ func (m *machine) step(in input) {
 		if m.x.Paused {
 			m.emit(Event{Kind: EventResumed, Actor: in.actor, Reason: in.reason})
 			m.rearm()
+			m.survey(0)
 		}
 	case inRetry:
 		m.retryHeld(in)
@@ -140,22 +147,92 @@ func (m *machine) emit(e Event) {
 	m.events = append(m.events, e)
 }
 
+// survey notes every block in which there may be something to do, from block b inwards.
+func (m *machine) survey(b int) {
+	state, block := &m.x.blocks[b], &m.p.blocks[b]
+	if state.pos < len(block.steps) {
+		at := block.steps[state.pos]
+		if s := &m.x.Steps[at]; s.State == StepRunning && s.open > 0 {
+			for _, inner := range m.p.steps[at].blocks {
+				if m.x.blocks[inner].entered && m.x.blocks[inner].pos < len(m.p.blocks[inner].steps) {
+					m.survey(inner)
+				}
+			}
+			return
+		}
+	}
+	m.ready = append(m.ready, b)
+}
+
 // advance does whatever can be done now.
 func (m *machine) advance() {
 	for !m.x.State.Ended() && !m.x.Paused && !m.hold {
-		switch {
+		switch last := len(m.ready) - 1; {
 		case m.x.Target != "":
 			if !m.compensate() {
 				return
 			}
-		case m.x.cursor == len(m.p.steps):
-			m.finish(Done)
+		case last < 0:
+			return
 		default:
-			if !m.forward(m.x.cursor) {
-				return
-			}
+			b := m.ready[last]
+			m.ready = m.ready[:last]
+			m.work(b)
 		}
 	}
+}
+
+// work goes on with a block, and with those around it as it ends.
+func (m *machine) work(b int) {
+	for m.x.Target == "" && m.x.State != Done {
+		if c := m.closing(b); c >= 0 {
+			if !m.skipped(c) {
+				return
+			}
+			b = m.p.steps[c].block
+			continue
+		}
+		block, pos := &m.p.blocks[b], m.x.blocks[b].pos
+		switch {
+		case !m.x.blocks[b].entered:
+			return
+		case pos < len(block.steps):
+			if !m.forward(block.steps[pos]) {
+				return
+			}
+		case block.owner < 0:
+			m.finish(Done)
+		default:
+			if s := &m.x.Steps[block.owner]; s.State != StepRunning || s.open > 0 {
+				if m.planted == "join early" && s.State == StepRunning {
+					m.close(s.at)
+				}
+				return
+			}
+			b = m.p.steps[block.owner].block
+		}
+	}
+}
+
+// close ends a step whose blocks have ended.
+func (m *machine) close(at int) {
+	s := &m.x.Steps[at]
+	if s.Handling {
+		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "it failed, and its handler has run", Error: s.Error})
+		return
+	}
+	m.emit(Event{Kind: EventStepDone, Step: s.Name})
+}
+
+// closing returns the outermost step around a block that a person skips, or -1.
+func (m *machine) closing(b int) int {
+	out := -1
+	for at := m.p.blocks[b].owner; at >= 0; at = m.p.steps[at].parent {
+		if m.x.Steps[at].Skipping {
+			out = at
+		}
+	}
+	return out
 }
 
 // finish ends the execution.
@@ -206,11 +283,18 @@ func (m *machine) heldReason() string {
 func (m *machine) forward(i int) bool {
 	s, plan := &m.x.Steps[i], m.p.steps[i]
 	if s.Skipping {
-		return m.skipped(s)
+		return m.skipped(i)
+	}
+	switch {
+	case s.open > 0:
+		return false
+	case s.State == StepRunning && (plan.holds() || s.Handling):
+		m.close(i)
+		return true
 	}
 	if s.State == StepWaiting {
-		if ended := m.open(s, plan); ended {
-			return true
+		if ended := m.open(s, plan); ended || s.open > 0 || plan.holds() {
+			return ended
 		}
 	}
 	tasks := 1
@@ -224,15 +308,11 @@ func (m *machine) forward(i int) bool {
 	if s.active > 0 || (s.next < tasks && !failing()) {
 		return false
 	}
-	if failing() {
-		m.failStep(s, s.lastErr)
-		return true
+	switch {
+	case failing(), s.failed > 0 && !s.Fanned:
+		return m.failStep(s, plan, s.lastErr)
 	}
-	if s.failed > 0 && !s.Fanned {
-		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "it failed, and the flow goes on without it", Error: s.lastErr})
-	} else {
-		m.emit(Event{Kind: EventStepDone, Step: s.Name})
-	}
+	m.emit(Event{Kind: EventStepDone, Step: s.Name})
 	return true
 }
 
@@ -245,19 +325,20 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 			err = fmt.Errorf("when: %q is %s, want a bool", plan.When, describe(value))
 		}
 		if err != nil {
-			m.failStep(s, failure(CodeExpression, "when: %v", err))
-			return true
+			return m.failStep(s, plan, failure(CodeExpression, "when: %v", err))
 		}
 		if !yes {
 			m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "when is false: " + plan.When})
 			return true
 		}
 	}
+	if plan.holds() {
+		return m.enter(s, plan)
+	}
 	if plan.notice != nil {
 		value, err := plan.notice.eval(m.vars(plan))
 		if err != nil {
-			m.failStep(s, failure(CodeExpression, "notify: %v", err))
-			return true
+			return m.failStep(s, plan, failure(CodeExpression, "notify: %v", err))
 		}
 		text := expr.Text(value)
 		m.emit(Event{Kind: EventNoticed, Step: s.Name, Text: text, Severity: plan.Notify.Severity})
@@ -268,10 +349,9 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 	if plan.each == nil {
 		return false
 	}
-	items, err := m.items(plan)
+	items, err := m.items(s, plan)
 	if err != nil {
-		m.failStep(s, failure(CodeExpression, "each: %v", err))
-		return true
+		return m.failStep(s, plan, failure(CodeExpression, "each: %v", err))
 	}
 	m.emit(Event{Kind: EventStepFanned, Step: s.Name, Items: len(items)})
 	return false
@@ -279,9 +359,9 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 
 // items returns the list of an each step. It is worked out again after a restart: expressions over the same outputs
 // have the same values.
-func (m *machine) items(plan *stepPlan) ([]any, error) {
-	if m.x.items != nil && m.p.steps[m.x.cursor] == plan {
-		return m.x.items, nil
+func (m *machine) items(s *StepStatus, plan *stepPlan) ([]any, error) {
+	if s.items != nil {
+		return s.items, nil
 	}
 	value, err := plan.each.Eval(m.vars(plan))
 	if err != nil {
@@ -291,13 +371,11 @@ func (m *machine) items(plan *stepPlan) ([]any, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is %s, want a list", plan.Each, describe(value))
 	}
-	if m.p.steps[min(m.x.cursor, len(m.p.steps)-1)] == plan {
-		m.x.items = items
-	}
+	s.items = items
 	return items, nil
 }
 
-// vars returns the variables of the expressions of a step, with the outputs that they read decoded.
+// vars returns the variables of the expressions of a step, with the outputs that they read decoded, and in a handler the failure.
 func (m *machine) vars(plan *stepPlan) map[string]any {
 	steps, _ := m.x.vars["steps"].(map[string]any)
 	for _, at := range plan.uses {
@@ -309,7 +387,16 @@ func (m *machine) vars(plan *stepPlan) map[string]any {
 			steps[s.Name] = value
 		}
 	}
-	return m.x.vars
+	if plan.handles < 0 {
+		return m.x.vars
+	}
+	vars := maps.Clone(m.x.vars)
+	failed := map[string]any{"step": m.x.Steps[plan.handles].Name, "code": "", "message": ""}
+	if err := m.x.Steps[plan.handles].Error; err != nil {
+		failed["code"], failed["message"] = err.Code, err.Message
+	}
+	vars["failure"] = failed
+	return vars
 }
 
 // outputSchema is that of a step's output: of its tool's, or of a list of those.
@@ -326,7 +413,7 @@ func (m *machine) itemVars(s *StepStatus, plan *stepPlan, item int) (map[string]
 	if !s.Fanned {
 		return vars, nil
 	}
-	items, err := m.items(plan)
+	items, err := m.items(s, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -395,7 +482,7 @@ func (m *machine) call(s *StepStatus, item, attempt int, kind string) Call {
 func (m *machine) run(s *StepStatus, plan *stepPlan, item int, attach bool) {
 	t := &s.Tasks[item]
 	call := m.call(s, item, t.Attempt, "")
-	call.Timeout = time.Duration(plan.Timeout)
+	call.Timeout, call.Heartbeat = time.Duration(plan.Timeout), time.Duration(plan.Heartbeat)
 	if plan.Total > 0 {
 		call.Timeout = max(min(call.Timeout, t.Started.Add(time.Duration(plan.Total)).Sub(m.now)), time.Millisecond)
 	}
@@ -428,7 +515,7 @@ func (m *machine) ended(in input) {
 		return
 	}
 	err := in.result.Error
-	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: err}
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: err}
 	switch {
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping
@@ -436,7 +523,7 @@ func (m *machine) ended(in input) {
 	case err == nil:
 		e.Kind, e.Output = EventAttemptDone, in.result.Output
 		m.emit(e)
-	case m.x.Target != "":
+	case m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)
 	case err.Unknown:
@@ -466,11 +553,14 @@ func (m *machine) retryOrFail(s *StepStatus, plan *stepPlan, t *Task, e Event) {
 		m.emit(e)
 	default:
 		m.emit(e)
-		if plan.OnFailure == Fail {
+		if plan.OnFailure != Skip {
 			m.giveUp(s)
 		}
 	}
 }
+
+// turning reports whether the execution turns back over a step.
+func (m *machine) turning(s *StepStatus) bool { return m.x.Target != "" && s.at >= m.x.floor }
 
 // giveUp drops the retries of a step that has failed: nobody waits for them any more.
 func (m *machine) giveUp(s *StepStatus) {
@@ -481,10 +571,20 @@ func (m *machine) giveUp(s *StepStatus) {
 	}
 }
 
-// failStep ends a step as failed and turns the execution back.
-func (m *machine) failStep(s *StepStatus, err *Error) {
+// failStep does what on_failure says of a step that has failed for good, and reports whether there is more to do in its block.
+func (m *machine) failStep(s *StepStatus, plan *stepPlan, err *Error) bool {
+	switch plan.OnFailure {
+	case Skip:
+		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "it failed, and the flow goes on without it", Error: err})
+		return true
+	case Handle:
+		m.emit(Event{Kind: EventStepHandling, Step: s.Name, Error: err})
+		m.inwards(s)
+		return false
+	}
 	m.emit(Event{Kind: EventStepFailed, Step: s.Name, Error: err})
 	m.abandon(Failed, &Error{Code: err.Code, Message: "step " + s.Name + ": " + err.Message}, input{})
+	return true
 }
 
 func (m *machine) timer(s *StepStatus, item int, undo bool, at time.Time) {

@@ -38,7 +38,7 @@ func (e *Engine) StartTx(ctx context.Context, tx Tx, name string, params map[str
 	for _, option := range options {
 		option(&o)
 	}
-	p, err := e.program(ctx, name)
+	p, err := e.program(ctx, name, o.version)
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}

@@ -13,7 +13,10 @@ import (
 // StartOption says more about a start.
 type StartOption func(*startOptions)
 
-type startOptions struct{ key, actor, reason, parent string }
+type startOptions struct {
+	key, actor, reason, parent string
+	version                    int
+}
 
 // Key makes a start idempotent: a flow is started once per key, and starting it again returns the same ID. Default: none, each start is
 // another execution.
@@ -24,6 +27,9 @@ func By(actor string) StartOption { return func(o *startOptions) { o.actor = act
 
 // Because says why.
 func Because(reason string) StartOption { return func(o *startOptions) { o.reason = reason } }
+
+// atVersion starts this version of the flow. Default: the latest.
+func atVersion(n int) StartOption { return func(o *startOptions) { o.version = n } }
 
 func parent(id string) StartOption { return func(o *startOptions) { o.parent = id } }
 
@@ -46,7 +52,7 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	for _, option := range options {
 		option(&o)
 	}
-	p, err := e.program(ctx, name)
+	p, err := e.program(ctx, name, o.version)
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/zhiyun-ops/zhiyun/internal/lockfile"
 )
 
 // Store is a flow.Store in an SQLite database. It is safe for concurrent use.
@@ -38,7 +40,10 @@ func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("sqlitestore: open: %w", err)
 	}
-	lock, err := lockFile(path + ".lock")
+	lock, err := lockfile.Take(path + ".lock")
+	if errors.Is(err, lockfile.ErrHeld) {
+		return nil, fmt.Errorf("sqlitestore: another process has the store open (%w); stop it first", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlitestore: open %s: %w", path, err)
 	}
