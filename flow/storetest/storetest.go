@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"Definitions", definitions},
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},
+		{"Linearizable", linearizable},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			t.Parallel()
