@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +17,14 @@ import (
 
 // Config says what an Engine works with.
 type Config struct {
-	// Store keeps everything. Required. One engine at a time runs on a store.
+	// Store keeps everything. Required. One engine at a time runs on a store, unless it is Shared, as pgstore's is.
 	Store Store
+	// Name is this process's among the engines of a Shared store. An engine that starts takes over at once what an engine of the same
+	// name ran that is known to be dead. Default: the name of the host.
+	Name string
+	// Heartbeat is how often an engine tells a Shared store that it lives. One that has been silent for 2.5 heartbeats is taken for dead, and the others take its
+	// executions over. At least 10ms; default 2s.
+	Heartbeat time.Duration
 	// Tools are the tools that steps may name. Required.
 	Tools *Tools
 	// Remote runs attempts on devices. Default: none; a step with "on" fails.
@@ -59,8 +66,12 @@ type Engine struct {
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
 	resting   resting
+	shared    Shared        // nil: the store is this engine's alone
+	poked     chan struct{} // the store has said that something happened
 
 	mu       sync.Mutex // guards what follows
+	part     membership
+	stirred  chan struct{} // closed with the next poke; nil while nobody waits
 	running  bool
 	draining bool
 	root     context.Context // of attempts here
@@ -101,8 +112,17 @@ func New(config Config) (*Engine, error) {
 	if config.Grace < 0 {
 		faults = append(faults, fmt.Errorf("flow: Config.Grace is %s: want a positive duration, or 0 for 5s", config.Grace))
 	}
+	if config.Heartbeat < 0 || config.Heartbeat > 0 && config.Heartbeat < 10*time.Millisecond {
+		faults = append(faults, fmt.Errorf("flow: Config.Heartbeat is %s: want at least 10ms, or 0 for 2s", config.Heartbeat))
+	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
+	}
+	if config.Heartbeat == 0 {
+		config.Heartbeat = 2 * time.Second
+	}
+	if config.Name == "" {
+		config.Name, _ = os.Hostname() // without a name, a restart waits for the lease of the last process
 	}
 	if config.Concurrency == 0 {
 		config.Concurrency = 64
@@ -113,17 +133,18 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
-		resting: resting{changed: make(chan struct{}, 1)},
-		runs:    map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
+		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat}, resting: resting{changed: make(chan struct{}, 1)},
+		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.shared, _ = config.Store.(Shared)
 	var err error
 	if e.metrics, err = newMetrics(config.Metrics); err != nil {
 		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
 	}
-	e.committer = &committer{store: config.Store, failed: func(err error) { e.failed <- err }}
+	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }
 
@@ -146,9 +167,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.config.Notifier != nil {
 		background.Go(func() { e.deliver(root) })
 	}
-	background.Go(func() { e.watchStarts(root) })
-	background.Go(func() { e.watchRests(root) })
-	err := e.takeUp(ctx)
+	var err error
+	if e.shared != nil {
+		background.Go(func() { e.join(root) })
+	} else {
+		background.Go(func() { e.watchStarts(root) })
+		background.Go(func() { e.watchRests(root) })
+		err = e.takeUp(ctx)
+	}
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -168,7 +194,20 @@ func (e *Engine) Run(ctx context.Context) error {
 	detach(ErrClosed)
 	e.drain(cancel)
 	background.Wait()
+	if e.shared != nil {
+		e.quit(ctx)
+	}
 	return err
+}
+
+// patience bounds how long a commit waits for a store that is away: while the engine runs until it has drained, else forever.
+func (e *Engine) patience() context.Context {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.root == nil || e.root.Err() != nil {
+		return context.Background()
+	}
+	return e.root
 }
 
 // drain waits for local attempts, then ends all.
@@ -210,7 +249,7 @@ func (e *Engine) takeUp(ctx context.Context) error {
 			limit <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-limit }()
-				if err := e.adopt(ctx, row.ID); err != nil {
+				if err := e.adopt(ctx, row.ID, 0); err != nil && !errors.Is(err, errStranded) {
 					mu.Lock()
 					defer mu.Unlock()
 					faults = append(faults, err)
@@ -228,9 +267,12 @@ func (e *Engine) takeUp(ctx context.Context) error {
 	}
 }
 
-// adopt loads an open execution and goes on with it, unless it is live already.
-func (e *Engine) adopt(ctx context.Context, id string) error {
-	r, fresh := e.reserve(id)
+// adopt loads an open execution, which is the member's in a Shared store, and goes on with it, unless it is live already.
+func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
+	r, fresh := e.reserve(id, member)
+	if !fresh && r.owner != member {
+		return errNotLive // a start without an owner, or what the last member ran, is just leaving
+	}
 	if !fresh {
 		return nil
 	}
@@ -252,6 +294,7 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
 	r.p, r.x = p, x
+	x.owner = member
 	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil
@@ -262,27 +305,31 @@ const strandedText = "its definition does not compile with the tools registered 
 // strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
 func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
 	defer e.forget(r)
+	x.owner = r.owner
 	why := strandedText + broken.Faults[0].String()
 	if x.State == Stuck && x.Waiting == why {
-		return nil
+		return errStranded
 	}
 	m := &machine{x: x, now: now()}
 	prev := x.Seq
 	m.emit(Event{Kind: EventStuck, Reason: why})
 	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, why))
-	return e.commit(m, prev)
+	if err := e.commit(m, prev); err != nil {
+		return err
+	}
+	return errStranded
 }
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// reserve makes the live entry of an execution, owned (busy) by the caller.
-func (e *Engine) reserve(id string) (*run, bool) {
+// reserve makes the live entry of an execution, owned (busy) by the caller, for a member of a Shared store.
+func (e *Engine) reserve(id string, member int64) (*run, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r := e.runs[id]; r != nil {
 		return r, false
 	}
-	r := &run{engine: e, id: id, busy: true, stops: map[string]context.CancelCauseFunc{}}
+	r := &run{engine: e, id: id, owner: member, busy: true, hold: e.draining, stops: map[string]context.CancelCauseFunc{}}
 	e.runs[id] = r
 	return r, true
 }
@@ -332,6 +379,9 @@ func (e *Engine) commit(m *machine, prev int64) error {
 		m.notices = nil
 	}
 	if err := e.committer.commit(m.transition(prev)); err != nil {
+		if errors.Is(err, ErrFenced) {
+			e.lost(m.x.owner)
+		}
 		return err
 	}
 	e.publish(m)
@@ -368,10 +418,14 @@ func (e *Engine) publish(m *machine) {
 		}
 	}
 	if len(m.notices) > 0 {
-		select {
-		case e.noticed <- struct{}{}:
-		default:
-		}
+		e.pokeNotices()
+	}
+}
+
+func (e *Engine) pokeNotices() {
+	select {
+	case e.noticed <- struct{}{}:
+	default:
 	}
 }
 

@@ -86,6 +86,7 @@ type Execution struct {
 	Seq     int64          `json:"seq"`             // of the last event
 
 	def     *Definition
+	owner   int64 // the member for which it was loaded; 0 without a Shared store
 	shape   *layout
 	blocks  []blockState   // beside shape.blocks
 	vars    map[string]any // for expressions; outputs are decoded when first used

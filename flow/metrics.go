@@ -12,6 +12,9 @@ type metrics struct {
 	events   *prometheus.CounterVec
 	attempts *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	engines  prometheus.Gauge
+	silent   prometheus.Counter
+	taken    prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -29,8 +32,17 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "zhiyun_flow_attempt_seconds", Help: "How long attempts took.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
 		}),
+		engines: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "zhiyun_flow_members", Help: "Engines that share the store, this one included; 0 if the store is not shared.",
+		}),
+		silent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "zhiyun_flow_members_removed_total", Help: "Engines that this one has found silent for longer than their lease.",
+		}),
+		taken: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "zhiyun_flow_claims_total", Help: "Executions that this engine has claimed from engines that are gone, or that had no owner.",
+		}),
 	}
-	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds} {
+	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds, m.engines, m.silent, m.taken} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -57,4 +69,22 @@ func (m *metrics) attempt(result Result, took time.Duration) {
 	}
 	m.attempts.WithLabelValues(outcome).Inc()
 	m.seconds.Observe(took.Seconds())
+}
+
+func (m *metrics) members(n int) {
+	if m.on {
+		m.engines.Set(float64(n))
+	}
+}
+
+func (m *metrics) removed() {
+	if m.on {
+		m.silent.Inc()
+	}
+}
+
+func (m *metrics) claimed(n int) {
+	if m.on {
+		m.taken.Add(float64(n))
+	}
 }

@@ -66,8 +66,8 @@ func newPool(program *executable, config Resident) *pool {
 	return &pool{program: program, idle: time.Duration(config.Idle), slots: make(chan struct{}, size)}
 }
 
-// request is the line that asks a resident process. The fields are those of a process's environment, by other names.
-type request struct {
+// asked is the line that asks a resident process. The fields are those of a process's environment, by other names.
+type asked struct {
 	ID        string          `json:"id"`
 	Tool      string          `json:"tool"`
 	Key       string          `json:"key"`
@@ -76,6 +76,8 @@ type request struct {
 	Item      int             `json:"item,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Device    string          `json:"device,omitempty"`
+	Undo      bool            `json:"undo,omitempty"`
+	Probe     bool            `json:"probe,omitempty"`
 	Plan      bool            `json:"plan,omitempty"`
 	Input     json.RawMessage `json:"input"`
 }
@@ -95,9 +97,9 @@ func (p *pool) run(ctx context.Context, call Call, env []string) Result {
 		return Result{Error: errUnbegun}
 	}
 	defer func() { <-p.slots }()
-	line, err := json.Marshal(request{
+	line, err := json.Marshal(asked{
 		ID: call.ID, Tool: call.Tool, Key: call.Key, Execution: call.Execution, Step: call.Step, Item: call.Item, Attempt: call.Attempt,
-		Device: call.Device, Plan: call.Plan, Input: call.Input,
+		Device: call.Device, Undo: call.Undo, Probe: call.Probe, Plan: call.Plan, Input: call.Input,
 	})
 	if err != nil {
 		return Result{Error: failure(CodeInput, "the input of %s is not JSON: %v", call.Tool, err)}

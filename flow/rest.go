@@ -3,6 +3,7 @@ package flow
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -90,7 +91,8 @@ func (e *Engine) rests(row Row) bool {
 	return true
 }
 
-// watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends.
+// watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends. On a Shared store executions stay where they are: what
+// an engine runs is known by its memory.
 func (e *Engine) watchRests(ctx context.Context) {
 	look := time.NewTicker(restAfter)
 	defer look.Stop()
@@ -128,7 +130,7 @@ func (e *Engine) rouse(ctx context.Context, id string) {
 	if !live {
 		return
 	}
-	if err := e.adopt(ctx, id); err != nil && ctx.Err() == nil {
+	if err := e.adopt(ctx, id, 0); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
 		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", id, "error", err)
 		e.resting.set(now().Add(time.Second), id)
 	}

@@ -13,6 +13,7 @@ import (
 type run struct {
 	engine *Engine
 	id     string
+	owner  int64      // the member for which it runs; 0 without a Shared store
 	p      *program   // of the driver
 	x      *Execution // of the driver
 	events []Event    // of the driver: room for those of the next transition
@@ -25,13 +26,16 @@ type run struct {
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
 	looked int64 // the execution's Seq when layDown last looked
+
+	flying sync.WaitGroup // attempts in flight
 }
 
 // message is an input with somebody who may wait for its fate.
 type message struct {
-	in   input
-	ack  *Call      // a remote attempt whose result the input carries
-	fate chan error // may be nil
+	in     input
+	ack    *Call      // a remote attempt whose result the input carries
+	fate   chan error // may be nil
+	letter int64      // that asked for it; 0 is none
 
 	refused error // what its fate is, once the rest is durable
 }
@@ -83,6 +87,9 @@ func (r *run) drive() {
 		for i := range batch {
 			m.step(batch[i].in)
 			batch[i].refused = m.refused
+			if batch[i].letter != 0 {
+				m.answers = append(m.answers, Answer{batch[i].letter, answerText(m.refused)})
+			}
 		}
 		if err := r.settle(m, prev, batch); err != nil {
 			return
@@ -158,16 +165,18 @@ func (r *run) start(a action) {
 	}
 	ctx, stop := context.WithCancelCause(base)
 	r.mu.Lock()
-	if r.hold { // the engine began to stop meanwhile; the next one takes the attempt up
+	if r.hold || r.closed != nil { // the engine began to stop meanwhile, or was fenced; the next one takes the attempt up
 		r.mu.Unlock()
 		stop(nil)
 		return
 	}
 	r.stops[a.call.ID] = stop
 	e.attempts.Add(1) // before quiesce can have returned
+	r.flying.Add(1)
 	r.mu.Unlock()
 	go func() {
 		defer e.attempts.Done()
+		defer r.flying.Done()
 		result := e.attempt(ctx, a)
 		detached := errors.Is(context.Cause(ctx), ErrClosed)
 		stop(nil)

@@ -76,10 +76,11 @@ type machine struct {
 	events  []Event
 	actions []action
 	notices []Notice
-	hold    bool   // the engine is stopping: take in what ends, start nothing
-	ready   []int  // blocks to look at
-	refused error  // why the last input changes nothing; nil if it may
-	planted string // a bug that a test plants
+	answers []Answer // to the letters that are acted on
+	hold    bool     // the engine is stopping: take in what ends, start nothing
+	ready   []int    // blocks to look at
+	refused error    // why the last input changes nothing; nil if it may
+	planted string   // a bug that a test plants
 }
 
 // step applies one input.

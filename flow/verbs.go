@@ -67,15 +67,32 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	if err != nil {
 		return "", fmt.Errorf("flow: %w", err)
 	}
+	for {
+		id, member, err := e.start(ctx, p, name, bound, o)
+		if errors.Is(err, ErrFenced) {
+			e.lost(member)
+			continue // nothing was written; whoever claims it runs it
+		}
+		return id, err
+	}
+}
+
+// start is one try of Start, for a member of a Shared store or 0.
+func (e *Engine) start(ctx context.Context, p *program, name string, bound map[string]any, o startOptions) (_ string, member int64, _ error) {
 	id, err := newID()
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	r, _ := e.reserve(id)
-	r.p, r.x = p, newExecution(&p.Definition, id)
 	e.mu.Lock()
 	live := e.running && !e.draining
+	if e.shared != nil && live {
+		member = e.part.current()
+		live = member != 0
+	}
 	e.mu.Unlock()
+	r, _ := e.reserve(id, member)
+	r.p, r.x = p, newExecution(&p.Definition, id)
+	r.x.owner = member
 	m := &machine{p: p, x: r.x, now: now(), hold: !live}
 	m.emit(Event{
 		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
@@ -85,11 +102,16 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	case errors.Is(err, ErrExists):
 		row, err := e.config.Store.ByKey(ctx, name, o.key)
 		if err != nil {
-			return "", fmt.Errorf("flow: start %s: %w", name, err)
+			return "", member, fmt.Errorf("flow: start %s: %w", name, err)
 		}
-		return row.ID, nil
+		return row.ID, member, nil
 	case err != nil:
-		return "", fmt.Errorf("flow: start %s: %w", name, err)
+		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if !live && e.shared != nil {
+		e.forget(r)
+		e.poke() // whoever looks first claims it
+		return id, member, nil
 	}
 	if !live {
 		e.forget(r)
@@ -98,50 +120,68 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 		live = e.running && !e.draining
 		e.mu.Unlock()
 		if live {
-			return id, e.adopt(ctx, id)
+			return id, member, e.adopt(ctx, id, member)
 		}
-		return id, nil
+		return id, member, nil
 	}
 	if r.x.State.Ended() {
 		e.forget(r)
-		return id, nil
+		return id, member, nil
 	}
 	r.drive()
-	return id, nil
+	return id, member, nil
 }
 
-// tell hands an input to an execution, live or not, and returns once it is durable.
+// tell hands an input to an execution, live or not, here or in another engine, and returns once it is durable.
 func (e *Engine) tell(ctx context.Context, id string, in input) error {
 	for {
 		e.mu.Lock()
 		r := e.runs[id]
 		live := e.running && !e.draining
+		member := e.part.current()
 		e.mu.Unlock()
-		if r != nil {
+		var err error
+		switch {
+		case r != nil:
 			fate := make(chan error, 1)
 			r.post(message{in: in, fate: fate})
 			select {
-			case err := <-fate:
-				if errors.Is(err, errNotLive) {
-					continue // it ended meanwhile: look again
-				}
-				return err
+			case err = <-fate:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+		case e.shared != nil:
+			err = e.tellOwner(ctx, id, in, member)
+		case live:
+			err = e.revive(ctx, id, in, 0)
+		default:
+			err = e.tellAtRest(ctx, id, in)
 		}
-		if live {
-			if err := e.revive(ctx, id, in); err != nil {
-				return err
-			}
-			return nil
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errNotLive), errors.Is(err, errUnasked), e.shared != nil && (errors.Is(err, ErrFenced) || errors.Is(err, ErrStale)):
+			continue // it ended meanwhile, or others own it now: look again
 		}
-		return e.tellAtRest(ctx, id, in)
+		return err
 	}
 }
 
-// revive makes an execution that is not live, since it has ended or was stranded, live again with an input.
-func (e *Engine) revive(ctx context.Context, id string, in input) error {
+// tellOwner hands an input to an execution of a Shared store that is not live here.
+func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int64) error {
+	row, err := e.config.Store.Get(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("flow: execution %s: %w", id, err)
+	case row.State.Ended() && member == 0 || row.Owner == 0 && member == 0:
+		return e.tellAtRest(ctx, id, in)
+	case row.State.Ended() || row.Owner == member:
+		return e.revive(ctx, id, in, member)
+	}
+	return e.mail(ctx, id, in)
+}
+
+// revive makes an execution that is not live, since it has ended or was stranded, live again with an input. It returns errNotLive if it is live by now.
+func (e *Engine) revive(ctx context.Context, id string, in input, member int64) error {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
 		return fmt.Errorf("flow: execution %s: %w", id, err)
@@ -150,14 +190,14 @@ func (e *Engine) revive(ctx context.Context, id string, in input) error {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
 	}
 	if !row.State.Ended() {
-		if err := e.adopt(ctx, id); err != nil {
+		if err := e.adopt(ctx, id, member); err != nil {
 			return err
 		}
-		return e.tell(ctx, id, in)
+		return errNotLive
 	}
-	r, fresh := e.reserve(id)
+	r, fresh := e.reserve(id, member)
 	if !fresh {
-		return e.tell(ctx, id, in)
+		return errNotLive
 	}
 	x, err := e.load(ctx, id)
 	var p *program
@@ -168,6 +208,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input) error {
 		e.forget(r)
 		return err
 	}
+	x.owner = member
 	r.p, r.x = p, x
 	fate := make(chan error, 1)
 	r.first(message{in: in, fate: fate})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -158,76 +157,4 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			})
 		},
 	}
-}
-
-// toolCommand runs a tool as a process, and tells about tools.
-func toolCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "tool",
-		Usage:     "run a tool as flows do, or list and describe tools",
-		ArgsUsage: "NAME | list | describe NAME",
-		Description: `A tool reads a JSON object from stdin and writes one to stdout; logs go to stderr. It finds the server and the device
-in its environment (ZHIYUN_SERVER, ZHIYUN_TOKEN_FILE, ZHIYUN_ROOT, ...), as flows and agents set it, and what makes the
-call one of a kind in ZHIYUN_KEY.
-
-Examples:
-
-  $ zhiyun tool list
-  $ zhiyun tool describe device.acquire
-  $ echo '{"module":"shop.cart"}' | zhiyun tool resource.manifest`,
-		Flags: []cli.Flag{outputFlag()},
-		Action: func(c *cli.Context) error {
-			switch name := c.Args().First(); {
-			case name == "" || name == "list":
-				return listTools(c)
-			case name == "describe":
-				return describeTool(c, c.Args().Get(1))
-			default:
-				return runTool(c.Context, name)
-			}
-		},
-	}
-}
-
-// runTool ends the process with the tool's exit code: that is the tool contract.
-func runTool(ctx context.Context, name string) error {
-	run := serverTool
-	if onDevice(name) {
-		run = deviceTool
-	}
-	if code := run(ctx, name); code != 0 {
-		return cli.Exit("", code)
-	}
-	return nil
-}
-
-func describeTool(c *cli.Context, name string) error {
-	for _, tool := range manifests() {
-		if tool.Name == name {
-			t := table{columns: []string{"FIELD", "VALUE"}, data: tool}
-			t.add("name", tool.Name)
-			t.add("title", tool.Title)
-			t.add("stage", tool.Stage)
-			t.add("effect", tool.Effect)
-			t.add("timeout", tool.Timeout)
-			t.add("undo", tool.Undo)
-			t.add("on device", tool.OnDevice)
-			t.add("input", strings.TrimSpace(string(tool.Input)))
-			t.add("output", strings.TrimSpace(string(tool.Output)))
-			return print(c, t)
-		}
-	}
-	return usage("tool describe %q: no such tool; 'zhiyun tool list' names them", name)
-}
-
-func listTools(c *cli.Context) error {
-	t := table{columns: []string{"NAME", "STAGE", "DEVICE", "EFFECT", "UNDO", "TITLE"}, data: manifests()}
-	for _, tool := range manifests() {
-		where := ""
-		if tool.OnDevice {
-			where = "yes"
-		}
-		t.add(tool.Name, tool.Stage, where, tool.Effect, tool.Undo, tool.Title)
-	}
-	return print(c, t)
 }

@@ -28,6 +28,7 @@ var reading = []string{
 	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
 	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
+	"tool list", "tool describe", "tool lint",
 }
 
 const madeToBePrinted = "a token is made to be printed; it is in the audit record, and can be revoked"
@@ -42,7 +43,8 @@ var unrehearsed = map[string]string{
 	"sample pack":    "writes one file, which it names",
 	"bench":          "measures in temporary folders",
 	"l5 call":        "sends calls to a service: what they do is the service's",
-	"tool":           "list and describe read, run runs a program: what it does is known to that program alone; zhiyun tool describe tells what it declares",
+	"tool test":      "runs tools in temporary folders of its own",
+	"tool new":       "writes a new folder, and names each file",
 	"token enrol":    madeToBePrinted,
 	"token operator": madeToBePrinted,
 	"token viewer":   madeToBePrinted,

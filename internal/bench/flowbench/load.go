@@ -56,18 +56,32 @@ type stepOut struct {
 // counted counts the commits of a store.
 type counted struct {
 	flow.Store
-	commits atomic.Int64
+	commits *atomic.Int64
 }
 
-func (c *counted) Commit(ctx context.Context, batch []flow.Transition) ([]error, error) {
-	fates, err := c.Store.Commit(ctx, batch)
-	c.commits.Add(1)
-	return fates, err
+func (c counted) Commit(ctx context.Context, batch []flow.Transition) ([]error, error) {
+	defer c.commits.Add(1)
+	return c.Store.Commit(ctx, batch)
+}
+
+// countedShared is counted for a store that engines share.
+type countedShared struct {
+	flow.Shared
+	commits *atomic.Int64
+}
+
+func (c countedShared) Commit(ctx context.Context, batch []flow.Transition) ([]error, error) {
+	defer c.commits.Add(1)
+	return c.Shared.Commit(ctx, batch)
 }
 
 // Run has so many flows of 23 steps run at a time, for a while, and at least one each.
 func Run(ctx context.Context, store flow.Store, inflight int, span time.Duration) (load Load, err error) {
-	count := &counted{Store: store}
+	var commits atomic.Int64
+	var count flow.Store = counted{store, &commits}
+	if shared, ok := store.(flow.Shared); ok {
+		count = countedShared{shared, &commits}
+	}
 	tools := flow.NewTools()
 	flow.Func(tools, "step", func(_ context.Context, in stepIn) (stepOut, error) { return stepOut{in.From}, nil }, flow.WithEffect(flow.Keyed))
 	engine, err := flow.New(flow.Config{Store: count, Tools: tools})
@@ -80,12 +94,12 @@ func Run(ctx context.Context, store flow.Store, inflight int, span time.Duration
 	stop := Background(ctx, engine.Run)
 	defer func() { err = errors.Join(err, stop()) }()
 	one := func() (int64, error) {
-		before := count.commits.Load()
+		before := commits.Load()
 		id, err := engine.Start(ctx, "chain", map[string]any{"wf": "w"})
 		if err != nil {
 			return 0, err
 		}
-		waited := count.commits.Load() - before
+		waited := commits.Load() - before
 		x, err := engine.Wait(ctx, id)
 		if err == nil && x.State != flow.Done {
 			err = fmt.Errorf("execution %s is %s: %w", id, x.State, x.Error)
@@ -100,7 +114,7 @@ func Run(ctx context.Context, store flow.Store, inflight int, span time.Duration
 	var mu sync.Mutex
 	var took []time.Duration
 	var starts []int64
-	commits, cpu, began := count.commits.Load(), ProcessorTime(), time.Now()
+	before, cpu, began := commits.Load(), ProcessorTime(), time.Now()
 	var group errgroup.Group
 	for range inflight {
 		group.Go(func() error {
@@ -129,7 +143,7 @@ func Run(ctx context.Context, store flow.Store, inflight int, span time.Duration
 	return Load{
 		Flows: len(took), P50: took[len(took)/2], P99: took[len(took)*99/100],
 		Rate: steps / elapsed.Seconds(), CPU: time.Duration(float64(ProcessorTime()-cpu) / steps),
-		Commits: float64(count.commits.Load()-commits) / steps,
+		Commits: float64(commits.Load()-before) / steps,
 		Start:   Spread{starts[len(starts)/2], starts[len(starts)*99/100], starts[len(starts)-1]},
 	}, nil
 }
