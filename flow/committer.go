@@ -15,7 +15,6 @@ type committer struct {
 	store   Store
 	context func() context.Context // of a commit: ends when nobody waits for the store any more
 	failed  func(error)            // called once, when the store has failed
-	batch   []Transition           // of the leader
 
 	mu    sync.Mutex // guards what follows
 	queue []*pending
@@ -73,19 +72,16 @@ func (c *committer) commit(t Transition) error {
 
 // write commits a batch. Its leader is the first of it.
 func (c *committer) write(batch []*pending) {
-	for _, one := range batch {
-		c.batch = append(c.batch, one.transition)
+	transitions := make([]Transition, len(batch))
+	for i, one := range batch {
+		transitions[i] = one.transition
 	}
-	defer func() {
-		clear(c.batch)
-		c.batch = c.batch[:0]
-	}()
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()
 	var fates []error
 	if err == nil {
-		if fates, err = c.store.Commit(c.context(), c.batch); err != nil {
+		if fates, err = c.store.Commit(c.context(), transitions); err != nil {
 			err = fmt.Errorf("flow: the store failed, mend it and start the engine again: %w", err)
 			c.mu.Lock()
 			c.err = err
