@@ -47,6 +47,8 @@ func resetJSON(value any) {
 		v.Params, v.Steps, v.Error, v.vars = nil, nil, nil, nil
 	case *Event:
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
+	case *Plan:
+		v.Params, v.Locks, v.Steps, v.Output = nil, nil, nil, nil
 	case *Notice:
 	}
 }

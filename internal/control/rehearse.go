@@ -35,6 +35,8 @@ var rehearsable = []string{
 	controlpbconnect.FlowServicePauseProcedure,
 	controlpbconnect.FlowServiceResumeProcedure,
 	controlpbconnect.FlowServiceInterveneProcedure,
+	controlpbconnect.FlowServicePushToolProcedure,
+	controlpbconnect.FlowServiceUseToolProcedure,
 	controlpbconnect.RegistryServiceSetRulesProcedure,
 	controlpbconnect.RegistryServiceIsolateProcedure,
 	controlpbconnect.GrayServiceAbortProcedure,

@@ -1697,6 +1697,7 @@ func (x *ListExecutionsRequest) GetPage() *Page {
 
 type ToolsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of ToolVersions: of one tool; empty is all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1731,6 +1732,142 @@ func (*ToolsRequest) Descriptor() ([]byte, []int) {
 	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
 }
 
+func (x *ToolsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PushToolRequest carries a part of the archive. All but the chunk counts in the first message alone.
+type PushToolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BreakFlows    bool                   `protobuf:"varint,1,opt,name=break_flows,json=breakFlows,proto3" json:"break_flows,omitempty"` // even if flows no longer compile
+	Cause         *Cause                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	Chunk         []byte                 `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushToolRequest) Reset() {
+	*x = PushToolRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushToolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushToolRequest) ProtoMessage() {}
+
+func (x *PushToolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushToolRequest.ProtoReflect.Descriptor instead.
+func (*PushToolRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PushToolRequest) GetBreakFlows() bool {
+	if x != nil {
+		return x.BreakFlows
+	}
+	return false
+}
+
+func (x *PushToolRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *PushToolRequest) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type UseToolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // or its first twelve digits
+	BreakFlows    bool                   `protobuf:"varint,3,opt,name=break_flows,json=breakFlows,proto3" json:"break_flows,omitempty"`
+	Cause         *Cause                 `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseToolRequest) Reset() {
+	*x = UseToolRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseToolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseToolRequest) ProtoMessage() {}
+
+func (x *UseToolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseToolRequest.ProtoReflect.Descriptor instead.
+func (*UseToolRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UseToolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UseToolRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *UseToolRequest) GetBreakFlows() bool {
+	if x != nil {
+		return x.BreakFlows
+	}
+	return false
+}
+
+func (x *UseToolRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 type StartRolloutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rollout       []byte                 `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"` // JSON: service, module, new, min_cores, policy
@@ -1741,7 +1878,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1890,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1903,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StartRolloutRequest) GetRollout() []byte {
@@ -1793,7 +1930,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1942,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1955,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RolloutRequest) GetId() string {
@@ -1845,7 +1982,7 @@ type AwaitRolloutRequest struct {
 
 func (x *AwaitRolloutRequest) Reset() {
 	*x = AwaitRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1994,7 @@ func (x *AwaitRolloutRequest) String() string {
 func (*AwaitRolloutRequest) ProtoMessage() {}
 
 func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2007,7 @@ func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRolloutRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AwaitRolloutRequest) GetId() string {
@@ -1898,7 +2035,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2047,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2060,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListRolloutsRequest) GetService() string {
@@ -1959,7 +2096,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2108,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2121,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ScaleRequest) GetModule() string {
@@ -2028,7 +2165,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2177,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2190,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListFindingsRequest) GetDevice() string {
@@ -2102,7 +2239,7 @@ type FindingRequest struct {
 
 func (x *FindingRequest) Reset() {
 	*x = FindingRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2251,7 @@ func (x *FindingRequest) String() string {
 func (*FindingRequest) ProtoMessage() {}
 
 func (x *FindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2264,7 @@ func (x *FindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingRequest.ProtoReflect.Descriptor instead.
 func (*FindingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FindingRequest) GetId() string {
@@ -2161,7 +2298,7 @@ type DesiredRequest struct {
 
 func (x *DesiredRequest) Reset() {
 	*x = DesiredRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2310,7 @@ func (x *DesiredRequest) String() string {
 func (*DesiredRequest) ProtoMessage() {}
 
 func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2323,7 @@ func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredRequest.ProtoReflect.Descriptor instead.
 func (*DesiredRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DesiredRequest) GetDevice() string {
@@ -2213,7 +2350,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2362,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2375,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DesiredState) GetGeneration() string {
@@ -2265,7 +2402,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2414,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2427,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PeersRequest) GetDevice() string {
@@ -2317,7 +2454,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2466,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2479,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ServicesRequest) GetPrefix() string {
@@ -2369,7 +2506,7 @@ type ServicesResponse struct {
 
 func (x *ServicesResponse) Reset() {
 	*x = ServicesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2518,7 @@ func (x *ServicesResponse) String() string {
 func (*ServicesResponse) ProtoMessage() {}
 
 func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2531,7 @@ func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
 func (*ServicesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ServicesResponse) GetServices() []string {
@@ -2421,7 +2558,7 @@ type ServiceRequest struct {
 
 func (x *ServiceRequest) Reset() {
 	*x = ServiceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2570,7 @@ func (x *ServiceRequest) String() string {
 func (*ServiceRequest) ProtoMessage() {}
 
 func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2583,7 @@ func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRequest.ProtoReflect.Descriptor instead.
 func (*ServiceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ServiceRequest) GetService() string {
@@ -2473,7 +2610,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2622,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2635,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RegisterRequest) GetInstances() [][]byte {
@@ -2526,7 +2663,7 @@ type InstanceRequest struct {
 
 func (x *InstanceRequest) Reset() {
 	*x = InstanceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2675,7 @@ func (x *InstanceRequest) String() string {
 func (*InstanceRequest) ProtoMessage() {}
 
 func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2688,7 @@ func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRequest.ProtoReflect.Descriptor instead.
 func (*InstanceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InstanceRequest) GetService() string {
@@ -2586,7 +2723,7 @@ type SetSharesRequest struct {
 
 func (x *SetSharesRequest) Reset() {
 	*x = SetSharesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2735,7 @@ func (x *SetSharesRequest) String() string {
 func (*SetSharesRequest) ProtoMessage() {}
 
 func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2748,7 @@ func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSharesRequest.ProtoReflect.Descriptor instead.
 func (*SetSharesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SetSharesRequest) GetService() string {
@@ -2645,7 +2782,7 @@ type RulesResponse struct {
 
 func (x *RulesResponse) Reset() {
 	*x = RulesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2794,7 @@ func (x *RulesResponse) String() string {
 func (*RulesResponse) ProtoMessage() {}
 
 func (x *RulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2807,7 @@ func (x *RulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesResponse.ProtoReflect.Descriptor instead.
 func (*RulesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RulesResponse) GetRules() []byte {
@@ -2699,7 +2836,7 @@ type SetRulesRequest struct {
 
 func (x *SetRulesRequest) Reset() {
 	*x = SetRulesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2848,7 @@ func (x *SetRulesRequest) String() string {
 func (*SetRulesRequest) ProtoMessage() {}
 
 func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2861,7 @@ func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRulesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetRulesRequest) GetService() string {
@@ -2767,7 +2904,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2916,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2929,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *IsolateRequest) GetService() string {
@@ -2834,7 +2971,7 @@ type TrafficRequest struct {
 
 func (x *TrafficRequest) Reset() {
 	*x = TrafficRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +2983,7 @@ func (x *TrafficRequest) String() string {
 func (*TrafficRequest) ProtoMessage() {}
 
 func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +2996,7 @@ func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficRequest.ProtoReflect.Descriptor instead.
 func (*TrafficRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TrafficRequest) GetService() string {
@@ -2893,7 +3030,7 @@ type TrafficResponse struct {
 
 func (x *TrafficResponse) Reset() {
 	*x = TrafficResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3042,7 @@ func (x *TrafficResponse) String() string {
 func (*TrafficResponse) ProtoMessage() {}
 
 func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3055,7 @@ func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficResponse.ProtoReflect.Descriptor instead.
 func (*TrafficResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TrafficResponse) GetRequests() int64 {
@@ -2947,7 +3084,7 @@ type PushPackageRequest struct {
 
 func (x *PushPackageRequest) Reset() {
 	*x = PushPackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3096,7 @@ func (x *PushPackageRequest) String() string {
 func (*PushPackageRequest) ProtoMessage() {}
 
 func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3109,7 @@ func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushPackageRequest.ProtoReflect.Descriptor instead.
 func (*PushPackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PushPackageRequest) GetName() string {
@@ -3014,7 +3151,7 @@ type PackageRequest struct {
 
 func (x *PackageRequest) Reset() {
 	*x = PackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3163,7 @@ func (x *PackageRequest) String() string {
 func (*PackageRequest) ProtoMessage() {}
 
 func (x *PackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3176,7 @@ func (x *PackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackageRequest.ProtoReflect.Descriptor instead.
 func (*PackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PackageRequest) GetName() string {
@@ -3076,7 +3213,7 @@ type PushFileRequest struct {
 
 func (x *PushFileRequest) Reset() {
 	*x = PushFileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3225,7 @@ func (x *PushFileRequest) String() string {
 func (*PushFileRequest) ProtoMessage() {}
 
 func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3238,7 @@ func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushFileRequest.ProtoReflect.Descriptor instead.
 func (*PushFileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PushFileRequest) GetNamespace() string {
@@ -3152,7 +3289,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3301,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3314,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *FileRequest) GetNamespace() string {
@@ -3226,7 +3363,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3375,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3388,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -3289,7 +3426,7 @@ type ParamRequest struct {
 
 func (x *ParamRequest) Reset() {
 	*x = ParamRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3438,7 @@ func (x *ParamRequest) String() string {
 func (*ParamRequest) ProtoMessage() {}
 
 func (x *ParamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3451,7 @@ func (x *ParamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamRequest.ProtoReflect.Descriptor instead.
 func (*ParamRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ParamRequest) GetLevel() string {
@@ -3370,7 +3507,7 @@ type ParamsRequest struct {
 
 func (x *ParamsRequest) Reset() {
 	*x = ParamsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3519,7 @@ func (x *ParamsRequest) String() string {
 func (*ParamsRequest) ProtoMessage() {}
 
 func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3532,7 @@ func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamsRequest.ProtoReflect.Descriptor instead.
 func (*ParamsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ParamsRequest) GetLevel() string {
@@ -3430,7 +3567,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3579,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3592,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RenderRequest) GetTemplate() string {
@@ -3493,7 +3630,7 @@ type PermissionRequest struct {
 
 func (x *PermissionRequest) Reset() {
 	*x = PermissionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3642,7 @@ func (x *PermissionRequest) String() string {
 func (*PermissionRequest) ProtoMessage() {}
 
 func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3655,7 @@ func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionRequest.ProtoReflect.Descriptor instead.
 func (*PermissionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PermissionRequest) GetCaller() string {
@@ -3576,7 +3713,7 @@ type MuteRequest struct {
 
 func (x *MuteRequest) Reset() {
 	*x = MuteRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3725,7 @@ func (x *MuteRequest) String() string {
 func (*MuteRequest) ProtoMessage() {}
 
 func (x *MuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3738,7 @@ func (x *MuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MuteRequest.ProtoReflect.Descriptor instead.
 func (*MuteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *MuteRequest) GetKind() string {
@@ -3644,7 +3781,7 @@ type SilenceRequest struct {
 
 func (x *SilenceRequest) Reset() {
 	*x = SilenceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3656,7 +3793,7 @@ func (x *SilenceRequest) String() string {
 func (*SilenceRequest) ProtoMessage() {}
 
 func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +3806,7 @@ func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
 func (*SilenceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SilenceRequest) GetDevices() []string {
@@ -3704,7 +3841,7 @@ type NotifyListRequest struct {
 
 func (x *NotifyListRequest) Reset() {
 	*x = NotifyListRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3716,7 +3853,7 @@ func (x *NotifyListRequest) String() string {
 func (*NotifyListRequest) ProtoMessage() {}
 
 func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3729,7 +3866,7 @@ func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyListRequest.ProtoReflect.Descriptor instead.
 func (*NotifyListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *NotifyListRequest) GetAll() bool {
@@ -3766,7 +3903,7 @@ type RecordChangeRequest struct {
 
 func (x *RecordChangeRequest) Reset() {
 	*x = RecordChangeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3778,7 +3915,7 @@ func (x *RecordChangeRequest) String() string {
 func (*RecordChangeRequest) ProtoMessage() {}
 
 func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3791,7 +3928,7 @@ func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChangeRequest.ProtoReflect.Descriptor instead.
 func (*RecordChangeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RecordChangeRequest) GetModule() string {
@@ -3841,7 +3978,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +3990,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4003,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListChangesRequest) GetModule() string {
@@ -3911,7 +4048,7 @@ type RealServerRequest struct {
 
 func (x *RealServerRequest) Reset() {
 	*x = RealServerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3923,7 +4060,7 @@ func (x *RealServerRequest) String() string {
 func (*RealServerRequest) ProtoMessage() {}
 
 func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3936,7 +4073,7 @@ func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RealServerRequest.ProtoReflect.Descriptor instead.
 func (*RealServerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RealServerRequest) GetVirtual() string {
@@ -3991,7 +4128,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +4140,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +4153,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PauseRequest) GetModule() string {
@@ -4042,7 +4179,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4054,7 +4191,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4067,7 +4204,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ResumeResponse) GetWasPaused() bool {
@@ -4091,7 +4228,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4103,7 +4240,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4116,7 +4253,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *AuditRequest) GetActor() string {
@@ -4169,7 +4306,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4318,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4331,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
 }
 
 type IssueTokenRequest struct {
@@ -4209,7 +4346,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4358,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4371,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *IssueTokenRequest) GetRole() string {
@@ -4275,7 +4412,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4424,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4437,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *IssueTokenResponse) GetToken() string {
@@ -4329,7 +4466,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4478,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4491,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListTokensRequest) GetRole() string {
@@ -4397,7 +4534,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4546,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4559,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4465,7 +4602,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +4614,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +4627,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *EnrolRequest) GetDevice() string {
@@ -4526,7 +4663,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4538,7 +4675,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4551,7 +4688,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *EnrolResponse) GetId() string {
@@ -4590,7 +4727,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4602,7 +4739,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4615,7 +4752,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
 }
 
 type TrustResponse struct {
@@ -4627,7 +4764,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4776,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4789,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *TrustResponse) GetTrust() []byte {
@@ -4775,8 +4912,20 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x16\n" +
 	"\x06states\x18\x02 \x03(\tR\x06states\x12\x12\n" +
 	"\x04open\x18\x03 \x01(\bR\x04open\x12+\n" +
-	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\"\x0e\n" +
-	"\fToolsRequest\"_\n" +
+	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\"\"\n" +
+	"\fToolsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"x\n" +
+	"\x0fPushToolRequest\x12\x1f\n" +
+	"\vbreak_flows\x18\x01 \x01(\bR\n" +
+	"breakFlows\x12.\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x12\x14\n" +
+	"\x05chunk\x18\x03 \x01(\fR\x05chunk\"\x8d\x01\n" +
+	"\x0eUseToolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1f\n" +
+	"\vbreak_flows\x18\x03 \x01(\bR\n" +
+	"breakFlows\x12.\n" +
+	"\x05cause\x18\x04 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"_\n" +
 	"\x13StartRolloutRequest\x12\x18\n" +
 	"\arollout\x18\x01 \x01(\fR\arollout\x12.\n" +
 	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"P\n" +
@@ -5006,7 +5155,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Repair\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tInitFiles\x12#.zhiyun.control.v1.InitFilesRequest\x1a\x17.zhiyun.control.v1.JSON\x12R\n" +
-	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xe4\a\n" +
+	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xc8\t\n" +
 	"\vFlowService\x12C\n" +
 	"\x04Save\x12\".zhiyun.control.v1.SaveFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
 	"\x04Lint\x12\".zhiyun.control.v1.LintFlowRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12U\n" +
@@ -5020,7 +5169,10 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05Pause\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12F\n" +
 	"\x06Resume\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tIntervene\x12#.zhiyun.control.v1.InterveneRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
-	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\x9d\x05\n" +
+	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
+	"\bPushTool\x12\".zhiyun.control.v1.PushToolRequest\x1a\x17.zhiyun.control.v1.JSON(\x01\x12E\n" +
+	"\aUseTool\x12!.zhiyun.control.v1.UseToolRequest\x1a\x17.zhiyun.control.v1.JSON\x12P\n" +
+	"\fToolVersions\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\x9d\x05\n" +
 	"\vGrayService\x12H\n" +
 	"\x05Start\x12&.zhiyun.control.v1.StartRolloutRequest\x1a\x17.zhiyun.control.v1.JSON\x12F\n" +
 	"\x03Get\x12!.zhiyun.control.v1.RolloutRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12O\n" +
@@ -5136,7 +5288,7 @@ func file_internal_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_control_controlpb_control_proto_rawDescData
 }
 
-var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*Cause)(nil),                 // 0: zhiyun.control.v1.Cause
 	(*Page)(nil),                  // 1: zhiyun.control.v1.Page
@@ -5168,58 +5320,60 @@ var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*InterveneRequest)(nil),      // 27: zhiyun.control.v1.InterveneRequest
 	(*ListExecutionsRequest)(nil), // 28: zhiyun.control.v1.ListExecutionsRequest
 	(*ToolsRequest)(nil),          // 29: zhiyun.control.v1.ToolsRequest
-	(*StartRolloutRequest)(nil),   // 30: zhiyun.control.v1.StartRolloutRequest
-	(*RolloutRequest)(nil),        // 31: zhiyun.control.v1.RolloutRequest
-	(*AwaitRolloutRequest)(nil),   // 32: zhiyun.control.v1.AwaitRolloutRequest
-	(*ListRolloutsRequest)(nil),   // 33: zhiyun.control.v1.ListRolloutsRequest
-	(*ScaleRequest)(nil),          // 34: zhiyun.control.v1.ScaleRequest
-	(*ListFindingsRequest)(nil),   // 35: zhiyun.control.v1.ListFindingsRequest
-	(*FindingRequest)(nil),        // 36: zhiyun.control.v1.FindingRequest
-	(*DesiredRequest)(nil),        // 37: zhiyun.control.v1.DesiredRequest
-	(*DesiredState)(nil),          // 38: zhiyun.control.v1.DesiredState
-	(*PeersRequest)(nil),          // 39: zhiyun.control.v1.PeersRequest
-	(*ServicesRequest)(nil),       // 40: zhiyun.control.v1.ServicesRequest
-	(*ServicesResponse)(nil),      // 41: zhiyun.control.v1.ServicesResponse
-	(*ServiceRequest)(nil),        // 42: zhiyun.control.v1.ServiceRequest
-	(*RegisterRequest)(nil),       // 43: zhiyun.control.v1.RegisterRequest
-	(*InstanceRequest)(nil),       // 44: zhiyun.control.v1.InstanceRequest
-	(*SetSharesRequest)(nil),      // 45: zhiyun.control.v1.SetSharesRequest
-	(*RulesResponse)(nil),         // 46: zhiyun.control.v1.RulesResponse
-	(*SetRulesRequest)(nil),       // 47: zhiyun.control.v1.SetRulesRequest
-	(*IsolateRequest)(nil),        // 48: zhiyun.control.v1.IsolateRequest
-	(*TrafficRequest)(nil),        // 49: zhiyun.control.v1.TrafficRequest
-	(*TrafficResponse)(nil),       // 50: zhiyun.control.v1.TrafficResponse
-	(*PushPackageRequest)(nil),    // 51: zhiyun.control.v1.PushPackageRequest
-	(*PackageRequest)(nil),        // 52: zhiyun.control.v1.PackageRequest
-	(*PushFileRequest)(nil),       // 53: zhiyun.control.v1.PushFileRequest
-	(*FileRequest)(nil),           // 54: zhiyun.control.v1.FileRequest
-	(*TemplateRequest)(nil),       // 55: zhiyun.control.v1.TemplateRequest
-	(*ParamRequest)(nil),          // 56: zhiyun.control.v1.ParamRequest
-	(*ParamsRequest)(nil),         // 57: zhiyun.control.v1.ParamsRequest
-	(*RenderRequest)(nil),         // 58: zhiyun.control.v1.RenderRequest
-	(*PermissionRequest)(nil),     // 59: zhiyun.control.v1.PermissionRequest
-	(*MuteRequest)(nil),           // 60: zhiyun.control.v1.MuteRequest
-	(*SilenceRequest)(nil),        // 61: zhiyun.control.v1.SilenceRequest
-	(*NotifyListRequest)(nil),     // 62: zhiyun.control.v1.NotifyListRequest
-	(*RecordChangeRequest)(nil),   // 63: zhiyun.control.v1.RecordChangeRequest
-	(*ListChangesRequest)(nil),    // 64: zhiyun.control.v1.ListChangesRequest
-	(*RealServerRequest)(nil),     // 65: zhiyun.control.v1.RealServerRequest
-	(*PauseRequest)(nil),          // 66: zhiyun.control.v1.PauseRequest
-	(*ResumeResponse)(nil),        // 67: zhiyun.control.v1.ResumeResponse
-	(*AuditRequest)(nil),          // 68: zhiyun.control.v1.AuditRequest
-	(*InfoRequest)(nil),           // 69: zhiyun.control.v1.InfoRequest
-	(*IssueTokenRequest)(nil),     // 70: zhiyun.control.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),    // 71: zhiyun.control.v1.IssueTokenResponse
-	(*ListTokensRequest)(nil),     // 72: zhiyun.control.v1.ListTokensRequest
-	(*RevokeTokenRequest)(nil),    // 73: zhiyun.control.v1.RevokeTokenRequest
-	(*EnrolRequest)(nil),          // 74: zhiyun.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 75: zhiyun.control.v1.EnrolResponse
-	(*TrustRequest)(nil),          // 76: zhiyun.control.v1.TrustRequest
-	(*TrustResponse)(nil),         // 77: zhiyun.control.v1.TrustResponse
-	nil,                           // 78: zhiyun.control.v1.CountsResponse.StatesEntry
-	nil,                           // 79: zhiyun.control.v1.SetSharesRequest.SharesEntry
-	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 81: google.protobuf.Timestamp
+	(*PushToolRequest)(nil),       // 30: zhiyun.control.v1.PushToolRequest
+	(*UseToolRequest)(nil),        // 31: zhiyun.control.v1.UseToolRequest
+	(*StartRolloutRequest)(nil),   // 32: zhiyun.control.v1.StartRolloutRequest
+	(*RolloutRequest)(nil),        // 33: zhiyun.control.v1.RolloutRequest
+	(*AwaitRolloutRequest)(nil),   // 34: zhiyun.control.v1.AwaitRolloutRequest
+	(*ListRolloutsRequest)(nil),   // 35: zhiyun.control.v1.ListRolloutsRequest
+	(*ScaleRequest)(nil),          // 36: zhiyun.control.v1.ScaleRequest
+	(*ListFindingsRequest)(nil),   // 37: zhiyun.control.v1.ListFindingsRequest
+	(*FindingRequest)(nil),        // 38: zhiyun.control.v1.FindingRequest
+	(*DesiredRequest)(nil),        // 39: zhiyun.control.v1.DesiredRequest
+	(*DesiredState)(nil),          // 40: zhiyun.control.v1.DesiredState
+	(*PeersRequest)(nil),          // 41: zhiyun.control.v1.PeersRequest
+	(*ServicesRequest)(nil),       // 42: zhiyun.control.v1.ServicesRequest
+	(*ServicesResponse)(nil),      // 43: zhiyun.control.v1.ServicesResponse
+	(*ServiceRequest)(nil),        // 44: zhiyun.control.v1.ServiceRequest
+	(*RegisterRequest)(nil),       // 45: zhiyun.control.v1.RegisterRequest
+	(*InstanceRequest)(nil),       // 46: zhiyun.control.v1.InstanceRequest
+	(*SetSharesRequest)(nil),      // 47: zhiyun.control.v1.SetSharesRequest
+	(*RulesResponse)(nil),         // 48: zhiyun.control.v1.RulesResponse
+	(*SetRulesRequest)(nil),       // 49: zhiyun.control.v1.SetRulesRequest
+	(*IsolateRequest)(nil),        // 50: zhiyun.control.v1.IsolateRequest
+	(*TrafficRequest)(nil),        // 51: zhiyun.control.v1.TrafficRequest
+	(*TrafficResponse)(nil),       // 52: zhiyun.control.v1.TrafficResponse
+	(*PushPackageRequest)(nil),    // 53: zhiyun.control.v1.PushPackageRequest
+	(*PackageRequest)(nil),        // 54: zhiyun.control.v1.PackageRequest
+	(*PushFileRequest)(nil),       // 55: zhiyun.control.v1.PushFileRequest
+	(*FileRequest)(nil),           // 56: zhiyun.control.v1.FileRequest
+	(*TemplateRequest)(nil),       // 57: zhiyun.control.v1.TemplateRequest
+	(*ParamRequest)(nil),          // 58: zhiyun.control.v1.ParamRequest
+	(*ParamsRequest)(nil),         // 59: zhiyun.control.v1.ParamsRequest
+	(*RenderRequest)(nil),         // 60: zhiyun.control.v1.RenderRequest
+	(*PermissionRequest)(nil),     // 61: zhiyun.control.v1.PermissionRequest
+	(*MuteRequest)(nil),           // 62: zhiyun.control.v1.MuteRequest
+	(*SilenceRequest)(nil),        // 63: zhiyun.control.v1.SilenceRequest
+	(*NotifyListRequest)(nil),     // 64: zhiyun.control.v1.NotifyListRequest
+	(*RecordChangeRequest)(nil),   // 65: zhiyun.control.v1.RecordChangeRequest
+	(*ListChangesRequest)(nil),    // 66: zhiyun.control.v1.ListChangesRequest
+	(*RealServerRequest)(nil),     // 67: zhiyun.control.v1.RealServerRequest
+	(*PauseRequest)(nil),          // 68: zhiyun.control.v1.PauseRequest
+	(*ResumeResponse)(nil),        // 69: zhiyun.control.v1.ResumeResponse
+	(*AuditRequest)(nil),          // 70: zhiyun.control.v1.AuditRequest
+	(*InfoRequest)(nil),           // 71: zhiyun.control.v1.InfoRequest
+	(*IssueTokenRequest)(nil),     // 72: zhiyun.control.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),    // 73: zhiyun.control.v1.IssueTokenResponse
+	(*ListTokensRequest)(nil),     // 74: zhiyun.control.v1.ListTokensRequest
+	(*RevokeTokenRequest)(nil),    // 75: zhiyun.control.v1.RevokeTokenRequest
+	(*EnrolRequest)(nil),          // 76: zhiyun.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 77: zhiyun.control.v1.EnrolResponse
+	(*TrustRequest)(nil),          // 78: zhiyun.control.v1.TrustRequest
+	(*TrustResponse)(nil),         // 79: zhiyun.control.v1.TrustResponse
+	nil,                           // 80: zhiyun.control.v1.CountsResponse.StatesEntry
+	nil,                           // 81: zhiyun.control.v1.SetSharesRequest.SharesEntry
+	(*durationpb.Duration)(nil),   // 82: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 83: google.protobuf.Timestamp
 }
 var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 0: zhiyun.control.v1.ListResourcesRequest.page:type_name -> zhiyun.control.v1.Page
@@ -5228,293 +5382,301 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	0,   // 3: zhiyun.control.v1.ApplyRequest.cause:type_name -> zhiyun.control.v1.Cause
 	9,   // 4: zhiyun.control.v1.ApplyResponse.plan:type_name -> zhiyun.control.v1.PlanResponse
 	0,   // 5: zhiyun.control.v1.DeleteResourceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	82,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 7: zhiyun.control.v1.AcquireRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
+	82,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 9: zhiyun.control.v1.DevicesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	78,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
+	80,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
 	0,   // 11: zhiyun.control.v1.SaveFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 12: zhiyun.control.v1.StartFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 13: zhiyun.control.v1.ExecutionRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 14: zhiyun.control.v1.InterveneRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 15: zhiyun.control.v1.ListExecutionsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 16: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 17: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 18: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
-	1,   // 19: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 20: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 21: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
-	81,  // 22: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
-	0,   // 23: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 24: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 25: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 26: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	79,  // 27: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
-	0,   // 28: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 29: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 30: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 31: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
-	0,   // 32: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 33: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 34: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 35: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 36: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 37: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 38: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 39: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 40: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 41: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 42: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 43: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 44: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 45: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 46: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 47: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 48: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 49: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 50: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 51: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 52: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 53: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 54: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
-	80,  // 55: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
-	0,   // 56: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 57: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 58: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 59: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
-	5,   // 60: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
-	6,   // 61: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
-	8,   // 62: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
-	10,  // 63: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
-	12,  // 64: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
-	13,  // 65: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
-	14,  // 66: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
-	15,  // 67: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
-	16,  // 68: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 69: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 70: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 71: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 72: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 73: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 74: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
-	18,  // 75: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
-	19,  // 76: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
-	21,  // 77: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
-	22,  // 78: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
-	23,  // 79: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
-	24,  // 80: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
-	26,  // 81: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
-	28,  // 82: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
-	26,  // 83: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 84: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 85: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 86: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 87: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
-	27,  // 88: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
-	29,  // 89: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
-	30,  // 90: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
-	31,  // 91: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
-	33,  // 92: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
-	31,  // 93: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
-	32,  // 94: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
-	31,  // 95: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 96: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 97: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 98: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
-	34,  // 99: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 100: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 101: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 102: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
-	35,  // 103: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
-	36,  // 104: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 105: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 106: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 107: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
-	39,  // 108: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
-	37,  // 109: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
-	3,   // 110: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
-	37,  // 111: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
-	40,  // 112: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
-	42,  // 113: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
-	42,  // 114: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
-	43,  // 115: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
-	44,  // 116: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
-	44,  // 117: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
-	45,  // 118: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
-	42,  // 119: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
-	47,  // 120: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
-	48,  // 121: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
-	49,  // 122: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
-	51,  // 123: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
-	52,  // 124: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
-	52,  // 125: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
-	53,  // 126: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
-	54,  // 127: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 128: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 129: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 130: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
-	55,  // 131: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	55,  // 132: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	57,  // 133: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
-	56,  // 134: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
-	56,  // 135: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
-	56,  // 136: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
-	57,  // 137: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
-	58,  // 138: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
-	58,  // 139: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
-	59,  // 140: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 141: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 142: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 143: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 144: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 145: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 146: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 147: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
-	60,  // 148: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
-	60,  // 149: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
-	62,  // 150: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
-	61,  // 151: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
-	61,  // 152: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
-	62,  // 153: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
-	3,   // 154: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
-	62,  // 155: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
-	63,  // 156: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
-	63,  // 157: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
-	64,  // 158: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
-	65,  // 159: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
-	65,  // 160: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
-	65,  // 161: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
-	66,  // 162: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
-	66,  // 163: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
-	66,  // 164: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
-	68,  // 165: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
-	69,  // 166: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
-	69,  // 167: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
-	70,  // 168: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
-	72,  // 169: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
-	73,  // 170: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
-	74,  // 171: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
-	74,  // 172: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
-	76,  // 173: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
-	3,   // 174: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 175: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
-	9,   // 176: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
-	11,  // 177: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
-	11,  // 178: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
-	4,   // 179: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
-	4,   // 180: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
-	4,   // 181: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
-	2,   // 182: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
-	17,  // 183: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
-	2,   // 184: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
-	4,   // 185: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
-	2,   // 186: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
-	2,   // 187: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 188: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
-	3,   // 189: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
-	20,  // 190: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
-	3,   // 191: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
-	4,   // 192: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
-	4,   // 193: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
-	25,  // 194: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
-	3,   // 195: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 196: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 197: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
-	2,   // 198: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
-	2,   // 199: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
-	2,   // 200: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
-	2,   // 201: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
-	2,   // 202: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
-	4,   // 203: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
-	3,   // 204: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
-	3,   // 205: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 206: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 207: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
-	3,   // 208: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
-	3,   // 209: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
-	3,   // 210: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
-	3,   // 211: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 212: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
-	4,   // 213: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
-	3,   // 214: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
-	3,   // 215: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
-	4,   // 216: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
-	4,   // 217: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 218: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
-	2,   // 219: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 220: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
-	2,   // 221: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
-	4,   // 222: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
-	38,  // 223: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
-	2,   // 224: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
-	3,   // 225: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
-	41,  // 226: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
-	4,   // 227: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
-	3,   // 228: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
-	2,   // 229: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
-	2,   // 230: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
-	2,   // 231: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
-	2,   // 232: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
-	46,  // 233: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
-	46,  // 234: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
-	2,   // 235: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
-	50,  // 236: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
-	3,   // 237: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 238: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 239: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 240: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 241: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 242: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
-	2,   // 243: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
-	4,   // 244: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
-	3,   // 245: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
-	3,   // 246: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
-	4,   // 247: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
-	3,   // 248: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
-	2,   // 249: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
-	3,   // 250: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 251: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
-	3,   // 252: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
-	3,   // 253: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
-	3,   // 254: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
-	3,   // 255: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
-	3,   // 256: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
-	3,   // 257: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
-	3,   // 258: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
-	3,   // 259: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
-	4,   // 260: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 261: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
-	3,   // 262: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
-	2,   // 263: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
-	4,   // 264: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
-	3,   // 265: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
-	2,   // 266: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
-	4,   // 267: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
-	3,   // 268: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
-	4,   // 269: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
-	3,   // 270: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
-	2,   // 271: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
-	4,   // 272: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 273: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
-	2,   // 274: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
-	4,   // 275: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 276: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
-	67,  // 277: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 278: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
-	4,   // 279: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
-	3,   // 280: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
-	4,   // 281: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
-	71,  // 282: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
-	4,   // 283: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
-	4,   // 284: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
-	75,  // 285: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
-	75,  // 286: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
-	77,  // 287: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
-	174, // [174:288] is the sub-list for method output_type
-	60,  // [60:174] is the sub-list for method input_type
-	60,  // [60:60] is the sub-list for extension type_name
-	60,  // [60:60] is the sub-list for extension extendee
-	0,   // [0:60] is the sub-list for field type_name
+	0,   // 16: zhiyun.control.v1.PushToolRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 17: zhiyun.control.v1.UseToolRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 18: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 19: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	82,  // 20: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
+	1,   // 21: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 22: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 23: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
+	83,  // 24: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 25: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 26: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 27: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 28: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	81,  // 29: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
+	0,   // 30: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 31: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 32: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	82,  // 33: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
+	0,   // 34: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 35: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 36: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 37: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 38: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 39: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 40: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 41: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 42: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 43: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
+	82,  // 44: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 45: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
+	82,  // 46: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 47: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 48: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 49: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	83,  // 50: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 51: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 52: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 53: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 54: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
+	83,  // 55: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 56: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
+	82,  // 57: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
+	0,   // 58: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 59: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 60: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	83,  // 61: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
+	5,   // 62: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
+	6,   // 63: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
+	8,   // 64: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
+	10,  // 65: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
+	12,  // 66: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
+	13,  // 67: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
+	14,  // 68: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
+	15,  // 69: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
+	16,  // 70: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 71: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 72: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 73: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 74: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 75: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 76: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
+	18,  // 77: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
+	19,  // 78: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
+	21,  // 79: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
+	22,  // 80: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
+	23,  // 81: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
+	24,  // 82: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
+	26,  // 83: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
+	28,  // 84: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
+	26,  // 85: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 86: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 87: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 88: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 89: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
+	27,  // 90: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
+	29,  // 91: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
+	30,  // 92: zhiyun.control.v1.FlowService.PushTool:input_type -> zhiyun.control.v1.PushToolRequest
+	31,  // 93: zhiyun.control.v1.FlowService.UseTool:input_type -> zhiyun.control.v1.UseToolRequest
+	29,  // 94: zhiyun.control.v1.FlowService.ToolVersions:input_type -> zhiyun.control.v1.ToolsRequest
+	32,  // 95: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
+	33,  // 96: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
+	35,  // 97: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
+	33,  // 98: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
+	34,  // 99: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
+	33,  // 100: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
+	33,  // 101: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
+	33,  // 102: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
+	33,  // 103: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
+	36,  // 104: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
+	36,  // 105: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
+	36,  // 106: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
+	36,  // 107: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
+	37,  // 108: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
+	38,  // 109: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
+	38,  // 110: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
+	38,  // 111: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
+	38,  // 112: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
+	41,  // 113: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
+	39,  // 114: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
+	3,   // 115: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
+	39,  // 116: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
+	42,  // 117: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
+	44,  // 118: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
+	44,  // 119: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
+	45,  // 120: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
+	46,  // 121: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
+	46,  // 122: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
+	47,  // 123: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
+	44,  // 124: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
+	49,  // 125: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
+	50,  // 126: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
+	51,  // 127: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
+	53,  // 128: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
+	54,  // 129: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
+	54,  // 130: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
+	55,  // 131: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
+	56,  // 132: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
+	56,  // 133: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
+	56,  // 134: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
+	56,  // 135: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
+	57,  // 136: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	57,  // 137: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	59,  // 138: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
+	58,  // 139: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
+	58,  // 140: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
+	58,  // 141: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
+	59,  // 142: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
+	60,  // 143: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
+	60,  // 144: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
+	61,  // 145: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 146: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 147: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 148: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 149: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 150: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 151: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
+	61,  // 152: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
+	62,  // 153: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
+	62,  // 154: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
+	64,  // 155: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
+	63,  // 156: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
+	63,  // 157: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
+	64,  // 158: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
+	3,   // 159: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
+	64,  // 160: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
+	65,  // 161: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
+	65,  // 162: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
+	66,  // 163: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
+	67,  // 164: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
+	67,  // 165: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
+	67,  // 166: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
+	68,  // 167: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
+	68,  // 168: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
+	68,  // 169: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
+	70,  // 170: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
+	71,  // 171: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
+	71,  // 172: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
+	72,  // 173: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
+	74,  // 174: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
+	75,  // 175: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
+	76,  // 176: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
+	76,  // 177: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
+	78,  // 178: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
+	3,   // 179: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 180: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
+	9,   // 181: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
+	11,  // 182: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
+	11,  // 183: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
+	4,   // 184: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
+	4,   // 185: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
+	4,   // 186: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
+	2,   // 187: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
+	17,  // 188: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
+	2,   // 189: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
+	4,   // 190: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
+	2,   // 191: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
+	2,   // 192: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 193: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
+	3,   // 194: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
+	20,  // 195: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
+	3,   // 196: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
+	4,   // 197: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
+	4,   // 198: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
+	25,  // 199: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
+	3,   // 200: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 201: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 202: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
+	2,   // 203: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
+	2,   // 204: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
+	2,   // 205: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
+	2,   // 206: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
+	2,   // 207: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
+	4,   // 208: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
+	3,   // 209: zhiyun.control.v1.FlowService.PushTool:output_type -> zhiyun.control.v1.JSON
+	3,   // 210: zhiyun.control.v1.FlowService.UseTool:output_type -> zhiyun.control.v1.JSON
+	4,   // 211: zhiyun.control.v1.FlowService.ToolVersions:output_type -> zhiyun.control.v1.Listing
+	3,   // 212: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
+	3,   // 213: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 214: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 215: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
+	3,   // 216: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
+	3,   // 217: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
+	3,   // 218: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
+	3,   // 219: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 220: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
+	4,   // 221: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
+	3,   // 222: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
+	3,   // 223: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
+	4,   // 224: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
+	4,   // 225: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 226: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
+	2,   // 227: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 228: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
+	2,   // 229: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
+	4,   // 230: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
+	40,  // 231: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
+	2,   // 232: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
+	3,   // 233: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
+	43,  // 234: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
+	4,   // 235: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
+	3,   // 236: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
+	2,   // 237: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
+	2,   // 238: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
+	2,   // 239: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
+	2,   // 240: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
+	48,  // 241: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
+	48,  // 242: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
+	2,   // 243: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
+	52,  // 244: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
+	3,   // 245: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 246: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 247: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 248: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 249: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 250: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
+	2,   // 251: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
+	4,   // 252: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
+	3,   // 253: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
+	3,   // 254: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
+	4,   // 255: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
+	3,   // 256: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
+	2,   // 257: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
+	3,   // 258: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 259: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
+	3,   // 260: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
+	3,   // 261: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
+	3,   // 262: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
+	3,   // 263: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
+	3,   // 264: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
+	3,   // 265: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
+	3,   // 266: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
+	3,   // 267: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
+	4,   // 268: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 269: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
+	3,   // 270: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
+	2,   // 271: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
+	4,   // 272: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
+	3,   // 273: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
+	2,   // 274: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
+	4,   // 275: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
+	3,   // 276: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 277: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
+	3,   // 278: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
+	2,   // 279: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
+	4,   // 280: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 281: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
+	2,   // 282: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
+	4,   // 283: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 284: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
+	69,  // 285: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 286: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
+	4,   // 287: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
+	3,   // 288: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
+	4,   // 289: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
+	73,  // 290: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
+	4,   // 291: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
+	4,   // 292: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
+	77,  // 293: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
+	77,  // 294: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
+	79,  // 295: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
+	179, // [179:296] is the sub-list for method output_type
+	62,  // [62:179] is the sub-list for method input_type
+	62,  // [62:62] is the sub-list for extension type_name
+	62,  // [62:62] is the sub-list for extension extendee
+	0,   // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_internal_control_controlpb_control_proto_init() }
@@ -5522,14 +5684,14 @@ func file_internal_control_controlpb_control_proto_init() {
 	if File_internal_control_controlpb_control_proto != nil {
 		return
 	}
-	file_internal_control_controlpb_control_proto_msgTypes[47].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[49].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_control_controlpb_control_proto_rawDesc), len(file_internal_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   80,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   18,
 		},

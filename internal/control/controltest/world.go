@@ -41,6 +41,7 @@ type World struct {
 	Ledger   *drift.Ledger
 	Names    *l5server.Server
 	Gray     *gray.Controller
+	Shelf    *flow.Shelf  // of pushed tools
 	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
 	Records  *records.DB
 	Blobs    string // the folder of the contents
@@ -103,9 +104,10 @@ func New(t *testing.T) *World {
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
 	known := tools()
+	w.Shelf = Must(flow.OpenShelf(t.TempDir()))(t)
 	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond}))(t)
 	api := Must(control.New(control.Config{
-		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Tools: known, Settle: time.Millisecond,
+		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Tools: known, Shelf: w.Shelf, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()
 			p.Soak = time.Millisecond
