@@ -16,6 +16,8 @@ type committer struct {
 	context func() context.Context // of a commit: ends when nobody waits for the store any more
 	failed  func(error)            // called once, when the store has failed
 
+	spare sync.Pool // of pendings: every step needs one for the time of a commit
+
 	mu    sync.Mutex // guards what follows
 	queue []*pending
 	busy  bool
@@ -30,7 +32,15 @@ type pending struct {
 
 // commit returns once the transition is durable or refused.
 func (c *committer) commit(t Transition) error {
-	p := &pending{transition: t}
+	p, _ := c.spare.Get().(*pending)
+	if p == nil {
+		p = &pending{wake: make(chan bool, 1)}
+	}
+	p.transition = t
+	defer func() {
+		p.transition, p.fate = Transition{}, nil
+		c.spare.Put(p)
+	}()
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
@@ -38,7 +48,6 @@ func (c *committer) commit(t Transition) error {
 	}
 	c.queue = append(c.queue, p)
 	if c.busy {
-		p.wake = make(chan bool, 1)
 		c.mu.Unlock()
 		if lead := <-p.wake; !lead {
 			return p.fate
