@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},
 		{"Linearizable", linearizable},
+		{"Wakes", wakes},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			t.Parallel()
