@@ -12,7 +12,8 @@ import (
 func encodeEvents(events []Event) []byte {
 	size := 2
 	for i := range events {
-		size += 160 + len(events[i].Input) + len(events[i].Output) + len(events[i].Logs)
+		e := &events[i]
+		size += 80 + len(e.Step) + len(e.Tool) + len(e.Device) + len(e.Input) + len(e.Output) + len(e.Logs)
 	}
 	b := append(make([]byte, 0, size), '[')
 	for i := range events {
