@@ -12,6 +12,7 @@ type metrics struct {
 	events   *prometheus.CounterVec
 	attempts *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	gone     prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -30,7 +31,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "zhiyun_flow_attempt_seconds", Help: "How long attempts took.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
 		}),
 	}
-	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds} {
+	m.gone = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "zhiyun_flow_removed_total", Help: "Executions that were removed since they had ended longer ago than they are kept.",
+	})
+	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds, m.gone} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -57,4 +61,10 @@ func (m *metrics) attempt(result Result, took time.Duration) {
 	}
 	m.attempts.WithLabelValues(outcome).Inc()
 	m.seconds.Observe(took.Seconds())
+}
+
+func (m *metrics) removed(n int) {
+	if m.on {
+		m.gone.Add(float64(n))
+	}
 }

@@ -1,8 +1,10 @@
 package flow
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
+	"time"
 )
 
 const struckOut = "******"
@@ -12,11 +14,28 @@ func redact[T any](value T, secrets []string) T {
 	if len(secrets) == 0 {
 		return value
 	}
+	var zero T
 	data, err := json.Marshal(value)
 	if err != nil {
-		var zero T
 		return zero
 	}
+	out := value // keeps what JSON does not carry
+	resetJSON(&out)
+	if err := json.Unmarshal(redactJSON(data, secrets), &out); err == nil {
+		return out
+	}
+	// A secret of digits stands in a number or a time as well: those are left alone.
+	out = value
+	resetJSON(&out)
+	careful, err := redactTexts(data, secrets)
+	if err != nil || json.Unmarshal(careful, &out) != nil {
+		return zero
+	}
+	return out
+}
+
+// redactJSON strikes secrets out of JSON, wherever they stand.
+func redactJSON(data []byte, secrets []string) []byte {
 	text := string(data)
 	for _, secret := range secrets {
 		quoted, err := json.Marshal(secret)
@@ -31,13 +50,38 @@ func redact[T any](value T, secrets []string) T {
 		}
 		text = strings.ReplaceAll(text, inner, struckOut)
 	}
-	out := value // keeps what JSON does not carry
-	resetJSON(&out)
-	if err := json.Unmarshal([]byte(text), &out); err != nil {
-		var zero T
-		return zero
+	return []byte(text)
+}
+
+// redactTexts strikes secrets out of the texts of JSON that are no times.
+func redactTexts(data []byte, secrets []string) ([]byte, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return nil, err
 	}
-	return out
+	return json.Marshal(redactValue(value, secrets))
+}
+
+func redactValue(value any, secrets []string) any {
+	switch v := value.(type) {
+	case string:
+		if _, err := time.Parse(time.RFC3339Nano, v); err == nil {
+			return v
+		}
+		return redactText(v, secrets)
+	case []any:
+		for i := range v {
+			v[i] = redactValue(v[i], secrets)
+		}
+	case map[string]any:
+		for key, inner := range v {
+			delete(v, key)
+			v[redactText(key, secrets)] = redactValue(inner, secrets)
+		}
+	}
+	return value
 }
 
 // resetJSON drops what unmarshalling would merge into.
@@ -47,7 +91,8 @@ func resetJSON(value any) {
 		v.Params, v.Steps, v.Error, v.vars = nil, nil, nil, nil
 	case *Event:
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
-	case *Notice:
+	case *Export:
+		*v = Export{}
 	}
 }
 

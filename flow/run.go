@@ -129,6 +129,7 @@ func (r *run) perform(a *action, hold bool) {
 	switch a.kind {
 	case actRun:
 		if !hold {
+			a.secrets = r.x.def.secrets(r.x.Params)
 			r.start(*a)
 		}
 	case actStop:
@@ -214,10 +215,11 @@ func (r *run) close(err error) {
 // attempt runs one attempt to its end, wherever it runs.
 func (e *Engine) attempt(ctx context.Context, a action) Result {
 	call := a.call
-	if e.config.OnLog != nil {
-		call.Log = func(p []byte) { e.config.OnLog(a.call, p) }
-	}
 	started := time.Now()
+	log := e.attemptLog(&a, started)
+	if log != nil {
+		call.Log = log.write
+	}
 	var result Result
 	switch {
 	case a.flow && call.Undo:
@@ -237,6 +239,7 @@ func (e *Engine) attempt(ctx context.Context, a action) Result {
 			result = Result{Error: &Error{Code: CodeCancelled, Message: call.Tool + " was stopped before it began"}}
 		}
 	}
+	log.close(result.Logs)
 	e.metrics.attempt(result, time.Since(started))
 	return result
 }

@@ -61,6 +61,8 @@ type action struct {
 	attach bool // the attempt may be running or finished elsewhere already
 	flow   bool // run the flow named by call.Tool
 	at     time.Time
+
+	secrets []string // of the shell: what logs must not show
 }
 
 // machine is one application of the pure step function
