@@ -6,9 +6,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// stepKinds are the fields of which a step has exactly one.
-var stepKinds = []string{"tool", "flow", "notify", "if", "switch", "branches", "signal", "approve", "sleep", "window"}
-
 // maxNesting bounds how deep steps may hold others.
 const maxNesting = 16
 

@@ -3,7 +3,6 @@ package flow
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -103,12 +102,12 @@ func (d *document) step(node *yaml.Node, path string) Step {
 func (d *document) combination(s *Step, node *yaml.Node, path string) {
 	kinds := 0
 	for _, name := range stepKinds {
-		if d.places[path+"."+name] != nil {
+		if d.places[path+"."+string(name)] != nil {
 			kinds++
 		}
 	}
 	if kinds != 1 && node.Kind == yaml.MappingNode {
-		d.fault(node, path, "has %d of %s; want exactly one", kinds, strings.Join(stepKinds, ", "))
+		d.fault(node, path, "has %d of %s; want exactly one", kinds, listKinds())
 	}
 	if s.Parallel > 0 && s.Each == "" {
 		d.fault(d.places[path+".parallel"], path+".parallel", "is for steps with each")

@@ -30,6 +30,16 @@ func (t *template) constant() bool {
 	return t.whole == nil && t.text == nil && t.list == nil && t.object == nil
 }
 
+// field returns a field of a mapping, if it is a constant.
+func (t *template) field(name string) (value any, constant bool) {
+	if t.constant() {
+		object, _ := t.value.(map[string]any)
+		return object[name], true
+	}
+	item := t.object[name]
+	return item.value, item.constant()
+}
+
 // eval returns the template's value.
 func (t *template) eval(vars map[string]any) (any, error) {
 	switch {
@@ -72,30 +82,23 @@ func (t *template) eval(vars map[string]any) (any, error) {
 	return t.value, nil
 }
 
-// scope is what the expressions of one place may refer to.
-type scope struct {
-	env   *expr.Env
-	check func(expr.Ref) string
-	refs  *[]expr.Ref // collects what is used
-}
-
 // expression compiles one expression that starts at offset within the scalar node.
-func (d *document) expression(node *yaml.Node, path, source string, offset int, sc scope) *expr.Expr {
+func (c *compiler) expression(node *yaml.Node, path, source string, offset int, sc scope) *expr.Expr {
 	trimmed := strings.TrimLeft(source, " \t\n")
 	offset += len(source) - len(trimmed)
 	trimmed = strings.TrimRight(trimmed, " \t\n")
 	if trimmed == "" {
-		d.at(node, offset, path, "the expression is empty")
+		c.d.at(node, offset, path, "the expression is empty")
 		return nil
 	}
-	compiled, found := sc.env.Compile(trimmed, sc.check)
+	compiled, found := sc.env.Compile(trimmed, func(ref expr.Ref) string { return c.check(sc, ref) })
 	for _, issue := range found {
 		at := offset
 		lines := strings.Split(trimmed, "\n")
 		for i := 0; i < issue.Line-1 && i < len(lines); i++ {
 			at += len(lines[i]) + 1
 		}
-		d.at(node, at+issue.Column-1, path, "%s", issue.Message)
+		c.d.at(node, at+issue.Column-1, path, "%s", issue.Message)
 	}
 	if compiled != nil {
 		*sc.refs = append(*sc.refs, compiled.Refs...)
@@ -135,30 +138,30 @@ func (d *document) spot(node *yaml.Node, offset int) yaml.Node {
 }
 
 // bare compiles a field that is an expression by itself; ${...} around it is allowed.
-func (d *document) bare(path, source string, sc scope) *expr.Expr {
-	node := d.places[path]
+func (c *compiler) bare(path, source string, sc scope) *expr.Expr {
+	node := c.d.places[path]
 	offset := 0
 	if node != nil {
 		offset = max(0, strings.Index(node.Value, source))
 	}
 	if parts, _, err := expr.Split(source); err == nil && len(parts) == 1 && parts[0].Expr {
-		return d.expression(node, path, parts[0].Text, offset+parts[0].Offset, sc)
+		return c.expression(node, path, parts[0].Text, offset+parts[0].Offset, sc)
 	}
-	return d.expression(node, path, source, offset, sc)
+	return c.expression(node, path, source, offset, sc)
 }
 
 // template compiles a value.
-func (d *document) template(path string, value any, sc scope) *template {
+func (c *compiler) template(path string, value any, sc scope) *template {
 	switch v := value.(type) {
 	case string:
-		return d.textTemplate(path, v, sc)
+		return c.textTemplate(path, v, sc)
 	case []any:
-		out := &template{schema: expr.List(nil), value: v}
-		items := make([]*template, len(v))
+		items, values := make([]*template, len(v)), make([]any, len(v))
+		out := &template{schema: expr.List(nil), value: values}
 		fixed := true
 		for i, item := range v {
-			items[i] = d.template(fmt.Sprintf("%s[%d]", path, i), item, sc)
-			fixed = fixed && items[i].constant()
+			items[i] = c.template(fmt.Sprintf("%s[%d]", path, i), item, sc)
+			fixed, values[i] = fixed && items[i].constant(), items[i].value
 			switch {
 			case i == 0:
 				out.schema.Items = items[i].schema
@@ -171,12 +174,12 @@ func (d *document) template(path string, value any, sc scope) *template {
 		}
 		return out
 	case map[string]any:
-		out := &template{schema: &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{}}, value: v}
-		items := make(map[string]*template, len(v))
+		items, values := make(map[string]*template, len(v)), make(map[string]any, len(v))
+		out := &template{schema: object(), value: values}
 		fixed := true
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			items[name] = d.template(path+"."+name, v[name], sc)
-			fixed = fixed && items[name].constant()
+			items[name] = c.template(path+"."+name, v[name], sc)
+			fixed, values[name] = fixed && items[name].constant(), items[name].value
 			out.schema.Properties[name] = items[name].schema
 		}
 		if !fixed {
@@ -193,18 +196,18 @@ func (d *document) template(path string, value any, sc scope) *template {
 	return &template{schema: expr.Any, value: value}
 }
 
-func (d *document) textTemplate(path, text string, sc scope) *template {
-	node := d.places[path]
+func (c *compiler) textTemplate(path, text string, sc scope) *template {
+	node := c.d.places[path]
 	parts, bad, err := expr.Split(text)
 	if err != nil {
-		d.at(node, bad, path, "%v", err)
+		c.d.at(node, bad, path, "%v", err)
 		return &template{schema: expr.Any, text: []piece{}}
 	}
 	if len(parts) == 1 {
 		if !parts[0].Expr {
 			return &template{schema: expr.String, value: parts[0].Text}
 		}
-		compiled := d.expression(node, path, parts[0].Text, parts[0].Offset, sc)
+		compiled := c.expression(node, path, parts[0].Text, parts[0].Offset, sc)
 		if compiled == nil {
 			return &template{schema: expr.Any, text: []piece{}} // not a constant, whatever it is
 		}
@@ -216,12 +219,12 @@ func (d *document) textTemplate(path, text string, sc scope) *template {
 			out.text = append(out.text, piece{text: part.Text})
 			continue
 		}
-		compiled := d.expression(node, path, part.Text, part.Offset, sc)
+		compiled := c.expression(node, path, part.Text, part.Offset, sc)
 		if compiled == nil {
 			continue
 		}
 		if kind := compiled.Type.Type; kind == "array" || kind == "object" {
-			d.at(node, part.Offset, path, "a %s cannot be part of a text; select from it or join it", compiled.Type)
+			c.d.at(node, part.Offset, path, "a %s cannot be part of a text; select from it or join it", compiled.Type)
 		}
 		out.text = append(out.text, piece{expr: compiled})
 	}

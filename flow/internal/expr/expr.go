@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
-	celast "cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/ext"
@@ -49,7 +48,15 @@ func NewEnv(vars map[string]*Schema) (*Env, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up CEL: %w", err)
 	}
-	p := &provider{Provider: root.CELTypeProvider(), objects: map[string]*Schema{}}
+	return extend(root, &provider{Provider: root.CELTypeProvider(), objects: map[string]*Schema{}}, vars)
+}
+
+// With returns an environment with more variables, which hide those of the same names.
+func (e *Env) With(vars map[string]*Schema) (*Env, error) {
+	return extend(e.cel, &provider{Provider: e.provider, objects: map[string]*Schema{}}, vars)
+}
+
+func extend(root *cel.Env, p *provider, vars map[string]*Schema) (*Env, error) {
 	options := []cel.EnvOption{cel.CustomTypeProvider(p)}
 	for name, schema := range vars {
 		p.register(name, schema)
@@ -62,10 +69,13 @@ func NewEnv(vars map[string]*Schema) (*Env, error) {
 	return &Env{cel: extended, provider: p}, nil
 }
 
-// Ref is a selection from a variable, as in steps.acquire: Var "steps", Field "acquire".
-type Ref struct {
-	Var, Field   string
-	Line, Column int
+// Declare sets the type of a field of an object variable, for what is compiled from then on, with this environment and those made from it. It
+// must not run beside Compile.
+func (e *Env) Declare(variable, field string, s *Schema) {
+	if object := e.provider.objects["{"+variable+"}"]; object != nil {
+		object.Properties[field] = s
+		e.provider.register(variable+"."+field, s)
+	}
 }
 
 // Expr is a compiled expression. It is safe for concurrent use.
@@ -75,7 +85,25 @@ type Expr struct {
 	Refs    []Ref // every variable used, with the field selected from it, if any
 	Cost    uint64
 	program cel.Program
-	guarded bool // has a loop: run under a time limit
+	guarded bool       // its cost lies in the values: run under limits
+	given   [2][]Field // fields that are there if it is false, true
+}
+
+// Given returns the fields that are there for sure where the expression, a condition, has this outcome.
+func (x *Expr) Given(outcome bool) []Field {
+	if outcome {
+		return x.given[1]
+	}
+	return x.given[0]
+}
+
+// Constant returns the value of an expression that refers to nothing. An error is a fault that it has always.
+func (x *Expr) Constant() (value any, constant bool, err error) {
+	if len(x.Refs) > 0 {
+		return nil, false, nil
+	}
+	value, err = x.Eval(map[string]any{})
+	return value, true, err
 }
 
 // Compile parses and checks source. check, if not nil, sees the references before types are checked and may refuse
@@ -88,8 +116,13 @@ func (e *Env) Compile(source string, check func(Ref) string) (*Expr, []Issue) {
 	if problems.Err() != nil {
 		return nil, issues(problems)
 	}
-	x := &Expr{Source: source}
-	x.visit(parsed.NativeRep())
+	tree := parsed.NativeRep()
+	r := &reader{info: tree.SourceInfo()}
+	r.read(tree.Expr(), nil, nil)
+	x := &Expr{Source: source, Refs: r.refs, guarded: r.loops || r.copying > maxCopies}
+	for i, outcome := range []bool{false, true} {
+		x.given[i] = facts(tree.Expr(), outcome, nil)
+	}
 	if check != nil {
 		var found []Issue
 		for _, ref := range x.Refs {
@@ -122,42 +155,6 @@ func (e *Env) Compile(source string, check func(Ref) string) (*Expr, []Issue) {
 		return nil, []Issue{{1, 1, err.Error()}}
 	}
 	return x, nil
-}
-
-// visit collects references and finds loops.
-func (x *Expr) visit(tree *celast.AST) {
-	info := tree.SourceInfo()
-	bound := map[string]bool{"@result": true}
-	seen := map[int64]bool{}
-	add := func(variable, field string, id int64) {
-		if bound[variable] {
-			return
-		}
-		at := info.GetStartLocation(id)
-		x.Refs = append(x.Refs, Ref{variable, field, at.Line(), at.Column() + 1})
-	}
-	celast.PreOrderVisit(tree.Expr(), celast.NewExprVisitor(func(e celast.Expr) {
-		switch e.Kind() {
-		case celast.ComprehensionKind:
-			x.guarded = true
-			bound[e.AsComprehension().IterVar()] = true
-			bound[e.AsComprehension().AccuVar()] = true
-		case celast.CallKind:
-			// Regular expressions and formatting have costs that depend on values alone.
-			if name := e.AsCall().FunctionName(); name == "matches" || name == "format" || name == "replace" {
-				x.guarded = true
-			}
-		case celast.SelectKind:
-			if operand := e.AsSelect().Operand(); operand.Kind() == celast.IdentKind {
-				seen[operand.ID()] = true
-				add(operand.AsIdent(), e.AsSelect().FieldName(), operand.ID())
-			}
-		case celast.IdentKind:
-			if !seen[e.ID()] {
-				add(e.AsIdent(), "", e.ID())
-			}
-		}
-	}))
 }
 
 func issues(found *cel.Issues) []Issue {

@@ -108,6 +108,9 @@ func (p *provider) schema(t *cel.Type) *Schema {
 		if s, found := p.objects[t.TypeName()]; found {
 			return s
 		}
+		if outer, layered := p.Provider.(*provider); layered {
+			return outer.schema(t)
+		}
 	}
 	return Any
 }
