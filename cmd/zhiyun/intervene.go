@@ -19,32 +19,29 @@ func resultFlag() cli.Flag {
 	return &cli.StringFlag{Name: "result", Usage: "`JSON` object, or @FILE, that later steps take for this one's output"}
 }
 
-// intervene is a verb on one step of an open execution.
+// intervene is a verb on one step of an open execution, or of many.
 func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
-	flags = append(flags, reasonFlag())
-	return change(name, "ID STEP", short, "zhiyun flow "+name+" 3f2a install"+more+" --reason 'done by hand'", flags, with(func(c *cli.Context, a *control.Client) error {
-		id, err := arg(c, 0, "execution's id")
-		if err != nil {
-			return err
+	example := "zhiyun flow " + name + " 3f2a install" + more + " --reason 'done by hand'\n  $ zhiyun flow " + name + " --all install" + more + " --flow expand --device d7 --dry-run"
+	return change(name, "ID STEP", short, example, orderFlags(flags...), with(func(c *cli.Context, a *control.Client) error {
+		at := 1
+		if c.Bool("all") {
+			at = 0
 		}
-		step, err := arg(c, 1, "step's name")
+		step, err := arg(c, at, "step's name")
 		if err != nil {
 			return err
 		}
 		if name == "settle" && c.Bool("done") == c.Bool("undone") {
 			return usage("settle: give exactly one of --done and --undone")
 		}
-		request := &controlpb.InterveneRequest{
-			Id: id, Verb: name, Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Cause: cause(c),
-		}
+		request := &controlpb.InterveneRequest{Verb: name, Step: step, Item: int32(c.Int("item")), Done: c.Bool("done")}
 		if request.Input, err = objectFlag(c, "input"); err != nil {
 			return err
 		}
 		if request.Output, err = objectFlag(c, "result"); err != nil {
 			return err
 		}
-		_, err = call(c.Context, a.Flows.Intervene, request)
-		return err
+		return giveOrder(c, a, request, 1)
 	}))
 }
 

@@ -63,7 +63,13 @@ func printRehearsal(c *cli.Context, changes []control.Change) error {
 		return nil
 	}
 	for _, change := range changes {
+		standing, is := "", false
+		if id, found := strings.CutPrefix(change.Object, "execution/"); found && change.Before != nil && change.After != nil {
+			standing, is = printStanding(id, change.Before, change.After)
+		}
 		switch {
+		case is:
+			fmt.Fprintln(w, standing)
 		case change.Object == "execution":
 			if err := printStart(w, change.After); err != nil {
 				return err

@@ -25,7 +25,7 @@ import (
 
 // reading are the verbs that change nothing.
 var reading = []string{
-	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "gray list", "gray show",
+	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
 	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
 }
@@ -70,6 +70,7 @@ var rehearsals = map[string]struct{ args, says string }{
 	"flow retry-step":    {"flow retry-step EXECUTION wait", "ERROR: flow: not possible"},
 	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
 	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: flow: not possible"},
+	"flow prune":         {"flow prune --older-than 1h", "nothing would change"},
 	"flow save":          {"flow save FLOW", "flow/hold/2"},
 	"l5 rules set":       {"l5 rules set shop.cart --none", "l5/rule"},
 	"l5 rules isolate":   {"l5 rules isolate shop.cart 10.0.0.2:8080 --reason 'heap'", "10.0.0.2:8080"},

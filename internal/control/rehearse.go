@@ -35,6 +35,8 @@ var rehearsable = []string{
 	controlpbconnect.FlowServicePauseProcedure,
 	controlpbconnect.FlowServiceResumeProcedure,
 	controlpbconnect.FlowServiceInterveneProcedure,
+	controlpbconnect.FlowServiceBulkProcedure,
+	controlpbconnect.FlowServicePruneProcedure,
 	controlpbconnect.RegistryServiceSetRulesProcedure,
 	controlpbconnect.RegistryServiceIsolateProcedure,
 	controlpbconnect.GrayServiceAbortProcedure,

@@ -186,6 +186,7 @@ func (h *house) flows() (err error) {
 			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
 			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
 		},
+		LogDir: filepath.Join(h.config.Dir, "flow-logs"), Retention: flow.Retention{Keep: h.config.FlowKeep},
 		OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {

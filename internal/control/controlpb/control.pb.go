@@ -1537,6 +1537,8 @@ type InterveneRequest struct {
 	Output        []byte `protobuf:"bytes,6,opt,name=output,proto3" json:"output,omitempty"` // skip and settle: a JSON object that is taken for the output
 	Done          bool   `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`    // settle: the step had its effect
 	Cause         *Cause `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
+	Case          string `protobuf:"bytes,9,opt,name=case,proto3" json:"case,omitempty"`         // choose: the way of a switch
+	Version       int32  `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"` // migrate: to this version; 0 is the latest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1627,12 +1629,28 @@ func (x *InterveneRequest) GetCause() *Cause {
 	return nil
 }
 
+func (x *InterveneRequest) GetCase() string {
+	if x != nil {
+		return x.Case
+	}
+	return ""
+}
+
+func (x *InterveneRequest) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type ListExecutionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
 	States        []string               `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty"`
 	Open          bool                   `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
 	Page          *Page                  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	Filter        *ExecutionFilter       `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	Oldest        bool                   `protobuf:"varint,6,opt,name=oldest,proto3" json:"oldest,omitempty"` // first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1695,6 +1713,458 @@ func (x *ListExecutionsRequest) GetPage() *Page {
 	return nil
 }
 
+func (x *ListExecutionsRequest) GetFilter() *ExecutionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListExecutionsRequest) GetOldest() bool {
+	if x != nil {
+		return x.Oldest
+	}
+	return false
+}
+
+// ExecutionFilter selects executions that fit every field that is set.
+type ExecutionFilter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
+	Version       int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	States        []string               `protobuf:"bytes,3,rep,name=states,proto3" json:"states,omitempty"`
+	Open          bool                   `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
+	Wakes         []string               `protobuf:"bytes,5,rep,name=wakes,proto3" json:"wakes,omitempty"` // what moves them on: runnable, timer, lease, person, signal
+	Step          string                 `protobuf:"bytes,6,opt,name=step,proto3" json:"step,omitempty"`   // at which they are
+	Actor         string                 `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"` // who started it
+	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
+	Parent        string                 `protobuf:"bytes,9,opt,name=parent,proto3" json:"parent,omitempty"`
+	Params        map[string]string      `protobuf:"bytes,10,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // started with all of these
+	Device        string                 `protobuf:"bytes,11,opt,name=device,proto3" json:"device,omitempty"`                                                                           // a step has run on it
+	Text          string                 `protobuf:"bytes,12,opt,name=text,proto3" json:"text,omitempty"`                                                                               // part of the error, or of what is waited for
+	Since         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                                                             // started at or after
+	Until         *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=until,proto3" json:"until,omitempty"`                                                                             // started before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecutionFilter) Reset() {
+	*x = ExecutionFilter{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecutionFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecutionFilter) ProtoMessage() {}
+
+func (x *ExecutionFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecutionFilter.ProtoReflect.Descriptor instead.
+func (*ExecutionFilter) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExecutionFilter) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExecutionFilter) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *ExecutionFilter) GetWakes() []string {
+	if x != nil {
+		return x.Wakes
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetParams() map[string]string {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type BulkRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *ExecutionFilter       `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The order and what it needs; id and cause are not used.
+	Order         *InterveneRequest `protobuf:"bytes,2,opt,name=order,proto3" json:"order,omitempty"`
+	Max           int32             `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"` // refuse if more are selected; 0 is 20
+	Cause         *Cause            `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	Signal        *SignalRequest    `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"` // in place of an order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BulkRequest) Reset() {
+	*x = BulkRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkRequest) ProtoMessage() {}
+
+func (x *BulkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkRequest.ProtoReflect.Descriptor instead.
+func (*BulkRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BulkRequest) GetFilter() *ExecutionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *BulkRequest) GetOrder() *InterveneRequest {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *BulkRequest) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *BulkRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *BulkRequest) GetSignal() *SignalRequest {
+	if x != nil {
+		return x.Signal
+	}
+	return nil
+}
+
+type SignalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`                   // JSON; absent: null
+	SignalId      string                 `protobuf:"bytes,4,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"` // the same again is acknowledged and changes nothing; absent: each is another
+	Cause         *Cause                 `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalRequest) Reset() {
+	*x = SignalRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalRequest) ProtoMessage() {}
+
+func (x *SignalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
+func (*SignalRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SignalRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *SignalRequest) GetSignalId() string {
+	if x != nil {
+		return x.SignalId
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type LogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	Item          *int32                 `protobuf:"varint,3,opt,name=item,proto3,oneof" json:"item,omitempty"`
+	Attempt       int32                  `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsRequest) Reset() {
+	*x = LogsRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsRequest) ProtoMessage() {}
+
+func (x *LogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
+func (*LogsRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LogsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetItem() int32 {
+	if x != nil && x.Item != nil {
+		return *x.Item
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type PruneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"` // absent: all
+	Keep          *durationpb.Duration   `protobuf:"bytes,2,opt,name=keep,proto3" json:"keep,omitempty"` // absent: what the server is set to
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneRequest) Reset() {
+	*x = PruneRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneRequest) ProtoMessage() {}
+
+func (x *PruneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
+func (*PruneRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PruneRequest) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *PruneRequest) GetKeep() *durationpb.Duration {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *PruneRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 type ToolsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1703,7 +2173,7 @@ type ToolsRequest struct {
 
 func (x *ToolsRequest) Reset() {
 	*x = ToolsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2185,7 @@ func (x *ToolsRequest) String() string {
 func (*ToolsRequest) ProtoMessage() {}
 
 func (x *ToolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2198,7 @@ func (x *ToolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolsRequest.ProtoReflect.Descriptor instead.
 func (*ToolsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
 }
 
 type StartRolloutRequest struct {
@@ -1741,7 +2211,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2223,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2236,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StartRolloutRequest) GetRollout() []byte {
@@ -1793,7 +2263,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2275,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2288,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RolloutRequest) GetId() string {
@@ -1845,7 +2315,7 @@ type AwaitRolloutRequest struct {
 
 func (x *AwaitRolloutRequest) Reset() {
 	*x = AwaitRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2327,7 @@ func (x *AwaitRolloutRequest) String() string {
 func (*AwaitRolloutRequest) ProtoMessage() {}
 
 func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2340,7 @@ func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRolloutRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AwaitRolloutRequest) GetId() string {
@@ -1898,7 +2368,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2380,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2393,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListRolloutsRequest) GetService() string {
@@ -1959,7 +2429,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2441,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2454,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ScaleRequest) GetModule() string {
@@ -2028,7 +2498,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2510,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2523,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListFindingsRequest) GetDevice() string {
@@ -2102,7 +2572,7 @@ type FindingRequest struct {
 
 func (x *FindingRequest) Reset() {
 	*x = FindingRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2584,7 @@ func (x *FindingRequest) String() string {
 func (*FindingRequest) ProtoMessage() {}
 
 func (x *FindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2597,7 @@ func (x *FindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingRequest.ProtoReflect.Descriptor instead.
 func (*FindingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FindingRequest) GetId() string {
@@ -2161,7 +2631,7 @@ type DesiredRequest struct {
 
 func (x *DesiredRequest) Reset() {
 	*x = DesiredRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2643,7 @@ func (x *DesiredRequest) String() string {
 func (*DesiredRequest) ProtoMessage() {}
 
 func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2656,7 @@ func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredRequest.ProtoReflect.Descriptor instead.
 func (*DesiredRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DesiredRequest) GetDevice() string {
@@ -2213,7 +2683,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2695,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2708,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DesiredState) GetGeneration() string {
@@ -2265,7 +2735,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2747,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2760,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PeersRequest) GetDevice() string {
@@ -2317,7 +2787,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2799,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2812,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ServicesRequest) GetPrefix() string {
@@ -2369,7 +2839,7 @@ type ServicesResponse struct {
 
 func (x *ServicesResponse) Reset() {
 	*x = ServicesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2851,7 @@ func (x *ServicesResponse) String() string {
 func (*ServicesResponse) ProtoMessage() {}
 
 func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2864,7 @@ func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
 func (*ServicesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ServicesResponse) GetServices() []string {
@@ -2421,7 +2891,7 @@ type ServiceRequest struct {
 
 func (x *ServiceRequest) Reset() {
 	*x = ServiceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2903,7 @@ func (x *ServiceRequest) String() string {
 func (*ServiceRequest) ProtoMessage() {}
 
 func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2916,7 @@ func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRequest.ProtoReflect.Descriptor instead.
 func (*ServiceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ServiceRequest) GetService() string {
@@ -2473,7 +2943,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2955,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2968,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RegisterRequest) GetInstances() [][]byte {
@@ -2526,7 +2996,7 @@ type InstanceRequest struct {
 
 func (x *InstanceRequest) Reset() {
 	*x = InstanceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +3008,7 @@ func (x *InstanceRequest) String() string {
 func (*InstanceRequest) ProtoMessage() {}
 
 func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +3021,7 @@ func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRequest.ProtoReflect.Descriptor instead.
 func (*InstanceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *InstanceRequest) GetService() string {
@@ -2586,7 +3056,7 @@ type SetSharesRequest struct {
 
 func (x *SetSharesRequest) Reset() {
 	*x = SetSharesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +3068,7 @@ func (x *SetSharesRequest) String() string {
 func (*SetSharesRequest) ProtoMessage() {}
 
 func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +3081,7 @@ func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSharesRequest.ProtoReflect.Descriptor instead.
 func (*SetSharesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetSharesRequest) GetService() string {
@@ -2645,7 +3115,7 @@ type RulesResponse struct {
 
 func (x *RulesResponse) Reset() {
 	*x = RulesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +3127,7 @@ func (x *RulesResponse) String() string {
 func (*RulesResponse) ProtoMessage() {}
 
 func (x *RulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +3140,7 @@ func (x *RulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesResponse.ProtoReflect.Descriptor instead.
 func (*RulesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RulesResponse) GetRules() []byte {
@@ -2699,7 +3169,7 @@ type SetRulesRequest struct {
 
 func (x *SetRulesRequest) Reset() {
 	*x = SetRulesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +3181,7 @@ func (x *SetRulesRequest) String() string {
 func (*SetRulesRequest) ProtoMessage() {}
 
 func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +3194,7 @@ func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRulesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetRulesRequest) GetService() string {
@@ -2767,7 +3237,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +3249,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +3262,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *IsolateRequest) GetService() string {
@@ -2834,7 +3304,7 @@ type TrafficRequest struct {
 
 func (x *TrafficRequest) Reset() {
 	*x = TrafficRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3316,7 @@ func (x *TrafficRequest) String() string {
 func (*TrafficRequest) ProtoMessage() {}
 
 func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3329,7 @@ func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficRequest.ProtoReflect.Descriptor instead.
 func (*TrafficRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TrafficRequest) GetService() string {
@@ -2893,7 +3363,7 @@ type TrafficResponse struct {
 
 func (x *TrafficResponse) Reset() {
 	*x = TrafficResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3375,7 @@ func (x *TrafficResponse) String() string {
 func (*TrafficResponse) ProtoMessage() {}
 
 func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3388,7 @@ func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficResponse.ProtoReflect.Descriptor instead.
 func (*TrafficResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TrafficResponse) GetRequests() int64 {
@@ -2947,7 +3417,7 @@ type PushPackageRequest struct {
 
 func (x *PushPackageRequest) Reset() {
 	*x = PushPackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3429,7 @@ func (x *PushPackageRequest) String() string {
 func (*PushPackageRequest) ProtoMessage() {}
 
 func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3442,7 @@ func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushPackageRequest.ProtoReflect.Descriptor instead.
 func (*PushPackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PushPackageRequest) GetName() string {
@@ -3014,7 +3484,7 @@ type PackageRequest struct {
 
 func (x *PackageRequest) Reset() {
 	*x = PackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3496,7 @@ func (x *PackageRequest) String() string {
 func (*PackageRequest) ProtoMessage() {}
 
 func (x *PackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3509,7 @@ func (x *PackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackageRequest.ProtoReflect.Descriptor instead.
 func (*PackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PackageRequest) GetName() string {
@@ -3076,7 +3546,7 @@ type PushFileRequest struct {
 
 func (x *PushFileRequest) Reset() {
 	*x = PushFileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3558,7 @@ func (x *PushFileRequest) String() string {
 func (*PushFileRequest) ProtoMessage() {}
 
 func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3571,7 @@ func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushFileRequest.ProtoReflect.Descriptor instead.
 func (*PushFileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PushFileRequest) GetNamespace() string {
@@ -3152,7 +3622,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3634,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3647,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *FileRequest) GetNamespace() string {
@@ -3226,7 +3696,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3708,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3721,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -3289,7 +3759,7 @@ type ParamRequest struct {
 
 func (x *ParamRequest) Reset() {
 	*x = ParamRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3771,7 @@ func (x *ParamRequest) String() string {
 func (*ParamRequest) ProtoMessage() {}
 
 func (x *ParamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3784,7 @@ func (x *ParamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamRequest.ProtoReflect.Descriptor instead.
 func (*ParamRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ParamRequest) GetLevel() string {
@@ -3370,7 +3840,7 @@ type ParamsRequest struct {
 
 func (x *ParamsRequest) Reset() {
 	*x = ParamsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3852,7 @@ func (x *ParamsRequest) String() string {
 func (*ParamsRequest) ProtoMessage() {}
 
 func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3865,7 @@ func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamsRequest.ProtoReflect.Descriptor instead.
 func (*ParamsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ParamsRequest) GetLevel() string {
@@ -3430,7 +3900,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3912,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3925,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RenderRequest) GetTemplate() string {
@@ -3493,7 +3963,7 @@ type PermissionRequest struct {
 
 func (x *PermissionRequest) Reset() {
 	*x = PermissionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3975,7 @@ func (x *PermissionRequest) String() string {
 func (*PermissionRequest) ProtoMessage() {}
 
 func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3988,7 @@ func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionRequest.ProtoReflect.Descriptor instead.
 func (*PermissionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PermissionRequest) GetCaller() string {
@@ -3576,7 +4046,7 @@ type MuteRequest struct {
 
 func (x *MuteRequest) Reset() {
 	*x = MuteRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +4058,7 @@ func (x *MuteRequest) String() string {
 func (*MuteRequest) ProtoMessage() {}
 
 func (x *MuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +4071,7 @@ func (x *MuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MuteRequest.ProtoReflect.Descriptor instead.
 func (*MuteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MuteRequest) GetKind() string {
@@ -3644,7 +4114,7 @@ type SilenceRequest struct {
 
 func (x *SilenceRequest) Reset() {
 	*x = SilenceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3656,7 +4126,7 @@ func (x *SilenceRequest) String() string {
 func (*SilenceRequest) ProtoMessage() {}
 
 func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +4139,7 @@ func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
 func (*SilenceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SilenceRequest) GetDevices() []string {
@@ -3704,7 +4174,7 @@ type NotifyListRequest struct {
 
 func (x *NotifyListRequest) Reset() {
 	*x = NotifyListRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3716,7 +4186,7 @@ func (x *NotifyListRequest) String() string {
 func (*NotifyListRequest) ProtoMessage() {}
 
 func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3729,7 +4199,7 @@ func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyListRequest.ProtoReflect.Descriptor instead.
 func (*NotifyListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *NotifyListRequest) GetAll() bool {
@@ -3766,7 +4236,7 @@ type RecordChangeRequest struct {
 
 func (x *RecordChangeRequest) Reset() {
 	*x = RecordChangeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3778,7 +4248,7 @@ func (x *RecordChangeRequest) String() string {
 func (*RecordChangeRequest) ProtoMessage() {}
 
 func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3791,7 +4261,7 @@ func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChangeRequest.ProtoReflect.Descriptor instead.
 func (*RecordChangeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RecordChangeRequest) GetModule() string {
@@ -3841,7 +4311,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4323,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4336,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListChangesRequest) GetModule() string {
@@ -3911,7 +4381,7 @@ type RealServerRequest struct {
 
 func (x *RealServerRequest) Reset() {
 	*x = RealServerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3923,7 +4393,7 @@ func (x *RealServerRequest) String() string {
 func (*RealServerRequest) ProtoMessage() {}
 
 func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3936,7 +4406,7 @@ func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RealServerRequest.ProtoReflect.Descriptor instead.
 func (*RealServerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RealServerRequest) GetVirtual() string {
@@ -3991,7 +4461,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +4473,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +4486,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PauseRequest) GetModule() string {
@@ -4042,7 +4512,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4054,7 +4524,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4067,7 +4537,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ResumeResponse) GetWasPaused() bool {
@@ -4091,7 +4561,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4103,7 +4573,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4116,7 +4586,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AuditRequest) GetActor() string {
@@ -4169,7 +4639,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4651,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4664,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
 }
 
 type IssueTokenRequest struct {
@@ -4209,7 +4679,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4691,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4704,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *IssueTokenRequest) GetRole() string {
@@ -4275,7 +4745,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4757,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4770,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *IssueTokenResponse) GetToken() string {
@@ -4329,7 +4799,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4811,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4824,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListTokensRequest) GetRole() string {
@@ -4397,7 +4867,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4879,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4892,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4465,7 +4935,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +4947,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +4960,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *EnrolRequest) GetDevice() string {
@@ -4526,7 +4996,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4538,7 +5008,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4551,7 +5021,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *EnrolResponse) GetId() string {
@@ -4590,7 +5060,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4602,7 +5072,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4615,7 +5085,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{81}
 }
 
 type TrustResponse struct {
@@ -4627,7 +5097,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +5109,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +5122,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *TrustResponse) GetTrust() []byte {
@@ -4761,7 +5231,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"R\n" +
 	"\x10ExecutionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
-	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\xd0\x01\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\xfe\x01\n" +
 	"\x10InterveneRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x12\n" +
@@ -4770,12 +5240,59 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05input\x18\x05 \x01(\fR\x05input\x12\x16\n" +
 	"\x06output\x18\x06 \x01(\fR\x06output\x12\x12\n" +
 	"\x04done\x18\a \x01(\bR\x04done\x12.\n" +
-	"\x05cause\x18\b \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x84\x01\n" +
+	"\x05cause\x18\b \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x12\x12\n" +
+	"\x04case\x18\t \x01(\tR\x04case\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\x05R\aversion\"\xd8\x01\n" +
 	"\x15ListExecutionsRequest\x12\x12\n" +
 	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x16\n" +
 	"\x06states\x18\x02 \x03(\tR\x06states\x12\x12\n" +
 	"\x04open\x18\x03 \x01(\bR\x04open\x12+\n" +
-	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\"\x0e\n" +
+	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\x12:\n" +
+	"\x06filter\x18\x05 \x01(\v2\".zhiyun.control.v1.ExecutionFilterR\x06filter\x12\x16\n" +
+	"\x06oldest\x18\x06 \x01(\bR\x06oldest\"\xe8\x03\n" +
+	"\x0fExecutionFilter\x12\x12\n" +
+	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x16\n" +
+	"\x06states\x18\x03 \x03(\tR\x06states\x12\x12\n" +
+	"\x04open\x18\x04 \x01(\bR\x04open\x12\x14\n" +
+	"\x05wakes\x18\x05 \x03(\tR\x05wakes\x12\x12\n" +
+	"\x04step\x18\x06 \x01(\tR\x04step\x12\x14\n" +
+	"\x05actor\x18\a \x01(\tR\x05actor\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x16\n" +
+	"\x06parent\x18\t \x01(\tR\x06parent\x12F\n" +
+	"\x06params\x18\n" +
+	" \x03(\v2..zhiyun.control.v1.ExecutionFilter.ParamsEntryR\x06params\x12\x16\n" +
+	"\x06device\x18\v \x01(\tR\x06device\x12\x12\n" +
+	"\x04text\x18\f \x01(\tR\x04text\x120\n" +
+	"\x05since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x1a9\n" +
+	"\vParamsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x02\n" +
+	"\vBulkRequest\x12:\n" +
+	"\x06filter\x18\x01 \x01(\v2\".zhiyun.control.v1.ExecutionFilterR\x06filter\x129\n" +
+	"\x05order\x18\x02 \x01(\v2#.zhiyun.control.v1.InterveneRequestR\x05order\x12\x10\n" +
+	"\x03max\x18\x03 \x01(\x05R\x03max\x12.\n" +
+	"\x05cause\x18\x04 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x128\n" +
+	"\x06signal\x18\x05 \x01(\v2 .zhiyun.control.v1.SignalRequestR\x06signal\"\x9a\x01\n" +
+	"\rSignalRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\x12\x1b\n" +
+	"\tsignal_id\x18\x04 \x01(\tR\bsignalId\x12.\n" +
+	"\x05cause\x18\x05 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x85\x01\n" +
+	"\vLogsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x17\n" +
+	"\x04item\x18\x03 \x01(\x05H\x00R\x04item\x88\x01\x01\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06followB\a\n" +
+	"\x05_item\"\x81\x01\n" +
+	"\fPruneRequest\x12\x12\n" +
+	"\x04flow\x18\x01 \x01(\tR\x04flow\x12-\n" +
+	"\x04keep\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12.\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x0e\n" +
 	"\fToolsRequest\"_\n" +
 	"\x13StartRolloutRequest\x12\x18\n" +
 	"\arollout\x18\x01 \x01(\fR\arollout\x12.\n" +
@@ -5006,7 +5523,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Repair\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tInitFiles\x12#.zhiyun.control.v1.InitFilesRequest\x1a\x17.zhiyun.control.v1.JSON\x12R\n" +
-	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xe4\a\n" +
+	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xd3\v\n" +
 	"\vFlowService\x12C\n" +
 	"\x04Save\x12\".zhiyun.control.v1.SaveFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
 	"\x04Lint\x12\".zhiyun.control.v1.LintFlowRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12U\n" +
@@ -5019,7 +5536,14 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05Retry\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12E\n" +
 	"\x05Pause\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12F\n" +
 	"\x06Resume\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
-	"\tIntervene\x12#.zhiyun.control.v1.InterveneRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
+	"\tIntervene\x12#.zhiyun.control.v1.InterveneRequest\x1a\x17.zhiyun.control.v1.Done\x12A\n" +
+	"\x04Bulk\x12\x1e.zhiyun.control.v1.BulkRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12C\n" +
+	"\x06Signal\x12 .zhiyun.control.v1.SignalRequest\x1a\x17.zhiyun.control.v1.Done\x12A\n" +
+	"\x04Logs\x12\x1e.zhiyun.control.v1.LogsRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12K\n" +
+	"\x06Timing\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12H\n" +
+	"\x06Export\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12C\n" +
+	"\x05Prune\x12\x1f.zhiyun.control.v1.PruneRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12F\n" +
+	"\x06DryRun\x12#.zhiyun.control.v1.StartFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12I\n" +
 	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\x9d\x05\n" +
 	"\vGrayService\x12H\n" +
 	"\x05Start\x12&.zhiyun.control.v1.StartRolloutRequest\x1a\x17.zhiyun.control.v1.JSON\x12F\n" +
@@ -5136,7 +5660,7 @@ func file_internal_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_control_controlpb_control_proto_rawDescData
 }
 
-var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
 var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*Cause)(nil),                 // 0: zhiyun.control.v1.Cause
 	(*Page)(nil),                  // 1: zhiyun.control.v1.Page
@@ -5167,59 +5691,65 @@ var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*ExecutionRequest)(nil),      // 26: zhiyun.control.v1.ExecutionRequest
 	(*InterveneRequest)(nil),      // 27: zhiyun.control.v1.InterveneRequest
 	(*ListExecutionsRequest)(nil), // 28: zhiyun.control.v1.ListExecutionsRequest
-	(*ToolsRequest)(nil),          // 29: zhiyun.control.v1.ToolsRequest
-	(*StartRolloutRequest)(nil),   // 30: zhiyun.control.v1.StartRolloutRequest
-	(*RolloutRequest)(nil),        // 31: zhiyun.control.v1.RolloutRequest
-	(*AwaitRolloutRequest)(nil),   // 32: zhiyun.control.v1.AwaitRolloutRequest
-	(*ListRolloutsRequest)(nil),   // 33: zhiyun.control.v1.ListRolloutsRequest
-	(*ScaleRequest)(nil),          // 34: zhiyun.control.v1.ScaleRequest
-	(*ListFindingsRequest)(nil),   // 35: zhiyun.control.v1.ListFindingsRequest
-	(*FindingRequest)(nil),        // 36: zhiyun.control.v1.FindingRequest
-	(*DesiredRequest)(nil),        // 37: zhiyun.control.v1.DesiredRequest
-	(*DesiredState)(nil),          // 38: zhiyun.control.v1.DesiredState
-	(*PeersRequest)(nil),          // 39: zhiyun.control.v1.PeersRequest
-	(*ServicesRequest)(nil),       // 40: zhiyun.control.v1.ServicesRequest
-	(*ServicesResponse)(nil),      // 41: zhiyun.control.v1.ServicesResponse
-	(*ServiceRequest)(nil),        // 42: zhiyun.control.v1.ServiceRequest
-	(*RegisterRequest)(nil),       // 43: zhiyun.control.v1.RegisterRequest
-	(*InstanceRequest)(nil),       // 44: zhiyun.control.v1.InstanceRequest
-	(*SetSharesRequest)(nil),      // 45: zhiyun.control.v1.SetSharesRequest
-	(*RulesResponse)(nil),         // 46: zhiyun.control.v1.RulesResponse
-	(*SetRulesRequest)(nil),       // 47: zhiyun.control.v1.SetRulesRequest
-	(*IsolateRequest)(nil),        // 48: zhiyun.control.v1.IsolateRequest
-	(*TrafficRequest)(nil),        // 49: zhiyun.control.v1.TrafficRequest
-	(*TrafficResponse)(nil),       // 50: zhiyun.control.v1.TrafficResponse
-	(*PushPackageRequest)(nil),    // 51: zhiyun.control.v1.PushPackageRequest
-	(*PackageRequest)(nil),        // 52: zhiyun.control.v1.PackageRequest
-	(*PushFileRequest)(nil),       // 53: zhiyun.control.v1.PushFileRequest
-	(*FileRequest)(nil),           // 54: zhiyun.control.v1.FileRequest
-	(*TemplateRequest)(nil),       // 55: zhiyun.control.v1.TemplateRequest
-	(*ParamRequest)(nil),          // 56: zhiyun.control.v1.ParamRequest
-	(*ParamsRequest)(nil),         // 57: zhiyun.control.v1.ParamsRequest
-	(*RenderRequest)(nil),         // 58: zhiyun.control.v1.RenderRequest
-	(*PermissionRequest)(nil),     // 59: zhiyun.control.v1.PermissionRequest
-	(*MuteRequest)(nil),           // 60: zhiyun.control.v1.MuteRequest
-	(*SilenceRequest)(nil),        // 61: zhiyun.control.v1.SilenceRequest
-	(*NotifyListRequest)(nil),     // 62: zhiyun.control.v1.NotifyListRequest
-	(*RecordChangeRequest)(nil),   // 63: zhiyun.control.v1.RecordChangeRequest
-	(*ListChangesRequest)(nil),    // 64: zhiyun.control.v1.ListChangesRequest
-	(*RealServerRequest)(nil),     // 65: zhiyun.control.v1.RealServerRequest
-	(*PauseRequest)(nil),          // 66: zhiyun.control.v1.PauseRequest
-	(*ResumeResponse)(nil),        // 67: zhiyun.control.v1.ResumeResponse
-	(*AuditRequest)(nil),          // 68: zhiyun.control.v1.AuditRequest
-	(*InfoRequest)(nil),           // 69: zhiyun.control.v1.InfoRequest
-	(*IssueTokenRequest)(nil),     // 70: zhiyun.control.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),    // 71: zhiyun.control.v1.IssueTokenResponse
-	(*ListTokensRequest)(nil),     // 72: zhiyun.control.v1.ListTokensRequest
-	(*RevokeTokenRequest)(nil),    // 73: zhiyun.control.v1.RevokeTokenRequest
-	(*EnrolRequest)(nil),          // 74: zhiyun.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 75: zhiyun.control.v1.EnrolResponse
-	(*TrustRequest)(nil),          // 76: zhiyun.control.v1.TrustRequest
-	(*TrustResponse)(nil),         // 77: zhiyun.control.v1.TrustResponse
-	nil,                           // 78: zhiyun.control.v1.CountsResponse.StatesEntry
-	nil,                           // 79: zhiyun.control.v1.SetSharesRequest.SharesEntry
-	(*durationpb.Duration)(nil),   // 80: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 81: google.protobuf.Timestamp
+	(*ExecutionFilter)(nil),       // 29: zhiyun.control.v1.ExecutionFilter
+	(*BulkRequest)(nil),           // 30: zhiyun.control.v1.BulkRequest
+	(*SignalRequest)(nil),         // 31: zhiyun.control.v1.SignalRequest
+	(*LogsRequest)(nil),           // 32: zhiyun.control.v1.LogsRequest
+	(*PruneRequest)(nil),          // 33: zhiyun.control.v1.PruneRequest
+	(*ToolsRequest)(nil),          // 34: zhiyun.control.v1.ToolsRequest
+	(*StartRolloutRequest)(nil),   // 35: zhiyun.control.v1.StartRolloutRequest
+	(*RolloutRequest)(nil),        // 36: zhiyun.control.v1.RolloutRequest
+	(*AwaitRolloutRequest)(nil),   // 37: zhiyun.control.v1.AwaitRolloutRequest
+	(*ListRolloutsRequest)(nil),   // 38: zhiyun.control.v1.ListRolloutsRequest
+	(*ScaleRequest)(nil),          // 39: zhiyun.control.v1.ScaleRequest
+	(*ListFindingsRequest)(nil),   // 40: zhiyun.control.v1.ListFindingsRequest
+	(*FindingRequest)(nil),        // 41: zhiyun.control.v1.FindingRequest
+	(*DesiredRequest)(nil),        // 42: zhiyun.control.v1.DesiredRequest
+	(*DesiredState)(nil),          // 43: zhiyun.control.v1.DesiredState
+	(*PeersRequest)(nil),          // 44: zhiyun.control.v1.PeersRequest
+	(*ServicesRequest)(nil),       // 45: zhiyun.control.v1.ServicesRequest
+	(*ServicesResponse)(nil),      // 46: zhiyun.control.v1.ServicesResponse
+	(*ServiceRequest)(nil),        // 47: zhiyun.control.v1.ServiceRequest
+	(*RegisterRequest)(nil),       // 48: zhiyun.control.v1.RegisterRequest
+	(*InstanceRequest)(nil),       // 49: zhiyun.control.v1.InstanceRequest
+	(*SetSharesRequest)(nil),      // 50: zhiyun.control.v1.SetSharesRequest
+	(*RulesResponse)(nil),         // 51: zhiyun.control.v1.RulesResponse
+	(*SetRulesRequest)(nil),       // 52: zhiyun.control.v1.SetRulesRequest
+	(*IsolateRequest)(nil),        // 53: zhiyun.control.v1.IsolateRequest
+	(*TrafficRequest)(nil),        // 54: zhiyun.control.v1.TrafficRequest
+	(*TrafficResponse)(nil),       // 55: zhiyun.control.v1.TrafficResponse
+	(*PushPackageRequest)(nil),    // 56: zhiyun.control.v1.PushPackageRequest
+	(*PackageRequest)(nil),        // 57: zhiyun.control.v1.PackageRequest
+	(*PushFileRequest)(nil),       // 58: zhiyun.control.v1.PushFileRequest
+	(*FileRequest)(nil),           // 59: zhiyun.control.v1.FileRequest
+	(*TemplateRequest)(nil),       // 60: zhiyun.control.v1.TemplateRequest
+	(*ParamRequest)(nil),          // 61: zhiyun.control.v1.ParamRequest
+	(*ParamsRequest)(nil),         // 62: zhiyun.control.v1.ParamsRequest
+	(*RenderRequest)(nil),         // 63: zhiyun.control.v1.RenderRequest
+	(*PermissionRequest)(nil),     // 64: zhiyun.control.v1.PermissionRequest
+	(*MuteRequest)(nil),           // 65: zhiyun.control.v1.MuteRequest
+	(*SilenceRequest)(nil),        // 66: zhiyun.control.v1.SilenceRequest
+	(*NotifyListRequest)(nil),     // 67: zhiyun.control.v1.NotifyListRequest
+	(*RecordChangeRequest)(nil),   // 68: zhiyun.control.v1.RecordChangeRequest
+	(*ListChangesRequest)(nil),    // 69: zhiyun.control.v1.ListChangesRequest
+	(*RealServerRequest)(nil),     // 70: zhiyun.control.v1.RealServerRequest
+	(*PauseRequest)(nil),          // 71: zhiyun.control.v1.PauseRequest
+	(*ResumeResponse)(nil),        // 72: zhiyun.control.v1.ResumeResponse
+	(*AuditRequest)(nil),          // 73: zhiyun.control.v1.AuditRequest
+	(*InfoRequest)(nil),           // 74: zhiyun.control.v1.InfoRequest
+	(*IssueTokenRequest)(nil),     // 75: zhiyun.control.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),    // 76: zhiyun.control.v1.IssueTokenResponse
+	(*ListTokensRequest)(nil),     // 77: zhiyun.control.v1.ListTokensRequest
+	(*RevokeTokenRequest)(nil),    // 78: zhiyun.control.v1.RevokeTokenRequest
+	(*EnrolRequest)(nil),          // 79: zhiyun.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 80: zhiyun.control.v1.EnrolResponse
+	(*TrustRequest)(nil),          // 81: zhiyun.control.v1.TrustRequest
+	(*TrustResponse)(nil),         // 82: zhiyun.control.v1.TrustResponse
+	nil,                           // 83: zhiyun.control.v1.CountsResponse.StatesEntry
+	nil,                           // 84: zhiyun.control.v1.ExecutionFilter.ParamsEntry
+	nil,                           // 85: zhiyun.control.v1.SetSharesRequest.SharesEntry
+	(*durationpb.Duration)(nil),   // 86: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 87: google.protobuf.Timestamp
 }
 var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 0: zhiyun.control.v1.ListResourcesRequest.page:type_name -> zhiyun.control.v1.Page
@@ -5228,293 +5758,318 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	0,   // 3: zhiyun.control.v1.ApplyRequest.cause:type_name -> zhiyun.control.v1.Cause
 	9,   // 4: zhiyun.control.v1.ApplyResponse.plan:type_name -> zhiyun.control.v1.PlanResponse
 	0,   // 5: zhiyun.control.v1.DeleteResourceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	86,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 7: zhiyun.control.v1.AcquireRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
+	86,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 9: zhiyun.control.v1.DevicesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	78,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
+	83,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
 	0,   // 11: zhiyun.control.v1.SaveFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 12: zhiyun.control.v1.StartFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 13: zhiyun.control.v1.ExecutionRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 14: zhiyun.control.v1.InterveneRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 15: zhiyun.control.v1.ListExecutionsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 16: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 17: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 18: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
-	1,   // 19: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 20: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 21: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
-	81,  // 22: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
-	0,   // 23: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 24: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 25: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 26: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	79,  // 27: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
-	0,   // 28: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 29: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 30: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 31: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
-	0,   // 32: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 33: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 34: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 35: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 36: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 37: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 38: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 39: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 40: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 41: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 42: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 43: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
-	80,  // 44: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 45: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 46: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 47: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 48: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 49: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 50: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 51: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 52: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 53: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 54: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
-	80,  // 55: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
-	0,   // 56: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 57: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 58: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	81,  // 59: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
-	5,   // 60: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
-	6,   // 61: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
-	8,   // 62: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
-	10,  // 63: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
-	12,  // 64: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
-	13,  // 65: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
-	14,  // 66: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
-	15,  // 67: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
-	16,  // 68: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 69: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 70: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 71: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 72: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 73: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 74: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
-	18,  // 75: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
-	19,  // 76: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
-	21,  // 77: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
-	22,  // 78: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
-	23,  // 79: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
-	24,  // 80: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
-	26,  // 81: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
-	28,  // 82: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
-	26,  // 83: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 84: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 85: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 86: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 87: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
-	27,  // 88: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
-	29,  // 89: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
-	30,  // 90: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
-	31,  // 91: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
-	33,  // 92: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
-	31,  // 93: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
-	32,  // 94: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
-	31,  // 95: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 96: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 97: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
-	31,  // 98: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
-	34,  // 99: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 100: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 101: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
-	34,  // 102: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
-	35,  // 103: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
-	36,  // 104: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 105: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 106: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
-	36,  // 107: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
-	39,  // 108: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
-	37,  // 109: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
-	3,   // 110: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
-	37,  // 111: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
-	40,  // 112: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
-	42,  // 113: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
-	42,  // 114: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
-	43,  // 115: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
-	44,  // 116: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
-	44,  // 117: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
-	45,  // 118: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
-	42,  // 119: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
-	47,  // 120: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
-	48,  // 121: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
-	49,  // 122: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
-	51,  // 123: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
-	52,  // 124: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
-	52,  // 125: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
-	53,  // 126: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
-	54,  // 127: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 128: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 129: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
-	54,  // 130: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
-	55,  // 131: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	55,  // 132: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	57,  // 133: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
-	56,  // 134: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
-	56,  // 135: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
-	56,  // 136: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
-	57,  // 137: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
-	58,  // 138: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
-	58,  // 139: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
-	59,  // 140: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 141: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 142: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 143: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 144: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 145: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 146: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
-	59,  // 147: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
-	60,  // 148: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
-	60,  // 149: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
-	62,  // 150: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
-	61,  // 151: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
-	61,  // 152: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
-	62,  // 153: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
-	3,   // 154: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
-	62,  // 155: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
-	63,  // 156: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
-	63,  // 157: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
-	64,  // 158: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
-	65,  // 159: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
-	65,  // 160: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
-	65,  // 161: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
-	66,  // 162: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
-	66,  // 163: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
-	66,  // 164: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
-	68,  // 165: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
-	69,  // 166: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
-	69,  // 167: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
-	70,  // 168: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
-	72,  // 169: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
-	73,  // 170: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
-	74,  // 171: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
-	74,  // 172: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
-	76,  // 173: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
-	3,   // 174: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 175: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
-	9,   // 176: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
-	11,  // 177: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
-	11,  // 178: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
-	4,   // 179: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
-	4,   // 180: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
-	4,   // 181: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
-	2,   // 182: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
-	17,  // 183: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
-	2,   // 184: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
-	4,   // 185: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
-	2,   // 186: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
-	2,   // 187: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 188: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
-	3,   // 189: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
-	20,  // 190: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
-	3,   // 191: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
-	4,   // 192: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
-	4,   // 193: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
-	25,  // 194: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
-	3,   // 195: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 196: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 197: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
-	2,   // 198: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
-	2,   // 199: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
-	2,   // 200: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
-	2,   // 201: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
-	2,   // 202: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
-	4,   // 203: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
-	3,   // 204: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
-	3,   // 205: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 206: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 207: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
-	3,   // 208: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
-	3,   // 209: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
-	3,   // 210: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
-	3,   // 211: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 212: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
-	4,   // 213: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
-	3,   // 214: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
-	3,   // 215: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
-	4,   // 216: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
-	4,   // 217: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 218: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
-	2,   // 219: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 220: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
-	2,   // 221: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
-	4,   // 222: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
-	38,  // 223: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
-	2,   // 224: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
-	3,   // 225: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
-	41,  // 226: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
-	4,   // 227: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
-	3,   // 228: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
-	2,   // 229: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
-	2,   // 230: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
-	2,   // 231: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
-	2,   // 232: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
-	46,  // 233: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
-	46,  // 234: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
-	2,   // 235: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
-	50,  // 236: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
-	3,   // 237: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 238: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 239: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 240: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 241: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 242: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
-	2,   // 243: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
-	4,   // 244: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
-	3,   // 245: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
-	3,   // 246: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
-	4,   // 247: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
-	3,   // 248: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
-	2,   // 249: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
-	3,   // 250: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 251: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
-	3,   // 252: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
-	3,   // 253: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
-	3,   // 254: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
-	3,   // 255: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
-	3,   // 256: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
-	3,   // 257: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
-	3,   // 258: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
-	3,   // 259: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
-	4,   // 260: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 261: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
-	3,   // 262: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
-	2,   // 263: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
-	4,   // 264: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
-	3,   // 265: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
-	2,   // 266: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
-	4,   // 267: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
-	3,   // 268: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
-	4,   // 269: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
-	3,   // 270: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
-	2,   // 271: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
-	4,   // 272: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 273: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
-	2,   // 274: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
-	4,   // 275: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 276: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
-	67,  // 277: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 278: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
-	4,   // 279: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
-	3,   // 280: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
-	4,   // 281: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
-	71,  // 282: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
-	4,   // 283: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
-	4,   // 284: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
-	75,  // 285: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
-	75,  // 286: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
-	77,  // 287: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
-	174, // [174:288] is the sub-list for method output_type
-	60,  // [60:174] is the sub-list for method input_type
-	60,  // [60:60] is the sub-list for extension type_name
-	60,  // [60:60] is the sub-list for extension extendee
-	0,   // [0:60] is the sub-list for field type_name
+	29,  // 16: zhiyun.control.v1.ListExecutionsRequest.filter:type_name -> zhiyun.control.v1.ExecutionFilter
+	84,  // 17: zhiyun.control.v1.ExecutionFilter.params:type_name -> zhiyun.control.v1.ExecutionFilter.ParamsEntry
+	87,  // 18: zhiyun.control.v1.ExecutionFilter.since:type_name -> google.protobuf.Timestamp
+	87,  // 19: zhiyun.control.v1.ExecutionFilter.until:type_name -> google.protobuf.Timestamp
+	29,  // 20: zhiyun.control.v1.BulkRequest.filter:type_name -> zhiyun.control.v1.ExecutionFilter
+	27,  // 21: zhiyun.control.v1.BulkRequest.order:type_name -> zhiyun.control.v1.InterveneRequest
+	0,   // 22: zhiyun.control.v1.BulkRequest.cause:type_name -> zhiyun.control.v1.Cause
+	31,  // 23: zhiyun.control.v1.BulkRequest.signal:type_name -> zhiyun.control.v1.SignalRequest
+	0,   // 24: zhiyun.control.v1.SignalRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 25: zhiyun.control.v1.PruneRequest.keep:type_name -> google.protobuf.Duration
+	0,   // 26: zhiyun.control.v1.PruneRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 27: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 28: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 29: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
+	1,   // 30: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 31: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 32: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
+	87,  // 33: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 34: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 35: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 36: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 37: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	85,  // 38: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
+	0,   // 39: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 40: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 41: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 42: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
+	0,   // 43: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 44: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 45: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 46: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 47: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 48: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 49: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 50: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 51: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 52: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 53: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 54: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
+	86,  // 55: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 56: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 57: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 58: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	87,  // 59: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 60: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 61: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 62: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 63: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
+	87,  // 64: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 65: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
+	86,  // 66: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
+	0,   // 67: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 68: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 69: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	87,  // 70: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
+	5,   // 71: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
+	6,   // 72: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
+	8,   // 73: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
+	10,  // 74: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
+	12,  // 75: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
+	13,  // 76: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
+	14,  // 77: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
+	15,  // 78: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
+	16,  // 79: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 80: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 81: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 82: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 83: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 84: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 85: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
+	18,  // 86: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
+	19,  // 87: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
+	21,  // 88: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
+	22,  // 89: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
+	23,  // 90: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
+	24,  // 91: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
+	26,  // 92: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
+	28,  // 93: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
+	26,  // 94: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 95: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 96: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 97: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 98: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
+	27,  // 99: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
+	30,  // 100: zhiyun.control.v1.FlowService.Bulk:input_type -> zhiyun.control.v1.BulkRequest
+	31,  // 101: zhiyun.control.v1.FlowService.Signal:input_type -> zhiyun.control.v1.SignalRequest
+	32,  // 102: zhiyun.control.v1.FlowService.Logs:input_type -> zhiyun.control.v1.LogsRequest
+	26,  // 103: zhiyun.control.v1.FlowService.Timing:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 104: zhiyun.control.v1.FlowService.Export:input_type -> zhiyun.control.v1.ExecutionRequest
+	33,  // 105: zhiyun.control.v1.FlowService.Prune:input_type -> zhiyun.control.v1.PruneRequest
+	24,  // 106: zhiyun.control.v1.FlowService.DryRun:input_type -> zhiyun.control.v1.StartFlowRequest
+	34,  // 107: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
+	35,  // 108: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
+	36,  // 109: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
+	38,  // 110: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
+	36,  // 111: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
+	37,  // 112: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
+	36,  // 113: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
+	36,  // 114: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
+	36,  // 115: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
+	36,  // 116: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
+	39,  // 117: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
+	39,  // 118: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
+	39,  // 119: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
+	39,  // 120: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
+	40,  // 121: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
+	41,  // 122: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
+	41,  // 123: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
+	41,  // 124: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
+	41,  // 125: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
+	44,  // 126: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
+	42,  // 127: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
+	3,   // 128: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
+	42,  // 129: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
+	45,  // 130: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
+	47,  // 131: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
+	47,  // 132: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
+	48,  // 133: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
+	49,  // 134: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
+	49,  // 135: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
+	50,  // 136: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
+	47,  // 137: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
+	52,  // 138: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
+	53,  // 139: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
+	54,  // 140: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
+	56,  // 141: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
+	57,  // 142: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
+	57,  // 143: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
+	58,  // 144: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
+	59,  // 145: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
+	59,  // 146: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
+	59,  // 147: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
+	59,  // 148: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
+	60,  // 149: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	60,  // 150: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	62,  // 151: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
+	61,  // 152: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
+	61,  // 153: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
+	61,  // 154: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
+	62,  // 155: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
+	63,  // 156: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
+	63,  // 157: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
+	64,  // 158: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 159: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 160: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 161: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 162: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 163: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 164: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
+	64,  // 165: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
+	65,  // 166: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
+	65,  // 167: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
+	67,  // 168: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
+	66,  // 169: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
+	66,  // 170: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
+	67,  // 171: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
+	3,   // 172: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
+	67,  // 173: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
+	68,  // 174: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
+	68,  // 175: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
+	69,  // 176: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
+	70,  // 177: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
+	70,  // 178: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
+	70,  // 179: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
+	71,  // 180: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
+	71,  // 181: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
+	71,  // 182: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
+	73,  // 183: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
+	74,  // 184: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
+	74,  // 185: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
+	75,  // 186: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
+	77,  // 187: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
+	78,  // 188: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
+	79,  // 189: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
+	79,  // 190: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
+	81,  // 191: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
+	3,   // 192: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 193: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
+	9,   // 194: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
+	11,  // 195: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
+	11,  // 196: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
+	4,   // 197: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
+	4,   // 198: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
+	4,   // 199: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
+	2,   // 200: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
+	17,  // 201: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
+	2,   // 202: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
+	4,   // 203: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
+	2,   // 204: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
+	2,   // 205: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 206: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
+	3,   // 207: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
+	20,  // 208: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
+	3,   // 209: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
+	4,   // 210: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
+	4,   // 211: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
+	25,  // 212: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
+	3,   // 213: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 214: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 215: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
+	2,   // 216: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
+	2,   // 217: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
+	2,   // 218: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
+	2,   // 219: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
+	2,   // 220: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
+	3,   // 221: zhiyun.control.v1.FlowService.Bulk:output_type -> zhiyun.control.v1.JSON
+	2,   // 222: zhiyun.control.v1.FlowService.Signal:output_type -> zhiyun.control.v1.Done
+	3,   // 223: zhiyun.control.v1.FlowService.Logs:output_type -> zhiyun.control.v1.JSON
+	3,   // 224: zhiyun.control.v1.FlowService.Timing:output_type -> zhiyun.control.v1.JSON
+	3,   // 225: zhiyun.control.v1.FlowService.Export:output_type -> zhiyun.control.v1.JSON
+	3,   // 226: zhiyun.control.v1.FlowService.Prune:output_type -> zhiyun.control.v1.JSON
+	3,   // 227: zhiyun.control.v1.FlowService.DryRun:output_type -> zhiyun.control.v1.JSON
+	4,   // 228: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
+	3,   // 229: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
+	3,   // 230: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 231: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 232: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
+	3,   // 233: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
+	3,   // 234: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
+	3,   // 235: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
+	3,   // 236: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 237: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
+	4,   // 238: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
+	3,   // 239: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
+	3,   // 240: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
+	4,   // 241: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
+	4,   // 242: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 243: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
+	2,   // 244: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 245: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
+	2,   // 246: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
+	4,   // 247: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
+	43,  // 248: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
+	2,   // 249: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
+	3,   // 250: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
+	46,  // 251: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
+	4,   // 252: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
+	3,   // 253: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
+	2,   // 254: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
+	2,   // 255: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
+	2,   // 256: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
+	2,   // 257: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
+	51,  // 258: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
+	51,  // 259: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
+	2,   // 260: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
+	55,  // 261: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
+	3,   // 262: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 263: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 264: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 265: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 266: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 267: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
+	2,   // 268: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
+	4,   // 269: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
+	3,   // 270: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
+	3,   // 271: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
+	4,   // 272: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
+	3,   // 273: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
+	2,   // 274: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
+	3,   // 275: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 276: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
+	3,   // 277: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
+	3,   // 278: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
+	3,   // 279: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
+	3,   // 280: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
+	3,   // 281: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
+	3,   // 282: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
+	3,   // 283: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
+	3,   // 284: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
+	4,   // 285: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 286: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
+	3,   // 287: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
+	2,   // 288: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
+	4,   // 289: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
+	3,   // 290: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
+	2,   // 291: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
+	4,   // 292: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
+	3,   // 293: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 294: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
+	3,   // 295: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
+	2,   // 296: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
+	4,   // 297: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 298: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
+	2,   // 299: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
+	4,   // 300: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 301: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
+	72,  // 302: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 303: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
+	4,   // 304: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
+	3,   // 305: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
+	4,   // 306: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
+	76,  // 307: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
+	4,   // 308: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
+	4,   // 309: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
+	80,  // 310: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
+	80,  // 311: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
+	82,  // 312: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
+	192, // [192:313] is the sub-list for method output_type
+	71,  // [71:192] is the sub-list for method input_type
+	71,  // [71:71] is the sub-list for extension type_name
+	71,  // [71:71] is the sub-list for extension extendee
+	0,   // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_internal_control_controlpb_control_proto_init() }
@@ -5522,14 +6077,15 @@ func file_internal_control_controlpb_control_proto_init() {
 	if File_internal_control_controlpb_control_proto != nil {
 		return
 	}
-	file_internal_control_controlpb_control_proto_msgTypes[47].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[32].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[52].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_control_controlpb_control_proto_rawDesc), len(file_internal_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   80,
+			NumMessages:   86,
 			NumExtensions: 0,
 			NumServices:   18,
 		},
