@@ -16,16 +16,15 @@ func (m *machine) abandon(target State, err *Error, by input) {
 
 // turn turns the execution back with an event that says how far.
 func (m *machine) turn(e Event) {
-	cursor := m.x.cursor
 	m.emit(e)
-	if cursor >= len(m.x.Steps) {
-		return
-	}
-	s := &m.x.Steps[cursor]
-	if s.active > 0 {
+	for i := m.x.floor; i <= m.x.last; i++ {
+		s := &m.x.Steps[i]
+		if s.active == 0 {
+			continue
+		}
 		m.giveUp(s)
-		for i := range s.Tasks {
-			if t := &s.Tasks[i]; t.inFlight() {
+		for j := range s.Tasks {
+			if t := &s.Tasks[j]; t.inFlight() {
 				m.stop(s, t)
 			}
 		}
@@ -39,11 +38,11 @@ func (m *machine) stop(s *StepStatus, t *Task) {
 // compensate undoes in reverse, down to the step to which the execution returns, or everything; it reports whether there is more to do at once.
 func (m *machine) compensate() bool {
 	x := m.x
-	if x.active > 0 {
-		return false
-	}
 	for ; x.undoing >= x.floor; x.undoing-- {
 		s, plan := &x.Steps[x.undoing], m.p.steps[x.undoing]
+		if s.active > 0 && m.planted != "undo what runs" {
+			return false
+		}
 		if plan.undoTool == "" || plan.Notify != nil {
 			continue
 		}
@@ -64,6 +63,8 @@ func (m *machine) compensate() bool {
 	}
 	if x.Target == Running {
 		m.emit(Event{Kind: EventReturned, Step: x.Steps[x.floor].Name})
+		m.rearm()
+		m.survey(0)
 	} else {
 		m.finish(x.Target)
 	}
@@ -100,7 +101,7 @@ func (m *machine) runUndo(s *StepStatus, plan *stepPlan, t *Task, attach bool) {
 		return
 	}
 	call.Input = resolved
-	m.actions = append(m.actions, action{kind: actRun, call: call, remote: call.Device != "", attach: attach, flow: plan.undoTool == subflowUndo})
+	m.actions = append(m.actions, action{kind: actRun, call: call, remote: call.Device != "", attach: attach, flow: plan.undoTool == subflowUndo, lock: t.Lock})
 }
 
 // undoInput is the step's own input, or what the definition says instead, with the step's output as "done".

@@ -39,11 +39,11 @@ type compiler struct {
 }
 
 func (d *document) compile(lib library) *program {
-	c := &compiler{d: d, lib: lib, p: &program{Definition: d.Definition, layout: newLayout(&d.Definition)}}
+	c := &compiler{d: d, lib: lib, p: &program{Definition: d.Definition, layout: d.shape()}}
 	c.handled, c.known = make([]bool, len(c.p.blocks)), make([][]expr.Field, len(c.p.blocks))
 	for _, at := range c.p.layout.steps {
 		plan := d.lookup(*at.step, at.path, lib.tools)
-		plan.place = at
+		plan.place, plan.handles = at, c.p.handled(at)
 		d.runnable(plan)
 		c.p.steps = append(c.p.steps, plan)
 	}
@@ -144,6 +144,9 @@ func (c *compiler) leaf(plan *stepPlan, sc scope) {
 	}
 	if plan.Exclusive != "" {
 		plan.exclusive = c.text(path+".exclusive", plan.Exclusive, sc)
+		if plan.Tool == "" {
+			c.d.fault(c.d.places[path+".exclusive"], path+".exclusive", "is for steps that run a tool; a flow that is called has locks of its own")
+		}
 	}
 	if len(plan.With) > 0 {
 		plan.with = c.template(path+".with", plan.With, sc)

@@ -25,6 +25,16 @@ type Definition struct {
 	Priority *int      `json:"priority,omitempty"`
 	Source   []byte    `json:"-"` // the document as it was saved
 	SavedAt  time.Time `json:"saved_at,omitzero"`
+
+	laid *layout
+}
+
+// shape returns the definition's layout.
+func (d *Definition) shape() *layout {
+	if d.laid == nil {
+		return newLayout(d) // of a definition that was not parsed
+	}
+	return d.laid
 }
 
 // Param is a typed parameter of a flow.

@@ -91,6 +91,7 @@ func parse(source []byte) *document {
 	if len(d.Steps) == 0 && len(d.faults) == 0 {
 		d.fault(top, "steps", "is missing; a flow has at least one step")
 	}
+	d.laid = newLayout(&d.Definition)
 	return d
 }
 

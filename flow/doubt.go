@@ -48,8 +48,7 @@ func (m *machine) doubt(s *StepStatus, plan *stepPlan, t *Task, e Event, crashed
 
 // again starts another attempt that does not count, with the same key.
 func (m *machine) again(s *StepStatus, plan *stepPlan, t *Task, by Event) {
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
-	m.run(s, plan, t.Item, false)
+	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
 }
 
 func (m *machine) startProbe(s *StepStatus, plan *stepPlan, t *Task) {
@@ -79,7 +78,7 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping
 		m.emit(e)
-	case m.x.Target != "":
+	case m.turning(s):
 		e.Kind, e.Error = EventAttemptFailed, &Error{Code: CodeCancelled, Message: "given up before it was known whether it had its effect", Unknown: true}
 		m.emit(e)
 	case e.Error != nil && t.probes < probeAttempts:
@@ -136,13 +135,13 @@ func (m *machine) recoverTask(s *StepStatus, plan *stepPlan, t *Task, lost *Erro
 	switch {
 	case t.State == TaskRunning && (t.Device != "" || plan.Flow != ""):
 		m.run(s, plan, t.Item, true)
-		if m.x.Target != "" || t.Stopping != nil {
+		if m.turning(s) || t.Stopping != nil {
 			m.stop(s, t)
 		}
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping
 		m.emit(e)
-	case t.State == TaskRunning && m.x.Target != "":
+	case t.State == TaskRunning && m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)
 	case t.State == TaskRunning:

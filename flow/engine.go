@@ -27,6 +27,8 @@ type Config struct {
 	Notifier Notifier
 	// Concurrency bounds the attempts that run in this process at a time. Default 64.
 	Concurrency int
+	// Limits bounds what runs further. Default: no tool, device or module is bounded, and 100,000 executions may be open.
+	Limits Limits
 	// Grace is how long Run lets attempts in this process finish when its context ends. Default 5s. What is not
 	// finished by then is killed and in doubt for the next engine. Attempts on devices go on.
 	Grace time.Duration
@@ -62,12 +64,13 @@ type Engine struct {
 	metrics   *metrics
 	committer *committer
 	logs      *logbook
-	slots     chan struct{}
+	gate      *gate
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
 
 	mu       sync.Mutex // guards what follows
+	pressure pressure
 	running  bool
 	draining bool
 	root     context.Context // of attempts here
@@ -112,8 +115,12 @@ func New(config Config) (*Engine, error) {
 		faults = append(faults, fmt.Errorf("flow: Config.LogLimit is %d: want a positive number of bytes, or 0 for %d", config.LogLimit, DefaultLogLimit))
 	}
 	faults = append(faults, config.Retention.check()...)
+	faults = append(faults, config.Limits.check()...)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
+	}
+	if config.Limits.Open == 0 {
+		config.Limits.Open = defaultOpen
 	}
 	if config.Concurrency == 0 {
 		config.Concurrency = 64
@@ -123,7 +130,7 @@ func New(config Config) (*Engine, error) {
 	}
 	e := &Engine{
 		config: config, log: config.Logger,
-		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
+		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
 		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
@@ -134,6 +141,7 @@ func New(config Config) (*Engine, error) {
 		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
 	}
 	e.logs = newLogbook(config.LogDir, config.LogLimit, e.log)
+	e.gate = newGate(&config, &e.attempts)
 	e.committer = &committer{store: config.Store, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }
@@ -160,7 +168,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.config.Retention.on() {
 		background.Go(func() { e.retain(root) })
 	}
-	err := e.takeUp(ctx)
+	err := e.refreshLocks(ctx)
+	if err == nil {
+		background.Go(func() { e.followLocks(root) })
+		err = e.takeUp(ctx)
+	}
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -177,6 +189,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, r := range runs {
 		r.quiesce()
 	}
+	e.gate.close()
 	detach(ErrClosed)
 	e.drain(cancel)
 	background.Wait()
@@ -260,7 +273,7 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 		e.forget(r)
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
-	r.p, r.x = p, x
+	r.bind(p, x)
 	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil
@@ -329,6 +342,7 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 			x.apply(&events[i])
 		}
 	}
+	x.taken, x.freed = nil, nil // long since
 	x.Wake = x.wake()
 	return x, nil
 }
@@ -338,9 +352,12 @@ func (e *Engine) commit(m *machine, prev int64) error {
 	if e.config.Notifier == nil {
 		m.notices = nil
 	}
+	taken, freed := m.x.taken, m.x.freed
 	if err := e.committer.commit(m.transition(prev)); err != nil {
+		e.gate.untaken(taken, err)
 		return err
 	}
+	e.gate.unlocked(freed)
 	e.publish(m)
 	return nil
 }
@@ -354,6 +371,7 @@ func (e *Engine) publish(m *machine) {
 		delete(e.watchers, x.ID)
 	}
 	if x.State.Ended() {
+		e.pressure.left(m.now)
 		delete(e.runs, x.ID) // no longer live, in the same moment in which those who wait are told
 		if end := e.ends[x.ID]; end != nil {
 			end.x = x

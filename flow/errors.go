@@ -36,6 +36,7 @@ const (
 	CodeInput      = "input.invalid"  // the resolved input is not what the tool's manifest demands
 	CodeExpression = "expression"     // an expression of the flow failed on these values
 	CodeTool       = "tool.missing"   // no such tool is registered where it should run
+	CodeLocked     = "locked"         // a sub-flow needs a lock that another execution holds, and may not wait for it
 	CodeUnprobed   = "probe.negative" // the probe says that the tool's effect did not happen
 )
 

@@ -21,17 +21,22 @@ const (
 	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
 	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
 	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
+	EventLockWaiting  EventKind = "execution.awaits"    // its flow's locks; Text says who has one
+	EventLocked       EventKind = "execution.locked"    // it has its flow's locks, Keys
 	EventDone         EventKind = "execution.done"
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
 
 	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
+	EventStepEntered  EventKind = "step.entered"  // the steps that it holds begin; Case says which, if not all
+	EventStepHandling EventKind = "step.handling" // it has failed with Error, and its handler begins
 	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
 	EventStepDone     EventKind = "step.done"
 	EventStepSkipped  EventKind = "step.skipped"
 	EventStepFailed   EventKind = "step.failed"
 	EventNoticed      EventKind = "step.noticed"
 
+	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"
 	EventAttemptDone     EventKind = "attempt.done"
 	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
@@ -58,6 +63,7 @@ type Event struct {
 	Step      string          `json:"step,omitempty"`
 	Item      int             `json:"item,omitempty"`
 	Items     int             `json:"items,omitempty"`
+	Case      string          `json:"case,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Again     bool            `json:"again,omitempty"` // the attempt does not count: the last one was cut off by a crash, or a person asked
 	Device    string          `json:"device,omitempty"`
@@ -72,6 +78,8 @@ type Event struct {
 	Reason    string          `json:"reason,omitempty"`
 	Text      string          `json:"text,omitempty"`
 	Severity  string          `json:"severity,omitempty"`
+	Lock      string          `json:"lock,omitempty"` // the task's exclusive key
+	Keys      []string        `json:"keys,omitempty"` // locks taken, or freed by the end
 
 	// Of execution.started only.
 	Flow    string         `json:"flow,omitempty"`
@@ -79,6 +87,9 @@ type Event struct {
 	Key     string         `json:"key,omitempty"`
 	Parent  string         `json:"parent,omitempty"`
 	Params  map[string]any `json:"params,omitempty"`
+	Root    string         `json:"root,omitempty"`   // of a sub-flow: the execution that was started first
+	Exempt  string         `json:"exempt,omitempty"` // from freezes; why
+	As      []string       `json:"as,omitempty"`     // who started it, as was proved
 }
 
 // String writes the event as one line, without its data.
@@ -99,6 +110,7 @@ func (e Event) String() string {
 		{"attempt", e.Attempt > 0, strconv.Itoa(e.Attempt)},
 		{"again", e.Again, "true"},
 		{"items", e.Items > 0, strconv.Itoa(e.Items)},
+		{"case", e.Case != "", strconv.Quote(e.Case)},
 		{"device", e.Device != "", e.Device},
 		{"target", e.Target != "", string(e.Target)},
 		{"actor", e.Actor != "", e.Actor},

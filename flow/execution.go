@@ -45,14 +45,15 @@ const (
 
 // TaskState is where one item of a step stands, or its undo.
 //
-//	waiting -> running -> done, failed, skipped
-//	             | ^
-//	             v |
-//	 retrying (a timer), doubt (a probe), held (a person)
+//	waiting, queued -> running -> done, failed, skipped
+//	                     | ^
+//	                     v |
+//	 retrying (a timer), doubt (a probe), held (a person), queued (the gate)
 type TaskState string
 
 const (
 	TaskWaiting  TaskState = "waiting"
+	TaskQueued   TaskState = "queued" // the next attempt starts when there is room, or a lock is free
 	TaskRunning  TaskState = "running"
 	TaskRetrying TaskState = "retrying" // the next attempt starts at RetryAt
 	TaskDoubt    TaskState = "doubt"    // whether it had its effect is not known; the probe is asked
@@ -78,6 +79,7 @@ type Execution struct {
 	Step    string         `json:"step,omitempty"`    // the step that it is at
 	Waiting string         `json:"waiting,omitempty"` // what for, if for a person
 	Wake    Wake           `json:"wake"`
+	Locks   []string       `json:"locks,omitempty"` // its flow's, that it holds
 	Started time.Time      `json:"started"`
 	Updated time.Time      `json:"updated"`
 	Ended   time.Time      `json:"ended,omitzero"`
@@ -86,17 +88,35 @@ type Execution struct {
 	Seq     int64          `json:"seq"`             // of the last event
 
 	def     *Definition
+	shape   *layout
+	blocks  []blockState   // beside shape.blocks
 	vars    map[string]any // for expressions; outputs are decoded when first used
-	cursor  int            // the step that it is at
+	last    int            // no step behind it has begun
 	undoing int            // the step that compensation is at
 	floor   int            // the step at which compensation ends
 	active  int            // forward attempts and probes in flight
 	undos   int            // undo attempts in flight
 	timers  int            // tasks and undos that wait for a timer
+	clock   timers         // theirs
 	held    int            // tasks and undos that wait for a person
-	items   []any          // of the each step at cursor
 	pauser  string
-	tagged  map[string]bool // devices whose tags are stored, as far as this copy knows
+
+	queued    int      // tasks that wait for the gate
+	queuedFor string   // what the last of them waits for
+	awaits    string   // what its flow's locks wait for
+	locked    bool     // it has its flow's locks
+	root      string   // of a sub-flow: the execution that was started first
+	exempt    string   // from freezes; why
+	as        []string // who started it, as was proved
+	taken     []keyChange
+	freed     []keyChange
+	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
+}
+
+// blockState is how far a block of steps has come.
+type blockState struct {
+	entered bool
+	pos     int // within the block; behind its last step, it has ended
 }
 
 // StepStatus is where one step of an execution stands.
@@ -115,9 +135,16 @@ type StepStatus struct {
 	// Skipping: a person skips it, and what runs of it is being stopped.
 	Skipping bool `json:"skipping,omitempty"`
 	Round    int  `json:"round,omitempty"` // how often the execution was taken back over the step
+	// Case is the way that an if or a switch has gone: then, else, case 0.
+	Case string `json:"case,omitempty"`
+	// Handling: it has failed, and its handler runs.
+	Handling bool `json:"handling,omitempty"`
 
-	next    int // the next task to start
-	active  int // tasks started and not ended
+	at      int   // its index
+	open    int   // blocks of it that run
+	items   []any // of its each
+	next    int   // the next task to start
+	active  int   // tasks started and not ended
 	failed  int
 	undo    int // the next task to undo, plus one; counts down
 	undos   int // undos started and not ended
@@ -142,7 +169,16 @@ type Task struct {
 	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
 	Stopping *Error `json:"stopping,omitempty"`
 
+	// Queued is since when the next attempt waits, Waits what for, in the state queued.
+	Queued time.Time `json:"queued,omitzero"`
+	Waits  string    `json:"waits,omitempty"`
+	Lock   string    `json:"lock,omitempty"` // its exclusive key
+
 	probes int
+	again  bool   // queued: the start will not count
+	by     string // queued: who asked for it
+	asked  bool   // queued: the gate knows
+	locked bool   // it holds Lock
 }
 
 // inFlight reports whether an attempt or a probe runs.
@@ -183,17 +219,31 @@ type Wake struct {
 
 // newExecution returns the state before the first event.
 func newExecution(def *Definition, id string) *Execution {
-	x := &Execution{ID: id, Flow: def.Name, Version: def.Version, def: def, State: Running, Steps: make([]StepStatus, len(def.Steps))}
-	for i, step := range def.Steps {
-		x.Steps[i] = StepStatus{Name: step.Name, Stage: step.Stage, Tool: step.Tool, State: StepWaiting}
+	shape := def.shape()
+	x := &Execution{
+		ID: id, Flow: def.Name, Version: def.Version, def: def, shape: shape, State: Running,
+		Steps: make([]StepStatus, len(shape.steps)), blocks: make([]blockState, len(shape.blocks)), last: -1,
 	}
+	for i := range x.Steps {
+		x.Steps[i] = x.fresh(i, 0)
+	}
+	x.blocks[0].entered = true
 	return x
+}
+
+// fresh returns the state of a step that has not begun.
+func (x *Execution) fresh(i, round int) StepStatus {
+	step := x.shape.steps[i].step
+	return StepStatus{Name: step.Name, Stage: step.Stage, Tool: step.Tool, State: StepWaiting, Round: round, at: i}
 }
 
 // shown returns a copy that is no longer the engine's, secrets struck out.
 func (x *Execution) shown() Execution {
 	out := *x
-	out.vars, out.items = nil, nil
+	out.vars, out.blocks, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil
+	if out.Waiting == "" {
+		out.Waiting = x.waitsFor()
+	}
 	out.Wake = x.wake()
 	if out.Params = nil; len(x.Params) > 0 {
 		out.Params = maps.Clone(x.Params)
@@ -217,29 +267,9 @@ func (x *Execution) wake() Wake {
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.timers > 0:
-		return Wake{Kind: WakeTimer, At: x.firstTimer()}
+		return Wake{Kind: WakeTimer, At: x.firstTimer().at}
 	}
 	return Wake{Kind: WakeRunnable}
-}
-
-// firstTimer returns the earliest time at which a task goes on.
-func (x *Execution) firstTimer() time.Time {
-	var first time.Time
-	earlier := func(at time.Time) {
-		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
-			first = at
-		}
-	}
-	for i := range x.Steps {
-		for j := range x.Steps[i].Tasks {
-			task := &x.Steps[i].Tasks[j]
-			earlier(task.RetryAt)
-			if task.Undo != nil {
-				earlier(task.Undo.RetryAt)
-			}
-		}
-	}
-	return first
 }
 
 func (x *Execution) task(step, item int) *Task {
@@ -249,17 +279,28 @@ func (x *Execution) task(step, item int) *Task {
 	return &x.Steps[step].Tasks[item]
 }
 
+// stepIndex returns the index of a step, or -1.
 func (x *Execution) stepIndex(name string) int {
-	if x.cursor < len(x.Steps) && x.Steps[x.cursor].Name == name {
-		return x.cursor
-	}
-	if x.undoing >= 0 && x.undoing < len(x.Steps) && x.Steps[x.undoing].Name == name {
-		return x.undoing
-	}
-	for i := range x.Steps {
-		if x.Steps[i].Name == name {
-			return i
-		}
+	if at, found := x.shape.index[name]; found {
+		return at
 	}
 	return -1
+}
+
+// here reports whether the execution is at a step: its block has come to it, and so have those around.
+func (x *Execution) here(at int) bool {
+	for at >= 0 {
+		in := x.shape.steps[at]
+		if b := x.blocks[in.block]; !b.entered || b.pos != in.pos {
+			return false
+		}
+		at = in.parent
+	}
+	return true
+}
+
+// reached reports whether the execution is at a step or has been, within blocks at which it still is.
+func (x *Execution) reached(at int) bool {
+	in := x.shape.steps[at]
+	return x.blocks[in.block].entered && x.blocks[in.block].pos >= in.pos && x.here(in.parent)
 }

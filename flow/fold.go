@@ -14,7 +14,7 @@ func (x *Execution) apply(e *Event) {
 	case EventReturning:
 		x.State, x.Target, x.Waiting = Compensating, Running, ""
 		x.floor = max(x.stepIndex(e.Step), 0)
-		x.undoing = min(x.cursor, len(x.Steps)-1)
+		x.undoing = x.last
 		return
 	case EventReturned:
 		x.restart(x.floor)
@@ -24,15 +24,20 @@ func (x *Execution) apply(e *Event) {
 		x.applyStep(e)
 		return
 	}
+	x.applyLocks(e)
 	switch e.Kind {
 	case EventStarted:
+		x.root, x.exempt, x.as = e.Root, e.Exempt, e.As
+		if len(x.as) == 0 && e.Actor != "" {
+			x.as = []string{e.Actor}
+		}
 		x.Key, x.Actor, x.Reason, x.Parent, x.Params = e.Key, e.Actor, e.Reason, e.Parent, e.Params
 		x.Started = e.At
 		x.bindVars()
 	case EventCompensating:
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
 		x.Ended, x.floor = time.Time{}, 0
-		x.undoing = min(x.cursor, len(x.Steps)-1)
+		x.undoing = x.last
 	case EventStuck:
 		x.State, x.Waiting = Stuck, e.Reason
 	case EventPaused:
@@ -46,16 +51,67 @@ func (x *Execution) apply(e *Event) {
 	}
 }
 
-// restart makes the steps from one on as if they had never begun.
+// restart makes the steps from one on as if they had never begun. Those that hold it stay open.
 func (x *Execution) restart(from int) {
 	outputs, _ := x.vars["steps"].(map[string]any)
 	for i := from; i < len(x.Steps); i++ {
-		s := &x.Steps[i]
-		delete(outputs, s.Name)
-		*s = StepStatus{Name: s.Name, Stage: s.Stage, Tool: s.Tool, State: StepWaiting, Round: s.Round + 1}
+		delete(outputs, x.Steps[i].Name)
+		x.Steps[i] = x.fresh(i, x.Steps[i].Round+1)
+		for _, b := range x.shape.steps[i].blocks {
+			x.blocks[b] = blockState{}
+		}
 	}
-	x.State, x.Target, x.cursor, x.floor, x.items = Running, "", from, 0, nil
-	x.at()
+	for at := from; at >= 0; {
+		in := x.shape.steps[at]
+		x.blocks[in.block].pos = in.pos
+		if at = in.parent; at >= 0 {
+			x.reopen(at, from)
+		}
+	}
+	x.State, x.Target, x.floor, x.last = Running, "", 0, from-1
+	x.Step = x.Steps[from].Name
+}
+
+// reopen brings the blocks of a step back of which the steps from one on begin anew.
+func (x *Execution) reopen(at, from int) {
+	x.Steps[at].open = 0
+	for _, b := range x.shape.steps[at].blocks {
+		state, steps := &x.blocks[b], x.shape.blocks[b].steps
+		if state.entered && len(steps) > 0 && steps[0] >= from {
+			state.pos = 0
+		}
+		if state.entered && state.pos < len(steps) {
+			x.Steps[at].open++
+		}
+	}
+}
+
+// enter begins a block.
+func (x *Execution) enter(b int) {
+	x.blocks[b] = blockState{entered: true}
+	if len(x.shape.blocks[b].steps) > 0 {
+		x.Steps[x.shape.blocks[b].owner].open++
+	}
+}
+
+// leave goes on behind a step that has ended.
+func (x *Execution) leave(at int) {
+	in := &x.shape.steps[at]
+	for i := at + 1; i < in.end; i++ { // what it holds ends with it
+		if s := &x.Steps[i]; s.State == StepRunning {
+			s.State, s.Ended, s.Reason, s.Skipping = StepSkipped, x.Updated, x.Steps[at].Reason, false
+		}
+	}
+	x.Steps[at].open, x.Steps[at].items = 0, nil
+	block, state := &x.shape.blocks[in.block], &x.blocks[in.block]
+	state.pos = in.pos + 1
+	switch {
+	case state.pos < len(block.steps):
+		x.Step = x.Steps[block.steps[state.pos]].Name
+	case block.owner >= 0:
+		x.Steps[block.owner].open--
+		x.Step = x.Steps[block.owner].Name
+	}
 }
 
 func (x *Execution) unstick() {
@@ -74,7 +130,25 @@ func (x *Execution) applyStep(e *Event) {
 		return
 	}
 	s := &x.Steps[at]
+	x.last = max(x.last, at)
 	switch e.Kind {
+	case EventStepEntered:
+		s.State, s.Started, s.Case = StepRunning, e.At, e.Case
+		for _, b := range x.shape.steps[at].blocks {
+			if block := &x.shape.blocks[b]; !block.handler && (e.Case == "" || e.Case == block.name) {
+				x.enter(b)
+			}
+		}
+	case EventStepHandling:
+		if s.State == StepWaiting {
+			s.Started = e.At
+		}
+		s.State, s.Handling, s.Error = StepRunning, true, e.Error
+		for _, b := range x.shape.steps[at].blocks {
+			if x.shape.blocks[b].handler {
+				x.enter(b)
+			}
+		}
 	case EventStepFanned:
 		s.Fanned, s.State, s.Started = true, StepRunning, e.At
 		s.Tasks = make([]Task, e.Items)
@@ -83,7 +157,7 @@ func (x *Execution) applyStep(e *Event) {
 		}
 		s.undo = e.Items
 	case EventStepDone, EventStepSkipped:
-		s.State, s.Ended, s.Reason, s.Error, s.Skipping = StepDone, e.At, e.Reason, e.Error, false
+		s.State, s.Ended, s.Reason, s.Error, s.Skipping, s.Handling = StepDone, e.At, e.Reason, e.Error, false, false
 		if e.Kind == EventStepSkipped {
 			s.State = StepSkipped
 		} else {
@@ -91,8 +165,7 @@ func (x *Execution) applyStep(e *Event) {
 				s.Output = s.output()
 			}
 		}
-		x.cursor, x.items = at+1, nil
-		x.at()
+		x.leave(at)
 	case EventStepSkipping:
 		s.Skipping, s.Output, s.Reason = true, e.Output, e.Reason
 	case EventAttemptStopping:
@@ -145,6 +218,10 @@ func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) 
 		x.timers += n
 	case state == TaskHeld:
 		x.held += n
+	case state == TaskQueued:
+		if x.queued += n; x.queued == 0 {
+			x.queuedFor = ""
+		}
 	case (state == TaskRunning || state == TaskDoubt) && undo:
 		x.undos += n
 	case state == TaskRunning || state == TaskDoubt:
@@ -153,7 +230,7 @@ func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) 
 }
 
 func open(state TaskState) bool {
-	return state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld
+	return state == TaskQueued || state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld
 }
 
 func (x *Execution) applyTask(s *StepStatus, e *Event) {
@@ -173,14 +250,15 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
+	t.Queued, t.Waits = time.Time{}, ""
 	switch e.Kind {
+	case EventAttemptQueued:
+		t.prepare(s, before, e)
+		t.State, t.Error, t.again, t.by = TaskQueued, nil, e.Again, e.Actor
+		t.Queued, t.Waits, x.queuedFor = e.At, e.Text, "step "+s.Name+" "+e.Text
+		x.Step = s.Name
 	case EventAttemptStarted:
-		if before == TaskWaiting {
-			t.Started, t.Input, t.Device = e.At, e.Input, e.Device
-			s.next = max(s.next, e.Item+1)
-		} else if e.Input != nil { // edited by a person
-			t.Input = e.Input
-		}
+		t.prepare(s, before, e)
 		t.State, t.Attempt, t.Error, t.probes = TaskRunning, e.Attempt, nil, 0
 		switch {
 		case !e.Again:
@@ -188,7 +266,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		case e.Actor != "":
 			t.Tries = 1 // a person asked: the count starts over
 		}
-		x.at()
+		x.Step = s.Name
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
 	case EventAttemptFailed:
@@ -213,11 +291,25 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	case EventProbeFailed:
 		t.State = TaskDoubt
 	}
+	x.applyTaskLock(s, t, e)
 	x.count(t.State, t.RetryAt, 1, false)
+	if !t.RetryAt.IsZero() {
+		x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
+	}
 	if open(t.State) && !open(before) {
 		s.active++
 	} else if !open(t.State) && open(before) {
 		s.active--
+	}
+}
+
+// prepare notes what an attempt runs with.
+func (t *Task) prepare(s *StepStatus, before TaskState, e *Event) {
+	if before == TaskWaiting {
+		t.Started, t.Input, t.Device = e.At, e.Input, e.Device
+		s.next = max(s.next, e.Item+1)
+	} else if e.Input != nil { // edited by a person
+		t.Input = e.Input
 	}
 }
 
@@ -256,17 +348,13 @@ func (x *Execution) applyUndo(s *StepStatus, e *Event) {
 		u.State, u.Error, u.Ended = TaskSkipped, e.Error, e.At
 	}
 	x.count(u.State, u.RetryAt, 1, true)
+	if !u.RetryAt.IsZero() {
+		x.clock.push(dueTime{u.RetryAt, s.at, t.Item, true})
+	}
 	if open(u.State) && !open(before) {
 		s.undos++
 	} else if !open(u.State) && open(before) {
 		s.undos--
-	}
-}
-
-// at notes the step that the execution is at.
-func (x *Execution) at() {
-	if x.cursor < len(x.Steps) {
-		x.Step = x.Steps[x.cursor].Name
 	}
 }
 

@@ -90,11 +90,15 @@ func (m *machine) here(in input) (*StepStatus, *stepPlan) {
 		m.refuse("flow %s has no step %q", x.Flow, in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
-	case at != x.cursor:
+	case !x.here(at):
 		m.refuse("execution %s is at step %q, not at %q", x.ID, x.Step, in.step)
-	case x.Steps[at].Skipping:
-		m.refuse("step %q is being skipped already: %s; what runs of it is being stopped", in.step, x.Steps[at].Reason)
 	default:
+		for around := at; around >= 0; around = m.p.steps[around].parent {
+			if s := &x.Steps[around]; s.Skipping {
+				m.refuse("step %q is being skipped already: %s; what runs of it is being stopped", s.Name, s.Reason)
+				return nil, nil
+			}
+		}
 		return &x.Steps[at], m.p.steps[at]
 	}
 	return nil, nil
@@ -120,6 +124,10 @@ func (m *machine) skip(in input) {
 		return
 	}
 	if len(in.result.Output) > 0 {
+		if plan.holds() {
+			m.refuse("step %q holds others and has no output", s.Name)
+			return
+		}
 		if err := plan.fits(in.result.Output); err != nil {
 			m.refuse("the output given for step %q: %v", s.Name, err)
 			return
@@ -128,18 +136,24 @@ func (m *machine) skip(in input) {
 	m.unpark(in)
 	err := byPerson("skipped", in)
 	m.emit(Event{Kind: EventStepSkipping, Step: s.Name, Output: in.result.Output, Actor: in.actor, Reason: err.Message})
-	for i := range s.Tasks {
-		if t := &s.Tasks[i]; open(t.State) {
-			m.drop(s, t, err, in)
+	for at := s.at; at < plan.end; at++ {
+		inner := &m.x.Steps[at]
+		for i := range inner.Tasks {
+			if t := &inner.Tasks[i]; open(t.State) {
+				m.drop(inner, t, err, in)
+			}
 		}
 	}
 }
 
-// skipped ends a step that a person skips, once nothing of it runs any more; it reports whether it has.
-func (m *machine) skipped(s *StepStatus) bool {
-	if s.active > 0 {
-		return false
+// skipped ends a step that a person skips, once nothing of it or in it runs any more; it reports whether it has.
+func (m *machine) skipped(at int) bool {
+	for i := at; i < m.p.steps[at].end; i++ {
+		if m.x.Steps[i].active > 0 {
+			return false
+		}
 	}
+	s := &m.x.Steps[at]
 	e := Event{Kind: EventStepSkipped, Step: s.Name, Reason: s.Reason}
 	if len(s.Output) > 0 {
 		e.Kind, e.Output = EventStepDone, s.Output
@@ -172,8 +186,11 @@ func (m *machine) fail(in input) {
 	if s == nil {
 		return
 	}
-	t := m.x.task(m.x.cursor, in.item)
+	t := m.x.task(s.at, in.item)
 	switch {
+	case plan.holds() || s.Handling:
+		m.refuse("step %q holds others; fail the one of them that runs", s.Name)
+		return
 	case t == nil && in.item == 0 && !s.Fanned: // it has not begun
 	case t == nil || !open(t.State):
 		m.refuse("item %d of step %q is not under way", in.item, s.Name)
@@ -195,7 +212,7 @@ func (m *machine) retryStep(in input) {
 	if s == nil {
 		return
 	}
-	t := m.x.task(m.x.cursor, in.item)
+	t := m.x.task(s.at, in.item)
 	if t == nil || t.State != TaskHeld && t.State != TaskRetrying {
 		m.refuse("item %d of step %q waits neither for a person nor for its next attempt", in.item, s.Name)
 		return
@@ -205,11 +222,9 @@ func (m *machine) retryStep(in input) {
 		return
 	}
 	m.unpark(in)
-	m.emit(Event{
-		Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Input: in.result.Output,
-		Actor: in.actor, Reason: in.reason,
+	m.begin(s, plan, t.Item, Event{
+		Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Input: in.result.Output, Actor: in.actor, Reason: in.reason,
 	})
-	m.run(s, plan, t.Item, false)
 }
 
 // back begins to undo what came after the beginning of a step.
@@ -220,8 +235,8 @@ func (m *machine) back(in input) {
 		m.refuse("flow %s has no step %q", x.Flow, in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
-	case at > x.cursor:
-		m.refuse("execution %s is at step %q, before %q", x.ID, x.Step, in.step)
+	case !x.reached(at):
+		m.refuse("execution %s is at step %q, and not yet or no longer within reach of %q", x.ID, x.Step, in.step)
 	default:
 		m.turn(Event{Kind: EventReturning, Step: in.step, Actor: in.actor, Reason: in.reason})
 	}

@@ -74,3 +74,14 @@ func (l *layout) step(s *Step, path string, in int) int {
 	l.steps[at].blocks, l.steps[at].end = held, len(l.steps)
 	return at
 }
+
+// handled returns the step whose failure a step handles, or helps to; -1 for none.
+func (l *layout) handled(in place) int {
+	for !l.blocks[in.block].handler {
+		if in.parent < 0 {
+			return -1
+		}
+		in = l.steps[in.parent]
+	}
+	return in.parent
+}

@@ -11,7 +11,7 @@ import (
 
 // runnable refuses what the machine does not run.
 func (d *document) runnable(plan *stepPlan) {
-	for _, field := range []string{"if", "switch", "branches", "signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "exclusive", "heartbeat", "on_failure.steps", "retry.on"} {
+	for _, field := range []string{"signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "heartbeat", "retry.on"} {
 		if at := d.places[plan.path+"."+field]; at != nil {
 			d.fault(at, plan.path+"."+field, "is not supported by this engine")
 		}

@@ -41,6 +41,7 @@ type stepPlan struct {
 	undoOn   bool   // the undo runs on the step's device
 	undoWith *template
 	undo     Undo
+	handles  int   // the step whose failure it is there for; -1 for none
 	uses     []int // steps whose outputs the expressions read, for the undo as well
 
 	cases       []*expr.Expr // of If and Switch: cases[i] opens blocks[i]; the block behind them, if any, is Else

@@ -26,7 +26,9 @@ const (
 	inSkip   // a person: end the step, and go on
 	inFail
 	inRetryStep
-	inBack // a person: go back to a step
+	inBack     // a person: go back to a step
+	inAdmitted // a queued attempt may start
+	inLocked   // the locks of the flow may be free
 )
 
 // input is one thing that happens to an execution.
@@ -41,6 +43,7 @@ type input struct {
 	actor   string
 	reason  string
 	at      time.Time // inDue: the RetryAt that the timer was set for
+	grant   *ticket   // inAdmitted: the leave
 	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
 }
 
@@ -48,9 +51,10 @@ type input struct {
 type actionKind uint8
 
 const (
-	actRun   actionKind = iota + 1 // run an attempt; hand its end back as inEnded
-	actStop                        // stop an attempt that runs; its end comes as inEnded all the same
-	actTimer                       // hand in inDue at the time
+	actRun    actionKind = iota + 1 // run an attempt; hand its end back as inEnded
+	actStop                         // stop an attempt that runs; its end comes as inEnded all the same
+	actTimer                        // hand in inDue at the time
+	actUnused                       // give leave back
 )
 
 // action is one thing for the shell to do.
@@ -58,8 +62,10 @@ type action struct {
 	kind   actionKind
 	call   Call
 	remote bool
-	attach bool // the attempt may be running or finished elsewhere already
-	flow   bool // run the flow named by call.Tool
+	attach bool    // the attempt may be running or finished elsewhere already
+	flow   bool    // run the flow named by call.Tool
+	grant  *ticket // the leave to run
+	lock   string  // an undo: the exclusive key of its task
 	at     time.Time
 
 	secrets []string // of the shell: what logs must not show
@@ -78,21 +84,31 @@ type machine struct {
 	events  []Event
 	actions []action
 	notices []Notice
-	hold    bool   // the engine is stopping: take in what ends, start nothing
-	refused error  // why the last input changes nothing; nil if it may
-	planted string // a bug that a test plants
+	hold    bool       // the engine is stopping: take in what ends, start nothing
+	ready   []int      // blocks to look at
+	refused error      // why the last input changes nothing; nil if it may
+	planted string     // a bug that a test plants
+	gate    gatekeeper // nil: everything may start at once
 }
 
 // step applies one input.
 func (m *machine) step(in input) {
 	m.refused = nil
 	if m.x.State.Ended() && !(in.kind == inCancel && in.done && m.x.State == Done) {
+		if in.grant != nil {
+			m.actions = append(m.actions, action{kind: actUnused, grant: in.grant})
+		}
 		return
+	}
+	if at := m.x.stepIndex(in.step); at >= 0 {
+		m.ready = append(m.ready, m.p.steps[at].block)
 	}
 	switch in.kind {
 	case inGo:
+		m.survey(0)
 	case inRecover:
 		m.recover()
+		m.survey(0)
 	case inEnded:
 		m.ended(in)
 	case inDue:
@@ -109,6 +125,7 @@ func (m *machine) step(in input) {
 		if m.x.Paused {
 			m.emit(Event{Kind: EventResumed, Actor: in.actor, Reason: in.reason})
 			m.rearm()
+			m.survey(0)
 		}
 	case inRetry:
 		m.retryHeld(in)
@@ -122,6 +139,10 @@ func (m *machine) step(in input) {
 		m.retryStep(in)
 	case inBack:
 		m.back(in)
+	case inAdmitted:
+		m.admitted(in)
+	case inLocked:
+		m.survey(0)
 	}
 	m.advance()
 	m.park()
@@ -142,27 +163,108 @@ func (m *machine) emit(e Event) {
 	m.events = append(m.events, e)
 }
 
+// survey notes every block in which there may be something to do, from block b inwards.
+func (m *machine) survey(b int) {
+	state, block := &m.x.blocks[b], &m.p.blocks[b]
+	if state.pos < len(block.steps) {
+		at := block.steps[state.pos]
+		if s := &m.x.Steps[at]; s.State == StepRunning && s.open > 0 {
+			for _, inner := range m.p.steps[at].blocks {
+				if m.x.blocks[inner].entered && m.x.blocks[inner].pos < len(m.p.blocks[inner].steps) {
+					m.survey(inner)
+				}
+			}
+			return
+		}
+	}
+	m.ready = append(m.ready, b)
+}
+
 // advance does whatever can be done now.
 func (m *machine) advance() {
 	for !m.x.State.Ended() && !m.x.Paused && !m.hold {
-		switch {
+		switch last := len(m.ready) - 1; {
 		case m.x.Target != "":
 			if !m.compensate() {
 				return
 			}
-		case m.x.cursor == len(m.p.steps):
-			m.finish(Done)
-		default:
-			if !m.forward(m.x.cursor) {
+		case last < 0:
+			return
+		case !m.locked():
+			if m.x.Target == "" {
 				return
 			}
+		default:
+			b := m.ready[last]
+			m.ready = m.ready[:last]
+			m.work(b)
 		}
 	}
 }
 
+// work goes on with a block, and with those around it as it ends.
+func (m *machine) work(b int) {
+	for m.x.Target == "" && m.x.State != Done {
+		if c := m.closing(b); c >= 0 {
+			if !m.skipped(c) {
+				return
+			}
+			b = m.p.steps[c].block
+			continue
+		}
+		block, pos := &m.p.blocks[b], m.x.blocks[b].pos
+		switch {
+		case !m.x.blocks[b].entered:
+			return
+		case pos < len(block.steps):
+			if !m.forward(block.steps[pos]) {
+				return
+			}
+		case block.owner < 0:
+			m.finish(Done)
+		default:
+			if s := &m.x.Steps[block.owner]; s.State != StepRunning || s.open > 0 {
+				if m.planted == "join early" && s.State == StepRunning {
+					m.close(s.at)
+				}
+				return
+			}
+			b = m.p.steps[block.owner].block
+		}
+	}
+}
+
+// close ends a step whose blocks have ended.
+func (m *machine) close(at int) {
+	s := &m.x.Steps[at]
+	if s.Handling {
+		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "it failed, and its handler has run", Error: s.Error})
+		return
+	}
+	m.emit(Event{Kind: EventStepDone, Step: s.Name})
+}
+
+// closing returns the outermost step around a block that a person skips, or -1.
+func (m *machine) closing(b int) int {
+	out := -1
+	for at := m.p.blocks[b].owner; at >= 0; at = m.p.steps[at].parent {
+		if m.x.Steps[at].Skipping {
+			out = at
+		}
+	}
+	return out
+}
+
 // finish ends the execution.
 func (m *machine) finish(state State) {
-	m.emit(Event{Kind: EventKind("execution." + string(state))})
+	e := Event{Kind: EventKind("execution." + string(state))}
+	if m.x.Parent == "" {
+		e.Keys = m.x.Locks
+		if m.gate != nil {
+			e.Keys = m.gate.held()
+		}
+	}
+	m.emit(e)
 	if state == Failed {
 		m.notice("failed", "critical", fmt.Sprintf("flow %s failed and was compensated: %v", m.x.Flow, m.x.Error))
 	}
@@ -171,7 +273,7 @@ func (m *machine) finish(state State) {
 // park says so when only a person can move the execution on.
 func (m *machine) park() {
 	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers > 0 {
+	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued > 0 {
 		return
 	}
 	what := m.heldReason()
@@ -208,11 +310,18 @@ func (m *machine) heldReason() string {
 func (m *machine) forward(i int) bool {
 	s, plan := &m.x.Steps[i], m.p.steps[i]
 	if s.Skipping {
-		return m.skipped(s)
+		return m.skipped(i)
+	}
+	switch {
+	case s.open > 0:
+		return false
+	case s.State == StepRunning && (plan.holds() || s.Handling):
+		m.close(i)
+		return true
 	}
 	if s.State == StepWaiting {
-		if ended := m.open(s, plan); ended {
-			return true
+		if ended := m.open(s, plan); ended || s.open > 0 || plan.holds() {
+			return ended
 		}
 	}
 	tasks := 1
@@ -226,15 +335,11 @@ func (m *machine) forward(i int) bool {
 	if s.active > 0 || (s.next < tasks && !failing()) {
 		return false
 	}
-	if failing() {
-		m.failStep(s, s.lastErr)
-		return true
+	switch {
+	case failing(), s.failed > 0 && !s.Fanned:
+		return m.failStep(s, plan, s.lastErr)
 	}
-	if s.failed > 0 && !s.Fanned {
-		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "it failed, and the flow goes on without it", Error: s.lastErr})
-	} else {
-		m.emit(Event{Kind: EventStepDone, Step: s.Name})
-	}
+	m.emit(Event{Kind: EventStepDone, Step: s.Name})
 	return true
 }
 
@@ -247,19 +352,20 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 			err = fmt.Errorf("when: %q is %s, want a bool", plan.When, describe(value))
 		}
 		if err != nil {
-			m.failStep(s, failure(CodeExpression, "when: %v", err))
-			return true
+			return m.failStep(s, plan, failure(CodeExpression, "when: %v", err))
 		}
 		if !yes {
 			m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "when is false: " + plan.When})
 			return true
 		}
 	}
+	if plan.holds() {
+		return m.enter(s, plan)
+	}
 	if plan.notice != nil {
 		value, err := plan.notice.eval(m.vars(plan))
 		if err != nil {
-			m.failStep(s, failure(CodeExpression, "notify: %v", err))
-			return true
+			return m.failStep(s, plan, failure(CodeExpression, "notify: %v", err))
 		}
 		text := expr.Text(value)
 		m.emit(Event{Kind: EventNoticed, Step: s.Name, Text: text, Severity: plan.Notify.Severity})
@@ -270,10 +376,9 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 	if plan.each == nil {
 		return false
 	}
-	items, err := m.items(plan)
+	items, err := m.items(s, plan)
 	if err != nil {
-		m.failStep(s, failure(CodeExpression, "each: %v", err))
-		return true
+		return m.failStep(s, plan, failure(CodeExpression, "each: %v", err))
 	}
 	m.emit(Event{Kind: EventStepFanned, Step: s.Name, Items: len(items)})
 	return false
@@ -281,9 +386,9 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 
 // items returns the list of an each step. It is worked out again after a restart: expressions over the same outputs
 // have the same values.
-func (m *machine) items(plan *stepPlan) ([]any, error) {
-	if m.x.items != nil && m.p.steps[m.x.cursor] == plan {
-		return m.x.items, nil
+func (m *machine) items(s *StepStatus, plan *stepPlan) ([]any, error) {
+	if s.items != nil {
+		return s.items, nil
 	}
 	value, err := plan.each.Eval(m.vars(plan))
 	if err != nil {
@@ -293,13 +398,11 @@ func (m *machine) items(plan *stepPlan) ([]any, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is %s, want a list", plan.Each, describe(value))
 	}
-	if m.p.steps[min(m.x.cursor, len(m.p.steps)-1)] == plan {
-		m.x.items = items
-	}
+	s.items = items
 	return items, nil
 }
 
-// vars returns the variables of the expressions of a step, with the outputs that they read decoded.
+// vars returns the variables of the expressions of a step, with the outputs that they read decoded, and in a handler the failure.
 func (m *machine) vars(plan *stepPlan) map[string]any {
 	steps, _ := m.x.vars["steps"].(map[string]any)
 	for _, at := range plan.uses {
@@ -311,7 +414,16 @@ func (m *machine) vars(plan *stepPlan) map[string]any {
 			steps[s.Name] = value
 		}
 	}
-	return m.x.vars
+	if plan.handles < 0 {
+		return m.x.vars
+	}
+	vars := maps.Clone(m.x.vars)
+	failed := map[string]any{"step": m.x.Steps[plan.handles].Name, "code": "", "message": ""}
+	if err := m.x.Steps[plan.handles].Error; err != nil {
+		failed["code"], failed["message"] = err.Code, err.Message
+	}
+	vars["failure"] = failed
+	return vars
 }
 
 // outputSchema is that of a step's output: of its tool's, or of a list of those.
@@ -328,7 +440,7 @@ func (m *machine) itemVars(s *StepStatus, plan *stepPlan, item int) (map[string]
 	if !s.Fanned {
 		return vars, nil
 	}
-	items, err := m.items(plan)
+	items, err := m.items(s, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -342,33 +454,44 @@ func (m *machine) itemVars(s *StepStatus, plan *stepPlan, item int) (map[string]
 
 // startTask resolves the input of one item and starts its first attempt.
 func (m *machine) startTask(s *StepStatus, plan *stepPlan, item int) {
-	resolved, device, err := m.resolve(s, plan, item)
+	resolved, device, key, err := m.resolve(s, plan, item)
 	if err != nil {
 		m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: item, Error: failure(CodeExpression, "%v", err)})
 		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved})
-	m.run(s, plan, item, false)
+	m.begin(s, plan, item, Event{Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved, Lock: key})
 }
 
-func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (json.RawMessage, string, error) {
+// resolve works out a task's input, its device and its exclusive key.
+func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (input json.RawMessage, device, key string, err error) {
 	vars, err := m.itemVars(s, plan, item)
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	resolved, err := plan.input(vars)
-	if err != nil || plan.on == nil {
-		return resolved, "", err
+	if input, err = plan.input(vars); err != nil {
+		return nil, "", "", err
 	}
-	value, err := plan.on.eval(vars)
+	if device, err = textOf(plan.on, vars, "on", plan.On, "the name of a device"); err != nil {
+		return nil, "", "", err
+	}
+	key, err = textOf(plan.exclusive, vars, "exclusive", plan.Exclusive, "a text")
+	return input, device, key, err
+}
+
+// textOf is the text that a field of a step stands for; none without the field.
+func textOf(t *template, vars map[string]any, field, source, want string) (string, error) {
+	if t == nil {
+		return "", nil
+	}
+	value, err := t.eval(vars)
 	if err != nil {
-		return nil, "", fmt.Errorf("on: %w", err)
+		return "", fmt.Errorf("%s: %w", field, err)
 	}
-	device, _ := value.(string)
-	if device == "" {
-		return nil, "", fmt.Errorf("on: %q is %s, want the name of a device", plan.On, describe(value))
+	text, _ := value.(string)
+	if text == "" {
+		return "", fmt.Errorf("%s: %q is %s, want %s", field, source, describe(value), want)
 	}
-	return resolved, device, nil
+	return text, nil
 }
 
 // key is what a tool keeps its effect under. It is the same for all attempts of one item, until the execution was taken back over the step: then
@@ -438,7 +561,7 @@ func (m *machine) ended(in input) {
 	case err == nil:
 		e.Kind, e.Output = EventAttemptDone, in.result.Output
 		m.emit(e)
-	case m.x.Target != "":
+	case m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)
 	case err.Unknown:
@@ -468,25 +591,42 @@ func (m *machine) retryOrFail(s *StepStatus, plan *stepPlan, t *Task, e Event) {
 		m.emit(e)
 	default:
 		m.emit(e)
-		if plan.OnFailure == Fail {
+		if plan.OnFailure != Skip {
 			m.giveUp(s)
 		}
 	}
 }
 
+// turning reports whether the execution turns back over a step.
+func (m *machine) turning(s *StepStatus) bool { return m.x.Target != "" && s.at >= m.x.floor }
+
 // giveUp drops the retries of a step that has failed: nobody waits for them any more.
 func (m *machine) giveUp(s *StepStatus) {
 	for i := range s.Tasks {
-		if t := &s.Tasks[i]; !t.RetryAt.IsZero() || t.State == TaskHeld {
-			m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: t.Error})
+		if t := &s.Tasks[i]; !t.RetryAt.IsZero() || t.State == TaskHeld || t.State == TaskQueued {
+			err := t.Error
+			if err == nil {
+				err = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
+			}
+			m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: err})
 		}
 	}
 }
 
-// failStep ends a step as failed and turns the execution back.
-func (m *machine) failStep(s *StepStatus, err *Error) {
+// failStep does what on_failure says of a step that has failed for good, and reports whether there is more to do in its block.
+func (m *machine) failStep(s *StepStatus, plan *stepPlan, err *Error) bool {
+	switch plan.OnFailure {
+	case Skip:
+		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "it failed, and the flow goes on without it", Error: err})
+		return true
+	case Handle:
+		m.emit(Event{Kind: EventStepHandling, Step: s.Name, Error: err})
+		m.inwards(s)
+		return false
+	}
 	m.emit(Event{Kind: EventStepFailed, Step: s.Name, Error: err})
 	m.abandon(Failed, &Error{Code: err.Code, Message: "step " + s.Name + ": " + err.Message}, input{})
+	return true
 }
 
 func (m *machine) timer(s *StepStatus, item int, undo bool, at time.Time) {
@@ -514,12 +654,12 @@ func (m *machine) due(in input) {
 		m.startProbe(s, plan, t)
 		return
 	}
-	m.emit(Event{Kind: EventAttemptStarted, Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
-	m.run(s, plan, t.Item, false)
+	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})
 }
 
-// rearm sets every timer again.
+// rearm sets every timer again, and has what is queued ask again.
 func (m *machine) rearm() {
+	m.requeue()
 	for i := range m.x.Steps {
 		s := &m.x.Steps[i]
 		for j := range s.Tasks {

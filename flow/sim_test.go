@@ -14,7 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/sim"
 )
 
-// simFlow has a step of each effect class, local and on a device, with and without undo.
+// simFlow has a step of each effect class, local and on a device, with and without undo, and blocks of all kinds.
 const simFlow = `
 flow: sim
 steps:
@@ -27,6 +27,17 @@ steps:
     on: device
     with: {n: "${item}"}
     retry: {attempts: 3, backoff: 100ms}
+  - name: par
+    branches:
+      x:
+        - {name: x1, tool: keyed, retry: {attempts: 3, backoff: 100ms}}
+        - {name: x2, tool: remote, on: device, on_failure: {steps: [{name: x3, tool: keyed, with: {code: "${failure.code}"}, on_failure: skip}]}}
+      y:
+        - {name: y1, tool: probed, retry: {attempts: 3, backoff: 100ms}}
+        - name: way
+          if: "has(steps.a) && steps.a.ok"
+          then: [{name: y2, tool: keyed, each: "[1, 2]", parallel: 2, retry: {attempts: 3, backoff: 100ms}}]
+          else: [{name: y3, tool: manual, on_failure: skip}]
   - {name: d, tool: manual}
   - {name: e, tool: pure, retry: {attempts: 5, backoff: 100ms}}
   - {name: f, tool: remote, on: device, on_failure: skip}
@@ -124,10 +135,22 @@ func simScenario(p *program, planted string) sim.Scenario {
 
 // intervene has a person do something to the execution.
 func (s *simWorld) intervene() {
-	if !s.Up(simEngine) || s.x.State.Ended() || s.x.cursor >= len(s.x.Steps) {
+	if !s.Up(simEngine) || s.x.State.Ended() {
 		return
 	}
-	at := s.x.cursor
+	var spots, reached []int
+	for i := range s.x.Steps {
+		if s.x.here(i) {
+			spots = append(spots, i)
+		}
+		if s.x.reached(i) {
+			reached = append(reached, i)
+		}
+	}
+	if len(spots) == 0 {
+		return
+	}
+	at := spots[s.Rand().IntN(len(spots))]
 	in := input{step: s.x.Steps[at].Name, item: s.Rand().IntN(max(1, len(s.x.Steps[at].Tasks))), actor: "person"}
 	switch s.Rand().IntN(4) {
 	case 0:
@@ -143,7 +166,7 @@ func (s *simWorld) intervene() {
 		}
 		in.kind = inRetryStep
 	default:
-		in.kind, in.step = inBack, s.x.Steps[s.Rand().IntN(at+1)].Name
+		in.kind, in.step = inBack, s.x.Steps[reached[s.Rand().IntN(len(reached))]].Name
 	}
 	s.Trace("person: %d %s %d", in.kind, in.step, in.item)
 	s.post(in)
@@ -474,7 +497,7 @@ func (s *simWorld) check() error {
 }
 
 func simConfig(seeds int) sim.Config {
-	return sim.Config{Nodes: []string{simEngine, simDevice}, Seeds: seeds, Duration: 4 * time.Minute}
+	return sim.Config{Nodes: []string{simEngine, simDevice}, Seeds: seeds, Duration: 5 * time.Minute}
 }
 
 // I3, I9, and that every execution ends, each effect there exactly once or undone.
@@ -494,6 +517,8 @@ func TestSimulationFindsPlantedBugs(t *testing.T) {
 		"forget tries",   // I9
 		"take late ends", // an end that is not the current attempt's
 		"skip an undo",
+		"join early", // a step with branches ends with the first of them
+		"undo what runs",
 	} {
 		t.Run(planted, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,11 @@ import (
 // StartOption says more about a start.
 type StartOption func(*startOptions)
 
-type startOptions struct{ key, actor, reason, parent string }
+type startOptions struct {
+	key, actor, reason, exempt string
+	as                         []string
+	caller                     *run
+}
 
 // Key makes a start idempotent: a flow is started once per key, and starting it again returns the same ID. Default: none, each start is
 // another execution.
@@ -25,7 +29,15 @@ func By(actor string) StartOption { return func(o *startOptions) { o.actor = act
 // Because says why.
 func Because(reason string) StartOption { return func(o *startOptions) { o.reason = reason } }
 
-func parent(id string) StartOption { return func(o *startOptions) { o.parent = id } }
+// Exempt has the execution go on through freezes; the reason says why, and is kept.
+func Exempt(reason string) StartOption { return func(o *startOptions) { o.exempt = reason } }
+
+// As says who starts the execution, as was proved: names, and "role:NAME" for roles. They decide whether the flow's start.by lets them. Default: the
+// actor, whom a caller in the same process is trusted to know.
+func As(names ...string) StartOption { return func(o *startOptions) { o.as = names } }
+
+// called says that the execution is a sub-flow.
+func called(by *run) StartOption { return func(o *startOptions) { o.caller = by } }
 
 func decodeParams(data json.RawMessage) (map[string]any, error) {
 	value, err := expr.Decode(data, nil)
@@ -50,6 +62,9 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
+	if err := p.mayStart(&o); err != nil {
+		return "", err
+	}
 	if o.key != "" {
 		if row, err := e.config.Store.ByKey(ctx, name, o.key); err == nil {
 			return row.ID, nil
@@ -65,17 +80,24 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	if err != nil {
 		return "", err
 	}
-	r, _ := e.reserve(id)
-	r.p, r.x = p, newExecution(&p.Definition, id)
 	e.mu.Lock()
 	live := e.running && !e.draining
+	busy := e.pressure.refuse(len(e.runs))
 	e.mu.Unlock()
-	m := &machine{p: p, x: r.x, now: now(), hold: !live}
-	m.emit(Event{
-		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
-	})
-	m.step(input{kind: inGo})
-	switch err := r.settle(m, 0, nil); {
+	if busy != nil && o.caller == nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, busy)
+	}
+	r, _ := e.reserve(id)
+	first := o.started(p, bound)
+	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
+		x := newExecution(&p.Definition, id)
+		m := &machine{p: p, x: x, now: now(), hold: !live, gate: r}
+		m.emit(first)
+		r.bind(p, x)
+		m.step(input{kind: inGo})
+		err = r.settle(m, 0, nil)
+	}
+	switch {
 	case errors.Is(err, ErrExists):
 		row, err := e.config.Store.ByKey(ctx, name, o.key)
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
@@ -17,24 +16,44 @@ import (
 func (s *Store) Commit(ctx context.Context, batch []flow.Transition) ([]error, error) {
 	fates := make([]error, len(batch))
 	err := s.locked(ctx, func(ctx context.Context) error {
-		left := make([]int, len(batch))
+		var left []int
 		for i := range batch {
-			left[i] = i
-		}
-		for len(left) > 0 {
-			chains, rest := chain(batch, left)
-			again, err := write(ctx, s.conn, batch, chains, fates)
-			if err != nil {
+			if len(batch[i].Take)+len(batch[i].Drop) == 0 {
+				left = append(left, i)
+				continue
+			}
+			if err := s.plain(ctx, batch, left, fates); err != nil {
 				return err
 			}
-			left = slices.Sorted(slices.Values(append(again, rest...)))
+			if err := s.locking(ctx, batch, i, fates); err != nil {
+				return err
+			}
+			left = left[:0]
 		}
-		return nil
+		return s.plain(ctx, batch, left, fates)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pgstore: commit: %w", err)
 	}
 	return fates, nil
+}
+
+// plain writes transitions that touch no lock.
+func (s *Store) plain(ctx context.Context, batch []flow.Transition, left []int, fates []error) error {
+	for len(left) > 0 {
+		chains, rest := chain(batch, left)
+		again, err := write(ctx, s.conn, batch, chains, fates)
+		if err != nil {
+			return err
+		}
+		left = slices.Sorted(slices.Values(append(again, rest...)))
+	}
+	return nil
+}
+
+// querier is a connection, or a transaction on it.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // chain sorts the transitions left into chains, one for each execution: each but the first follows the one before. The rest does not
@@ -131,7 +150,7 @@ SELECT id FROM taken`
 
 // write sends chains in one statement and sets the fates of those that are decided. What hung on a transition that was refused is
 // returned: it is to be decided on its own.
-func write(ctx context.Context, conn *pgxpool.Conn, batch []flow.Transition, chains [][]int, fates []error) (again []int, err error) {
+func write(ctx context.Context, conn querier, batch []flow.Transition, chains [][]int, fates []error) (again []int, err error) {
 	var made, moved columns
 	var eventID, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue []string
 	var eventSeq []int64

@@ -23,7 +23,7 @@ var schema string
 var schema2 string
 
 // upgrades make the tables of version 1, then bring them to 2, and so on.
-var upgrades = []string{schema, schema2}
+var upgrades = []string{schema, schema2, schemaLocks}
 
 // Store is a flow.Store in a PostgreSQL database, release 13 or later. It is safe for concurrent use.
 //

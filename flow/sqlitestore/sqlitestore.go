@@ -30,12 +30,12 @@ var schema2 string
 var schema3 string
 
 // upgrades bring tables from version 1 to 2, from 2 to 3, and so on.
-var upgrades = []string{schema2, schema3}
+var upgrades = []string{schema2, schema3, schemaLocks}
 
 // Versions of the tables: that which schema makes, and that which this program knows.
 const (
 	firstVersion  = 2
-	schemaVersion = 3
+	schemaVersion = 4
 )
 
 // Store is a flow.Store in an SQLite database. It is safe for concurrent use.
@@ -252,6 +252,9 @@ func (s *Store) apply(t *flow.Transition) (fate, err error) {
 	r := &t.Row
 	row := make([]any, 0, 18)
 	row = append(row, string(r.State), r.Paused, r.Step, string(r.Wake.Kind), micros(r.Wake.At), text(r.Wake.For), r.Seq, r.Updated.UnixMicro(), text(r.Error))
+	if fate, err := s.held(t); fate != nil || err != nil {
+		return fate, err
+	}
 	var taken bool
 	switch {
 	case t.Prev == 0:
@@ -268,6 +271,9 @@ func (s *Store) apply(t *flow.Transition) (fate, err error) {
 	}
 	if err != nil || !taken {
 		return fate, err
+	}
+	if err := s.keep(t); err != nil {
+		return nil, err
 	}
 	if _, err := s.event.Exec(r.ID, t.Record.Seq, t.Record.At.UnixMicro(), t.Record.Body); err != nil {
 		return nil, err

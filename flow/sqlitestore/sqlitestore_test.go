@@ -94,7 +94,7 @@ func TestMigration(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "flow.db")
 	if err := scripted(t, path, `DROP INDEX flow_run_open; CREATE INDEX flow_run_open ON flow_run (id) WHERE wake <> 'none';
-		DROP TABLE flow_tag; DROP INDEX flow_run_ended; DELETE FROM flow_schema; INSERT INTO flow_schema (version) VALUES (1)`); err != nil {
+		DROP TABLE flow_tag; DROP TABLE flow_lock; DROP INDEX flow_run_ended; DELETE FROM flow_schema; INSERT INTO flow_schema (version) VALUES (1)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := scripted(t, path, "INSERT INTO flow_schema (version) VALUES (99)"); err != nil {
