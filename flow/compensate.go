@@ -135,7 +135,7 @@ func (m *machine) undoInput(s *StepStatus, plan *stepPlan, t *Task) (json.RawMes
 // undoEnded takes in the end of an attempt to undo.
 func (m *machine) undoEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 	err := in.result.Error
-	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Undo.Attempt, Logs: in.result.Logs, Error: err}
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Undo.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: err}
 	switch {
 	case err == nil:
 		e.Kind = EventUndoDone

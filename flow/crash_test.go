@@ -18,8 +18,11 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 )
 
-// TestMain lets the test binary be the engine's process of TestKill.
+// TestMain lets the test binary be the engine's process of TestKill, and a tool.
 func TestMain(m *testing.M) {
+	if kind := os.Getenv("ZHIYUN_TEST_TOOL"); kind != "" {
+		os.Exit(toolProcess(kind))
+	}
 	if dir := os.Getenv("ZHIYUN_TEST_ENGINE"); dir != "" {
 		if err := crashProcess(dir); err != nil {
 			fmt.Println("error", err)

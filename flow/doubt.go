@@ -64,7 +64,7 @@ func (m *machine) runProbe(s *StepStatus, plan *stepPlan, t *Task) {
 
 // probeEnded takes in what the probe says.
 func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
-	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: in.result.Error}
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: in.result.Error}
 	var said struct {
 		Done   *bool           `json:"done"`
 		Output json.RawMessage `json:"output"`

@@ -26,6 +26,8 @@ var (
 // Codes of an Error that the engine itself sets. Tools set their own.
 const (
 	CodeTimeout    = "timeout"        // the attempt took longer than it may
+	CodeHeartbeat  = "heartbeat"      // the tool wrote nothing to its log for longer than its heartbeat
+	CodePlan       = "plan.none"      // the tool has no plan mode, and was not run
 	CodeCancelled  = "cancelled"      // the attempt was stopped because its execution was cancelled
 	CodeDeviceLost = "device.lost"    // the device's worker is gone
 	CodePerson     = "person"         // a person ended it
@@ -37,6 +39,7 @@ const (
 	CodeExpression = "expression"     // an expression of the flow failed on these values
 	CodeTool       = "tool.missing"   // no such tool is registered where it should run
 	CodeLocked     = "locked"         // a sub-flow needs a lock that another execution holds, and may not wait for it
+	CodeDigest     = "tool.changed"   // the tool's folder is not what its digest says
 	CodeUnprobed   = "probe.negative" // the probe says that the tool's effect did not happen
 )
 

@@ -72,6 +72,7 @@ type Event struct {
 	Output    json.RawMessage `json:"output,omitempty"`
 	Error     *Error          `json:"error,omitempty"`
 	Logs      string          `json:"logs,omitempty"`
+	Ran       Ran             `json:"ran,omitzero"` // what an attempt, a probe or an undo was run by
 	RetryAt   time.Time       `json:"retry_at,omitzero"`
 	Target    State           `json:"target,omitempty"`
 	Actor     string          `json:"actor,omitempty"`

@@ -42,6 +42,9 @@ func (e *Event) encode(b []byte) []byte {
 		b = rawField(b, `,"error":`, mustJSON(e.Error))
 	}
 	b = textField(b, `,"logs":`, e.Logs)
+	if e.Ran != (Ran{}) {
+		b = rawField(b, `,"ran":`, mustJSON(e.Ran))
+	}
 	if !e.RetryAt.IsZero() {
 		b = append(b, `,"retry_at":"`...)
 		b = append(e.RetryAt.AppendFormat(b, time.RFC3339Nano), '"')

@@ -11,6 +11,10 @@ func ownGroup(process *exec.Cmd) {
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
+func endGroup(process *exec.Cmd) {
+	_ = syscall.Kill(-process.Process.Pid, syscall.SIGTERM)
+}
+
 func killGroup(process *exec.Cmd) {
 	// ESRCH, that nothing is left to kill, is the usual answer.
 	_ = syscall.Kill(-process.Process.Pid, syscall.SIGKILL)

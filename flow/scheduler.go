@@ -520,7 +520,7 @@ func (m *machine) call(s *StepStatus, item, attempt int, kind string) Call {
 func (m *machine) run(s *StepStatus, plan *stepPlan, item int, attach bool) {
 	t := &s.Tasks[item]
 	call := m.call(s, item, t.Attempt, "")
-	call.Timeout = time.Duration(plan.Timeout)
+	call.Timeout, call.Heartbeat = time.Duration(plan.Timeout), time.Duration(plan.Heartbeat)
 	if plan.Total > 0 {
 		call.Timeout = max(min(call.Timeout, t.Started.Add(time.Duration(plan.Total)).Sub(m.now)), time.Millisecond)
 	}
@@ -553,7 +553,7 @@ func (m *machine) ended(in input) {
 		return
 	}
 	err := in.result.Error
-	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Error: err}
+	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: err}
 	switch {
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping

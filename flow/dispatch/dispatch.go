@@ -9,7 +9,9 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +50,7 @@ type Dispatcher struct {
 	calls    map[string]*pending        // by attempt
 	left     map[string]time.Time       // when the stream of a device that is away ended
 	dropped  map[string]map[string]bool // per device: attempts given up, or acknowledged while it was away
+	boxes    map[string]*mailbox        // by session, of workers that call
 }
 
 var _ flow.Remote = (*Dispatcher)(nil)
@@ -60,9 +63,11 @@ type pending struct {
 // session is one worker's stream.
 type session struct {
 	device string
+	plans  bool // it understands Run.plan
 	out    chan *flowpb.WorkResponse
-	done   chan struct{} // closed when the stream has ended
-	cancel context.CancelFunc
+	put    func(*flowpb.WorkResponse) // in place of out, if set
+	done   chan struct{}              // closed when the stream has ended
+	cancel func()                     // called with Dispatcher.mu held
 }
 
 // maxDropped bounds what is remembered for a device that is away. What falls out is forgotten by the worker in a day.
@@ -78,7 +83,7 @@ func New(config Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		config: config, log: config.Logger, sessions: map[string]*session{}, changed: map[string]chan struct{}{},
-		calls: map[string]*pending{}, left: map[string]time.Time{}, dropped: map[string]map[string]bool{},
+		calls: map[string]*pending{}, left: map[string]time.Time{}, dropped: map[string]map[string]bool{}, boxes: map[string]*mailbox{},
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -128,9 +133,12 @@ func (d *Dispatcher) Run(ctx context.Context, call flow.Call) flow.Result {
 		s, changed := d.session(call.Device)
 		if s != nil {
 			away.Stop()
-			if stopping {
+			switch {
+			case stopping:
 				s.send(stopMessage(call.ID))
-			} else {
+			case call.Plan && !s.plans:
+				return flow.Result{Error: &flow.Error{Code: flow.CodePlan, Message: "the worker of device " + call.Device + " is too old to be asked for a plan; update it"}}
+			default:
 				s.send(runMessage(call))
 			}
 		} else {
@@ -209,6 +217,10 @@ func (d *Dispatcher) drop(device, id string) {
 
 // send queues a message, unless the stream ends first: then the next stream starts afresh.
 func (s *session) send(message *flowpb.WorkResponse) {
+	if s.put != nil {
+		s.put(message)
+		return
+	}
 	select {
 	case s.out <- message:
 	case <-s.done:
@@ -228,14 +240,12 @@ func (h service) Work(ctx context.Context, stream *connect.BidiStream[flowpb.Wor
 	if hello.GetDevice() == "" {
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first message must be a hello that names the device"))
 	}
-	if h.d.config.Authorize != nil {
-		if err := h.d.config.Authorize(ctx, hello.GetDevice()); err != nil {
-			return connect.NewError(connect.CodePermissionDenied, err)
-		}
+	if err := h.d.authorize(ctx, hello.GetDevice()); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &session{device: hello.GetDevice(), out: make(chan *flowpb.WorkResponse, 64), done: make(chan struct{}), cancel: cancel}
+	s := &session{device: hello.GetDevice(), plans: hello.GetPlans(), out: make(chan *flowpb.WorkResponse, 64), done: make(chan struct{}), cancel: cancel}
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		defer cancel()
@@ -265,6 +275,17 @@ func (h service) Work(ctx context.Context, stream *connect.BidiStream[flowpb.Wor
 		return nil
 	}
 	return err
+}
+
+// authorize says whether the peer of ctx may speak for the device.
+func (d *Dispatcher) authorize(ctx context.Context, device string) error {
+	if d.config.Authorize == nil {
+		return nil
+	}
+	if err := d.config.Authorize(ctx, device); err != nil {
+		return connect.NewError(connect.CodePermissionDenied, err)
+	}
+	return nil
 }
 
 // join makes s the device's stream, in place of any other.
@@ -299,6 +320,11 @@ func (d *Dispatcher) notify(device string) {
 
 func (d *Dispatcher) leave(s *session) {
 	close(s.done)
+	d.gone(s)
+}
+
+// gone takes out a session that has ended.
+func (d *Dispatcher) gone(s *session) {
 	d.mu.Lock()
 	current := d.sessions[s.device] == s
 	if current {
@@ -322,18 +348,23 @@ func (d *Dispatcher) receive(s *session, stream *connect.BidiStream[flowpb.WorkR
 		if err != nil {
 			return err
 		}
-		switch kind := message.GetKind().(type) {
-		case *flowpb.WorkRequest_Finished:
-			if p := d.pending(s.device, kind.Finished.GetId()); p != nil {
-				select {
-				case p.result <- result(kind.Finished):
-				default: // told twice
-				}
+		d.heard(s, message)
+	}
+}
+
+// heard takes in one thing that the worker says.
+func (d *Dispatcher) heard(s *session, message *flowpb.WorkRequest) {
+	switch kind := message.GetKind().(type) {
+	case *flowpb.WorkRequest_Finished:
+		if p := d.pending(s.device, kind.Finished.GetId()); p != nil {
+			select {
+			case p.result <- result(kind.Finished):
+			default: // told twice
 			}
-		case *flowpb.WorkRequest_Log:
-			if p := d.pending(s.device, kind.Log.GetId()); p != nil && p.call.Log != nil {
-				p.call.Log(kind.Log.GetData())
-			}
+		}
+	case *flowpb.WorkRequest_Log:
+		if p := d.pending(s.device, kind.Log.GetId()); p != nil && p.call.Log != nil {
+			p.call.Log(kind.Log.GetData())
 		}
 	}
 }
@@ -349,17 +380,29 @@ func (d *Dispatcher) pending(device, id string) *pending {
 }
 
 func result(f *flowpb.Finished) flow.Result {
-	out := flow.Result{Output: f.GetOutput(), Logs: f.GetLogs()}
-	if e := f.GetError(); e != nil {
+	out := flow.Result{Output: f.GetOutput(), Logs: f.GetLogs(), Ran: flow.Ran{Version: f.GetVersion(), Digest: f.GetDigest(), Limits: f.GetLimits()}}
+	if e := f.GetError(); e == nil {
+		out.Output, out.Error = object(f.GetOutput())
+	} else {
 		out.Error = &flow.Error{Code: e.GetCode(), Message: e.GetMessage(), Permanent: e.GetPermanent(), Unknown: e.GetUnknown()}
 	}
 	return out
+}
+
+// object holds an output to what every tool promises, whoever ran it.
+func object(output []byte) ([]byte, *flow.Error) {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, output); err != nil || compact.Len() == 0 || compact.Bytes()[0] != '{' || compact.Len() > flow.MaxOutput {
+		return nil, &flow.Error{Code: flow.CodeOutput, Permanent: true, Message: fmt.Sprintf("the worker handed in %.80q; want one JSON object of at most %d bytes", output, flow.MaxOutput)}
+	}
+	return compact.Bytes(), nil
 }
 
 func runMessage(c flow.Call) *flowpb.WorkResponse {
 	return &flowpb.WorkResponse{Kind: &flowpb.WorkResponse_Run{Run: &flowpb.Run{
 		Id: c.ID, Execution: c.Execution, Flow: c.Flow, Step: c.Step, Item: int32(c.Item), Attempt: int32(c.Attempt), Key: c.Key, Tool: c.Tool,
 		Undo: c.Undo, Probe: c.Probe, Input: c.Input, TimeoutMs: c.Timeout.Milliseconds(),
+		Plan: c.Plan, HeartbeatMs: c.Heartbeat.Milliseconds(),
 	}}}
 }
 

@@ -129,7 +129,9 @@ type Hello struct {
 	// Attempts that run there now.
 	Running []string `protobuf:"bytes,2,rep,name=running,proto3" json:"running,omitempty"`
 	// Attempts that ended and whose results are not acknowledged. A Finished follows for each.
-	Finished      []string `protobuf:"bytes,3,rep,name=finished,proto3" json:"finished,omitempty"`
+	Finished []string `protobuf:"bytes,3,rep,name=finished,proto3" json:"finished,omitempty"`
+	// It understands Run.plan.
+	Plans         bool `protobuf:"varint,4,opt,name=plans,proto3" json:"plans,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +187,13 @@ func (x *Hello) GetFinished() []string {
 	return nil
 }
 
+func (x *Hello) GetPlans() bool {
+	if x != nil {
+		return x.Plans
+	}
+	return false
+}
+
 // Finished says how an attempt ended. It is repeated on each stream until it is acknowledged.
 type Finished struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -193,7 +202,13 @@ type Finished struct {
 	Output []byte `protobuf:"bytes,2,opt,name=output,proto3" json:"output,omitempty"`
 	Error  *Error `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	// The end of stderr.
-	Logs          string `protobuf:"bytes,4,opt,name=logs,proto3" json:"logs,omitempty"`
+	Logs string `protobuf:"bytes,4,opt,name=logs,proto3" json:"logs,omitempty"`
+	// Of the tool that ran.
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// Of the tool's folder, if it was checked.
+	Digest string `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	// What bounded its resources.
+	Limits        string `protobuf:"bytes,7,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +267,27 @@ func (x *Finished) GetError() *Error {
 func (x *Finished) GetLogs() string {
 	if x != nil {
 		return x.Logs
+	}
+	return ""
+}
+
+func (x *Finished) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Finished) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Finished) GetLimits() string {
+	if x != nil {
+		return x.Limits
 	}
 	return ""
 }
@@ -493,8 +529,12 @@ type Run struct {
 	Undo      bool                   `protobuf:"varint,9,opt,name=undo,proto3" json:"undo,omitempty"`
 	Probe     bool                   `protobuf:"varint,10,opt,name=probe,proto3" json:"probe,omitempty"`
 	// A JSON object.
-	Input         []byte `protobuf:"bytes,11,opt,name=input,proto3" json:"input,omitempty"`
-	TimeoutMs     int64  `protobuf:"varint,12,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Input     []byte `protobuf:"bytes,11,opt,name=input,proto3" json:"input,omitempty"`
+	TimeoutMs int64  `protobuf:"varint,12,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Tell what would be touched, and touch nothing. It is sent only to workers whose Hello says that they understand it.
+	Plan bool `protobuf:"varint,13,opt,name=plan,proto3" json:"plan,omitempty"`
+	// How long the tool may write nothing to its log; 0 is what its manifest says.
+	HeartbeatMs   int64 `protobuf:"varint,14,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +653,20 @@ func (x *Run) GetTimeoutMs() int64 {
 	return 0
 }
 
+func (x *Run) GetPlan() bool {
+	if x != nil {
+		return x.Plan
+	}
+	return false
+}
+
+func (x *Run) GetHeartbeatMs() int64 {
+	if x != nil {
+		return x.HeartbeatMs
+	}
+	return 0
+}
+
 // Stop ends an attempt. Its Finished comes all the same.
 type Stop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -703,6 +757,142 @@ func (x *Acknowledge) GetId() string {
 	return ""
 }
 
+// ExchangeRequest is what a worker says in one call.
+type ExchangeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the conversation; the server chose it. Empty begins one, and then say begins with a Hello. A session that the server does not know
+	// any more is an error of code not_found: begin another.
+	Session string         `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Say     []*WorkRequest `protobuf:"bytes,2,rep,name=say,proto3" json:"say,omitempty"`
+	// How many messages of this session were heard so far. What lies behind is told again.
+	Heard int64 `protobuf:"varint,3,opt,name=heard,proto3" json:"heard,omitempty"`
+	// How long the server may wait for something to tell, at most 30,000. A worker that calls again later than 10 s after the last
+	// answer is gone.
+	WaitMs        int64 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeRequest) Reset() {
+	*x = ExchangeRequest{}
+	mi := &file_flow_flowpb_flow_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeRequest) ProtoMessage() {}
+
+func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_flowpb_flow_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
+func (*ExchangeRequest) Descriptor() ([]byte, []int) {
+	return file_flow_flowpb_flow_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExchangeRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *ExchangeRequest) GetSay() []*WorkRequest {
+	if x != nil {
+		return x.Say
+	}
+	return nil
+}
+
+func (x *ExchangeRequest) GetHeard() int64 {
+	if x != nil {
+		return x.Heard
+	}
+	return 0
+}
+
+func (x *ExchangeRequest) GetWaitMs() int64 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
+// ExchangeResponse is what the server tells.
+type ExchangeResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Tell    []*WorkResponse        `protobuf:"bytes,2,rep,name=tell,proto3" json:"tell,omitempty"`
+	// How many messages were told in this session, with these.
+	Told          int64 `protobuf:"varint,3,opt,name=told,proto3" json:"told,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeResponse) Reset() {
+	*x = ExchangeResponse{}
+	mi := &file_flow_flowpb_flow_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeResponse) ProtoMessage() {}
+
+func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_flowpb_flow_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
+func (*ExchangeResponse) Descriptor() ([]byte, []int) {
+	return file_flow_flowpb_flow_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ExchangeResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *ExchangeResponse) GetTell() []*WorkResponse {
+	if x != nil {
+		return x.Tell
+	}
+	return nil
+}
+
+func (x *ExchangeResponse) GetTold() int64 {
+	if x != nil {
+		return x.Told
+	}
+	return 0
+}
+
 var File_flow_flowpb_flow_proto protoreflect.FileDescriptor
 
 const file_flow_flowpb_flow_proto_rawDesc = "" +
@@ -712,16 +902,20 @@ const file_flow_flowpb_flow_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x15.zhiyun.flow.v1.HelloH\x00R\x05hello\x126\n" +
 	"\bfinished\x18\x02 \x01(\v2\x18.zhiyun.flow.v1.FinishedH\x00R\bfinished\x12'\n" +
 	"\x03log\x18\x03 \x01(\v2\x13.zhiyun.flow.v1.LogH\x00R\x03logB\x06\n" +
-	"\x04kind\"U\n" +
+	"\x04kind\"k\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x18\n" +
 	"\arunning\x18\x02 \x03(\tR\arunning\x12\x1a\n" +
-	"\bfinished\x18\x03 \x03(\tR\bfinished\"s\n" +
+	"\bfinished\x18\x03 \x03(\tR\bfinished\x12\x14\n" +
+	"\x05plans\x18\x04 \x01(\bR\x05plans\"\xbd\x01\n" +
 	"\bFinished\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\fR\x06output\x12+\n" +
 	"\x05error\x18\x03 \x01(\v2\x15.zhiyun.flow.v1.ErrorR\x05error\x12\x12\n" +
-	"\x04logs\x18\x04 \x01(\tR\x04logs\"m\n" +
+	"\x04logs\x18\x04 \x01(\tR\x04logs\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x16\n" +
+	"\x06digest\x18\x06 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06limits\x18\a \x01(\tR\x06limits\"m\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
@@ -734,7 +928,7 @@ const file_flow_flowpb_flow_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\v2\x13.zhiyun.flow.v1.RunH\x00R\x03run\x12*\n" +
 	"\x04stop\x18\x02 \x01(\v2\x14.zhiyun.flow.v1.StopH\x00R\x04stop\x12?\n" +
 	"\vacknowledge\x18\x03 \x01(\v2\x1b.zhiyun.flow.v1.AcknowledgeH\x00R\vacknowledgeB\x06\n" +
-	"\x04kind\"\x8e\x02\n" +
+	"\x04kind\"\xc5\x02\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\texecution\x18\x02 \x01(\tR\texecution\x12\x12\n" +
@@ -749,13 +943,25 @@ const file_flow_flowpb_flow_proto_rawDesc = "" +
 	" \x01(\bR\x05probe\x12\x14\n" +
 	"\x05input\x18\v \x01(\fR\x05input\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\f \x01(\x03R\ttimeoutMs\"\x16\n" +
+	"timeout_ms\x18\f \x01(\x03R\ttimeoutMs\x12\x12\n" +
+	"\x04plan\x18\r \x01(\bR\x04plan\x12!\n" +
+	"\fheartbeat_ms\x18\x0e \x01(\x03R\vheartbeatMs\"\x16\n" +
 	"\x04Stop\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1d\n" +
 	"\vAcknowledge\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2X\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x89\x01\n" +
+	"\x0fExchangeRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12-\n" +
+	"\x03say\x18\x02 \x03(\v2\x1b.zhiyun.flow.v1.WorkRequestR\x03say\x12\x14\n" +
+	"\x05heard\x18\x03 \x01(\x03R\x05heard\x12\x17\n" +
+	"\await_ms\x18\x04 \x01(\x03R\x06waitMs\"r\n" +
+	"\x10ExchangeResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x120\n" +
+	"\x04tell\x18\x02 \x03(\v2\x1c.zhiyun.flow.v1.WorkResponseR\x04tell\x12\x12\n" +
+	"\x04told\x18\x03 \x01(\x03R\x04told2\xa7\x01\n" +
 	"\x0fDispatchService\x12E\n" +
-	"\x04Work\x12\x1b.zhiyun.flow.v1.WorkRequest\x1a\x1c.zhiyun.flow.v1.WorkResponse(\x010\x01B*Z(github.com/zhiyun-ops/zhiyun/flow/flowpbb\x06proto3"
+	"\x04Work\x12\x1b.zhiyun.flow.v1.WorkRequest\x1a\x1c.zhiyun.flow.v1.WorkResponse(\x010\x01\x12M\n" +
+	"\bExchange\x12\x1f.zhiyun.flow.v1.ExchangeRequest\x1a .zhiyun.flow.v1.ExchangeResponseB*Z(github.com/zhiyun-ops/zhiyun/flow/flowpbb\x06proto3"
 
 var (
 	file_flow_flowpb_flow_proto_rawDescOnce sync.Once
@@ -769,33 +975,39 @@ func file_flow_flowpb_flow_proto_rawDescGZIP() []byte {
 	return file_flow_flowpb_flow_proto_rawDescData
 }
 
-var file_flow_flowpb_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_flow_flowpb_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_flow_flowpb_flow_proto_goTypes = []any{
-	(*WorkRequest)(nil),  // 0: zhiyun.flow.v1.WorkRequest
-	(*Hello)(nil),        // 1: zhiyun.flow.v1.Hello
-	(*Finished)(nil),     // 2: zhiyun.flow.v1.Finished
-	(*Error)(nil),        // 3: zhiyun.flow.v1.Error
-	(*Log)(nil),          // 4: zhiyun.flow.v1.Log
-	(*WorkResponse)(nil), // 5: zhiyun.flow.v1.WorkResponse
-	(*Run)(nil),          // 6: zhiyun.flow.v1.Run
-	(*Stop)(nil),         // 7: zhiyun.flow.v1.Stop
-	(*Acknowledge)(nil),  // 8: zhiyun.flow.v1.Acknowledge
+	(*WorkRequest)(nil),      // 0: zhiyun.flow.v1.WorkRequest
+	(*Hello)(nil),            // 1: zhiyun.flow.v1.Hello
+	(*Finished)(nil),         // 2: zhiyun.flow.v1.Finished
+	(*Error)(nil),            // 3: zhiyun.flow.v1.Error
+	(*Log)(nil),              // 4: zhiyun.flow.v1.Log
+	(*WorkResponse)(nil),     // 5: zhiyun.flow.v1.WorkResponse
+	(*Run)(nil),              // 6: zhiyun.flow.v1.Run
+	(*Stop)(nil),             // 7: zhiyun.flow.v1.Stop
+	(*Acknowledge)(nil),      // 8: zhiyun.flow.v1.Acknowledge
+	(*ExchangeRequest)(nil),  // 9: zhiyun.flow.v1.ExchangeRequest
+	(*ExchangeResponse)(nil), // 10: zhiyun.flow.v1.ExchangeResponse
 }
 var file_flow_flowpb_flow_proto_depIdxs = []int32{
-	1, // 0: zhiyun.flow.v1.WorkRequest.hello:type_name -> zhiyun.flow.v1.Hello
-	2, // 1: zhiyun.flow.v1.WorkRequest.finished:type_name -> zhiyun.flow.v1.Finished
-	4, // 2: zhiyun.flow.v1.WorkRequest.log:type_name -> zhiyun.flow.v1.Log
-	3, // 3: zhiyun.flow.v1.Finished.error:type_name -> zhiyun.flow.v1.Error
-	6, // 4: zhiyun.flow.v1.WorkResponse.run:type_name -> zhiyun.flow.v1.Run
-	7, // 5: zhiyun.flow.v1.WorkResponse.stop:type_name -> zhiyun.flow.v1.Stop
-	8, // 6: zhiyun.flow.v1.WorkResponse.acknowledge:type_name -> zhiyun.flow.v1.Acknowledge
-	0, // 7: zhiyun.flow.v1.DispatchService.Work:input_type -> zhiyun.flow.v1.WorkRequest
-	5, // 8: zhiyun.flow.v1.DispatchService.Work:output_type -> zhiyun.flow.v1.WorkResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	1,  // 0: zhiyun.flow.v1.WorkRequest.hello:type_name -> zhiyun.flow.v1.Hello
+	2,  // 1: zhiyun.flow.v1.WorkRequest.finished:type_name -> zhiyun.flow.v1.Finished
+	4,  // 2: zhiyun.flow.v1.WorkRequest.log:type_name -> zhiyun.flow.v1.Log
+	3,  // 3: zhiyun.flow.v1.Finished.error:type_name -> zhiyun.flow.v1.Error
+	6,  // 4: zhiyun.flow.v1.WorkResponse.run:type_name -> zhiyun.flow.v1.Run
+	7,  // 5: zhiyun.flow.v1.WorkResponse.stop:type_name -> zhiyun.flow.v1.Stop
+	8,  // 6: zhiyun.flow.v1.WorkResponse.acknowledge:type_name -> zhiyun.flow.v1.Acknowledge
+	0,  // 7: zhiyun.flow.v1.ExchangeRequest.say:type_name -> zhiyun.flow.v1.WorkRequest
+	5,  // 8: zhiyun.flow.v1.ExchangeResponse.tell:type_name -> zhiyun.flow.v1.WorkResponse
+	0,  // 9: zhiyun.flow.v1.DispatchService.Work:input_type -> zhiyun.flow.v1.WorkRequest
+	9,  // 10: zhiyun.flow.v1.DispatchService.Exchange:input_type -> zhiyun.flow.v1.ExchangeRequest
+	5,  // 11: zhiyun.flow.v1.DispatchService.Work:output_type -> zhiyun.flow.v1.WorkResponse
+	10, // 12: zhiyun.flow.v1.DispatchService.Exchange:output_type -> zhiyun.flow.v1.ExchangeResponse
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_flow_flowpb_flow_proto_init() }
@@ -819,7 +1031,7 @@ func file_flow_flowpb_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flow_flowpb_flow_proto_rawDesc), len(file_flow_flowpb_flow_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

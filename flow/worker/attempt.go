@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
@@ -9,11 +10,11 @@ import (
 )
 
 // take runs an attempt, unless it is known: then it says how it ended, or lets it go on.
-func (w *Worker) take(root context.Context, r *flowpb.Run) error {
+func (w *Worker) take(root context.Context, r *flowpb.Run) {
 	call := flow.Call{
 		ID: r.GetId(), Execution: r.GetExecution(), Flow: r.GetFlow(), Step: r.GetStep(), Item: int(r.GetItem()), Attempt: int(r.GetAttempt()),
 		Key: r.GetKey(), Device: w.config.Device, Tool: r.GetTool(), Undo: r.GetUndo(), Probe: r.GetProbe(), Input: r.GetInput(),
-		Timeout: time.Duration(r.GetTimeoutMs()) * time.Millisecond,
+		Timeout: time.Duration(r.GetTimeoutMs()) * time.Millisecond, Plan: r.GetPlan(), Heartbeat: time.Duration(r.GetHeartbeatMs()) * time.Millisecond,
 	}
 	w.mu.Lock()
 	if known := w.attempts[call.ID]; known != nil {
@@ -22,7 +23,7 @@ func (w *Worker) take(root context.Context, r *flowpb.Run) error {
 		if ended != nil {
 			w.tell(call.ID, ended)
 		}
-		return nil
+		return
 	}
 	var before []*attempt
 	for _, other := range w.attempts {
@@ -32,11 +33,14 @@ func (w *Worker) take(root context.Context, r *flowpb.Run) error {
 	}
 	ctx, cancel := context.WithCancel(root)
 	a := &attempt{entry: entry{Call: call, At: time.Now()}, cancel: cancel, done: make(chan struct{})}
-	// From here on the attempt counts as begun: were it not on disk, a restart could run it again.
-	if err := w.journal.put(a.entry); err != nil {
+	// From here on the attempt counts as begun: were it not on disk, a restart could run it again. What cannot be written does not begin.
+	err := w.journal.put(a.entry)
+	w.wrote(err)
+	if err != nil {
 		w.mu.Unlock()
 		cancel()
-		return err
+		w.tell(call.ID, &flow.Result{Error: &flow.Error{Code: CodeDisk, Message: fmt.Sprintf("it was not begun, since its beginning cannot be written down: %v", err)}})
+		return
 	}
 	w.attempts[call.ID] = a
 	w.mu.Unlock()
@@ -49,7 +53,6 @@ func (w *Worker) take(root context.Context, r *flowpb.Run) error {
 		}
 		w.run(ctx, a)
 	})
-	return nil
 }
 
 // run runs an attempt and keeps its result.
@@ -58,18 +61,43 @@ func (w *Worker) run(ctx context.Context, a *attempt) {
 	call.Log = func(data []byte) { w.forward(call.ID, data) }
 	result := w.config.Tools.Run(ctx, call, w.config.Env)
 	w.mu.Lock()
-	ended := entry{Call: a.Call, At: time.Now(), Result: &result}
-	err := w.journal.put(ended)
-	if err == nil {
-		a.entry = ended
-	}
+	a.entry = entry{Call: a.Call, At: time.Now(), Result: &result}
+	err := w.journal.put(a.entry)
+	w.wrote(err)
+	// Until it can be written, it is kept in memory. Should this process end before, the attempt is in doubt, as its beginning is written.
+	a.unsaved = err != nil
 	close(a.done)
 	w.mu.Unlock()
-	if err != nil {
-		w.fail(err)
-		return
-	}
 	w.tell(call.ID, &result)
+}
+
+// save writes results that could not be written when they came.
+func (w *Worker) save() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.attempts {
+		if !a.unsaved {
+			continue
+		}
+		err := w.journal.put(a.entry)
+		w.wrote(err)
+		if err != nil {
+			return
+		}
+		a.unsaved = false
+	}
+}
+
+// wrote logs when the disk begins to fail, and when it works again. The caller holds the mutex.
+func (w *Worker) wrote(err error) {
+	if failing := err != nil; failing != w.failing {
+		w.failing = failing
+		if failing {
+			w.log.Error("attempts cannot be written down: none begins until they can", "dir", w.journal.dir, "error", err)
+		} else {
+			w.log.Info("attempts can be written down again", "dir", w.journal.dir)
+		}
+	}
 }
 
 // end stops an attempt. One that is not known here never ran.
@@ -92,26 +120,26 @@ func (w *Worker) end(id string) {
 }
 
 // forget drops a result that is acknowledged.
-func (w *Worker) forget(id string) error {
+func (w *Worker) forget(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a := w.attempts[id]
 	if a == nil {
-		return nil
+		return
 	}
 	if a.Result == nil { // not wanted any more, and still running: its result will be dropped after Keep
 		a.cancel()
-		return nil
+		return
 	}
 	for _, other := range w.attempts {
 		// Earlier attempts with the same key were given up: nobody asks for them any more.
 		if other.Call.Key != a.Call.Key || other.Result == nil {
 			continue
 		}
-		if err := w.journal.remove(other.Call.ID); err != nil {
-			return err
+		if err := w.journal.remove(other.Call.ID); err != nil { // told again on the next stream, and dropped after Keep
+			w.log.Warn("a result that the server has cannot be removed", "attempt", other.Call.ID, "error", err)
+			continue
 		}
 		delete(w.attempts, other.Call.ID)
 	}
-	return nil
 }

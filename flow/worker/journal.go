@@ -23,7 +23,10 @@ type entry struct {
 }
 
 // journal is a folder with a file per attempt.
-type journal struct{ dir string }
+type journal struct {
+	dir   string
+	fault func() error // of tests: what writing fails with; may be nil
+}
 
 func (j journal) path(id string) string {
 	sum := sha256.Sum256([]byte(id))
@@ -67,6 +70,11 @@ func (j journal) put(one entry) error {
 	if err != nil {
 		return err
 	}
+	if j.fault != nil {
+		if err := j.fault(); err != nil {
+			return err
+		}
+	}
 	path := j.path(one.Call.ID)
 	file, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -77,7 +85,7 @@ func (j journal) put(one entry) error {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(path+".tmp")) // a full disk has no room for half a file
 	}
 	if err := os.Rename(path+".tmp", path); err != nil {
 		return err

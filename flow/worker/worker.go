@@ -67,8 +67,7 @@ type Worker struct {
 	attempts map[string]*attempt
 	out      chan *flowpb.WorkRequest // logs for the stream that is up; nil if none
 	unsent   map[string]*flow.Result  // results to tell on the stream that is up
-	failed   error
-	stop     context.CancelFunc // ends Run
+	failing  bool                     // the folder could not be written to last
 }
 
 // attempt is one that runs, or whose result is not acknowledged.
@@ -76,7 +75,12 @@ type attempt struct {
 	entry
 	cancel context.CancelFunc
 	done   chan struct{} // closed when it has ended
+
+	unsaved bool // its result is not on disk; guarded by Worker.mu
 }
+
+// CodeDisk is the code of an attempt that was not begun because the worker could not write it down. Another attempt may be made.
+const CodeDisk = "worker.disk"
 
 // New checks the configuration. It starts and opens nothing.
 func New(config Config) (*Worker, error) {
@@ -110,7 +114,7 @@ func New(config Config) (*Worker, error) {
 	if config.Keep == 0 {
 		config.Keep = 24 * time.Hour
 	}
-	w := &Worker{config: config, log: config.Logger, journal: journal{filepath.Join(config.Dir, "attempts")}, attempts: map[string]*attempt{}, unsent: map[string]*flow.Result{}, ready: make(chan struct{}, 1)}
+	w := &Worker{config: config, log: config.Logger, journal: journal{dir: filepath.Join(config.Dir, "attempts")}, attempts: map[string]*attempt{}, unsent: map[string]*flow.Result{}, ready: make(chan struct{}, 1)}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -118,18 +122,13 @@ func New(config Config) (*Worker, error) {
 }
 
 // Run serves until ctx ends, reconnecting as often as needed; then it lets attempts finish for the grace period, kills what is left and returns nil. It returns
-// an error when the folder cannot be read or written. It may be called once.
+// an error when the folder cannot be read. While the folder cannot be written to, attempts are refused with CodeDisk. It may be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.recover(); err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
 	root, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
-	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	w.mu.Lock()
-	w.stop = stop
-	w.mu.Unlock()
 	client, base, err := transport.Dial(transport.DialConfig{Target: w.config.Target, Token: w.config.Token, TLS: w.config.TLS})
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
@@ -141,7 +140,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	streaming, hangUp := context.WithCancel(root)
 	var link sync.WaitGroup
 	link.Go(func() { w.connect(streaming, root, service) })
-	<-serving.Done()
+	<-ctx.Done()
 	finished := make(chan struct{})
 	link.Go(func() {
 		w.tasks.Wait()
@@ -156,9 +155,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	hangUp()
 	kill()
 	link.Wait()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.failed
+	return nil
 }
 
 // recover reads what a former worker has left. What ran then has died with it.
@@ -171,8 +168,8 @@ func (w *Worker) recover() error {
 		if one.Result == nil {
 			one.Result = &flow.Result{Error: &flow.Error{Code: flow.CodeLost, Message: "the worker stopped while it ran", Unknown: true}}
 			one.At = time.Now()
-			if err := w.journal.put(one); err != nil {
-				return err
+			if err := w.journal.put(one); err != nil { // the next start would say the same of it
+				w.log.Warn("an attempt that was cut off cannot be written down", "attempt", one.Call.ID, "error", err)
 			}
 		}
 		done := make(chan struct{})
@@ -192,6 +189,7 @@ func (w *Worker) connect(ctx, root context.Context, service flowpbconnect.Dispat
 		if ctx.Err() != nil {
 			return
 		}
+		w.save()
 		if time.Since(began) > most {
 			wait = least
 		}
@@ -238,27 +236,13 @@ func (w *Worker) stream(ctx, root context.Context, service flowpbconnect.Dispatc
 		}
 		switch kind := message.GetKind().(type) {
 		case *flowpb.WorkResponse_Run:
-			err = w.take(root, kind.Run)
+			w.take(root, kind.Run)
 		case *flowpb.WorkResponse_Stop:
 			w.end(kind.Stop.GetId())
 		case *flowpb.WorkResponse_Acknowledge:
-			err = w.forget(kind.Acknowledge.GetId())
-		}
-		if err != nil {
-			w.fail(err)
-			return err
+			w.forget(kind.Acknowledge.GetId())
 		}
 	}
-}
-
-// fail ends Run with an error of the folder: without it, nothing can be promised.
-func (w *Worker) fail(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failed == nil {
-		w.failed = fmt.Errorf("worker: %w", err)
-	}
-	w.stop()
 }
 
 // greet makes out the current stream and says what is known here.
@@ -267,7 +251,7 @@ func (w *Worker) greet(out chan *flowpb.WorkRequest) *flowpb.Hello {
 	defer w.mu.Unlock()
 	w.out = out
 	clear(w.unsent)
-	hello := &flowpb.Hello{Device: w.config.Device}
+	hello := &flowpb.Hello{Device: w.config.Device, Plans: true}
 	for id, a := range w.attempts {
 		switch {
 		case a.Result == nil:
@@ -339,7 +323,7 @@ func (w *Worker) forward(id string, data []byte) {
 }
 
 func finished(id string, r *flow.Result) *flowpb.WorkRequest {
-	f := &flowpb.Finished{Id: id, Output: r.Output, Logs: r.Logs}
+	f := &flowpb.Finished{Id: id, Output: r.Output, Logs: r.Logs, Version: r.Ran.Version, Digest: r.Ran.Digest, Limits: r.Ran.Limits}
 	if e := r.Error; e != nil {
 		f.Error = &flowpb.Error{Code: e.Code, Message: e.Message, Permanent: e.Permanent, Unknown: e.Unknown}
 	}

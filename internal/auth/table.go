@@ -65,7 +65,7 @@ var Rows = []Row{
 	{"zhiyun.control.v1.EnrolService", []Role{Agent}, "Renew Trust"},
 	{"zhiyun.l5.v1.NameService", names, "Explain"},
 	{"zhiyun.l5.v1.NameService", callers, "Watch Register Renew Report"},
-	{"zhiyun.flow.v1.DispatchService", callers, "Work"},
+	{"zhiyun.flow.v1.DispatchService", callers, "Work Exchange"},
 }
 
 // paths are what is served beside the methods.

@@ -64,7 +64,7 @@ var packages = []struct {
 	name    string
 	measure func(*suite, context.Context) error
 }{
-	{"state", (*suite).state}, {"l5", (*suite).l5}, {"flow", (*suite).flow}, {"cmdb", (*suite).cmdb},
+	{"state", (*suite).state}, {"l5", (*suite).l5}, {"flow", (*suite).flow}, {"tool", (*suite).tool}, {"cmdb", (*suite).cmdb},
 	{"gray", (*suite).gray}, {"scale", (*suite).scale}, {"drift", (*suite).drift},
 }
 

@@ -36,6 +36,9 @@ const (
 const (
 	// DispatchServiceWorkProcedure is the fully-qualified name of the DispatchService's Work RPC.
 	DispatchServiceWorkProcedure = "/zhiyun.flow.v1.DispatchService/Work"
+	// DispatchServiceExchangeProcedure is the fully-qualified name of the DispatchService's Exchange
+	// RPC.
+	DispatchServiceExchangeProcedure = "/zhiyun.flow.v1.DispatchService/Exchange"
 )
 
 // DispatchServiceClient is a client for the zhiyun.flow.v1.DispatchService service.
@@ -43,6 +46,9 @@ type DispatchServiceClient interface {
 	// Work is one device's stream. The worker says hello, then tells how attempts end; the server hands attempts over. Either
 	// side may repeat anything after a reconnect: attempts are told apart by their id, and run once.
 	Work(context.Context) *connect.BidiStreamForClient[flowpb.WorkRequest, flowpb.WorkResponse]
+	// Exchange is the same conversation by single calls, for workers in languages without streams: say what there is to say, hear what there is to
+	// hear, at once or within wait_ms. docs/guides/workers.md shows one in Python.
+	Exchange(context.Context, *connect.Request[flowpb.ExchangeRequest]) (*connect.Response[flowpb.ExchangeResponse], error)
 }
 
 // NewDispatchServiceClient constructs a client for the zhiyun.flow.v1.DispatchService service. By
@@ -62,12 +68,19 @@ func NewDispatchServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(dispatchServiceMethods.ByName("Work")),
 			connect.WithClientOptions(opts...),
 		),
+		exchange: connect.NewClient[flowpb.ExchangeRequest, flowpb.ExchangeResponse](
+			httpClient,
+			baseURL+DispatchServiceExchangeProcedure,
+			connect.WithSchema(dispatchServiceMethods.ByName("Exchange")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // dispatchServiceClient implements DispatchServiceClient.
 type dispatchServiceClient struct {
-	work *connect.Client[flowpb.WorkRequest, flowpb.WorkResponse]
+	work     *connect.Client[flowpb.WorkRequest, flowpb.WorkResponse]
+	exchange *connect.Client[flowpb.ExchangeRequest, flowpb.ExchangeResponse]
 }
 
 // Work calls zhiyun.flow.v1.DispatchService.Work.
@@ -75,11 +88,19 @@ func (c *dispatchServiceClient) Work(ctx context.Context) *connect.BidiStreamFor
 	return c.work.CallBidiStream(ctx)
 }
 
+// Exchange calls zhiyun.flow.v1.DispatchService.Exchange.
+func (c *dispatchServiceClient) Exchange(ctx context.Context, req *connect.Request[flowpb.ExchangeRequest]) (*connect.Response[flowpb.ExchangeResponse], error) {
+	return c.exchange.CallUnary(ctx, req)
+}
+
 // DispatchServiceHandler is an implementation of the zhiyun.flow.v1.DispatchService service.
 type DispatchServiceHandler interface {
 	// Work is one device's stream. The worker says hello, then tells how attempts end; the server hands attempts over. Either
 	// side may repeat anything after a reconnect: attempts are told apart by their id, and run once.
 	Work(context.Context, *connect.BidiStream[flowpb.WorkRequest, flowpb.WorkResponse]) error
+	// Exchange is the same conversation by single calls, for workers in languages without streams: say what there is to say, hear what there is to
+	// hear, at once or within wait_ms. docs/guides/workers.md shows one in Python.
+	Exchange(context.Context, *connect.Request[flowpb.ExchangeRequest]) (*connect.Response[flowpb.ExchangeResponse], error)
 }
 
 // NewDispatchServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -95,10 +116,18 @@ func NewDispatchServiceHandler(svc DispatchServiceHandler, opts ...connect.Handl
 		connect.WithSchema(dispatchServiceMethods.ByName("Work")),
 		connect.WithHandlerOptions(opts...),
 	)
+	dispatchServiceExchangeHandler := connect.NewUnaryHandler(
+		DispatchServiceExchangeProcedure,
+		svc.Exchange,
+		connect.WithSchema(dispatchServiceMethods.ByName("Exchange")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.flow.v1.DispatchService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DispatchServiceWorkProcedure:
 			dispatchServiceWorkHandler.ServeHTTP(w, r)
+		case DispatchServiceExchangeProcedure:
+			dispatchServiceExchangeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -110,4 +139,8 @@ type UnimplementedDispatchServiceHandler struct{}
 
 func (UnimplementedDispatchServiceHandler) Work(context.Context, *connect.BidiStream[flowpb.WorkRequest, flowpb.WorkResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.flow.v1.DispatchService.Work is not implemented"))
+}
+
+func (UnimplementedDispatchServiceHandler) Exchange(context.Context, *connect.Request[flowpb.ExchangeRequest]) (*connect.Response[flowpb.ExchangeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.flow.v1.DispatchService.Exchange is not implemented"))
 }

@@ -1,0 +1,56 @@
+package flow
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+)
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	limit   int
+	forward func([]byte)
+
+	mu   sync.Mutex // guards what follows
+	data []byte
+	lost bool
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	if t.forward != nil {
+		t.forward(p)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.data = append(t.data, p...)
+	if over := len(t.data) - t.limit; over > 0 {
+		t.data, t.lost = append(t.data[:0], t.data[over:]...), true
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := strings.ToValidUTF8(string(t.data), "?")
+	if t.lost {
+		return "...\n" + text
+	}
+	return text
+}
+
+// limited keeps the first bytes written to it and drops the rest.
+type limited struct {
+	buffer   bytes.Buffer // not embedded: io.Copy would find its ReadFrom and pass the limit by
+	limit    int
+	overflow bool
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if room := l.limit - l.buffer.Len(); len(p) > room {
+		l.overflow = true
+		l.buffer.Write(p[:max(room, 0)])
+		return len(p), nil
+	}
+	return l.buffer.Write(p)
+}
