@@ -2,6 +2,7 @@ package flow
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"strings"
 	"time"
@@ -103,6 +104,55 @@ func redactText(text string, secrets []string) string {
 		}
 	}
 	return text
+}
+
+// Strike returns a text with the secrets of an execution struck out, for records of what was done to it. What cannot be struck, since the
+// execution is not there, is not told at all.
+func (e *Engine) Strike(ctx context.Context, id, text string) string {
+	if text == "" {
+		return ""
+	}
+	records, err := e.config.Store.History(ctx, id, 0, 1)
+	if err != nil || len(records) == 0 {
+		return struckOut
+	}
+	events, err := DecodeEvents(id, records[0])
+	if err != nil || len(events) == 0 {
+		return struckOut
+	}
+	def, err := e.definition(ctx, events[0].Flow, events[0].Version)
+	if err != nil {
+		return struckOut
+	}
+	return redactText(text, def.secrets(events[0].Params))
+}
+
+// exposed refuses to hand a secret to a sub-flow in a parameter that is no secret there: it would be shown.
+func (e *Engine) exposed(ctx context.Context, a *action) *Error {
+	if len(a.secrets) == 0 {
+		return nil
+	}
+	name, version := flowRef(a.call.Tool)
+	def, err := e.definition(ctx, name, version)
+	if err != nil {
+		return nil // Start says what is wrong
+	}
+	params, err := decodeParams(a.call.Input)
+	if err != nil {
+		return nil
+	}
+	for i := range def.Params {
+		p := &def.Params[i]
+		value, given := params[p.Name]
+		if !given || p.value == nil || p.value.secret {
+			continue
+		}
+		plain := mustJSON(value)
+		if !bytes.Equal(redactJSON(plain, a.secrets), plain) {
+			return failure(CodeInput, "parameter %q of flow %s would show a secret; make it of the type secret there", p.Name, name)
+		}
+	}
+	return nil
 }
 
 func parseError(text string) *Error {

@@ -317,7 +317,9 @@ func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	case a.flow && call.Undo:
 		result = e.undoSubflow(ctx, call)
 	case a.flow:
-		result = e.subflow(ctx, r, call)
+		if result.Error = e.exposed(ctx, &a); result.Error == nil {
+			result = e.subflow(ctx, r, call)
+		}
 	case a.remote && e.config.Remote == nil:
 		result = Result{Error: failure(CodeTool, "%s runs on device %s, and the engine has no Config.Remote", call.Tool, call.Device)}
 	case a.remote:

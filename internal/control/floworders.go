@@ -53,12 +53,16 @@ func (f flows) order(ctx context.Context, id, verb string, what flow.Interventio
 }
 
 func (f flows) auditOrder(ctx context.Context, c *pb.Cause, id, verb string, what flow.Intervention, how changed) error {
-	c.Execution = id
+	engine, err := f.engine()
+	if err != nil {
+		return err
+	}
+	told := &pb.Cause{Actor: c.Actor, Reason: engine.Strike(ctx, id, c.Reason), Execution: id, Key: c.Key}
 	object := "execution/" + id
 	if what.Step != "" {
 		object += "/" + what.Step
 	}
-	return f.audit(ctx, c, "flow."+verb, object, how)
+	return f.audit(ctx, told, "flow."+verb, object, how)
 }
 
 func (f flows) Cancel(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {

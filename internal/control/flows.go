@@ -96,7 +96,7 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	if err != nil {
 		return nil, err
 	}
-	c.Execution = id
+	c.Execution, c.Reason = id, engine.Strike(ctx, id, c.Reason)
 	if err := f.audit(ctx, c, "flow.start", "execution/"+id, q.Msg.Flow); err != nil {
 		return nil, err
 	}
