@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -16,11 +17,21 @@ type Bulk struct {
 	Order string
 	// With is what each execution is told: who, why, and what the order needs.
 	With Intervention
+	// Signal is sent in place of an order, by With.Actor.
+	Signal *BulkSignal
 	// Max refuses the whole if more executions are selected: a filter that is wider than was thought does no harm. Default
 	// DefaultBulk.
 	Max int
 	// Rehearse says what would be done, and does nothing.
 	Rehearse bool
+}
+
+// BulkSignal is a signal to many executions.
+type BulkSignal struct {
+	Name    string
+	Payload json.RawMessage
+	// ID keeps a repetition from being another signal. Required.
+	ID string
 }
 
 // Bounds of Bulk.Max.
@@ -71,18 +82,34 @@ func (r *Row) standing() Standing {
 	return Standing{Version: r.Version, State: r.State, Step: r.Step, Paused: r.Paused, Waiting: r.Wake.For}
 }
 
-func (b *Bulk) check() error {
+// input checks the bulk, and returns what each execution is told.
+func (b *Bulk) input() (input, error) {
 	var faults []error
 	if !b.Filter.selective() {
 		faults = append(faults, fmt.Errorf("%w: Bulk.Filter selects everything; say which flow, state, step, parameter or device", ErrInvalid))
 	}
-	if _, known := orders[b.Order]; !known {
-		faults = append(faults, fmt.Errorf("%w: there is no order %q", ErrInvalid, b.Order))
-	}
 	if b.Max < 0 || b.Max > MaxBulk {
 		faults = append(faults, fmt.Errorf("%w: Bulk.Max is %d: want 1 to %d, or 0 for %d", ErrInvalid, b.Max, MaxBulk, DefaultBulk))
 	}
-	return errors.Join(append(faults, b.With.check())...)
+	if b.Signal != nil {
+		in, err := signalInput(b.Signal.Name, b.Signal.Payload, []SignalOption{SignalID(b.Signal.ID), SignalFrom(b.With.Actor)})
+		if b.Signal.ID == "" {
+			err = errors.Join(err, fmt.Errorf("%w: Bulk.Signal.ID is empty: repeated, it would be another signal", ErrInvalid))
+		}
+		return in, errors.Join(append(faults, err)...)
+	}
+	kind, known := orders[b.Order]
+	if !known {
+		faults = append(faults, fmt.Errorf("%w: there is no order %q", ErrInvalid, b.Order))
+	}
+	return b.With.input(kind), errors.Join(append(faults, b.With.check())...)
+}
+
+func (b *Bulk) name() string {
+	if b.Signal != nil {
+		return "signal"
+	}
+	return b.Order
 }
 
 // selective reports whether the filter leaves anything out but what has ended.
@@ -96,17 +123,21 @@ func (f *Filter) selective() bool {
 // yielding an error: ErrInvalid if more than Max are selected, and then nothing was done.
 func (e *Engine) Bulk(ctx context.Context, b Bulk) iter.Seq2[BulkLine, error] {
 	return func(yield func(BulkLine, error) bool) {
-		rows, err := e.selected(ctx, b)
+		in, err := b.input()
+		var rows []Row
+		if err == nil {
+			rows, err = e.selected(ctx, b)
+		}
 		if err != nil {
-			yield(BulkLine{}, fmt.Errorf("flow: %s in bulk: %w", b.Order, err))
+			yield(BulkLine{}, fmt.Errorf("flow: %s in bulk: %w", b.name(), err))
 			return
 		}
 		for i := range rows {
 			if ctx.Err() != nil {
-				yield(BulkLine{}, fmt.Errorf("flow: %s in bulk: stopped after %d of %d: %w", b.Order, i, len(rows), context.Cause(ctx)))
+				yield(BulkLine{}, fmt.Errorf("flow: %s in bulk: stopped after %d of %d: %w", b.name(), i, len(rows), context.Cause(ctx)))
 				return
 			}
-			line := e.give(ctx, b, &rows[i])
+			line := e.give(ctx, in, b.Rehearse, &rows[i])
 			line.Of = len(rows)
 			if !yield(line, nil) {
 				return
@@ -117,9 +148,6 @@ func (e *Engine) Bulk(ctx context.Context, b Bulk) iter.Seq2[BulkLine, error] {
 
 // selected returns the rows that a bulk is about.
 func (e *Engine) selected(ctx context.Context, b Bulk) ([]Row, error) {
-	if err := b.check(); err != nil {
-		return nil, err
-	}
 	most := b.Max
 	if most == 0 {
 		most = DefaultBulk
@@ -139,18 +167,18 @@ func (e *Engine) selected(ctx context.Context, b Bulk) ([]Row, error) {
 	return rows, err
 }
 
-// give gives the order to one execution.
-func (e *Engine) give(ctx context.Context, b Bulk, row *Row) BulkLine {
+// give tells one execution.
+func (e *Engine) give(ctx context.Context, in input, rehearse bool, row *Row) BulkLine {
 	line := BulkLine{Execution: row.ID, Flow: row.Flow, Outcome: BulkDone, Before: row.standing(), After: row.standing()}
-	after, events, err := e.rehearse(ctx, row.ID, b.Order, b.With)
+	after, events, err := e.rehearse(ctx, row.ID, in)
 	switch {
 	case err != nil:
 	case len(events) == 0:
 		line.Outcome, line.Why = BulkUnchanged, "it stands so already"
 	default:
 		line.After = after.standing()
-		if !b.Rehearse {
-			err = e.Order(ctx, row.ID, b.Order, b.With)
+		if !rehearse {
+			err = e.tell(ctx, row.ID, in)
 		}
 	}
 	if err != nil {

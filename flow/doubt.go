@@ -48,6 +48,10 @@ func (m *machine) doubt(s *StepStatus, plan *stepPlan, t *Task, e Event, crashed
 
 // again starts another attempt that does not count, with the same key.
 func (m *machine) again(s *StepStatus, plan *stepPlan, t *Task, by Event) {
+	if plan.kind().waits() != waitNothing {
+		m.park(s, plan, by)
+		return
+	}
 	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
 }
 

@@ -15,6 +15,8 @@ var (
 	errNotLive = errors.New("flow: the execution is not live")
 	// ErrState says that the execution's state does not allow the verb.
 	ErrState = errors.New("flow: not possible in this state")
+	// ErrNotAsked says that the step asks other people.
+	ErrNotAsked = errors.New("flow: not asked")
 	// ErrStale says that another writer moved the execution on; the writer must read again.
 	ErrStale = errors.New("flow: another engine has written this execution; only one engine may run on a store")
 	// ErrExists says that an execution of this flow with this key is already there.

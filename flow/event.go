@@ -17,6 +17,7 @@ const (
 	EventStuck        EventKind = "execution.stuck"        // waits for a person; Reason says what for
 	EventPaused       EventKind = "execution.paused"
 	EventResumed      EventKind = "execution.resumed"
+	EventSignalled    EventKind = "execution.signalled" // Signal came, with Output
 	EventRetried      EventKind = "execution.retried"   // a person had what is held tried again
 	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
 	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
@@ -30,6 +31,9 @@ const (
 	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
 	EventStepEntered  EventKind = "step.entered"  // the steps that it holds begin; Case says which, if not all
 	EventStepHandling EventKind = "step.handling" // it has failed with Error, and its handler begins
+	EventStepParked   EventKind = "step.parked"   // waits for what Text says, until RetryAt
+	EventApproved     EventKind = "step.approved" // by Actor
+	EventRefused      EventKind = "step.refused"  // by Actor
 	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
 	EventStepDone     EventKind = "step.done"
 	EventStepSkipped  EventKind = "step.skipped"
@@ -63,6 +67,8 @@ type Event struct {
 	Step      string          `json:"step,omitempty"`
 	Item      int             `json:"item,omitempty"`
 	Items     int             `json:"items,omitempty"`
+	Signal    string          `json:"signal,omitempty"` // its name; of attempt.done: the step takes the oldest of that name
+	ID        string          `json:"id,omitempty"`     // the signal's
 	Case      string          `json:"case,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Again     bool            `json:"again,omitempty"` // the attempt does not count: the last one was cut off by a crash, or a person asked
@@ -112,6 +118,8 @@ func (e Event) String() string {
 		{"again", e.Again, "true"},
 		{"items", e.Items > 0, strconv.Itoa(e.Items)},
 		{"case", e.Case != "", strconv.Quote(e.Case)},
+		{"signal", e.Signal != "", strconv.Quote(e.Signal)},
+		{"id", e.ID != "", strconv.Quote(e.ID)},
 		{"device", e.Device != "", e.Device},
 		{"target", e.Target != "", string(e.Target)},
 		{"actor", e.Actor != "", e.Actor},

@@ -29,6 +29,8 @@ func (e *Event) encode(b []byte) []byte {
 	b = textField(b, `,"step":`, e.Step)
 	b = intField(b, `,"item":`, e.Item)
 	b = intField(b, `,"items":`, e.Items)
+	b = textField(b, `,"signal":`, e.Signal)
+	b = textField(b, `,"id":`, e.ID)
 	b = textField(b, `,"case":`, e.Case)
 	b = intField(b, `,"attempt":`, e.Attempt)
 	if e.Again {

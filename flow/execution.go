@@ -49,6 +49,8 @@ const (
 //	                     | ^
 //	                     v |
 //	 retrying (a timer), doubt (a probe), held (a person), queued (the gate)
+//
+// That of a step that waits is parked instead of running.
 type TaskState string
 
 const (
@@ -58,6 +60,7 @@ const (
 	TaskRetrying TaskState = "retrying" // the next attempt starts at RetryAt
 	TaskDoubt    TaskState = "doubt"    // whether it had its effect is not known; the probe is asked
 	TaskHeld     TaskState = "held"     // waits for a person
+	TaskParked   TaskState = "parked"   // of a step that waits: for a time, a signal, or people's approval
 	TaskDone     TaskState = "done"
 	TaskFailed   TaskState = "failed"
 	TaskSkipped  TaskState = "skipped" // of an undo that failed and may
@@ -99,6 +102,9 @@ type Execution struct {
 	timers  int            // tasks and undos that wait for a timer
 	clock   timers         // theirs
 	held    int            // tasks and undos that wait for a person
+	parked  [waitPeople + 1]parked
+	kept    map[string][]heardSignal // by name, in the order in which they came
+	heard   map[string]bool          // IDs of signals
 	pauser  string
 
 	queued    int      // tasks that wait for the gate
@@ -136,12 +142,14 @@ type StepStatus struct {
 	Skipping bool `json:"skipping,omitempty"`
 	Round    int  `json:"round,omitempty"` // how often the execution was taken back over the step
 	// Case is the way that an if or a switch has gone: then, else, case 0.
-	Case string `json:"case,omitempty"`
+	Case      string     `json:"case,omitempty"`
+	Approvals []Approval `json:"approvals,omitempty"` // of a step that asks for them
 	// Handling: it has failed, and its handler runs.
 	Handling bool `json:"handling,omitempty"`
 
 	at      int   // its index
 	open    int   // blocks of it that run
+	parked  int   // its place among those that wait for the same, from 1
 	items   []any // of its each
 	next    int   // the next task to start
 	active  int   // tasks started and not ended
@@ -149,6 +157,13 @@ type StepStatus struct {
 	undo    int // the next task to undo, plus one; counts down
 	undos   int // undos started and not ended
 	lastErr *Error
+}
+
+// Approval is one person's.
+type Approval struct {
+	By      string    `json:"by"`
+	Comment string    `json:"comment,omitempty"`
+	At      time.Time `json:"at"`
 }
 
 // Task is one item of a step: all of its attempts.
@@ -160,7 +175,9 @@ type Task struct {
 	Tries   int             `json:"tries"`   // attempts that count towards the limit
 	Started time.Time       `json:"started,omitzero"`
 	Ended   time.Time       `json:"ended,omitzero"`
-	RetryAt time.Time       `json:"retry_at,omitzero"`
+	RetryAt time.Time       `json:"retry_at,omitzero"` // when it goes on by itself
+	For     string          `json:"for,omitempty"`     // what a step that waits waits for
+	Signal  string          `json:"signal,omitempty"`
 	Input   json.RawMessage `json:"input,omitempty"`
 	Output  json.RawMessage `json:"output,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
@@ -204,10 +221,11 @@ type WakeKind string
 
 const (
 	WakeNone     WakeKind = "none"     // it has ended
+	WakeSignal   WakeKind = "signal"   // the signal For, or the time At if there is one
 	WakeRunnable WakeKind = "runnable" // the engine, at once
 	WakeTimer    WakeKind = "timer"    // the time At
 	WakeLease    WakeKind = "lease"    // the end of attempts that a live engine or device holds
-	WakePerson   WakeKind = "person"   // For says what the person is asked
+	WakePerson   WakeKind = "person"   // For says what the person is asked; At is when the execution goes on without, if it does
 )
 
 // Wake is the one source that moves an execution on.
@@ -266,10 +284,26 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakeLease}
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
+	case x.queued > 0 || x.awaits != "":
+		return Wake{Kind: WakeRunnable}
 	case x.timers > 0:
-		return Wake{Kind: WakeTimer, At: x.firstTimer().at}
+		return x.timerWake()
+	case len(x.parked[waitSignal]) > 0:
+		return Wake{Kind: WakeSignal, At: x.firstTimer().at, For: x.waitingFor(waitSignal)}
+	case len(x.parked[waitPeople]) > 0:
+		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.waitingFor(waitPeople)}
 	}
 	return Wake{Kind: WakeRunnable}
+}
+
+// timerWake says what the next time is about, if that is a step that waits for it.
+func (x *Execution) timerWake() Wake {
+	first := x.firstTimer()
+	wake := Wake{Kind: WakeTimer, At: first.at}
+	if t := x.task(first.step, first.item); t != nil && t.State == TaskParked {
+		wake.For = "step " + x.Steps[first.step].Name + ": " + t.For
+	}
+	return wake
 }
 
 func (x *Execution) task(step, item int) *Task {

@@ -38,6 +38,14 @@ func (x *Execution) apply(e *Event) {
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
 		x.Ended, x.floor = time.Time{}, 0
 		x.undoing = x.last
+	case EventSignalled:
+		if x.kept == nil {
+			x.kept, x.heard = map[string][]heardSignal{}, map[string]bool{}
+		}
+		x.kept[e.Signal] = append(x.kept[e.Signal], heardSignal{e.ID, e.Actor, e.Output})
+		if e.ID != "" {
+			x.heard[e.ID] = true
+		}
 	case EventStuck:
 		x.State, x.Waiting = Stuck, e.Reason
 	case EventPaused:
@@ -176,6 +184,9 @@ func (x *Execution) applyStep(e *Event) {
 		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error
 	case EventSettled:
 		x.unstick()
+	case EventApproved:
+		s.Approvals = append(s.Approvals, Approval{e.Actor, e.Reason, e.At})
+	case EventRefused:
 	case EventNoticed:
 		s.Started = e.At
 	case EventUndoStarted, EventUndoDone, EventUndoFailed, EventUndoHeld, EventUndoSkipped:
@@ -214,6 +225,7 @@ func (s *StepStatus) output() json.RawMessage {
 // count adds n to the counter to which a task in this state belongs.
 func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) {
 	switch {
+	case state == TaskParked: // see parks
 	case !retryAt.IsZero():
 		x.timers += n
 	case state == TaskHeld:
@@ -229,8 +241,25 @@ func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) 
 	}
 }
 
+// parks counts a parked task in, or out.
+func (x *Execution) parks(s *StepStatus, t *Task, in bool) {
+	if t.State != TaskParked {
+		return
+	}
+	kind, n := x.shape.steps[s.at].step.kind().waits(), 1
+	if in {
+		x.parked[kind].add(s)
+	} else {
+		n = -1
+		x.parked[kind].remove(s, x.Steps)
+	}
+	if kind == waitTime {
+		x.timers += n
+	}
+}
+
 func open(state TaskState) bool {
-	return state == TaskQueued || state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld
+	return state == TaskQueued || state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld || state == TaskParked
 }
 
 func (x *Execution) applyTask(s *StepStatus, e *Event) {
@@ -246,12 +275,22 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	t := &s.Tasks[e.Item]
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
+	x.parks(s, t, false)
 	t.RetryAt, t.Stopping = e.RetryAt, nil
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
 	t.Queued, t.Waits = time.Time{}, ""
 	switch e.Kind {
+	case EventStepParked:
+		t.State, t.Error, t.For, t.Signal = TaskParked, nil, e.Text, e.Signal
+		s.next = 1
+		if before == TaskWaiting {
+			t.Started = e.At
+		} else if before == TaskHeld {
+			s.Approvals = nil // all are asked again
+		}
+		x.Step = s.Name
 	case EventAttemptQueued:
 		t.prepare(s, before, e)
 		t.State, t.Error, t.again, t.by = TaskQueued, nil, e.Again, e.Actor
@@ -269,6 +308,9 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		x.Step = s.Name
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
+		if kept := x.kept[e.Signal]; e.Signal != "" && len(kept) > 0 {
+			x.kept[e.Signal] = kept[1:]
+		}
 	case EventAttemptFailed:
 		t.State, t.Error = TaskFailed, e.Error
 		s.next = max(s.next, e.Item+1)
@@ -293,6 +335,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	}
 	x.applyTaskLock(s, t, e)
 	x.count(t.State, t.RetryAt, 1, false)
+	x.parks(s, t, true)
 	if !t.RetryAt.IsZero() {
 		x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
 	}

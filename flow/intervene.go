@@ -21,6 +21,8 @@ type Intervention struct {
 	Done   bool
 	Actor  string
 	Reason string
+	// Roles are the actor's, for Approve and Refuse: a step may ask for people of a role.
+	Roles []string
 }
 
 func (i *Intervention) check() error {
@@ -45,7 +47,7 @@ func (i *Intervention) input(kind inputKind) input {
 	if kind == inRetryStep {
 		data = i.Input
 	}
-	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason}
+	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles}
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
@@ -75,6 +77,18 @@ func (e *Engine) Back(ctx context.Context, id string, i Intervention) error {
 // Settle says how one item ended that waits for a person, or its undo.
 func (e *Engine) Settle(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inSettle, i)
+}
+
+// Approve answers a step that asks for approval, with the reason as a comment. The step ends once as many people as it says have approved; who has
+// approved before changes nothing. A step that does not ask, or not yet, is an ErrState; one that asks others is an ErrNotAsked.
+func (e *Engine) Approve(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inApprove, i)
+}
+
+// Refuse answers a step that asks for approval with no: it fails with the code CodeRefused, and what follows is what its on_failure says. Errors are
+// those of Approve.
+func (e *Engine) Refuse(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inRefuse, i)
 }
 
 // refuse has whoever handed the input in be told why it changes nothing.
@@ -222,6 +236,10 @@ func (m *machine) retryStep(in input) {
 		return
 	}
 	m.unpark(in)
+	if plan.kind().waits() != waitNothing {
+		m.again(s, plan, t, Event{Actor: in.actor, Reason: in.reason})
+		return
+	}
 	m.begin(s, plan, t.Item, Event{
 		Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Input: in.result.Output, Actor: in.actor, Reason: in.reason,
 	})

@@ -11,7 +11,7 @@ import (
 
 // runnable refuses what the machine does not run.
 func (d *document) runnable(plan *stepPlan) {
-	for _, field := range []string{"signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "heartbeat", "retry.on"} {
+	for _, field := range []string{"batch", "quota", "repeat", "output", "heartbeat", "retry.on"} {
 		if at := d.places[plan.path+"."+field]; at != nil {
 			d.fault(at, plan.path+"."+field, "is not supported by this engine")
 		}
@@ -70,6 +70,11 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 		plan.returned = signalOutput
 	case step.Approve != nil:
 		plan.returned = approvalOutput
+	case step.Window != nil:
+		var err error
+		if plan.window, err = parseWindow(step.Window); err != nil {
+			d.fault(d.places[path+".window"], path+".window", "%v", err)
+		}
 	}
 	if plan.Timeout == 0 {
 		switch step.kind() {

@@ -20,12 +20,15 @@ const (
 	OrderRetryStep = "retry-step"
 	OrderBack      = "back"
 	OrderSettle    = "settle"
+	OrderApprove   = "approve"
+	OrderRefuse    = "refuse"
 )
 
 // orders are the inputs that they come to.
 var orders = map[string]inputKind{
 	OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
 	OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
+	OrderApprove: inApprove, OrderRefuse: inRefuse,
 }
 
 // Orders lists the names of the orders.
@@ -46,19 +49,19 @@ func (e *Engine) Order(ctx context.Context, id, order string, i Intervention) er
 // RehearseOrder returns the events that an order would add to an execution at once, from what is stored of it: of those
 // that come later, as undos end, it says nothing. None: the order would change nothing. It changes nothing itself.
 func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Intervention) ([]Event, error) {
-	_, events, err := e.rehearse(ctx, id, order, i)
+	kind, known := orders[order]
+	if !known {
+		return nil, fmt.Errorf("%w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
+	}
+	if err := i.check(); err != nil {
+		return nil, err
+	}
+	_, events, err := e.rehearse(ctx, id, i.input(kind))
 	return events, err
 }
 
-// rehearse returns the row as the order would leave it, and the events.
-func (e *Engine) rehearse(ctx context.Context, id, order string, i Intervention) (Row, []Event, error) {
-	kind, known := orders[order]
-	if !known {
-		return Row{}, nil, fmt.Errorf("%w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
-	}
-	if err := i.check(); err != nil {
-		return Row{}, nil, err
-	}
+// rehearse applies an input to what is stored, and returns the row as it would be left, and the events.
+func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Event, error) {
 	x, err := e.load(ctx, id)
 	if err != nil {
 		return Row{}, nil, fmt.Errorf("flow: execution %s: %w", id, err)
@@ -66,7 +69,7 @@ func (e *Engine) rehearse(ctx context.Context, id, order string, i Intervention)
 	switch {
 	case x.State.Ended():
 		return Row{}, nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
-	case kind == inRetry && x.held == 0 && x.State != Stuck:
+	case in.kind == inRetry && x.held == 0 && x.State != Stuck:
 		return Row{}, nil, fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
@@ -75,7 +78,7 @@ func (e *Engine) rehearse(ctx context.Context, id, order string, i Intervention)
 	}
 	secrets := x.def.secrets(x.Params)
 	m := &machine{p: p, x: x, now: now()}
-	m.step(i.input(kind))
+	m.step(in)
 	if m.refused != nil {
 		return Row{}, nil, m.refused
 	}

@@ -51,6 +51,7 @@ type stepPlan struct {
 	until       *expr.Expr   // over output and index
 	mapped      *template    // the output mapping, over output; with each it is done per item. nil: the output as it is
 	exclusive   *template    // a text; with each one per item
+	window      *window
 	quota       quota
 	flowName    string
 	flowVersion int // 0: the latest

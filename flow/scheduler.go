@@ -26,7 +26,10 @@ const (
 	inSkip   // a person: end the step, and go on
 	inFail
 	inRetryStep
-	inBack     // a person: go back to a step
+	inBack // a person: go back to a step
+	inSignal
+	inApprove
+	inRefuse
 	inAdmitted // a queued attempt may start
 	inLocked   // the locks of the flow may be free
 )
@@ -43,6 +46,9 @@ type input struct {
 	actor   string
 	reason  string
 	at      time.Time // inDue: the RetryAt that the timer was set for
+	name    string    // inSignal
+	id      string    // inSignal: tells a repetition
+	roles   []string  // of the actor
 	grant   *ticket   // inAdmitted: the leave
 	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
 }
@@ -98,6 +104,9 @@ func (m *machine) step(in input) {
 		if in.grant != nil {
 			m.actions = append(m.actions, action{kind: actUnused, grant: in.grant})
 		}
+		if in.kind >= inCancel && in.kind <= inRefuse {
+			m.refuse("execution %s is %s", m.x.ID, m.x.State)
+		}
 		return
 	}
 	if at := m.x.stepIndex(in.step); at >= 0 {
@@ -139,13 +148,19 @@ func (m *machine) step(in input) {
 		m.retryStep(in)
 	case inBack:
 		m.back(in)
+	case inSignal:
+		m.signal(in)
+	case inApprove:
+		m.approve(in)
+	case inRefuse:
+		m.disapprove(in)
 	case inAdmitted:
 		m.admitted(in)
 	case inLocked:
 		m.survey(0)
 	}
 	m.advance()
-	m.park()
+	m.strand()
 }
 
 func reasonText(reason string) string {
@@ -270,10 +285,10 @@ func (m *machine) finish(state State) {
 	}
 }
 
-// park says so when only a person can move the execution on.
-func (m *machine) park() {
+// strand says so when only a person can move the execution on.
+func (m *machine) strand() {
 	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued > 0 {
+	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 {
 		return
 	}
 	what := m.heldReason()
@@ -324,6 +339,9 @@ func (m *machine) forward(i int) bool {
 			return ended
 		}
 	}
+	if s.active > 0 && plan.kind().waits() != waitNothing {
+		m.awaited(s, plan)
+	}
 	tasks := 1
 	if s.Fanned {
 		tasks = len(s.Tasks)
@@ -372,6 +390,10 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 		m.notice("step", plan.Notify.Severity, text)
 		m.emit(Event{Kind: EventStepDone, Step: s.Name})
 		return true
+	}
+	if plan.kind().waits() != waitNothing {
+		m.park(s, plan, Event{})
+		return false
 	}
 	if plan.each == nil {
 		return false
@@ -603,13 +625,17 @@ func (m *machine) turning(s *StepStatus) bool { return m.x.Target != "" && s.at 
 // giveUp drops the retries of a step that has failed: nobody waits for them any more.
 func (m *machine) giveUp(s *StepStatus) {
 	for i := range s.Tasks {
-		if t := &s.Tasks[i]; !t.RetryAt.IsZero() || t.State == TaskHeld || t.State == TaskQueued {
-			err := t.Error
-			if err == nil {
-				err = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
-			}
-			m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: err})
+		t := &s.Tasks[i]
+		e := Event{Kind: EventAttemptFailed, Step: s.Name, Item: i, Attempt: t.Attempt, Error: t.Error}
+		switch {
+		case t.State == TaskParked:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up before it came: " + t.For}
+		case t.State == TaskQueued && t.Error == nil:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
+		case t.RetryAt.IsZero() && t.State != TaskHeld && t.State != TaskQueued:
+			continue
 		}
+		m.emit(e)
 	}
 }
 
@@ -650,8 +676,12 @@ func (m *machine) due(in input) {
 	if t.RetryAt.IsZero() || !t.RetryAt.Equal(in.at) || m.x.Target != "" {
 		return
 	}
-	if t.State == TaskDoubt {
+	switch t.State {
+	case TaskDoubt:
 		m.startProbe(s, plan, t)
+		return
+	case TaskParked:
+		m.waited(s, plan, t)
 		return
 	}
 	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})

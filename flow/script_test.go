@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "record the outcome of scripts anew")
 //	ok STEP[ITEM] [JSON] | fail STEP[ITEM] CODE | fatal STEP[ITEM] CODE | unknown STEP[ITEM] | due STEP[ITEM]
 //	settle STEP[ITEM] done|undone | wait DURATION
 //	skip STEP [JSON] | abort STEP[ITEM] | again STEP[ITEM] [JSON] | back STEP: what a person does
+//	signal NAME ID [JSON] | approve STEP NAME[/ROLE] COMMENT | refuse STEP NAME REASON
 //
 // ok and so on take "undo " or "probe " in front. Record again with go test -run TestScripts -update, and read the diff.
 func TestScripts(t *testing.T) {
@@ -128,9 +129,19 @@ func (s *script) command(line string) {
 	in.kind = map[string]inputKind{
 		"go": inGo, "recover": inRecover, "retry": inRetry, "pause": inPause, "resume": inResume, "cancel": inCancel,
 		"ok": inEnded, "fail": inEnded, "fatal": inEnded, "unknown": inEnded, "due": inDue, "settle": inSettle,
-		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack,
+		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "signal": inSignal, "approve": inApprove, "refuse": inRefuse,
 	}[words[0]]
 	switch words[0] {
+	case "signal":
+		in.name, in.step, in.id = in.step, "", words[2]
+		if len(words) > 3 {
+			in.result.Output = json.RawMessage(strings.Join(words[3:], " "))
+		}
+	case "approve", "refuse":
+		in.actor, in.reason = words[2], strings.Join(words[3:], " ")
+		if name, role, found := strings.Cut(in.actor, "/"); found {
+			in.actor, in.roles = name, []string{role}
+		}
 	case "skip", "again":
 		if len(words) > 2 {
 			in.result.Output = json.RawMessage(strings.Join(words[2:], " "))
@@ -216,6 +227,9 @@ func (s *script) play(line string, do func(*machine)) {
 		fmt.Fprintf(&s.out, "  = %s, woken by %s", s.x.State, wake.Kind)
 		if wake.For != "" {
 			fmt.Fprintf(&s.out, " (%s)", wake.For)
+			if !wake.At.IsZero() {
+				fmt.Fprintf(&s.out, " or in %s", wake.At.Sub(s.now))
+			}
 		}
 		s.out.WriteByte('\n')
 	}

@@ -39,6 +39,10 @@ steps:
           then: [{name: y2, tool: keyed, each: "[1, 2]", parallel: 2, retry: {attempts: 3, backoff: 100ms}}]
           else: [{name: y3, tool: manual, on_failure: skip}]
   - {name: d, tool: manual}
+  - {name: nap, sleep: 3s}
+  - {name: hear, signal: go, timeout: 20s, on_failure: skip}
+  - {name: ask, approve: {text: "go on?", count: 2}, timeout: 40s, on_failure: {steps: [{name: ask2, tool: keyed, on_failure: skip}]}}
+  - {name: hear2, signal: go, timeout: 20s, on_failure: pause}
   - {name: e, tool: pure, retry: {attempts: 5, backoff: 100ms}}
   - {name: f, tool: remote, on: device, on_failure: skip}
   - {name: g, tool: keyed, retry: {attempts: 2, backoff: 100ms}}
@@ -99,6 +103,7 @@ type simWorld struct {
 	unsettled map[string]Call // by step and item: invoked, end not durable
 	done      map[string]bool // by step and item: the end is durable
 	person    bool            // has been asked
+	signals   map[string]int  // by ID: 1 acknowledged, 2 taken by a step
 }
 
 func spot(c Call) string { return fmt.Sprintf("%s/%d", c.Step, c.Item) }
@@ -107,7 +112,7 @@ func simScenario(p *program, planted string) sim.Scenario {
 	return func(w *sim.World) func() error {
 		s := &simWorld{
 			World: w, p: p, planted: planted, asked: map[string]Call{}, journal: map[string]*Result{}, running: map[string]Call{},
-			applied: map[string]bool{}, doubled: map[string]int{}, unsettled: map[string]Call{}, done: map[string]bool{},
+			applied: map[string]bool{}, doubled: map[string]int{}, unsettled: map[string]Call{}, done: map[string]bool{}, signals: map[string]int{},
 		}
 		w.OnCrash(simEngine, s.engineCrash, s.engineRestart)
 		w.OnCrash(simDevice, func() { clear(s.running) }, s.deviceRestart)
@@ -129,8 +134,46 @@ func simScenario(p *program, planted string) sim.Scenario {
 		for range w.Rand().IntN(4) {
 			w.After("", time.Duration(w.Rand().IntN(15_000))*time.Millisecond, s.intervene)
 		}
+		for i := range 1 + w.Rand().IntN(6) {
+			w.After("", time.Duration(w.Rand().IntN(60_000))*time.Millisecond, func() { s.signal(fmt.Sprint(i), 0) })
+		}
+		w.Every("", 4*time.Second, s.answer)
 		return s.check
 	}
+}
+
+func (s *simWorld) resume() {
+	if s.Up(simEngine) {
+		s.post(input{kind: inResume, actor: "person"})
+	}
+	if !s.Up(simEngine) || s.disk.Paused {
+		s.After("", time.Second, s.resume)
+	}
+}
+
+// signal sends a signal until it is acknowledged, and now and then once more.
+func (s *simWorld) signal(id string, more int) {
+	if s.signals[id] > 0 {
+		more++
+	}
+	if s.Up(simEngine) {
+		s.post(input{kind: inSignal, name: "go", id: id, result: Result{Output: json.RawMessage(`{"n":1}`)}})
+	}
+	if more < 2 {
+		s.After("", time.Duration(500+s.Rand().IntN(5000))*time.Millisecond, func() { s.signal(id, more) })
+	}
+}
+
+// answer has somebody answer what people are asked.
+func (s *simWorld) answer() {
+	if !s.Up(simEngine) || s.x.State.Ended() {
+		return
+	}
+	in := input{kind: inApprove, step: "ask", actor: []string{"ann", "bob", "eve"}[s.Rand().IntN(3)]}
+	if s.Rand().IntN(8) == 0 {
+		in.kind = inRefuse
+	}
+	s.post(in)
 }
 
 // intervene has a person do something to the execution.
@@ -148,6 +191,11 @@ func (s *simWorld) intervene() {
 		}
 	}
 	if len(spots) == 0 {
+		return
+	}
+	if s.Rand().IntN(8) == 0 {
+		s.post(input{kind: inPause, actor: "person"})
+		s.After("", time.Duration(s.Rand().IntN(20_000))*time.Millisecond, s.resume)
 		return
 	}
 	at := spots[s.Rand().IntN(len(spots))]
@@ -195,6 +243,7 @@ func (s *simWorld) store(t *Transition) {
 		if t := s.disk.task(s.disk.stepIndex(e.Step), e.Item); t != nil && e.Kind == EventAttemptDone && (t.State == TaskDone || t.Attempt != e.Attempt) {
 			s.Fail(fmt.Errorf("the end of attempt %d of step %s item %d was taken when it is %s at attempt %d", e.Attempt, e.Step, e.Item, t.State, t.Attempt))
 		}
+		s.heard(&e)
 		s.disk.apply(&e)
 		s.Trace("%s", e)
 		switch e.Kind {
@@ -250,6 +299,22 @@ func (s *simWorld) post(in input) {
 			s.post(in)
 		}
 	})
+}
+
+// heard: no signal is taken twice, none that has not come.
+func (s *simWorld) heard(e *Event) {
+	switch {
+	case e.Kind == EventSignalled && s.signals[e.ID] > 0:
+		s.Fail(fmt.Errorf("signal %s is taken in twice", e.ID))
+	case e.Kind == EventSignalled:
+		s.signals[e.ID] = 1
+	case e.Kind == EventAttemptDone && e.Signal != "":
+		var got struct{ ID string }
+		if err := json.Unmarshal(e.Output, &got); err != nil || s.signals[got.ID] != 1 {
+			s.Fail(fmt.Errorf("step %s takes signal %q, which %d steps have taken: %v", e.Step, got.ID, s.signals[got.ID]-1, err))
+		}
+		s.signals[got.ID] = 2
+	}
 }
 
 func stateDiff(a, b *Execution) string {
@@ -461,6 +526,10 @@ func (s *simWorld) askPerson() {
 					s.post(input{kind: inSettle, step: step, item: j, done: s.applied[s.key(i, j)], actor: "person"})
 					return
 				}
+				if t.State == TaskHeld && s.p.steps[i].kind().waits() != waitNothing && s.Rand().IntN(2) == 0 {
+					s.post(input{kind: inSettle, step: s.x.Steps[i].Name, done: true, actor: "person"})
+					return
+				}
 			}
 		}
 		s.person = true
@@ -478,8 +547,17 @@ func (s *simWorld) check() error {
 	if !x.State.Ended() {
 		return fmt.Errorf("the execution has not ended: it is %s at step %s, woken by %+v", x.State, x.Step, x.wake())
 	}
+	kept := len(x.kept["go"])
+	for _, state := range s.signals {
+		if state == 1 {
+			kept--
+		}
+	}
+	if kept != 0 {
+		return fmt.Errorf("%d signals more are kept than came and were not taken", kept)
+	}
 	for i, plan := range s.p.steps {
-		if plan.effect == Pure {
+		if plan.effect == Pure || plan.Tool == "" {
 			continue
 		}
 		for j := range x.Steps[i].Tasks {
@@ -517,6 +595,7 @@ func TestSimulationFindsPlantedBugs(t *testing.T) {
 		"forget tries",   // I9
 		"take late ends", // an end that is not the current attempt's
 		"skip an undo",
+		"take signals twice",
 		"join early", // a step with branches ends with the first of them
 		"undo what runs",
 	} {
