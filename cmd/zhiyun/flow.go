@@ -70,6 +70,9 @@ func flowCommand() *cli.Command {
 			intervene("back", "undo what came after the beginning of a step, and go on from there", ""),
 			intervene("settle", "say how a step ended that waits for a person", " --done", itemFlag(), resultFlag(),
 				&cli.BoolFlag{Name: "done", Usage: "it had its effect"}, &cli.BoolFlag{Name: "undone", Usage: "it had none"}),
+			signalFlow(),
+			intervene("approve", "say yes to a step that asks", ""),
+			intervene("refuse", "say no to a step that asks: it fails", ""),
 			steerFlow("pause", "start no further step"),
 			steerFlow("resume", "go on with a paused execution"),
 			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),
@@ -261,13 +264,13 @@ func showFlow(c *cli.Context, a *control.Client) error {
 	if execution.Error != nil {
 		fmt.Fprintf(w, "error: %v\n", execution.Error)
 	}
-	t := table{columns: []string{"STEP", "STATE", "TASKS", "STARTED", "TOOK"}}
+	t := table{columns: []string{"STEP", "STATE", "TASKS", "STARTED", "TOOK", "WAITS FOR"}}
 	for _, step := range execution.Steps {
 		var took time.Duration
 		if !step.Ended.IsZero() {
 			took = step.Ended.Sub(step.Started)
 		}
-		t.add(step.Name, step.State, len(step.Tasks), step.Started, took)
+		t.add(step.Name, step.State, len(step.Tasks), step.Started, took, stepWaits(step))
 	}
 	return printTable(w, t)
 }

@@ -74,6 +74,21 @@ func instant(c *cli.Context, name string) (*timestamppb.Timestamp, error) {
 	return nil, usage("--%s %q: want a time, as 2026-11-22T18:00:00Z or 2026-11-22, or how long ago, as 2h", name, text)
 }
 
+// stepWaits says what the first of a step's tasks that waits waits for.
+func stepWaits(s flow.StepStatus) string {
+	for i := range s.Tasks {
+		switch t := &s.Tasks[i]; {
+		case t.For != "":
+			return t.For
+		case !t.RetryAt.IsZero():
+			return "another attempt at " + text(t.RetryAt)
+		case t.State == flow.TaskHeld && t.Error != nil:
+			return "a person: " + t.Error.Error()
+		}
+	}
+	return ""
+}
+
 // waitsFor says what an execution waits for, since when, and until when at most.
 func waitsFor(x flow.Execution) string {
 	what := x.Wake.For

@@ -54,6 +54,42 @@ func giveOrder(c *cli.Context, a *control.Client, order *controlpb.InterveneRequ
 	return bulk(c, a, &controlpb.BulkRequest{Filter: filter, Order: order, Cause: cause(c)})
 }
 
+// signalFlow is the verb that hands a signal to one execution, or to many.
+func signalFlow() *cli.Command {
+	return change("signal", "ID NAME", "hand a signal to an execution that waits for it, or will",
+		"zhiyun flow signal 3f2a loaded --payload '{\"rows\": 7}'\n  $ zhiyun flow signal --all loaded --flow import --id load-2026-11-22",
+		orderFlags(
+			&cli.StringFlag{Name: "payload", Usage: "`JSON` that the step returns as its payload, or @FILE"},
+			&cli.StringFlag{Name: "id", Usage: "`ID` of the signal: the same again is acknowledged, and changes nothing"},
+		), with(func(c *cli.Context, a *control.Client) error {
+			at := 1
+			if c.Bool("all") {
+				at = 0
+			}
+			name, err := arg(c, at, "signal's name")
+			if err != nil {
+				return err
+			}
+			request := &controlpb.SignalRequest{Name: name, SignalId: c.String("id"), Cause: cause(c)}
+			if request.Payload, err = jsonFlag(c, "payload"); err != nil {
+				return err
+			}
+			if c.Bool("all") {
+				if c.NArg() > 1 {
+					return usage("%s: give an ID or --all, not both", c.Command.HelpName)
+				}
+				filter, err := filterOf(c)
+				if err != nil {
+					return err
+				}
+				return bulk(c, a, &controlpb.BulkRequest{Filter: filter, Signal: request, Cause: cause(c)})
+			}
+			request.Id = c.Args().First()
+			_, err = call(c.Context, a.Flows.Signal, request)
+			return err
+		}))
+}
+
 // bulk sends an order in bulk and prints a line as each is done. The exit code is 1 if one failed.
 func bulk(c *cli.Context, a *control.Client, request *controlpb.BulkRequest) error {
 	if c.Bool("yes") {

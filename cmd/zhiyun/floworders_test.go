@@ -8,8 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/flowtest"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 )
@@ -150,5 +153,63 @@ func TestThePastOfAnExecution(t *testing.T) {
 	log, err := w.Records.AuditLog(t.Context(), records.Query{})
 	if text := fmt.Sprintf("%+v", log); err != nil || !strings.Contains(text, "flow.prune") {
 		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// An operator sees what an execution waits for, says what it waits for, and answers where people are asked. A tool or a device answers for nobody.
+func TestSignalsAndApprovals(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte(`
+flow: ask
+steps:
+  - {name: load, signal: loaded, timeout: 1h}
+  - {name: sure, approve: {text: "load ${string(steps.load.payload.rows)} rows?"}}
+`)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Flow.Start(t.Context(), "ask", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zhiyun := func(args ...string) string {
+		t.Helper()
+		out, err := run(t, append(args, "--server", w.Target)...)
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	if out := zhiyun("flow", "list", "--waits", "signal"); !strings.Contains(out, id) || !strings.Contains(out, "loaded") {
+		t.Errorf("list:\n%s", out)
+	}
+	if out := zhiyun("flow", "show", id); !strings.Contains(out, "waits for: loaded, since ") || !strings.Contains(out, ", until ") {
+		t.Errorf("show:\n%s", out)
+	}
+	if _, err := run(t, "flow", "signal", "--all", "loaded", "--flow", "ask", "--server", w.Target); err == nil || !strings.Contains(err.Error(), "ID is empty") {
+		t.Errorf("a signal in bulk without an id: %v", err)
+	}
+	for _, want := range []string{"1 done", "1 unchanged"} {
+		if out := zhiyun("flow", "signal", "--all", "loaded", "--flow", "ask", "--id", "night-1", "--payload", `{"rows": 7}`); !strings.Contains(out, want) {
+			t.Errorf("signal: want %s\n%s", want, out)
+		}
+	}
+	if out := zhiyun("flow", "list", "--waits", "person"); !strings.Contains(out, "load 7 rows?") {
+		t.Errorf("list:\n%s", out)
+	}
+	request := connect.NewRequest(&controlpb.InterveneRequest{Id: id, Verb: flow.OrderApprove, Step: "sure", Cause: &controlpb.Cause{Actor: "agent:d1"}})
+	request.Header().Set(controltest.AgentHeader, "d1")
+	if _, err := w.Client.Flows.Intervene(t.Context(), request); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a device approves: %v", err)
+	}
+	if out := zhiyun("flow", "refuse", id, "sure", "--dry-run"); !strings.Contains(out, "step.refused") {
+		t.Errorf("refuse --dry-run:\n%s", out)
+	}
+	zhiyun("flow", "approve", id, "sure", "--reason", "looks right")
+	x, err := w.Flow.Wait(t.Context(), id)
+	if err != nil || x.State != flow.Done {
+		t.Errorf("it is %s: %v", x.State, err)
+	}
+	if out := zhiyun("audit"); !strings.Contains(out, "flow.approve") || !strings.Contains(out, "flow.signal") {
+		t.Errorf("audit:\n%s", out)
 	}
 }

@@ -47,20 +47,28 @@ func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
 
 // objectFlag is a flag's JSON object, or that in the file that it names.
 func objectFlag(c *cli.Context, name string) ([]byte, error) {
-	text := c.String(name)
-	if text == "" {
+	content, err := jsonFlag(c, name)
+	var object map[string]json.RawMessage
+	if err == nil && content != nil && (json.Unmarshal(content, &object) != nil || object == nil) {
+		return nil, usage("--%s %q: want a JSON object, or @FILE with one", name, content)
+	}
+	return content, err
+}
+
+// jsonFlag is a flag's JSON, or that in the file that it names; nil if it is not given.
+func jsonFlag(c *cli.Context, name string) ([]byte, error) {
+	content := []byte(c.String(name))
+	if len(content) == 0 {
 		return nil, nil
 	}
-	if path, ok := strings.CutPrefix(text, "@"); ok {
-		content, err := os.ReadFile(path)
-		if err != nil {
+	if path, ok := strings.CutPrefix(string(content), "@"); ok {
+		var err error
+		if content, err = os.ReadFile(path); err != nil {
 			return nil, usage("--%s: %v", name, err)
 		}
-		text = string(content)
 	}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(text), &object); err != nil || object == nil {
-		return nil, usage("--%s %q: want a JSON object, or @FILE with one", name, text)
+	if !json.Valid(content) {
+		return nil, usage("--%s %q: want JSON, or @FILE with it", name, content)
 	}
-	return []byte(text), nil
+	return content, nil
 }

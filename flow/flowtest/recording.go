@@ -37,19 +37,24 @@ type order struct {
 	at   time.Time
 	verb string
 	with flow.Intervention
+	id   string // of a signal
 }
+
+// signal is the verb of an order that is none: Step is the signal's name, Output its payload.
+const signal = "signal"
 
 // recording is what an execution's history tells of the world outside: how attempts ended, and what people did.
 type recording struct {
 	execution flow.ExportedExecution
 	results   map[place][]ended
 	orders    []order
+	roles     []string // that any step asks for: who answered had one of them
 
 	begun map[place]time.Time
 }
 
-func newRecording(e flow.ExportedExecution) *recording {
-	r := &recording{execution: e, results: map[place][]ended{}, begun: map[place]time.Time{}}
+func newRecording(e flow.ExportedExecution, roles []string) *recording {
+	r := &recording{execution: e, results: map[place][]ended{}, begun: map[place]time.Time{}, roles: roles}
 	for i := range e.Events {
 		r.event(e.Events, i)
 	}
@@ -133,7 +138,7 @@ func againAfter(rest []flow.Event, doubt *flow.Event) bool {
 // person notes what a person did that the event tells of.
 func (r *recording) person(events []flow.Event, i int) {
 	e := &events[i]
-	if e.Actor == "" || e.Actor == "engine" || e.Actor == "flow" || e.Kind == flow.EventStarted {
+	if e.Actor == "" && e.Kind != flow.EventSignalled || e.Actor == "engine" || e.Actor == "flow" || e.Kind == flow.EventStarted {
 		return
 	}
 	with := flow.Intervention{Step: e.Step, Item: e.Item, Actor: e.Actor, Reason: e.Reason}
@@ -159,6 +164,12 @@ func (r *recording) person(events []flow.Event, i int) {
 		if !skipping(events[:i], e) {
 			verb = flow.OrderFail
 		}
+	case flow.EventSignalled:
+		verb, with.Step, with.Output = signal, e.Signal, e.Output
+	case flow.EventApproved:
+		verb, with.Roles = flow.OrderApprove, r.roles
+	case flow.EventRefused:
+		verb, with.Roles = flow.OrderRefuse, r.roles
 	case flow.EventSettled:
 		verb = flow.OrderSettle
 		if i+1 < len(events) {
@@ -170,7 +181,7 @@ func (r *recording) person(events []flow.Event, i int) {
 	if verb == "" || verb == flow.OrderRetry && len(r.orders) > 0 && r.orders[len(r.orders)-1].verb == verb && r.orders[len(r.orders)-1].at.Equal(e.At) {
 		return // one retry is for all that is held
 	}
-	r.orders = append(r.orders, order{e.At, verb, with})
+	r.orders = append(r.orders, order{e.At, verb, with, e.ID})
 }
 
 // skipping reports whether an attempt was stopped because its step was being skipped.

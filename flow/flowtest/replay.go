@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -63,9 +64,15 @@ func Differences(t *testing.T, export flow.Export, options ...ReplayOption) []Di
 	for _, option := range options {
 		option(r)
 	}
-	r.executions[export.Execution.ID] = newRecording(export.ExportedExecution)
+	var roles []string
+	for _, d := range export.Documents {
+		for _, found := range asked.FindAllStringSubmatch(d.Source, -1) {
+			roles = append(roles, found[1])
+		}
+	}
+	r.executions[export.Execution.ID] = newRecording(export.ExportedExecution, roles)
 	for _, sub := range export.Subflows {
-		r.executions[sub.Execution.ID] = newRecording(sub)
+		r.executions[sub.Execution.ID] = newRecording(sub, roles)
 	}
 	var out []Difference
 	synctest.Test(t, func(t *testing.T) {
@@ -239,7 +246,7 @@ func (r *replay) intervene(w *World) []Difference {
 		synctest.Wait()
 		err := fmt.Errorf("execution %s was not started", one.execution)
 		if id := r.idNow(w, one.execution); id != "" {
-			err = w.Engine.Order(w.Context(), id, one.verb, one.with)
+			err = r.order(w, id, one.order)
 		}
 		if err != nil {
 			out = append(out, Difference{"person", one.with.Actor + " gave the order " + strings.TrimSpace(one.verb+" "+one.with.Step), err.Error()})
@@ -248,6 +255,20 @@ func (r *replay) intervene(w *World) []Difference {
 	synctest.Wait()
 	return out
 }
+
+func (r *replay) order(w *World, id string, one order) error {
+	if one.verb != signal {
+		return w.Engine.Order(w.Context(), id, one.verb, one.with)
+	}
+	options := []flow.SignalOption{flow.SignalFrom(one.with.Actor)}
+	if one.id != "" {
+		options = append(options, flow.SignalID(one.id))
+	}
+	return w.Engine.Signal(w.Context(), id, one.with.Step, one.with.Output, options...)
+}
+
+// asked finds the roles that a document asks for.
+var asked = regexp.MustCompile(`role:([a-z]+)`)
 
 // idNow is the reverse of recordedID.
 func (r *replay) idNow(w *World, recorded string) string {

@@ -170,6 +170,73 @@ func TestReplayOfAChangedDocument(t *testing.T) {
 	}
 }
 
+// Waits are replayed: what people and programs said, when they said it, on the days on which it was.
+func TestReplayOfWaits(t *testing.T) {
+	t.Parallel()
+	const document = `
+flow: f
+steps:
+  - {name: nap, sleep: 36h}
+  - {name: night, window: {days: [sun], from: "01:00", to: "05:00", zone: Asia/Shanghai}}
+  - {name: loaded, signal: loaded, timeout: 200h}
+  - {name: ask, approve: {text: "rows ${string(steps.loaded.payload.rows)}", by: [ann, "role:chief"], count: 2}, timeout: 2000h}
+  - name: way
+    if: steps.loaded.payload.rows > 5
+    then: [{name: big, tool: work, with: {by: "${steps.ask.by}"}}]
+    else: [{name: small, tool: work}]
+`
+	var export flow.Export
+	flowtest.Run(t, func(w *flowtest.World) {
+		w.Fake(flow.Manifest{Name: "work", Effect: flow.Keyed}, flowtest.After(time.Minute, flowtest.Returns(`{"ok":true}`)))
+		time.Sleep(100 * time.Hour)
+		id := w.Start(document, nil)
+		time.Sleep(time.Hour)
+		for range 2 {
+			if err := w.Engine.Signal(w.Context(), id, "loaded", json.RawMessage(`{"rows":7}`), flow.SignalID("s"), flow.SignalFrom("loader")); err != nil {
+				w.Fatal(err)
+			}
+		}
+		time.Sleep(400 * time.Hour)
+		for _, by := range []flow.Intervention{{Step: "ask", Actor: "ann"}, {Step: "ask", Actor: "bob", Roles: []string{"chief"}, Reason: "fine"}} {
+			if err := w.Engine.Approve(w.Context(), id, by); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if x := w.End(id); x.State != flow.Done {
+			w.Fatalf("it is %s: %v", x.State, x.Error)
+		}
+		var err error
+		if export, err = w.Engine.Export(t.Context(), id); err != nil {
+			w.Fatal(err)
+		}
+	})
+	export = reread(t, export)
+	for _, d := range flowtest.Differences(t, export) {
+		t.Error(d)
+	}
+	changed := strings.Replace(document, "> 5", "> 50", 1)
+	var got []string
+	for _, d := range flowtest.Differences(t, export, flowtest.WithDocument(changed), flowtest.WithTool(flow.Manifest{Name: "work", Effect: flow.Keyed}, flowtest.Returns("{}"))) {
+		got = append(got, d.String())
+	}
+	if all := strings.Join(got, "\n"); !strings.Contains(all, "step big state: recorded: done") || !strings.Contains(all, "step small state") {
+		t.Errorf("another way is taken, and the differences are:\n%s", all)
+	}
+}
+
+func reread(t *testing.T, export flow.Export) flow.Export {
+	t.Helper()
+	data, err := json.Marshal(export)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := flow.ReadExport(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // An execution that is open is replayed as far as it went; one that failed is replayed with its undos.
 func TestReplayOfOpenAndFailed(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
@@ -30,22 +31,51 @@ func (f flows) order(ctx context.Context, id, verb string, what flow.Interventio
 	if err != nil {
 		return nil, err
 	}
+	if err := answerer(ctx, verb, c, &what); err != nil {
+		return nil, err
+	}
+	return f.change(ctx, id, verb, what, c, changing{
+		rehearse: func() ([]flow.Event, error) { return engine.RehearseOrder(ctx, id, verb, what) },
+		do:       func() error { return engine.Order(ctx, id, verb, what) },
+	})
+}
+
+// answerer completes who gives the order. People answer for themselves when they approve: what was proved counts, not what is claimed, and
+// no flow approves of itself.
+func answerer(ctx context.Context, verb string, c *pb.Cause, what *flow.Intervention) error {
+	if id, proved := auth.From(ctx); proved && (verb == flow.OrderApprove || verb == flow.OrderRefuse) {
+		if id.Role != auth.Operator {
+			return fmt.Errorf("%w: %s may not %s: people do", auth.ErrDenied, id, verb)
+		}
+		c.Actor, what.Roles = id.Name, []string{string(id.Role)}
+	}
 	what.Actor, what.Reason = c.Actor, c.Reason
+	return nil
+}
+
+// changing is one change of an execution, and its rehearsal.
+type changing struct {
+	rehearse func() ([]flow.Event, error)
+	do       func() error
+}
+
+// change changes an execution, or rehearses that, and records where it stood before and after.
+func (f flows) change(ctx context.Context, id, verb string, what flow.Intervention, c *pb.Cause, change changing) (*connect.Response[pb.Done], error) {
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		events, err := engine.RehearseOrder(ctx, id, verb, what)
+		events, err := change.rehearse()
 		for _, event := range events {
 			err = errors.Join(err, noted(rehearsal, "execution/"+id, event))
 		}
 		return nil, rehearsedOr(err)
 	}
-	before, err := engine.Standing(ctx, id)
+	before, err := f.config.Flow.Standing(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := engine.Order(ctx, id, verb, what); err != nil {
+	if err := change.do(); err != nil {
 		return nil, err
 	}
-	after, err := engine.Standing(ctx, id)
+	after, err := f.config.Flow.Standing(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +135,13 @@ func (f flows) Bulk(ctx context.Context, q *connect.Request[pb.BulkRequest], str
 	}
 	rehearsal := store.RehearsalOf(ctx)
 	b := flow.Bulk{Filter: filter, Order: q.Msg.Order.GetVerb(), With: intervention(q.Msg.Order), Max: int(q.Msg.Max), Rehearse: rehearsal != nil}
-	b.With.Actor, b.With.Reason = c.Actor, c.Reason
+	if signal := q.Msg.Signal; signal != nil {
+		b.Order, b.Signal = "signal", &flow.BulkSignal{Name: signal.Name, Payload: signal.Payload, ID: signal.SignalId}
+		b.With.Step = ""
+	}
+	if err := answerer(ctx, b.Order, c, &b.With); err != nil {
+		return err
+	}
 	for line, err := range engine.Bulk(ctx, b) {
 		switch {
 		case err != nil:
@@ -153,6 +189,23 @@ func sendLine(stream *connect.ServerStream[pb.JSON], document any) error {
 	return stream.Send(&pb.JSON{Json: encoded})
 }
 
-func (f flows) Signal(context.Context, *connect.Request[pb.SignalRequest]) (*connect.Response[pb.Done], error) {
-	return nil, fmt.Errorf("%w: signals", ErrAbsent)
+// Signal hands a payload to an execution. The audit record names the signal, and not what it carries.
+func (f flows) Signal(ctx context.Context, q *connect.Request[pb.SignalRequest]) (*connect.Response[pb.Done], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	c, err := f.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	m := q.Msg
+	options := []flow.SignalOption{flow.SignalFrom(c.Actor)}
+	if m.SignalId != "" {
+		options = append(options, flow.SignalID(m.SignalId))
+	}
+	return f.change(ctx, m.Id, "signal", flow.Intervention{Step: m.Name}, c, changing{
+		rehearse: func() ([]flow.Event, error) { return engine.RehearseSignal(ctx, m.Id, m.Name, m.Payload, options...) },
+		do:       func() error { return engine.Signal(ctx, m.Id, m.Name, m.Payload, options...) },
+	})
 }

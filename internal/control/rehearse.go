@@ -36,6 +36,7 @@ var rehearsable = []string{
 	controlpbconnect.FlowServiceResumeProcedure,
 	controlpbconnect.FlowServiceInterveneProcedure,
 	controlpbconnect.FlowServiceBulkProcedure,
+	controlpbconnect.FlowServiceSignalProcedure,
 	controlpbconnect.FlowServicePruneProcedure,
 	controlpbconnect.RegistryServiceSetRulesProcedure,
 	controlpbconnect.RegistryServiceIsolateProcedure,
