@@ -27,7 +27,7 @@ func Step(now time.Time, d Device, verb, owner, module string, until time.Time) 
 // Verbs are the arrows of the life cycle's picture.
 func Verbs() map[string]verb {
 	out := map[string]verb{}
-	for _, v := range []verb{verbAcquire, verbRelease, verbExpire, verbRenew, verbServe, verbHold, verbFault, verbRepair, verbRetire} {
+	for _, v := range []verb{verbAcquire, verbRelease, verbExpire, verbRenew, verbServe, verbHold, verbForfeit, verbFault, verbRepair, verbRetire} {
 		out[string(v)] = v
 	}
 	return out

@@ -16,7 +16,7 @@ import (
 //	 |  |  |  expiry   | | +-+ Renew      |       |
 //	 |  |  |           | +----------------+       |
 //	 |  |  |           |   expiry of a Hold       |
-//	 |  |  |           v                          |
+//	 |  |  |           v MarkFaulty, Forfeit      |
 //	 |  |  | MarkFaulty                           |
 //	 |  |  +-----> +--------+ <-------------------+
 //	 |  +--------- | faulty |     MarkFaulty
@@ -51,6 +51,7 @@ const (
 	verbRenew   verb = "renew"
 	verbServe   verb = "serve"
 	verbHold    verb = "hold"
+	verbForfeit verb = "forfeit"
 	verbFault   verb = "mark_faulty"
 	verbRepair  verb = "repair"
 	verbRetire  verb = "retire"
@@ -61,7 +62,7 @@ func (v verb) from() []State {
 	switch v {
 	case verbAcquire:
 		return []State{Idle}
-	case verbRelease, verbExpire, verbRenew, verbServe:
+	case verbRelease, verbExpire, verbRenew, verbServe, verbForfeit:
 		return []State{Held}
 	case verbHold:
 		return []State{InService}
@@ -78,10 +79,10 @@ func (v verb) from() []State {
 // move is a verb with what it needs.
 type move struct {
 	verb   verb
-	owner  string    // acquire, release, renew, serve, hold
+	owner  string    // acquire, release, renew, serve, hold, forfeit
 	until  time.Time // acquire, renew, hold
 	module string    // acquire, serve: "" keeps what is there
-	fault  string    // mark_faulty
+	fault  string    // mark_faulty, forfeit
 	// acquisition is its name, for acquire.
 	acquisition string
 }
@@ -92,7 +93,7 @@ func step(now time.Time, d *Device, m move) (*Device, error) {
 		return nil, &StateError{Device: d.Name, Verb: string(m.verb), State: d.State, Holder: d.Holder, Allowed: m.verb.from()}
 	}
 	switch m.verb {
-	case verbRelease, verbRenew, verbServe:
+	case verbRelease, verbRenew, verbServe, verbForfeit:
 		if d.Holder != m.owner {
 			return nil, &StateError{Device: d.Name, Verb: string(m.verb), State: d.State, Holder: d.Holder, Owner: m.owner}
 		}
@@ -136,7 +137,7 @@ func step(now time.Time, d *Device, m move) (*Device, error) {
 		if d.HeldFrom == InService {
 			out.State, out.Module = InService, d.Module
 		}
-	case verbFault:
+	case verbFault, verbForfeit:
 		out.unhold(Faulty)
 		out.Fault = m.fault
 	case verbRepair:

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "record the outcome of scripts anew")
 func TestLifeCycleScript(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	verbs := []string{"acquire", "release", "expire", "renew", "serve", "hold", "mark_faulty", "repair", "retire"}
+	verbs := []string{"acquire", "release", "expire", "renew", "serve", "hold", "forfeit", "mark_faulty", "repair", "retire"}
 	if len(verbs) != len(cmdb.Verbs()) {
 		t.Fatalf("the script has %d verbs, the life cycle %d", len(verbs), len(cmdb.Verbs()))
 	}

@@ -336,6 +336,15 @@ func (db *DB) MarkFaulty(ctx context.Context, name, reason string, opts ...Optio
 	return db.moveOne(ctx, name, move{verb: verbFault, fault: reason}, Faulty, append([]Option{Because(reason)}, opts...))
 }
 
+// Forfeit takes a device out of use that owner holds and is not going to give back: held -> faulty. One that owner holds no
+// more is left to whoever has it, which is a *StateError.
+func (db *DB) Forfeit(ctx context.Context, owner, name, reason string, opts ...Option) error {
+	_, err := db.update(ctx, db.stamp(append([]Option{Because(reason)}, opts...)...), func(t *tx) error {
+		return t.move(name, move{verb: verbForfeit, owner: owner, fault: reason})
+	})
+	return err
+}
+
 // Repair makes a faulty device idle. An idle device is left as it is.
 func (db *DB) Repair(ctx context.Context, name string, opts ...Option) error {
 	return db.moveOne(ctx, name, move{verb: verbRepair}, Idle, opts)

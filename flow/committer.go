@@ -13,7 +13,8 @@ const maxBatch = 512
 // committer leads, commits what has gathered until its own transition is through, and hands the lead to one that waits.
 type committer struct {
 	store  Store
-	failed func(error) // called once, when the store has failed
+	failed func(error)  // called once, when the store has failed
+	batch  []Transition // of the leader
 
 	mu    sync.Mutex // guards what follows
 	queue []*pending
@@ -53,35 +54,37 @@ func (c *committer) commit(t Transition) error {
 	c.mu.Unlock()
 
 	c.write(batch)
+	c.mu.Lock()
+	switch {
+	case len(c.queue) > 0:
+		c.queue[0].wake <- true // before the others wake, so that the disk does not wait for them
+	default:
+		c.busy = false
+	}
+	c.mu.Unlock()
 	for _, one := range batch {
 		if one != p {
 			one.wake <- false
 		}
 	}
-
-	c.mu.Lock()
-	switch {
-	case len(c.queue) > 0:
-		c.queue[0].wake <- true
-	default:
-		c.busy = false
-	}
-	c.mu.Unlock()
 	return p.fate
 }
 
 // write commits a batch. Its leader is the first of it.
 func (c *committer) write(batch []*pending) {
-	transitions := make([]Transition, len(batch))
-	for i, one := range batch {
-		transitions[i] = one.transition
+	for _, one := range batch {
+		c.batch = append(c.batch, one.transition)
 	}
+	defer func() {
+		clear(c.batch)
+		c.batch = c.batch[:0]
+	}()
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()
 	var fates []error
 	if err == nil {
-		if fates, err = c.store.Commit(context.Background(), transitions); err != nil {
+		if fates, err = c.store.Commit(context.Background(), c.batch); err != nil {
 			err = fmt.Errorf("flow: the store failed, mend it and start the engine again: %w", err)
 			c.mu.Lock()
 			c.err = err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
@@ -44,7 +45,9 @@ func (d *document) compile(lib library) *program {
 	for _, at := range c.p.layout.steps {
 		plan := d.lookup(*at.step, at.path, lib.tools)
 		plan.place, plan.handles = at, c.p.handled(at)
-		d.runnable(plan)
+		if !lib.ahead {
+			d.runnable(plan)
+		}
 		c.p.steps = append(c.p.steps, plan)
 	}
 	params := object()
@@ -158,12 +161,7 @@ func (c *compiler) leaf(plan *stepPlan, sc scope) {
 	} else {
 		c.call(plan)
 	}
-	if plan.Quota != "" {
-		var err error
-		if plan.quota, err = parseQuota(plan.Quota); err != nil {
-			c.d.fault(c.d.places[path+".quota"], path+".quota", "%v", err)
-		}
-	}
+	plan.quota, _ = parseQuota(plan.Quota) // the parser has looked at it
 	if plan.Repeat != nil {
 		if inner, ok := c.with(sc, path+".repeat", map[string]*expr.Schema{"output": plan.returned, "index": expr.Integer}); ok {
 			c.until(plan, inner)
@@ -289,6 +287,9 @@ func (c *compiler) until(plan *stepPlan, sc scope) {
 func (c *compiler) sleep(plan *stepPlan, sc scope) {
 	path := plan.path + ".sleep"
 	plan.sleep = c.template(path, plan.Sleep, sc)
+	if seconds, err := strconv.ParseInt(plan.Sleep, 10, 64); err == nil {
+		plan.sleep = &template{schema: expr.Integer, value: seconds}
+	}
 	switch kind := plan.sleep.schema.Type; {
 	case plan.sleep.constant():
 		wait, err := sleepTime(plan.sleep.value)

@@ -29,7 +29,6 @@ func (d *document) steps(node *yaml.Node, path string) []Step {
 		nameNode := d.places[at+".name"]
 		switch {
 		case nameNode == nil:
-			d.fault(item, at+".name", "is missing; each step has a name")
 		case !stepName.MatchString(step.Name) || slices.Contains(celReserved, step.Name):
 			d.fault(nameNode, at+".name", "%q is not a step's name: lower case letters, digits and underscores, and no word of CEL's", step.Name)
 		default:
@@ -45,113 +44,62 @@ func (d *document) steps(node *yaml.Node, path string) []Step {
 
 func (d *document) step(node *yaml.Node, path string) Step {
 	var s Step
-	d.fields(node, path, map[string]func(*yaml.Node, string){
-		"name":   func(n *yaml.Node, path string) { s.Name = d.text(n, path) },
-		"stage":  func(n *yaml.Node, path string) { s.Stage = d.text(n, path) },
-		"title":  func(n *yaml.Node, path string) { s.Title = d.text(n, path) },
-		"tool":   func(n *yaml.Node, path string) { s.Tool = d.text(n, path) },
-		"flow":   func(n *yaml.Node, path string) { s.Flow = d.text(n, path) },
-		"notify": func(n *yaml.Node, path string) { s.Notify = d.notify(n, path) },
-		"with":   func(n *yaml.Node, path string) { s.With = d.mapping(n, path) },
-		"when": func(n *yaml.Node, path string) {
-			s.When = d.text(n, path)
-			if s.When == "" {
-				d.fault(n, path, "is empty; want a condition")
-			}
-		},
-		"each": func(n *yaml.Node, path string) {
-			s.Each = d.text(n, path)
-			if s.Each == "" {
-				d.fault(n, path, "is empty; want an expression that is a list")
-			}
-		},
-		"parallel": func(n *yaml.Node, path string) { s.Parallel = d.count(n, path) },
-		"on": func(n *yaml.Node, path string) {
-			s.On = d.text(n, path)
-			if s.On == "" {
-				d.fault(n, path, "is empty; want the name of a device")
-			}
-		},
-		"retry":      func(n *yaml.Node, path string) { s.Retry = d.retry(n, path) },
-		"timeout":    func(n *yaml.Node, path string) { s.Timeout = d.duration(n, path) },
-		"total":      func(n *yaml.Node, path string) { s.Total = d.duration(n, path) },
-		"undo":       func(n *yaml.Node, path string) { s.Undo = d.undo(n, path) },
-		"on_failure": func(n *yaml.Node, path string) { s.OnFailure, s.Handler = d.stepFailure(n, path) },
-
-		"if":        func(n *yaml.Node, path string) { s.If = d.expressionText(n, path) },
-		"then":      func(n *yaml.Node, path string) { s.Then = d.steps(n, path) },
-		"else":      func(n *yaml.Node, path string) { s.Else = d.steps(n, path) },
-		"switch":    func(n *yaml.Node, path string) { s.Switch = d.cases(n, path) },
-		"branches":  func(n *yaml.Node, path string) { s.Branches = d.branches(n, path) },
-		"signal":    func(n *yaml.Node, path string) { s.Signal = d.expressionText(n, path) },
-		"approve":   func(n *yaml.Node, path string) { s.Approve = d.approve(n, path) },
-		"sleep":     func(n *yaml.Node, path string) { s.Sleep = d.expressionText(n, path) },
-		"window":    func(n *yaml.Node, path string) { s.Window = d.window(n, path) },
-		"batch":     func(n *yaml.Node, path string) { s.Batch = d.count(n, path) },
-		"quota":     func(n *yaml.Node, path string) { s.Quota = d.text(n, path) },
-		"repeat":    func(n *yaml.Node, path string) { s.Repeat = d.repeat(n, path) },
-		"output":    func(n *yaml.Node, path string) { s.Output = d.mapping(n, path) },
-		"exclusive": func(n *yaml.Node, path string) { s.Exclusive = d.expressionText(n, path) },
-		"heartbeat": func(n *yaml.Node, path string) { s.Heartbeat = d.duration(n, path) },
-	})
-	d.combination(&s, node, path)
+	readFields(d, node, path, &s, d.format.step)
+	if node.Kind == yaml.MappingNode {
+		d.combination(&s, node, path)
+	}
 	return s
 }
 
 // combination refuses fields that make no sense together.
 func (d *document) combination(s *Step, node *yaml.Node, path string) {
-	kinds := 0
-	for _, name := range stepKinds {
-		if d.places[path+"."+string(name)] != nil {
-			kinds++
+	said := func(name string) *yaml.Node { return d.places[path+"."+name] }
+	var is []kind
+	for _, k := range stepKinds {
+		if said(string(k)) != nil {
+			is = append(is, k)
 		}
 	}
-	if kinds != 1 && node.Kind == yaml.MappingNode {
-		d.fault(node, path, "has %d of %s; want exactly one", kinds, listKinds())
+	if len(is) != 1 {
+		d.fault(node, path, "has %d of %s; want exactly one", len(is), listKinds(stepKinds))
+		return
 	}
-	if s.Parallel > 0 && s.Each == "" {
-		d.fault(d.places[path+".parallel"], path+".parallel", "is for steps with each")
-	}
-	if s.On != "" && s.Tool == "" {
-		d.fault(d.places[path+".on"], path+".on", "is for tools; a sub-flow's steps name their own devices")
-	}
-	if s.Notify != nil {
-		for _, name := range []string{"with", "each", "retry", "timeout", "total", "undo", "on_failure"} {
-			if at := d.places[path+"."+name]; at != nil {
-				d.fault(at, path+"."+name, "is not for notify steps")
+	for _, f := range d.format.step {
+		at := said(f.name)
+		if at == nil {
+			continue
+		}
+		if f.kinds != nil && !slices.Contains(f.kinds, is[0]) {
+			d.fault(at, path+"."+f.name, "is not for %s steps; it is for %s", is[0], listKinds(f.kinds))
+			continue
+		}
+		for _, needed := range f.needs {
+			switch {
+			case said(needed) != nil:
+			case f.name == string(is[0]):
+				d.fault(node, path+"."+needed, "is missing; a step with %s has %s", f.name, needed)
+			default:
+				d.fault(at, path+"."+f.name, "is for steps with %s", needed)
 			}
 		}
 	}
 	if s.Total > 0 && s.Timeout > s.Total {
-		d.fault(d.places[path+".timeout"], path+".timeout", "%s is more than total, %s", s.Timeout, s.Total)
+		d.fault(said("timeout"), path+".timeout", "%s is more than total, %s", s.Timeout, s.Total)
+	}
+	if s.Quota != "" {
+		if _, err := parseQuota(s.Quota); err != nil {
+			d.fault(said("quota"), path+".quota", "%v", err)
+		}
+		if s.OnFailure == Skip {
+			d.fault(said("quota"), path+".quota", "does not go with on_failure: skip, with which all items may fail")
+		}
 	}
 }
 
-func (d *document) notify(node *yaml.Node, path string) *Notify {
-	n := &Notify{Severity: "info"}
-	d.fields(node, path, map[string]func(*yaml.Node, string){
-		"severity": func(node *yaml.Node, path string) {
-			n.Severity = d.text(node, path)
-			if !slices.Contains([]string{"info", "warning", "critical"}, n.Severity) {
-				d.fault(node, path, "%q is unknown; want info, warning or critical", n.Severity)
-			}
-		},
-		"text": func(node *yaml.Node, path string) { n.Text = d.text(node, path) },
-	})
-	if n.Text == "" {
-		d.fault(node, path+".text", "is missing; a notice says something")
-	}
-	return n
-}
-
+// retry reads how often something is tried.
 func (d *document) retry(node *yaml.Node, path string) Retry {
 	var r Retry
-	d.fields(node, path, map[string]func(*yaml.Node, string){
-		"attempts": func(n *yaml.Node, path string) { r.Attempts = d.count(n, path) },
-		"backoff":  func(n *yaml.Node, path string) { r.Backoff = d.duration(n, path) },
-		"max":      func(n *yaml.Node, path string) { r.Max = d.duration(n, path) },
-		"on":       func(n *yaml.Node, path string) { r.On = d.texts(n, path) },
-	})
+	readFields(d, node, path, &r, d.format.retry)
 	if r.Max > 0 && r.Backoff > r.Max {
 		d.fault(d.places[path+".backoff"], path+".backoff", "%s is more than max, %s", r.Backoff, r.Max)
 	}
@@ -166,12 +114,7 @@ func (d *document) undo(node *yaml.Node, path string) *Undo {
 		return &Undo{None: true}
 	}
 	u := &Undo{}
-	d.fields(node, path, map[string]func(*yaml.Node, string){
-		"tool":       func(n *yaml.Node, path string) { u.Tool = d.text(n, path) },
-		"with":       func(n *yaml.Node, path string) { u.With = d.mapping(n, path) },
-		"retry":      func(n *yaml.Node, path string) { u.Retry = d.retry(n, path) },
-		"on_failure": func(n *yaml.Node, path string) { u.OnFailure = d.onFailure(n, path, Fail, Skip) },
-	})
+	readFields(d, node, path, u, d.format.undo)
 	return u
 }
 
@@ -181,4 +124,14 @@ func (d *document) onFailure(node *yaml.Node, path string, allowed ...OnFailure)
 		d.fault(node, path, "%q is unknown; want one of %v", value, allowed)
 	}
 	return value
+}
+
+// stepFailure reads on_failure of a step: a word, or the steps of a handler.
+func (d *document) stepFailure(node *yaml.Node, path string) (OnFailure, []Step) {
+	if node.Kind != yaml.MappingNode {
+		return d.onFailure(node, path, Fail, Skip, Pause), nil
+	}
+	var handled Step
+	readFields(d, node, path, &handled, d.format.handler)
+	return Handle, handled.Handler
 }

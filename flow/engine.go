@@ -168,6 +168,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.config.Retention.on() {
 		background.Go(func() { e.retain(root) })
 	}
+	background.Go(func() { e.watchStarts(root) })
 	err := e.refreshLocks(ctx)
 	if err == nil {
 		background.Go(func() { e.followLocks(root) })
@@ -416,19 +417,19 @@ func newID() (string, error) {
 	return made, nil
 }
 
-// program returns the latest version of a flow.
-func (e *Engine) program(ctx context.Context, name string) (*program, error) {
+// program returns a version of a flow to start, 0 for the latest.
+func (e *Engine) program(ctx context.Context, name string, version int) (*program, error) {
 	e.mu.Lock()
 	p := e.latest[name]
 	e.mu.Unlock()
-	if p != nil {
+	if p != nil && version == 0 {
 		return p, nil
 	}
-	return e.version(ctx, name, 0)
+	return e.version(ctx, name, version)
 }
 
 // version returns a version of a flow, 0 for the latest, compiled.
-func (e *Engine) version(ctx context.Context, name string, version int) (*program, error) {
+func (e *Engine) version(ctx context.Context, name string, version int, calling ...versionKey) (*program, error) {
 	e.mu.Lock()
 	p := e.versions[versionKey{name, version}]
 	e.mu.Unlock()
@@ -439,7 +440,14 @@ func (e *Engine) version(ctx context.Context, name string, version int) (*progra
 	if err != nil {
 		return nil, fmt.Errorf("flow %s: %w", name, err)
 	}
-	p, faults := compile(r.Source, e.config.Tools)
+	p, faults, err := e.compile(ctx, r.Source, calling...)
+	if err != nil {
+		return nil, fmt.Errorf("flow %s: %w", name, err)
+	}
+	if len(faults) > 0 {
+		// What it calls may have changed since it was saved: that is found out when it is called.
+		p, faults = compile(r.Source, e.config.Tools)
+	}
 	if len(faults) > 0 {
 		return nil, &DefinitionError{name, faults}
 	}
@@ -468,16 +476,13 @@ func (e *Engine) definition(ctx context.Context, name string, version int) (*Def
 	return &d.Definition, nil
 }
 
-// Lint returns what is wrong with a document, in the order of places; nothing if Save would take it.
-func (e *Engine) Lint(source []byte) []Fault {
-	_, faults := compile(source, e.config.Tools)
-	return faults
-}
-
 // Save checks a document and stores it as the next version of its flow. A document equal to the latest version is not
 // stored again. What is wrong with it is a *DefinitionError.
 func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
-	p, faults := compile(source, e.config.Tools)
+	p, faults, err := e.compile(ctx, source)
+	if err != nil {
+		return Definition{}, fmt.Errorf("flow: save: %w", err)
+	}
 	if len(faults) > 0 {
 		d := parse(source)
 		return Definition{}, &DefinitionError{d.Name, faults}

@@ -58,3 +58,31 @@ func TestEventsSurviveTheirEncoding(t *testing.T) {
 		}
 	})
 }
+
+// So does a value of an expression, to the byte: digests and keys may be made of it.
+func TestValuesSurviveTheirEncoding(t *testing.T) {
+	t.Parallel()
+	scalar := rapid.OneOf(
+		rapid.Just[any](nil), rapid.Map(rapid.Bool(), func(v bool) any { return v }), rapid.Map(rapid.Int64(), func(v int64) any { return v }),
+		rapid.Map(rapid.String(), func(v string) any { return v }), rapid.Map(rapid.Float64Range(-1e30, 1e30), func(v float64) any { return v }),
+	)
+	value := rapid.Deferred(func() *rapid.Generator[any] {
+		list := rapid.Map(rapid.SliceOfN(scalar, 0, 4), func(v []any) any { return append([]any{}, v...) })
+		object := rapid.Map(rapid.MapOfN(rapid.String(), rapid.OneOf(scalar, list), 0, 4), func(v map[string]any) any { return v })
+		return rapid.OneOf(scalar, list, object)
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		v := value.Draw(t, "value")
+		want, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := flow.AppendValue(nil, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != string(want) {
+			t.Fatalf("%s, want %s", got, want)
+		}
+	})
+}

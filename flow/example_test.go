@@ -125,7 +125,7 @@ func ExampleEngine_Lint() {
 		fmt.Println(err)
 		return
 	}
-	for _, fault := range engine.Lint([]byte(`flow: grow
+	faults, err := engine.Lint(context.Background(), []byte(`flow: grow
 params: {count: int}
 steps:
   - name: get
@@ -136,7 +136,12 @@ steps:
   - name: more
     tool: acquire
     with: {count: "${steps.get.devices}"}
-`)) {
+`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, fault := range faults {
 		fmt.Println(fault)
 	}
 	// Output:

@@ -1,4 +1,26 @@
 package flow
 
+import "strconv"
+
 // EncodeEvents is for the test of the encoding.
 var EncodeEvents = encodeEvents
+
+// LintAhead lints a document beside others, by name and by name@version, with what the machine does not run.
+func LintAhead(source string, tools *Tools, others map[string]string) []Fault {
+	lib := library{tools: tools, ahead: true}
+	lib.flow = func(name string, version int) *program {
+		if version > 0 {
+			name += "@" + strconv.Itoa(version)
+		}
+		if others[name] == "" {
+			return nil
+		}
+		p, _ := compileWith([]byte(others[name]), lib)
+		return p
+	}
+	_, faults := compileWith([]byte(source), lib)
+	return faults
+}
+
+// AppendValue is for the test that holds it to encoding/json.
+var AppendValue = appendValue

@@ -67,9 +67,10 @@ func (k kind) article() string {
 	return "a " + string(k)
 }
 
-func listKinds() string {
-	names := make([]string, len(stepKinds))
-	for i, k := range stepKinds {
+// listKinds names kinds for people.
+func listKinds(kinds []kind) string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
 		names[i] = string(k)
 	}
 	return strings.Join(names, ", ")

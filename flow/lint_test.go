@@ -31,6 +31,15 @@ func lintEngine(t testing.TB) *flow.Engine {
 	return engine
 }
 
+func lint(t testing.TB, engine *flow.Engine, source string) []flow.Fault {
+	t.Helper()
+	faults, err := engine.Lint(t.Context(), []byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return faults
+}
+
 const lintHead = `flow: f
 params:
   module: {type: string, required: true}
@@ -59,7 +68,7 @@ func TestGoodStepsAreTaken(t *testing.T) {
 	t.Parallel()
 	engine := lintEngine(t)
 	for _, step := range goodSteps {
-		if faults := engine.Lint([]byte(lintHead + "  - " + step)); len(faults) > 0 {
+		if faults := lint(t, engine, lintHead+"  - "+step); len(faults) > 0 {
 			t.Errorf("%s\n%v", step, faults)
 		}
 	}
@@ -111,7 +120,7 @@ func TestBrokenStepsAreRefused(t *testing.T) {
 	} {
 		column := strings.IndexByte(one.step, '^')
 		step := one.step[:column] + one.step[column+1:]
-		faults := engine.Lint([]byte(lintHead + "  - " + step))
+		faults := lint(t, engine, lintHead+"  - "+step)
 		if len(faults) == 0 {
 			t.Errorf("%s: taken, want %q", step, one.want)
 			continue
@@ -143,7 +152,7 @@ func TestBrokenDocumentsAreRefused(t *testing.T) {
 		"flow: f\nparams: {a: {type: string, pattern: '('}}" + step:               "error parsing regexp",
 		"flow: f\nparams: &p {a: int}\nsteps: [{name: a, tool: free, with: *p}]":  "anchors and aliases",
 	} {
-		faults := engine.Lint([]byte(source))
+		faults := lint(t, engine, source)
 		if len(faults) == 0 || !strings.Contains(fmt.Sprint(faults), want) {
 			t.Errorf("%q: %v, want %q", source, faults, want)
 		}
@@ -158,8 +167,8 @@ func FuzzLint(f *testing.F) {
 	f.Add("flow: f\nsteps: [{name: a, tool: acquire, with: {module: |\n  x ${params.y}\n}}]")
 	engine := lintEngine(f)
 	f.Fuzz(func(t *testing.T, source string) {
-		first := fmt.Sprint(engine.Lint([]byte(source)))
-		if again := fmt.Sprint(engine.Lint([]byte(source))); first != again {
+		first := fmt.Sprint(lint(t, engine, source))
+		if again := fmt.Sprint(lint(t, engine, source)); first != again {
 			t.Errorf("%s, then %s", first, again)
 		}
 	})

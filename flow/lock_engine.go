@@ -23,7 +23,10 @@ func (e *Engine) Locks(ctx context.Context) ([]Lock, error) {
 // refreshLocks brings what the gate knows in line with the store: other engines take locks and free them, too.
 func (e *Engine) refreshLocks(ctx context.Context) error {
 	held, err := e.Locks(ctx)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil // nobody goes on
+	case err != nil:
 		return err
 	}
 	e.mu.Lock()

@@ -164,11 +164,18 @@ func (d *document) key(path, name string) *yaml.Node {
 // call checks what a step hands to the flow that it runs, if that is known, and learns what comes back.
 func (c *compiler) call(plan *stepPlan) {
 	path := plan.path
-	if plan.flowName == "" || c.lib.flow == nil {
+	if plan.flowName == "" {
 		return
 	}
-	called := c.lib.flow(plan.flowName, plan.flowVersion)
+	if round := c.circle(plan.flowName, plan.flowVersion, map[versionKey]bool{}); round != "" {
+		c.d.fault(c.d.places[path+".flow"], path+".flow", "flow %s would run itself: %s -> %s", c.p.Name, c.p.Name, round)
+		return
+	}
+	called := c.flowAt(plan.flowName, plan.flowVersion)
 	if called == nil {
+		if latest := c.flowAt(plan.flowName, 0); latest != nil && plan.flowVersion > 0 {
+			c.d.fault(c.d.places[path+".flow"], path+".flow", "flow %s has no version %d", plan.flowName, plan.flowVersion)
+		}
 		return
 	}
 	plan.returned = subflowOutput
@@ -203,4 +210,35 @@ func (c *compiler) call(plan *stepPlan) {
 			c.d.fault(anchor, path+".with."+names[i], "is missing; %s requires it", plan.Flow)
 		}
 	}
+}
+
+// flowAt returns a version of a flow, if it is known.
+func (c *compiler) flowAt(name string, version int) *program {
+	if c.lib.flow == nil {
+		return nil
+	}
+	return c.lib.flow(name, version)
+}
+
+// circle returns the calls that lead from a flow back to this document, which is about to be the latest version of its flow; "" if none do.
+func (c *compiler) circle(name string, version int, seen map[versionKey]bool) string {
+	if name == c.p.Name && version == 0 {
+		return name
+	}
+	if seen[versionKey{name, version}] {
+		return ""
+	}
+	seen[versionKey{name, version}] = true
+	called := c.flowAt(name, version)
+	if called == nil {
+		return ""
+	}
+	for _, plan := range called.steps {
+		if plan.flowName != "" {
+			if round := c.circle(plan.flowName, plan.flowVersion, seen); round != "" {
+				return name + " -> " + round
+			}
+		}
+	}
+	return ""
 }

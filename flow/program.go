@@ -129,6 +129,8 @@ type library struct {
 	tools *Tools
 	// flow returns a version of a flow, 0 for the latest; nil if it is not known. It may be nil: then no flow is.
 	flow func(name string, version int) *program
+	// ahead takes what the machine does not run as well.
+	ahead bool
 }
 
 // compile checks a document against the tools and flows at hand and returns the program, or nil if there are faults. A flow that is not
@@ -170,7 +172,7 @@ func (s *stepPlan) input(vars map[string]any) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(value)
+	data, err := appendValue(nil, value)
 	if err != nil {
 		return nil, fmt.Errorf("the resolved input has no JSON form: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 // scope is what the expressions of one place may refer to.
 type scope struct {
 	env   *expr.Env
-	step  int  // they belong to this step; behind the last one for what the flow returns
+	step  int  // they belong to this step; -1 before all, len(steps) behind all
 	self  bool // the step's own output as well: in its undo
 	extra []string
 	known []expr.Field // what is there for sure, since a condition around says so
@@ -50,7 +50,7 @@ func (l *layout) relation(i, j int) relation {
 	switch {
 	case i == j:
 		return itself
-	case i < len(l.steps) && j > i && j < l.steps[i].end:
+	case i >= 0 && i < len(l.steps) && j > i && j < l.steps[i].end:
 		return inside
 	case j > i:
 		return later

@@ -21,7 +21,7 @@ func (e *Engine) RehearseStart(ctx context.Context, name string, params map[stri
 	for _, option := range options {
 		option(&o)
 	}
-	p, err := e.program(ctx, name)
+	p, err := e.program(ctx, name, o.version)
 	if err != nil {
 		return Rehearsal{}, fmt.Errorf("flow: rehearse %s: %w", name, err)
 	}
@@ -41,7 +41,10 @@ func (e *Engine) RehearseStart(ctx context.Context, name string, params map[stri
 // RehearseSave checks a document as Save does, and returns the definition that Save would keep, with the version that it
 // would get; if the latest version is the same, it is that one. It keeps nothing.
 func (e *Engine) RehearseSave(ctx context.Context, source []byte) (d Definition, fresh bool, err error) {
-	p, faults := compile(source, e.config.Tools)
+	p, faults, err := e.compile(ctx, source)
+	if err != nil {
+		return Definition{}, false, fmt.Errorf("flow: rehearse saving: %w", err)
+	}
 	if len(faults) > 0 {
 		return Definition{}, false, &DefinitionError{parse(source).Name, faults}
 	}

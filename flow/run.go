@@ -339,7 +339,11 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	if err != nil {
 		return Result{Error: failure(CodeInput, "%v", err)}
 	}
-	id, err := e.Start(context.WithoutCancel(ctx), call.Tool, params, Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
+	name, version, err := parseCall(call.Tool)
+	if err != nil {
+		return Result{Error: failure(CodeInput, "%v", err)}
+	}
+	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
 	if err != nil {
 		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
 	}

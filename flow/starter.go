@@ -51,3 +51,16 @@ func (x *Execution) module() string {
 	name, _ := x.Params["module"].(string)
 	return name
 }
+
+// room refuses a start while too many executions are open. What is under way goes on, its sub-flows too.
+func (e *Engine) room(o *startOptions) error {
+	if o.caller != nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if busy := e.pressure.refuse(len(e.runs)); busy != nil {
+		return busy
+	}
+	return nil
+}

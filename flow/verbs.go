@@ -17,6 +17,7 @@ type startOptions struct {
 	key, actor, reason, exempt string
 	as                         []string
 	caller                     *run
+	version                    int
 }
 
 // Key makes a start idempotent: a flow is started once per key, and starting it again returns the same ID. Default: none, each start is
@@ -39,6 +40,9 @@ func As(names ...string) StartOption { return func(o *startOptions) { o.as = nam
 // called says that the execution is a sub-flow.
 func called(by *run) StartOption { return func(o *startOptions) { o.caller = by } }
 
+// atVersion starts this version of the flow. Default: the latest.
+func atVersion(n int) StartOption { return func(o *startOptions) { o.version = n } }
+
 func decodeParams(data json.RawMessage) (map[string]any, error) {
 	value, err := expr.Decode(data, nil)
 	if err != nil {
@@ -58,12 +62,12 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	for _, option := range options {
 		option(&o)
 	}
-	p, err := e.program(ctx, name)
+	p, err := e.program(ctx, name, o.version)
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
 	if err := p.mayStart(&o); err != nil {
-		return "", err
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
 	if o.key != "" {
 		if row, err := e.config.Store.ByKey(ctx, name, o.key); err == nil {
@@ -82,10 +86,9 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	}
 	e.mu.Lock()
 	live := e.running && !e.draining
-	busy := e.pressure.refuse(len(e.runs))
 	e.mu.Unlock()
-	if busy != nil && o.caller == nil {
-		return "", fmt.Errorf("flow: start %s: %w", name, busy)
+	if err := e.room(&o); err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
 	r, _ := e.reserve(id)
 	first := o.started(p, bound)

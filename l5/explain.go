@@ -150,6 +150,8 @@ func factors(i Instance, status balance.Status, by rule.Factors, route string) [
 	switch {
 	case i.Isolated != "":
 		add("state", 0, "isolated: "+i.Isolated)
+	case i.Down != "":
+		add("state", 0, "down: "+i.Down)
 	case i.State == StateDraining:
 		add("state", 0, "draining")
 	}

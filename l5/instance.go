@@ -71,26 +71,31 @@ type Instance struct {
 	Suspect bool `json:"suspect,omitempty"`
 	// Isolated is why an operator took all calls from the instance; empty: nobody did.
 	Isolated string `json:"isolated,omitempty"`
+	// Down is why the owner says that nobody serves there now, as a process that ended; empty: it does not say so.
+	Down string `json:"down,omitempty"`
 }
 
 // MaxWeight is the largest full weight.
 const MaxWeight = 1_000_000
 
-// member is the instance as its health is kept. One that drains or is isolated has no part of its weight.
+// out reports whether the instance takes no calls, whatever its weight.
+func (i Instance) out() bool { return i.State != StateUp || i.Isolated != "" || i.Down != "" }
+
+// member is the instance as its health is kept. One that takes no calls has no part of its weight.
 func (i Instance) member() balance.Member {
 	m := balance.Member{Addr: i.Addr, Weight: float64(i.Weight), Gray: float64(i.Share) / 100, Suspect: i.Suspect}
 	if i.Weight == 0 {
 		m.Weight = DefaultWeight
 	}
-	if i.State != StateUp || i.Isolated != "" {
+	if i.out() {
 		m.Gray = 0
 	}
 	return m
 }
 
-// EffectiveWeight is Weight * Share / 100, and 0 while draining or isolated. An instance of effective weight 0 is never picked.
+// EffectiveWeight is Weight * Share / 100, and 0 while draining, isolated or down. An instance of effective weight 0 is never picked.
 func (i Instance) EffectiveWeight() float64 {
-	if i.State != StateUp || i.Isolated != "" {
+	if i.out() {
 		return 0
 	}
 	weight := i.Weight
@@ -143,12 +148,12 @@ func InstanceFromProto(p *l5pb.Instance) Instance {
 	out := Instance{
 		Service: p.GetService(), Addr: p.GetAddr(), Device: p.GetDevice(), Module: p.GetModule(),
 		Weight: int(min(p.GetWeight(), MaxWeight)), Share: 100, Labels: maps.Clone(p.GetLabels()), Owner: p.GetOwner(), Suspect: p.GetSuspect(),
-		Site: p.GetSite(), City: p.GetCity(), Isolated: p.GetIsolated(),
+		Site: p.GetSite(), City: p.GetCity(), Isolated: p.GetIsolated(), Down: p.GetDown(),
 	}
 	if p.Share != nil {
 		out.Share = int(min(p.GetShare(), 100))
 	}
-	if p.GetDraining() || out.Isolated == "" && p.GetState() == l5pb.State_STATE_DRAINING {
+	if p.GetDraining() || out.Isolated == "" && out.Down == "" && p.GetState() == l5pb.State_STATE_DRAINING {
 		out.State = StateDraining
 	}
 	return out
@@ -159,11 +164,11 @@ func (i Instance) Proto() *l5pb.Instance {
 	out := &l5pb.Instance{
 		Service: i.Service, Addr: i.Addr, Device: i.Device, Module: i.Module, Weight: uint32(max(i.Weight, 0)),
 		Share: proto.Uint32(uint32(max(i.Share, 0))), State: l5pb.State_STATE_UP, Labels: maps.Clone(i.Labels), Owner: i.Owner, Suspect: i.Suspect,
-		Site: i.Site, City: i.City, Isolated: i.Isolated,
+		Site: i.Site, City: i.City, Isolated: i.Isolated, Down: i.Down,
 	}
-	if i.State == StateDraining || i.Isolated != "" { // peers that do not know isolation are not to call it, either
+	if i.out() { // peers that do not know why are not to call it, either
 		out.State = l5pb.State_STATE_DRAINING
-		out.Draining = i.State == StateDraining && i.Isolated != ""
+		out.Draining = i.State == StateDraining && (i.Isolated != "" || i.Down != "")
 	}
 	return out
 }

@@ -14,11 +14,11 @@ import (
 var schemaLocks string
 
 // held refuses a transition that would take a key of another execution. The writer is alone in the transaction of its batch.
-func (s *Store) held(t *flow.Transition) (fate, err error) {
+func (w *writer) held(t *flow.Transition) (fate, err error) {
 	for _, want := range t.Take {
 		lock := flow.Lock{Key: want.Key}
 		var since int64
-		err := s.conn.QueryRowContext(context.Background(), "SELECT execution, since FROM flow_lock WHERE key = ?", want.Key).Scan(&lock.Execution, &since)
+		err := w.holder.QueryRow(want.Key).Scan(&lock.Execution, &since)
 		switch {
 		case errors.Is(err, sql.ErrNoRows) || err == nil && lock.Execution == want.Execution:
 		case err != nil:
@@ -32,15 +32,14 @@ func (s *Store) held(t *flow.Transition) (fate, err error) {
 }
 
 // keep writes what a transition takes and gives up.
-func (s *Store) keep(t *flow.Transition) error {
+func (w *writer) keep(t *flow.Transition) error {
 	for _, lock := range t.Take {
-		if _, err := s.conn.ExecContext(context.Background(), "INSERT INTO flow_lock (key, execution, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-			lock.Key, lock.Execution, lock.Since.UnixMicro()); err != nil {
+		if _, err := w.take.Exec(lock.Key, lock.Execution, lock.Since.UnixMicro()); err != nil {
 			return err
 		}
 	}
 	for _, lock := range t.Drop {
-		if _, err := s.conn.ExecContext(context.Background(), "DELETE FROM flow_lock WHERE key = ? AND execution = ?", lock.Key, lock.Execution); err != nil {
+		if _, err := w.drop.Exec(lock.Key, lock.Execution); err != nil {
 			return err
 		}
 	}

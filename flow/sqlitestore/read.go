@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,23 +21,53 @@ func (s *Store) ready(ctx context.Context) error {
 	return s.locked(ctx, func() error { return nil })
 }
 
-// History implements flow.Store.
+// History implements flow.Store. Rows lead backwards only: what is read is the way back from a mark, or from the end, a part at a time.
 func (s *Store) History(ctx context.Context, id string, after int64, limit int) ([]flow.Record, error) {
-	if limit <= 0 {
-		limit = -1
-	}
 	var out []flow.Record
-	err := s.query(ctx, func(rows *sql.Rows) error {
+	for {
+		part, more, err := s.part(ctx, id, after, limit-len(out), limit > 0)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part...)
+		if !more || limit > 0 && len(out) >= limit {
+			if limit > 0 && len(out) > limit {
+				out = out[:limit]
+			}
+			return out, nil
+		}
+		after = part[len(part)-1].Seq
+	}
+}
+
+// part reads the records behind after: all, or up to a mark behind which there are more.
+func (s *Store) part(ctx context.Context, id string, after int64, want int, bounded bool) (out []flow.Record, more bool, err error) {
+	// A record holds at least one event: the mark lies at or before the place where so many records end, unless that is before the first.
+	from := "(SELECT last FROM flow_now WHERE n = r.n)"
+	args := []any{id, after}
+	if bounded {
+		from = "coalesce((SELECT min(n) FROM flow_mark WHERE run = r.n AND seq > ?3), " + from + ")"
+		args = append(args, after+int64(want))
+	}
+	err = s.query(ctx, func(rows *sql.Rows) error {
 		var r flow.Record
 		var at int64
-		if err := rows.Scan(&r.Seq, &at, &r.Body); err != nil {
+		if err := rows.Scan(&r.Seq, &at, &r.Body, &more); err != nil {
 			return err
 		}
 		r.At = time.UnixMicro(at).UTC()
 		out = append(out, r)
 		return nil
-	}, "SELECT seq, at, body FROM flow_event WHERE id = ? AND seq > ? ORDER BY seq LIMIT ?", id, after, limit)
-	return out, err
+	}, `WITH RECURSIVE
+		ends (n, last) AS (SELECT `+from+`, (SELECT last FROM flow_now WHERE n = r.n) FROM flow_run r WHERE r.id = ?1),
+		back (n, prev, seq, at, body) AS (
+			SELECT e.n, e.prev, e.seq, e.at, e.body FROM flow_event e JOIN ends USING (n) WHERE e.seq > ?2
+			UNION ALL
+			SELECT e.n, e.prev, e.seq, e.at, e.body FROM back JOIN flow_event e ON e.n = back.prev WHERE e.seq > ?2
+		)
+		SELECT seq, at, body, (SELECT n < last FROM ends) FROM back`, args...)
+	slices.Reverse(out)
+	return out, more && len(out) > 0, err
 }
 
 const runColumns = "id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error"
@@ -86,7 +117,7 @@ func (s *Store) rows(ctx context.Context, tail string, args ...any) ([]flow.Row,
 		r, err := scanRow(rows)
 		out = append(out, r)
 		return err
-	}, "SELECT "+runColumns+" FROM flow_run "+tail, args...)
+	}, "SELECT "+runColumns+" FROM flow_execution "+tail, args...)
 	return out, err
 }
 
@@ -117,7 +148,14 @@ func (s *Store) List(ctx context.Context, f flow.Filter) ([]flow.Row, error) {
 		}
 	}
 	among("state", texts(f.States))
-	among("wake", texts(f.Wakes))
+	if len(f.States) > 0 && !slices.ContainsFunc(f.States, flow.State.Ended) {
+		add("ended IS NULL") // which has an index
+	}
+	if len(f.Wakes) == 1 && f.Wakes[0] == flow.WakeRunnable {
+		add("n IN (SELECT n FROM flow_now WHERE wake = 'runnable')") // so does this
+	} else {
+		among("wake", texts(f.Wakes))
+	}
 	if !f.Since.IsZero() {
 		add("started >= ?", f.Since.UnixMicro())
 	}
@@ -158,46 +196,15 @@ func texts[T ~string](values []T) []any {
 // Remove implements flow.Store.
 func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err error) {
 	err = s.locked(ctx, func() error {
-		if _, err := s.begin.Exec(); err != nil {
+		return s.transact(func() error {
+			removed, err = s.remove(ids)
 			return err
-		}
-		removed = 0
-		for _, id := range ids {
-			gone, err := s.remove(ctx, id)
-			if err != nil {
-				_, _ = s.rollback.Exec() // the first error is the one to tell
-				return err
-			}
-			if gone {
-				removed++
-			}
-		}
-		if _, err := s.end.Exec(); err != nil {
-			_, _ = s.rollback.Exec()
-			return err
-		}
-		return nil
+		})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("sqlitestore: remove: %w", err)
 	}
 	return removed, nil
-}
-
-func (s *Store) remove(ctx context.Context, id string) (bool, error) {
-	result, err := s.conn.ExecContext(ctx, "DELETE FROM flow_run WHERE id = ? AND ended IS NOT NULL", id)
-	if err != nil {
-		return false, err
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return false, err
-	}
-	for _, table := range []string{"flow_event", "flow_tag"} {
-		if _, err := s.conn.ExecContext(ctx, "DELETE FROM "+table+" WHERE id = ?", id); err != nil {
-			return false, err
-		}
-	}
-	return true, nil
 }
 
 // PutDefinition implements flow.Store.

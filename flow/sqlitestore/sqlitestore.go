@@ -5,8 +5,6 @@ package sqlitestore
 import (
 	"context"
 	"database/sql"
-	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,28 +12,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/zhiyun-ops/zhiyun/flow"
-	_ "modernc.org/sqlite" // the driver "sqlite"
-)
-
-//go:embed schema.sql
-var schema string
-
-//go:embed schema2.sql
-var schema2 string
-
-//go:embed schema3.sql
-var schema3 string
-
-// upgrades bring tables from version 1 to 2, from 2 to 3, and so on.
-var upgrades = []string{schema2, schema3, schemaLocks}
-
-// Versions of the tables: that which schema makes, and that which this program knows.
-const (
-	firstVersion  = 2
-	schemaVersion = 4
+	"github.com/zhiyun-ops/zhiyun/internal/lockfile"
 )
 
 // Store is a flow.Store in an SQLite database. It is safe for concurrent use.
@@ -47,8 +25,7 @@ type Store struct {
 
 	write sync.Mutex // held over a commit; guards what follows
 	conn  *sql.Conn  // the writer, set up by prepare
-	begin, rollback, end,
-	insert, update, finish, event, notice, tag *sql.Stmt
+	writer
 }
 
 // New returns a store in the caller's database, which stays the caller's to close, after the store. Tables are made at first use. The database must be in
@@ -63,7 +40,10 @@ func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("sqlitestore: open: %w", err)
 	}
-	lock, err := lockFile(path + ".lock")
+	lock, err := lockfile.Take(path + ".lock")
+	if errors.Is(err, lockfile.ErrHeld) {
+		return nil, fmt.Errorf("sqlitestore: another process has the store open (%w); stop it first", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlitestore: open %s: %w", path, err)
 	}
@@ -87,10 +67,7 @@ func (s *Store) Close() error {
 	defer s.write.Unlock()
 	var faults []error
 	if s.conn != nil {
-		for _, statement := range []*sql.Stmt{s.insert, s.update, s.finish, s.event, s.notice, s.tag, s.begin, s.rollback, s.end} {
-			faults = append(faults, statement.Close())
-		}
-		faults = append(faults, s.conn.Close())
+		faults = append(faults, s.writer.close(), s.conn.Close())
 		s.conn = nil
 	}
 	if s.owned != nil {
@@ -133,7 +110,11 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if journal != "wal" || sync < 2 {
-		return fmt.Errorf("the database is not durable: journal_mode is %s and synchronous %d; open it with _pragma=journal_mode(wal)&_pragma=synchronous(full)", journal, sync)
+		return notDurable(journal, sync)
+	}
+	// An embedder's transaction is waited for; SQLite's default is to fail.
+	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 10000"); err != nil {
+		return err
 	}
 	if err := conn.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err != nil {
 		return err
@@ -144,30 +125,16 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	if err := migrate(ctx, conn); err != nil {
 		return err
 	}
-	for _, one := range []struct {
-		into  **sql.Stmt
-		query string
-	}{
-		{&s.begin, "BEGIN IMMEDIATE"},
-		{&s.end, "COMMIT"},
-		{&s.rollback, "ROLLBACK"},
-		{&s.insert, `INSERT INTO flow_run (state, paused, step, wake, wake_at, wake_for, seq, updated, error, ended, id, flow, version, key, parent, actor, reason, started)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`},
-		{&s.update, `UPDATE flow_run SET state = ?, paused = ?, step = ?, wake = ?, wake_at = ?, wake_for = ?, seq = ?, updated = ?, error = ?
-			WHERE id = ? AND seq = ? AND ended IS NULL`},
-		{&s.finish, `UPDATE flow_run SET state = ?, paused = ?, step = ?, wake = ?, wake_at = ?, wake_for = ?, seq = ?, updated = ?, error = ?, ended = ?
-			WHERE id = ? AND seq = ?`},
-		{&s.event, `INSERT INTO flow_event (id, seq, at, body) VALUES (?, ?, ?, ?)`},
-		{&s.notice, `INSERT INTO flow_notice (id, body) VALUES (?, ?)`},
-		{&s.tag, `INSERT INTO flow_tag (name, value, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`},
-	} {
-		if *one.into, err = conn.PrepareContext(ctx, one.query); err != nil {
-			return err
-		}
+	if err := s.writer.prepare(ctx, conn); err != nil {
+		return err
 	}
 	s.conn = conn
 	s.prepared.Store(true)
 	return nil
+}
+
+func notDurable(journal string, sync int) error {
+	return fmt.Errorf("the database is not durable: journal_mode is %s and synchronous %d; open it with _pragma=journal_mode(wal)&_pragma=synchronous(full)", journal, sync)
 }
 
 // checkRelease refuses SQLite up to 3.51.2, whose WAL may be corrupted when it is reset.
@@ -180,141 +147,4 @@ func checkRelease(version string) error {
 		return fmt.Errorf("SQLite %s can corrupt its log (mended in 3.51.3); link a newer driver", version)
 	}
 	return nil
-}
-
-// migrate brings the tables up to date.
-func migrate(ctx context.Context, conn *sql.Conn) (err error) {
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_, _ = conn.ExecContext(ctx, "ROLLBACK") // the first error is the one to tell
-		}
-	}()
-	if _, err := conn.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS flow_schema (version INTEGER NOT NULL)"); err != nil {
-		return err
-	}
-	var version int
-	if err := conn.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM flow_schema").Scan(&version); err != nil {
-		return err
-	}
-	if version > schemaVersion {
-		return fmt.Errorf("the tables are of version %d, this program knows versions up to %d: run a newer program", version, schemaVersion)
-	}
-	var steps []string
-	from := version
-	if version == 0 {
-		steps, from = append(steps, schema), firstVersion
-	}
-	for _, step := range append(steps, upgrades[from-1:]...) {
-		if _, err := conn.ExecContext(ctx, step); err != nil {
-			return fmt.Errorf("bring the tables up to date: %w", err)
-		}
-	}
-	if version != schemaVersion {
-		if _, err := conn.ExecContext(ctx, "INSERT INTO flow_schema (version) VALUES (?)", schemaVersion); err != nil {
-			return err
-		}
-	}
-	_, err = conn.ExecContext(ctx, "COMMIT")
-	return err
-}
-
-// Commit implements flow.Store.
-func (s *Store) Commit(ctx context.Context, batch []flow.Transition) (fates []error, err error) {
-	fates = make([]error, len(batch))
-	err = s.locked(ctx, func() error {
-		if _, err := s.begin.Exec(); err != nil {
-			return err
-		}
-		for i := range batch {
-			if fates[i], err = s.apply(&batch[i]); err != nil {
-				break
-			}
-		}
-		if err == nil {
-			_, err = s.end.Exec()
-		}
-		if err != nil {
-			_, _ = s.rollback.Exec() // a failed COMMIT may have ended the transaction already
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("sqlitestore: commit: %w", err)
-	}
-	return fates, nil
-}
-
-// apply writes one transition; fate says that it is refused.
-func (s *Store) apply(t *flow.Transition) (fate, err error) {
-	r := &t.Row
-	row := make([]any, 0, 18)
-	row = append(row, string(r.State), r.Paused, r.Step, string(r.Wake.Kind), micros(r.Wake.At), text(r.Wake.For), r.Seq, r.Updated.UnixMicro(), text(r.Error))
-	if fate, err := s.held(t); fate != nil || err != nil {
-		return fate, err
-	}
-	var taken bool
-	switch {
-	case t.Prev == 0:
-		taken, err = affects(s.insert, append(row, micros(r.Ended), r.ID, r.Flow, r.Version, text(r.Key), text(r.Parent), r.Actor, r.Reason, r.Started.UnixMicro()))
-		fate = flow.ErrExists
-	default:
-		if r.Ended.IsZero() {
-			taken, err = affects(s.update, append(row, r.ID, t.Prev))
-		}
-		if !taken && err == nil { // it ends; or it had ended, and is turned back
-			taken, err = affects(s.finish, append(row, micros(r.Ended), r.ID, t.Prev))
-		}
-		fate = flow.ErrStale
-	}
-	if err != nil || !taken {
-		return fate, err
-	}
-	if err := s.keep(t); err != nil {
-		return nil, err
-	}
-	if _, err := s.event.Exec(r.ID, t.Record.Seq, t.Record.At.UnixMicro(), t.Record.Body); err != nil {
-		return nil, err
-	}
-	for _, notice := range t.Notices {
-		body, err := json.Marshal(notice)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := s.notice.Exec(notice.ID, body); err != nil {
-			return nil, err
-		}
-	}
-	for _, tag := range t.Tags {
-		if _, err := s.tag.Exec(tag.Name, tag.Value, r.ID); err != nil {
-			return nil, err
-		}
-	}
-	return nil, nil
-}
-
-// affects runs a statement and reports whether it changed a row.
-func affects(statement *sql.Stmt, args []any) (bool, error) {
-	result, err := statement.Exec(args...)
-	if err != nil {
-		return false, err
-	}
-	n, err := result.RowsAffected()
-	return n > 0, err
-}
-
-func micros(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UnixMicro()
-}
-
-func text(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
 }

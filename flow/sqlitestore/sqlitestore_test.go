@@ -1,13 +1,19 @@
 package sqlitestore_test
 
 import (
+	"context"
 	"database/sql"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/flow/storetest"
 )
@@ -89,16 +95,204 @@ func TestExactlyOneWakeUpSource(t *testing.T) {
 	}
 }
 
-// A database of version 1 is brought up to date; one of the future is refused.
+// What an older program has left reads the same once it is brought up to date: whatever the version, rows and histories are those that were written,
+// and executions go on.
 func TestMigration(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "flow.db")
-	if err := scripted(t, path, `DROP INDEX flow_run_open; CREATE INDEX flow_run_open ON flow_run (id) WHERE wake <> 'none';
-		DROP TABLE flow_tag; DROP TABLE flow_lock; DROP INDEX flow_run_ended; DELETE FROM flow_schema; INSERT INTO flow_schema (version) VALUES (1)`); err != nil {
+	for version, scripts := range map[int][]string{
+		1: {"schema.sql", "-DROP INDEX flow_run_open; CREATE INDEX flow_run_open ON flow_run (id) WHERE wake <> 'none'"},
+		2: {"schema.sql"},
+		3: {"schema.sql", "schema3.sql"},
+	} {
+		t.Run(fmt.Sprint("from ", version), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "flow.db")
+			want := lived(t)
+			old(t, path, version, scripts, want)
+			got := open(t, path)
+			if diff := cmp.Diff(dump(t, want), dump(t, got)); diff != "" {
+				t.Fatal(diff)
+			}
+			if found, err := flow.Check(t.Context(), got); err != nil || len(found) > 0 {
+				t.Fatalf("check: %v, %v", found, err)
+			}
+			run(t, got, func(engine *flow.Engine) {
+				rows, _, err := engine.List(t.Context(), flow.Filter{Open: true})
+				if err != nil || len(rows) != 2 {
+					t.Fatalf("open: %v, %v; want two", rows, err)
+				}
+				for _, row := range rows {
+					if x, err := engine.Wait(t.Context(), row.ID); err != nil || x.State != flow.Done {
+						t.Fatalf("%s: %s, %v", row.ID, x.State, err)
+					}
+				}
+			})
+			if found, err := flow.Check(t.Context(), got); err != nil || len(found) > 0 {
+				t.Fatalf("check: %v, %v", found, err)
+			}
+		})
+	}
+}
+
+// lived returns a store in which executions have ended, and others wait for an engine.
+func lived(t *testing.T) flow.Store {
+	t.Helper()
+	store := memstore.New()
+	start := func(engine *flow.Engine, n int) (ids []string) {
+		for i := range n {
+			id, err := engine.Start(t.Context(), "small", map[string]any{"n": 300 * i}, flow.Key(fmt.Sprint(n, i)), flow.By("ann"), flow.Because("test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	run(t, store, func(engine *flow.Engine) {
+		if _, err := engine.Save(t.Context(), []byte(`
+flow: small
+params: {n: int}
+steps:
+  - {name: list, tool: numbers, with: {n: "${params.n}"}}
+  - {name: each, each: "${steps.list.numbers}", tool: echo, parallel: 8, with: {text: "${string(item)}"}}
+  - {name: last, tool: echo, with: {text: done}}
+`)); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range start(engine, 3) {
+			if x, err := engine.Wait(t.Context(), id); err != nil || x.State != flow.Done {
+				t.Fatalf("%s: %s, %v", id, x.State, err)
+			}
+		}
+	})
+	start(engineOn(t, store), 2) // nobody runs
+	return store
+}
+
+func engineOn(t *testing.T, store flow.Store) *flow.Engine {
+	t.Helper()
+	tools := flow.NewTools()
+	type text struct {
+		Text string `json:"text"`
+	}
+	flow.Func(tools, "echo", func(_ context.Context, in text) (text, error) { return in, nil }, flow.WithEffect(flow.Pure))
+	flow.Func(tools, "numbers", func(_ context.Context, in struct {
+		N int `json:"n"`
+	}) (out struct {
+		Numbers []int `json:"numbers"`
+	}, err error) {
+		for i := range in.N {
+			out.Numbers = append(out.Numbers, i)
+		}
+		return out, nil
+	}, flow.WithEffect(flow.Pure))
+	engine, err := flow.New(flow.Config{Store: store, Tools: tools})
+	if err != nil {
 		t.Fatal(err)
 	}
+	return engine
+}
+
+// run runs an engine on the store while fn does.
+func run(t *testing.T, store flow.Store, fn func(*flow.Engine)) {
+	t.Helper()
+	engine := engineOn(t, store)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- engine.Run(ctx) }() // ends with ctx; waited for below
+	fn(engine)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+type dumped struct {
+	Row      flow.Row
+	Records  []flow.Record
+	Behind   []flow.Record // the tail of them
+	Selected []flow.Record // from the middle
+}
+
+func dump(t *testing.T, store flow.Store) (out []dumped) {
+	t.Helper()
+	rows, err := store.List(t.Context(), flow.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		d := dumped{Row: row}
+		for _, one := range []struct {
+			into  *[]flow.Record
+			after int64
+			limit int
+		}{{&d.Records, 0, 0}, {&d.Behind, row.Seq / 2, 0}, {&d.Selected, row.Seq / 3, 400}} {
+			if *one.into, err = store.History(t.Context(), row.ID, one.after, one.limit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// old makes a database as programs of an older version did, with what is in a store.
+func old(t *testing.T, path string, version int, scripts []string, from flow.Store) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	do := func(query string, args ...any) {
+		t.Helper()
+		if _, err := db.Exec(query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, script := range scripts {
+		text, inline := strings.CutPrefix(script, "-")
+		if !inline {
+			data, err := os.ReadFile(script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(data)
+		}
+		do(text)
+	}
+	do("CREATE TABLE flow_schema (version INTEGER NOT NULL)")
+	do("INSERT INTO flow_schema (version) VALUES (?)", version)
+	definitions, err := from.Definitions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range definitions {
+		do("INSERT INTO flow_definition (name, version, digest, source, saved_at) VALUES (?, ?, ?, ?, ?)", d.Name, d.Version, d.Digest, d.Source, d.SavedAt.UnixMicro())
+	}
+	for _, d := range dump(t, from) {
+		r := d.Row
+		var ended, key any
+		if !r.Ended.IsZero() {
+			ended = r.Ended.UnixMicro()
+		}
+		if r.Key != "" {
+			key = r.Key
+		}
+		do(`INSERT INTO flow_run (id, flow, version, key, state, paused, step, wake, seq, actor, reason, started, updated, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, r.Flow, r.Version, key, string(r.State), r.Paused, r.Step, string(r.Wake.Kind), r.Seq, r.Actor, r.Reason, r.Started.UnixMicro(), r.Updated.UnixMicro(), ended)
+		for _, record := range d.Records {
+			do("INSERT INTO flow_event (id, seq, at, body) VALUES (?, ?, ?, ?)", r.ID, record.Seq, record.At.UnixMicro(), record.Body)
+		}
+	}
+}
+
+// A program refuses tables that are newer than it.
+func TestNewerTables(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "flow.db")
 	if err := scripted(t, path, "INSERT INTO flow_schema (version) VALUES (99)"); err != nil {
-		t.Fatal("version 1:", err)
+		t.Fatal(err)
 	}
 	if err := scripted(t, path, "SELECT 1"); err == nil || !strings.Contains(err.Error(), "run a newer program") {
 		t.Fatalf("version 99: %v, want a refusal", err)

@@ -20,6 +20,7 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"CreateAndAppend", createAndAppend},
 		{"StaleAndExisting", staleAndExisting},
 		{"History", history},
+		{"LongHistory", longHistory},
 		{"List", list},
 		{"Search", search},
 		{"Remove", remove},

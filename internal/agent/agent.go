@@ -117,7 +117,13 @@ func (a *parts) close() {
 // assemble makes all parts; it starts none.
 func (a *parts) assemble() error {
 	config := a.config
-	supervisor, err := supervise.New(supervise.Config{Dir: config.state("supervise"), Logger: config.Logger, Metrics: a.registry})
+	notice, err := newOutages(config, a.registry)
+	if err != nil {
+		return fmt.Errorf("agent: metrics: %w", err)
+	}
+	supervisor, err := supervise.New(supervise.Config{
+		Dir: config.state("supervise"), Logger: config.Logger, Metrics: a.registry, OnChange: notice.changed,
+	})
 	if err != nil {
 		return err
 	}
@@ -129,6 +135,7 @@ func (a *parts) assemble() error {
 	if err != nil {
 		return err
 	}
+	notice.supervisor, notice.say = supervisor, names.Say
 	open := config.Doors
 	open.Logger, open.Metrics = config.Logger, a.registry
 	opened, err := doors.New(names, open)
@@ -145,7 +152,7 @@ func (a *parts) assemble() error {
 		return err
 	}
 	serve := device.ServeConfig{Path: config.DeviceSocket(), Supervisor: supervisor, Routes: a.routes, Logger: config.Logger}
-	a.runs = append(a.runs, a.credential.run, supervisor.Run, names.Run, opened.Run, work.Run, declared.run, watch.Run, a.metrics,
+	a.runs = append(a.runs, a.credential.run, supervisor.Run, names.Run, notice.run, opened.Run, work.Run, declared.run, watch.Run, a.metrics,
 		func(ctx context.Context) error { return device.Serve(ctx, serve) })
 	return nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -65,4 +66,32 @@ func Prove(ctx context.Context, supervisor interface {
 	Of(ctx context.Context, pid int) (supervise.Spec, error)
 }, believe bool, process Process) (l5agent.Standing, error) {
 	return prover{supervisor: supervisor, believe: believe}.Prove(ctx, process)
+}
+
+// Vigil is one address of a device, stepped by hand.
+type Vigil struct{ vigil vigil }
+
+// Sight is what is seen of it.
+type Sight struct {
+	Running bool
+	Starts  int
+	Exit    string
+	Answers bool
+}
+
+// Step takes a sight.
+func (v *Vigil) Step(now time.Time, s Sight) bool {
+	return v.vigil.step(now, sight{s.Running, s.Starts, s.Exit, s.Answers})
+}
+
+// Serves reports whether callers are told that it serves.
+func (v *Vigil) Serves() bool { return v.vigil.state == serving }
+
+// String is the state and the reason.
+func (v *Vigil) String() string {
+	name := [...]string{opening: "opening", serving: "serving", fallen: "fallen", settling: "settling"}[v.vigil.state]
+	if v.vigil.reason != "" {
+		name += ": " + v.vigil.reason
+	}
+	return name
 }

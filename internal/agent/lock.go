@@ -3,9 +3,9 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/zhiyun-ops/zhiyun/internal/lockfile"
 )
 
 // ErrRunning says that another agent keeps the device.
@@ -15,16 +15,12 @@ var ErrRunning = errors.New("agent: another agent runs on this root")
 // first, and be removed with it. The lock ends with this process, however it ends.
 func lockRoot(dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, "agent.lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	file, err := lockfile.Take(path)
+	if errors.Is(err, lockfile.ErrHeld) {
+		return nil, fmt.Errorf("%w: %s is locked; stop that one first, or use another --root", ErrRunning, path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("agent: lock: %w", err)
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		file.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s is locked; stop that one first, or use another --root", ErrRunning, path)
-		}
-		return nil, fmt.Errorf("agent: lock %s: %w", path, err)
 	}
 	return func() { file.Close() }, nil
 }

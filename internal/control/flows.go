@@ -47,12 +47,13 @@ func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest])
 	return document(saved, f.audit(ctx, c, "flow.save", "flow/"+saved.Name, saved.Digest))
 }
 
-func (f flows) Lint(_ context.Context, q *connect.Request[pb.LintFlowRequest]) (*connect.Response[pb.Listing], error) {
+func (f flows) Lint(ctx context.Context, q *connect.Request[pb.LintFlowRequest]) (*connect.Response[pb.Listing], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	return listing(engine.Lint(q.Msg.Document), "", nil)
+	faults, err := engine.Lint(ctx, q.Msg.Document)
+	return listing(faults, "", err)
 }
 
 func (f flows) Definitions(ctx context.Context, _ *connect.Request[pb.DefinitionsRequest]) (*connect.Response[pb.Listing], error) {

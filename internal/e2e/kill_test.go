@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,7 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/demo"
 	"github.com/zhiyun-ops/zhiyun/internal/dev"
 )
@@ -129,7 +135,7 @@ func parts() []part {
 			}
 		}
 	}
-	return append(out, part{"contraction", contractions}, part{"compensation", compensations}, part{"seeds", seeds})
+	return append(out, part{"contraction", contractions}, part{"compensation", compensations}, part{"a step that a person skips", skipped}, part{"seeds", seeds})
 }
 
 // TestE2E kills processes of a whole Zhiyun and looks at what comes of it. The parts of the sample share one world;
@@ -242,6 +248,40 @@ func compensations(w *world) {
 				}
 			}
 		}
+	}
+}
+
+// skipped has a person skip the step that would put the device into service: nobody is left to give it back, and it is
+// cleaned all the same, or stays where callers are sent to it already.
+func skipped(w *world) {
+	device, began, failed := visitor(0), time.Now(), w.heard().Failed
+	w.aimAt(aim{tool: "l5.callee.join", moment: before, target: skip})
+	e := w.finish(w.start("expand", device))
+	sprung, _ := w.struck()
+	w.log(e, began, sprung)
+	if e.State != flow.Done {
+		w.t.Errorf("the expansion whose last step was skipped is %s", e.State)
+	}
+	var now cmdb.Device
+	w.until("the device is in nobody's hands", func() (err error) {
+		now, err = ask(func(ctx context.Context) (cmdb.Device, error) {
+			return control.Decode[cmdb.Device](w.api.Resources.Get(ctx, connect.NewRequest(&pb.GetResourceRequest{Kind: string(cmdb.KindDevice), Name: device})))
+		})
+		if err == nil && now.State != cmdb.Idle && now.State != cmdb.InService {
+			err = fmt.Errorf("it is %s: holder %q, fault %q", now.State, now.Holder, now.Fault)
+		}
+		return err
+	})
+	serving := []string{resident}
+	if now.State == cmdb.InService {
+		serving = append(serving, device)
+	}
+	w.settled(e, serving...)
+	if lost := w.heard().Failed - failed; lost != 0 {
+		w.t.Errorf("%d calls failed", lost)
+	}
+	if now.State == cmdb.InService {
+		w.back(device)
 	}
 }
 

@@ -272,8 +272,8 @@ func (w *world) registered(serving []string) error {
 	var faults []error
 	for _, i := range instances {
 		got = append(got, i.Device)
-		if i.Share != 100 || i.State != l5.StateUp || i.Suspect || !i.Live {
-			faults = append(faults, fmt.Errorf("instance %s: share %d, state %v, suspect %t, live %t", i.Device, i.Share, i.State, i.Suspect, i.Live))
+		if i.Share != 100 || i.State != l5.StateUp || i.Suspect || !i.Live || i.Down != "" {
+			faults = append(faults, fmt.Errorf("instance %s: share %d, state %v, suspect %t, live %t, down %q", i.Device, i.Share, i.State, i.Suspect, i.Live, i.Down))
 		}
 	}
 	members, err := ask(func(ctx context.Context) ([]center.RealServer, error) {

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/dev"
 )
@@ -66,7 +67,9 @@ func (w *world) kill(a aim) {
 	defer w.killing.Unlock()
 	switch a.target {
 	case cancel:
-		w.again(a, func(context.Context) error { return w.cancel() })
+		w.again(a, func(context.Context) error { return w.order(w.cancel) })
+	case skip:
+		w.again(a, func(context.Context) error { return w.order(w.skip) })
 	case server:
 		done := w.environment.ServerDone()
 		if ended(done) {
@@ -99,8 +102,8 @@ func (w *world) kill(a aim) {
 	w.sprung = append(w.sprung, fmt.Sprintf("%s (%s)", a, a.device))
 }
 
-// cancel cancels the execution under way. Whoever calls is told by the answer that it is taken in.
-func (w *world) cancel() error {
+// order has the execution under way do as it is told, as soon as the server takes it.
+func (w *world) order(what func(ctx context.Context, id string) error) error {
 	w.killing.Lock()
 	id := w.current
 	w.killing.Unlock()
@@ -108,9 +111,7 @@ func (w *world) cancel() error {
 	defer tick.Stop()
 	limit := time.After(hang)
 	for {
-		_, err := ask(func(ctx context.Context) (any, error) {
-			return w.api.Flows.Cancel(ctx, connect.NewRequest(&pb.ExecutionRequest{Id: id, Cause: because("")}))
-		})
+		_, err := ask(func(ctx context.Context) (any, error) { return nil, what(ctx, id) })
 		if err == nil {
 			return nil
 		}
@@ -120,6 +121,16 @@ func (w *world) cancel() error {
 			return err
 		}
 	}
+}
+
+func (w *world) cancel(ctx context.Context, id string) error {
+	_, err := w.api.Flows.Cancel(ctx, connect.NewRequest(&pb.ExecutionRequest{Id: id, Cause: because("")}))
+	return err
+}
+
+func (w *world) skip(ctx context.Context, id string) error {
+	_, err := w.api.Flows.Intervene(ctx, connect.NewRequest(&pb.InterveneRequest{Id: id, Verb: flow.OrderSkip, Step: "callee", Cause: because("")}))
+	return err
 }
 
 // again starts what was killed, after its time away. The caller holds killing.

@@ -149,6 +149,7 @@ const (
 	agent  = "agent"
 	smpl   = "sample"
 	cancel = "cancel" // kills nothing: the execution is cancelled
+	skip   = "skip"   // kills nothing: a person skips the step at which the execution is
 )
 
 var targets = []string{server, agent, smpl}

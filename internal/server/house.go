@@ -42,6 +42,7 @@ type house struct {
 	placement *wiring.Placement
 	names     *l5server.Server
 	liveness  *wiring.Liveness
+	holds     *wiring.Holds
 	steps     *sqlitestore.Store
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
@@ -192,12 +193,55 @@ func (h *house) flows() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.flow.Run)
+	h.holds, err = wiring.NewHolds(wiring.HoldsConfig{
+		CMDB: h.cmdb, Flow: h.flow, Withdraw: h.withdraw, Serving: h.serving,
+		Paused: func(ctx context.Context, module string) (bool, error) {
+			_, paused, err := h.centers.Pause.Of(ctx, module)
+			return paused, err
+		},
+		OnEvent: func(device, action, reason string) {
+			h.audit.tell(records.Entry{Actor: "holds", Action: "device." + action, Object: "device/" + device, Reason: reason})
+		},
+		Logger: h.config.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	h.run(h.flow.Run, func(ctx context.Context) error {
+		if err := h.ready(ctx); err != nil { // before the registry is loaded nobody seems to serve
+			return nil // ctx has ended
+		}
+		return h.holds.Run(ctx)
+	})
 	return nil
+}
+
+// serving says whether callers are sent to a device of a module.
+func (h *house) serving(device string) bool {
+	d, err := h.cmdb.Device(device)
+	if err != nil {
+		return false
+	}
+	m, err := h.cmdb.Module(d.Module)
+	if err != nil {
+		return false
+	}
+	for _, service := range m.Services {
+		for _, instance := range h.names.Instances(service.ID) {
+			if instance.Device == device && instance.EffectiveWeight > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // onFlow puts what executions do into the audit record.
 func (h *house) onFlow(e flow.Event) {
+	switch e.Kind {
+	case flow.EventDone, flow.EventFailed, flow.EventCancelled:
+		h.holds.Ended()
+	}
 	if entry, ok := flowEntry(e); ok {
 		h.audit.tell(entry)
 	}
@@ -283,7 +327,10 @@ func (h *house) decides() bool { return h.config.Scale == nil || *h.config.Scale
 
 // surface makes the control API over all of it.
 func (h *house) surface() (err error) {
-	checks := []control.Check{{Name: "credentials", Run: examineCredentials(h.centers.Credentials)}}
+	checks := []control.Check{
+		{Name: "credentials", Run: examineCredentials(h.centers.Credentials)},
+		{Name: "left behind", Run: h.holds.Examine},
+	}
 	var trusted control.Trust // not a nil *trust
 	if h.trust != nil {
 		trusted = h.trust

@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/zhiyun-ops/zhiyun/internal/lockfile"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/internal/uid"
 )
@@ -23,12 +22,12 @@ import (
 // lock keeps a second process out of the data folder until unlock is called, or the process ends.
 func lock(dir string) (unlock func() error, err error) {
 	path := filepath.Join(dir, "lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := lockfile.Take(path)
+	if errors.Is(err, lockfile.ErrHeld) {
+		return nil, fmt.Errorf("server: another server runs in %s; stop it, or use another --dir: %w", dir, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("server: another server runs in %s; stop it, or use another --dir: %w", dir, err), file.Close())
 	}
 	return file.Close, nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zhiyun-ops/zhiyun/internal/lockfile"
 )
 
 // kept is the file of one unit: DIR/NAME.json.
@@ -151,16 +153,12 @@ func (s *Supervisor) adopt(i *instance, k keptInstance, sameBoot bool) {
 
 // lockDir keeps a second supervisor away. The lock ends with this process.
 func lockDir(dir string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := lockfile.Take(filepath.Join(dir, "lock"))
+	if errors.Is(err, lockfile.ErrHeld) {
+		return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("supervise: lock: %w", err)
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		file.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s", ErrLocked, dir)
-		}
-		return nil, fmt.Errorf("supervise: lock %s: %w", dir, err)
 	}
 	return func() { file.Close() }, nil
 }

@@ -37,7 +37,11 @@ func TestFlowsFitTheirTools(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, source := range tools.Flows() {
-		for _, fault := range engine.Lint(source) {
+		faults, err := engine.Lint(t.Context(), source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fault := range faults {
 			t.Errorf("%s.yaml:%s", name, fault)
 		}
 		saved, err := engine.Save(t.Context(), source)

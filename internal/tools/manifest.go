@@ -4,7 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"path"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -152,9 +156,10 @@ func (out *Manifest) programs(m cmdb.Module) error {
 		if pkg == "" {
 			return fail("manifest.invalid", "process %s of module %s names no package, and there is not just one; name it", p.Name, m.Name)
 		}
-		process := Process{Name: p.Name, Command: append([]string{}, p.Command...), Count: max(p.Count, 1), Env: p.Env}
-		if process.Env == nil {
-			process.Env = map[string]string{}
+		process := Process{Name: p.Name, Command: append([]string{}, p.Command...), Count: max(p.Count, 1), Env: map[string]string{}}
+		maps.Copy(process.Env, p.Env)
+		if listen := listens(m, p.Name); listen != "" && process.Env[listenVar] == "" {
+			process.Env[listenVar] = listen
 		}
 		i, known := at[pkg]
 		if !known {
@@ -166,6 +171,36 @@ func (out *Manifest) programs(m cmdb.Module) error {
 		out.Processes = append(out.Processes, process)
 	}
 	return nil
+}
+
+// listenVar tells a process, and the agent that keeps it, on which TCP ports it serves: when it ends, callers are told.
+// It is a variable, so that an agent of an earlier version takes it.
+const listenVar = "ZHIYUN_LISTEN"
+
+// listens are the TCP ports on which a process of a module serves, with commas in between: those that the manifest says are
+// its own, and, if it is the only process, all others.
+func listens(m cmdb.Module, process string) string {
+	var ports []int
+	udp := make(map[int]bool)
+	for _, p := range m.Ports {
+		switch {
+		case p.Protocol == "udp":
+			udp[p.Port] = true
+		case p.Process == process, p.Process == "" && len(m.Processes) == 1:
+			ports = append(ports, p.Port)
+		}
+	}
+	for _, s := range m.Services {
+		if len(m.Processes) == 1 && !udp[s.Port] {
+			ports = append(ports, s.Port)
+		}
+	}
+	slices.Sort(ports)
+	var out []string
+	for _, port := range slices.Compact(ports) {
+		out = append(out, strconv.Itoa(port))
+	}
+	return strings.Join(out, ",")
 }
 
 // ConfigParamsIn is what config.params takes.

@@ -244,17 +244,24 @@ type DeviceRepairIn struct {
 // DeviceRepairOut is what device.repair tells.
 type DeviceRepairOut struct {
 	Names []string `json:"names" doc:"devices that went from faulty to idle"`
+	// Devices are all that were named.
+	Devices []Device `json:"devices"`
 }
 
 // DeviceRepair gives faulty devices back to the pool; those that are idle already are passed over. Codes:
 // resource.not_found, device.state.
 func DeviceRepair(ctx context.Context, env Env, in DeviceRepairIn) (DeviceRepairOut, error) {
-	out := DeviceRepairOut{Names: []string{}}
+	out := DeviceRepairOut{Names: []string{}, Devices: []Device{}}
 	for _, name := range in.Names {
 		d, err := resource[cmdb.Device](ctx, env, cmdb.KindDevice, name)
 		if err != nil {
 			return out, err
 		}
+		named, err := told(ctx, env, []cmdb.Device{d})
+		if err != nil {
+			return out, err
+		}
+		out.Devices = append(out.Devices, named...)
 		if in.Check && d.State != cmdb.Faulty {
 			return out, fail("device.state", "device %s is %s, not faulty; what runs on it is left alone", name, d.State)
 		}

@@ -360,6 +360,10 @@ func TestManifestHasWhatDeviceToolsTake(t *testing.T) {
 	if len(out["init"].([]any)) != 2 || len(out["scripts"].([]any)) != 2 || len(out["starts"].([]any)) != 2 {
 		t.Errorf("work: %v", out)
 	}
+	process := m["processes"].([]any)[0].(map[string]any)
+	if got := process["env"].(map[string]any)["ZHIYUN_LISTEN"]; got != "7000" {
+		t.Errorf("the process is told to serve on %v", got)
+	}
 	config := ok(t, w, "config.params", "", `{"module":"shop.cart","device":"d1"}`)
 	if got := config["configs"].([]any)[0].(map[string]any)["content"]; got != "listen 127.0.1.1\n" {
 		t.Errorf("configuration %q", got)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -179,6 +180,26 @@ func (a *Agent) Deregister(ctx context.Context, service, addr string) error {
 // Drain takes new calls away from an instance that is registered here.
 func (a *Agent) Drain(ctx context.Context, service, addr string) error {
 	return a.keeper.Drain(ctx, service, addr)
+}
+
+// Outage is an address of the device at which nobody serves.
+type Outage struct {
+	Addr   string // host:port
+	Reason string
+	// Settling says that it serves again, but has ended so often of late that it is waited with: it stays out only as long as
+	// its service has other instances.
+	Settling bool
+}
+
+// Say tells the server which addresses of the device serve nobody, of all that is registered under its lease, whoever
+// registered it: callers see that at once. It is always the whole list, and it replaces the last. It does not block; say it
+// again from time to time, since it is not acknowledged and does not reach what another server registers later.
+func (a *Agent) Say(outages []Outage) {
+	message := &l5pb.Outages{}
+	for _, o := range outages {
+		message.Outages = append(message.Outages, &l5pb.Outage{Addr: o.Addr, Reason: strings.ToValidUTF8(o.Reason, "?"), Settling: o.Settling})
+	}
+	a.keeper.Say(message)
 }
 
 // Handler returns the pattern and the handler of the protocol, for those who serve it beside the socket. Whoever reaches it

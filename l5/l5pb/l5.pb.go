@@ -156,8 +156,11 @@ type Instance struct {
 	City string `protobuf:"bytes,12,opt,name=city,proto3" json:"city,omitempty"`
 	// Why an operator took all calls from the instance; empty: nobody did. Its state is then STATE_DRAINING, for readers that
 	// do not know this field, and draining says whether it would be without that.
-	Isolated      string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
-	Draining      bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
+	Isolated string `protobuf:"bytes,13,opt,name=isolated,proto3" json:"isolated,omitempty"`
+	Draining bool   `protobuf:"varint,15,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Why the owner says that nobody serves there now, as a process that ended; empty: it does not say so. The state is then
+	// STATE_DRAINING, as for isolated.
+	Down          string `protobuf:"bytes,16,opt,name=down,proto3" json:"down,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +298,13 @@ func (x *Instance) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *Instance) GetDown() string {
+	if x != nil {
+		return x.Down
+	}
+	return ""
 }
 
 type Subscription struct {
@@ -1416,10 +1426,13 @@ type RegisterRequest struct {
 	// Who holds the lease: a device's name, or an id of the process. Required in the first request of a stream.
 	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Answered by a response with the same seq.
-	Seq           uint64      `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	Put           []*Instance `protobuf:"bytes,3,rep,name=put,proto3" json:"put,omitempty"`
-	Drain         []*Key      `protobuf:"bytes,4,rep,name=drain,proto3" json:"drain,omitempty"`
-	Remove        []*Key      `protobuf:"bytes,5,rep,name=remove,proto3" json:"remove,omitempty"`
+	Seq    uint64      `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Put    []*Instance `protobuf:"bytes,3,rep,name=put,proto3" json:"put,omitempty"`
+	Drain  []*Key      `protobuf:"bytes,4,rep,name=drain,proto3" json:"drain,omitempty"`
+	Remove []*Key      `protobuf:"bytes,5,rep,name=remove,proto3" json:"remove,omitempty"`
+	// Of all that the owner has registered, whoever did it for it, the addresses at which nobody serves. Always whole; absent:
+	// the owner does not say.
+	Outages       *Outages `protobuf:"bytes,6,opt,name=outages,proto3" json:"outages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1489,6 +1502,120 @@ func (x *RegisterRequest) GetRemove() []*Key {
 	return nil
 }
 
+func (x *RegisterRequest) GetOutages() *Outages {
+	if x != nil {
+		return x.Outages
+	}
+	return nil
+}
+
+type Outages struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outages       []*Outage              `protobuf:"bytes,1,rep,name=outages,proto3" json:"outages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outages) Reset() {
+	*x = Outages{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outages) ProtoMessage() {}
+
+func (x *Outages) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outages.ProtoReflect.Descriptor instead.
+func (*Outages) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Outages) GetOutages() []*Outage {
+	if x != nil {
+		return x.Outages
+	}
+	return nil
+}
+
+// Outage is an address of the owner at which nobody serves.
+type Outage struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Addr   string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// It serves again, but has ended so often of late that its owner waits with it: it stays out only as long as the service
+	// has others.
+	Settling      bool `protobuf:"varint,3,opt,name=settling,proto3" json:"settling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outage) Reset() {
+	*x = Outage{}
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outage) ProtoMessage() {}
+
+func (x *Outage) ProtoReflect() protoreflect.Message {
+	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outage.ProtoReflect.Descriptor instead.
+func (*Outage) Descriptor() ([]byte, []int) {
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Outage) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Outage) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Outage) GetSettling() bool {
+	if x != nil {
+		return x.Settling
+	}
+	return false
+}
+
 type RegisterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
@@ -1502,7 +1629,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1641,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[17]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1654,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{17}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RegisterResponse) GetSeq() uint64 {
@@ -1567,7 +1694,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1706,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[18]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1719,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{18}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewRequest) GetOwner() string {
@@ -1644,7 +1771,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1783,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[19]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1796,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{19}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RenewResponse) GetRevision() int64 {
@@ -1716,7 +1843,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1855,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[20]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1868,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{20}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Outcome) GetCaller() string {
@@ -1827,7 +1954,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1966,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[21]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1979,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{21}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReportRequest) GetReporter() string {
@@ -1888,7 +2015,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2027,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[22]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2040,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{22}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReportResponse) GetDuplicate() bool {
@@ -1943,7 +2070,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2082,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[23]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2095,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{23}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExplainRequest) GetService() string {
@@ -2010,7 +2137,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2149,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[24]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2162,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{24}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExplainResponse) GetService() string {
@@ -2099,7 +2226,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2238,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[25]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2251,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{25}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Process) GetPeer() string {
@@ -2156,7 +2283,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[26]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2295,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[26]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2308,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{26}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InstanceStatus) GetInstance() *Instance {
@@ -2231,7 +2358,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_l5_l5pb_l5_proto_msgTypes[27]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2370,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_l5_l5pb_l5_proto_msgTypes[27]
+	mi := &file_l5_l5pb_l5_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2383,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{27}
+	return file_l5_l5pb_l5_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AgentState) GetDevice() string {
@@ -2312,7 +2439,7 @@ var File_l5_l5pb_l5_proto protoreflect.FileDescriptor
 
 const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\n" +
-	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\xfb\x03\n" +
+	"\x10l5/l5pb/l5.proto\x12\fzhiyun.l5.v1\"\x8f\x04\n" +
 	"\bInstance\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -2329,7 +2456,8 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x04site\x18\v \x01(\tR\x04site\x12\x12\n" +
 	"\x04city\x18\f \x01(\tR\x04city\x12\x1a\n" +
 	"\bisolated\x18\r \x01(\tR\bisolated\x12\x1a\n" +
-	"\bdraining\x18\x0f \x01(\bR\bdraining\x1a9\n" +
+	"\bdraining\x18\x0f \x01(\bR\bdraining\x12\x12\n" +
+	"\x04down\x18\x10 \x01(\tR\x04down\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -2413,13 +2541,20 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
 	"\x03Key\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\"\xb7\x01\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\"\xe8\x01\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12(\n" +
 	"\x03put\x18\x03 \x03(\v2\x16.zhiyun.l5.v1.InstanceR\x03put\x12'\n" +
 	"\x05drain\x18\x04 \x03(\v2\x11.zhiyun.l5.v1.KeyR\x05drain\x12)\n" +
-	"\x06remove\x18\x05 \x03(\v2\x11.zhiyun.l5.v1.KeyR\x06remove\"V\n" +
+	"\x06remove\x18\x05 \x03(\v2\x11.zhiyun.l5.v1.KeyR\x06remove\x12/\n" +
+	"\aoutages\x18\x06 \x01(\v2\x15.zhiyun.l5.v1.OutagesR\aoutages\"9\n" +
+	"\aOutages\x12.\n" +
+	"\aoutages\x18\x01 \x03(\v2\x14.zhiyun.l5.v1.OutageR\aoutages\"P\n" +
+	"\x06Outage\x12\x12\n" +
+	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bsettling\x18\x03 \x01(\bR\bsettling\"V\n" +
 	"\x10RegisterResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x14\n" +
@@ -2511,7 +2646,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -2532,23 +2667,25 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*Verdict)(nil),          // 16: zhiyun.l5.v1.Verdict
 	(*Key)(nil),              // 17: zhiyun.l5.v1.Key
 	(*RegisterRequest)(nil),  // 18: zhiyun.l5.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 19: zhiyun.l5.v1.RegisterResponse
-	(*RenewRequest)(nil),     // 20: zhiyun.l5.v1.RenewRequest
-	(*RenewResponse)(nil),    // 21: zhiyun.l5.v1.RenewResponse
-	(*Outcome)(nil),          // 22: zhiyun.l5.v1.Outcome
-	(*ReportRequest)(nil),    // 23: zhiyun.l5.v1.ReportRequest
-	(*ReportResponse)(nil),   // 24: zhiyun.l5.v1.ReportResponse
-	(*ExplainRequest)(nil),   // 25: zhiyun.l5.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 26: zhiyun.l5.v1.ExplainResponse
-	(*Process)(nil),          // 27: zhiyun.l5.v1.Process
-	(*InstanceStatus)(nil),   // 28: zhiyun.l5.v1.InstanceStatus
-	(*AgentState)(nil),       // 29: zhiyun.l5.v1.AgentState
-	nil,                      // 30: zhiyun.l5.v1.Instance.LabelsEntry
-	nil,                      // 31: zhiyun.l5.v1.ReportResponse.RefusedEntry
+	(*Outages)(nil),          // 19: zhiyun.l5.v1.Outages
+	(*Outage)(nil),           // 20: zhiyun.l5.v1.Outage
+	(*RegisterResponse)(nil), // 21: zhiyun.l5.v1.RegisterResponse
+	(*RenewRequest)(nil),     // 22: zhiyun.l5.v1.RenewRequest
+	(*RenewResponse)(nil),    // 23: zhiyun.l5.v1.RenewResponse
+	(*Outcome)(nil),          // 24: zhiyun.l5.v1.Outcome
+	(*ReportRequest)(nil),    // 25: zhiyun.l5.v1.ReportRequest
+	(*ReportResponse)(nil),   // 26: zhiyun.l5.v1.ReportResponse
+	(*ExplainRequest)(nil),   // 27: zhiyun.l5.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 28: zhiyun.l5.v1.ExplainResponse
+	(*Process)(nil),          // 29: zhiyun.l5.v1.Process
+	(*InstanceStatus)(nil),   // 30: zhiyun.l5.v1.InstanceStatus
+	(*AgentState)(nil),       // 31: zhiyun.l5.v1.AgentState
+	nil,                      // 32: zhiyun.l5.v1.Instance.LabelsEntry
+	nil,                      // 33: zhiyun.l5.v1.ReportResponse.RefusedEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
-	30, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
+	32, // 1: zhiyun.l5.v1.Instance.labels:type_name -> zhiyun.l5.v1.Instance.LabelsEntry
 	3,  // 2: zhiyun.l5.v1.WatchRequest.subscribe:type_name -> zhiyun.l5.v1.Subscription
 	3,  // 3: zhiyun.l5.v1.WatchRequest.unsubscribe:type_name -> zhiyun.l5.v1.Subscription
 	5,  // 4: zhiyun.l5.v1.WatchRequest.answers:type_name -> zhiyun.l5.v1.Answer
@@ -2568,34 +2705,36 @@ var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	2,  // 18: zhiyun.l5.v1.RegisterRequest.put:type_name -> zhiyun.l5.v1.Instance
 	17, // 19: zhiyun.l5.v1.RegisterRequest.drain:type_name -> zhiyun.l5.v1.Key
 	17, // 20: zhiyun.l5.v1.RegisterRequest.remove:type_name -> zhiyun.l5.v1.Key
-	2,  // 21: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
-	17, // 22: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
-	17, // 23: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
-	22, // 24: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
-	31, // 25: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
-	28, // 26: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	27, // 27: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
-	2,  // 28: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	14, // 29: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	16, // 30: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 31: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	8,  // 32: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	10, // 33: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	4,  // 34: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	18, // 35: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	20, // 36: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
-	23, // 37: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	25, // 38: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	7,  // 39: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	19, // 40: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	21, // 41: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
-	24, // 42: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	26, // 43: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	19, // 21: zhiyun.l5.v1.RegisterRequest.outages:type_name -> zhiyun.l5.v1.Outages
+	20, // 22: zhiyun.l5.v1.Outages.outages:type_name -> zhiyun.l5.v1.Outage
+	2,  // 23: zhiyun.l5.v1.RenewRequest.put:type_name -> zhiyun.l5.v1.Instance
+	17, // 24: zhiyun.l5.v1.RenewRequest.drain:type_name -> zhiyun.l5.v1.Key
+	17, // 25: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
+	24, // 26: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
+	33, // 27: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
+	30, // 28: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	29, // 29: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	2,  // 30: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	14, // 31: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	16, // 32: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 33: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	8,  // 34: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 35: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 36: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	18, // 37: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	22, // 38: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	25, // 39: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	27, // 40: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	7,  // 41: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	21, // 42: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	23, // 43: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	26, // 44: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	28, // 45: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2620,7 +2759,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -105,6 +105,8 @@ func reason(i l5.Instance, live bool, held string) string {
 	switch {
 	case i.Isolated != "":
 		out = "isolated: " + i.Isolated
+	case i.Down != "":
+		out = "down, says its owner: " + i.Down
 	case i.State == l5.StateDraining:
 		out = "draining: takes no new calls"
 	case i.Share == 0:

@@ -130,6 +130,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 			}
 			s.leases.opened(owner, time.Now())
 			defer s.release(owner)
+			defer s.outages.forget(owner)
 		}
 		if err := stream.Send(s.carryOut(ctx, owner, request)); err != nil {
 			return inbound.Ended(err)
@@ -156,6 +157,9 @@ func (s *Server) carryOut(ctx context.Context, owner string, request *l5pb.Regis
 }
 
 func (s *Server) change(ctx context.Context, owner string, request *l5pb.RegisterRequest) (int64, error) {
+	if request.GetOutages() != nil {
+		s.outages.hear(owner, request.GetOutages()) // before what is put, which is registered as it is
+	}
 	permit := permit{server: s, ctx: ctx, owner: owner, refused: make(map[id]error), acknowledged: make(map[id]int64)}
 	revision, err := s.registry.edit(ctx, names(request.GetRemove()), permit.standing(removeAll))
 	if err != nil {
@@ -178,6 +182,9 @@ func (s *Server) change(ctx context.Context, owner string, request *l5pb.Registe
 		revision = max(revision, registered)
 	}
 	drained, err := s.registry.edit(ctx, names(request.GetDrain()), permit.standing(func(_ id, have *row) (l5.Instance, verb) { return draining(have) }))
+	if request.GetOutages() != nil && err == nil {
+		err = s.settle(ctx, owner)
+	}
 	return max(revision, drained), errors.Join(err, permit.err())
 }
 

@@ -37,6 +37,7 @@ type Server struct {
 	leases   *leases
 	intake   *intake
 	rules    *rules
+	outages  *outages
 	audience *audience
 	metrics  *metrics
 	stopping context.Context // ends when Run drains
@@ -50,7 +51,7 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: config, audience: newAudience()}
+	s := &Server{config: config, audience: newAudience(), outages: newOutages()}
 	s.stopping, s.stop = context.WithCancelCause(context.Background())
 	s.registry = newRegistry(config.Store, config.ExpiryShare, config.Logger)
 	s.hub = s.registry.hub
@@ -146,10 +147,16 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance, wrap fun
 			want.Site, want.City = s.config.Place(want.Device)
 		}
 		s.leases.expect(want.Owner, time.Now())
+		want.Down = ""
 		if have == nil {
+			want.Down = s.outages.down(want, s.registry.others)
 			return want, put
 		}
 		want.Share = have.Share
+		if want.Owner == have.Owner {
+			want.Down = have.Down
+		}
+		want.Down = s.outages.down(want, s.registry.others)
 		if sameInstance(have.Instance, want) && have.kept.IsZero() {
 			return want, leave
 		}
@@ -312,5 +319,5 @@ func sameInstance(a, b l5.Instance) bool {
 	a.Labels, b.Labels = nil, nil
 	return a.Service == b.Service && a.Addr == b.Addr && a.Device == b.Device && a.Module == b.Module && a.Weight == b.Weight &&
 		a.Share == b.Share && a.State == b.State && a.Owner == b.Owner && a.Suspect == b.Suspect &&
-		a.Site == b.Site && a.City == b.City && a.Isolated == b.Isolated
+		a.Site == b.Site && a.City == b.City && a.Isolated == b.Isolated && a.Down == b.Down
 }

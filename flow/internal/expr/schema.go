@@ -146,6 +146,9 @@ func Fits(from, to *Schema) string {
 // Decode reads JSON into the values that expressions work on: whole numbers become int64, others float64; where
 // the schema says number, a whole number becomes float64 as well.
 func Decode(data []byte, schema *Schema) (any, error) {
+	if value, ok := parse(data, schema); ok {
+		return value, nil
+	}
 	decoder := json.NewDecoder(strings.NewReader(string(data)))
 	decoder.UseNumber()
 	var value any

@@ -9,13 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/zhiyun-ops/zhiyun/internal/lockfile"
 )
 
 // EmbeddedConfig configures a member inside the process. A zero field means its default.
@@ -184,13 +185,12 @@ func (m *Member) takeDir() error {
 	if err := os.Chmod(m.config.Dir, 0o700); err != nil {
 		return fmt.Errorf("etcdstore: make the data folder private: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(m.config.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := lockfile.Take(filepath.Join(m.config.Dir, "lock"))
+	if errors.Is(err, lockfile.ErrHeld) {
+		return fmt.Errorf("etcdstore: the data folder %s is in use by another process; stop that one, or give another folder", m.config.Dir)
+	}
 	if err != nil {
 		return m.diskError("open", err)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close()
-		return fmt.Errorf("etcdstore: the data folder %s is in use by another process (%w); stop that one, or give another folder", m.config.Dir, err)
 	}
 	m.lock = lock
 	return nil

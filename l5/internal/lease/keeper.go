@@ -44,6 +44,8 @@ type Keeper struct {
 	ops  []*op                     // guarded by mu; not acknowledged, oldest first
 	seq  uint64                    // guarded by mu
 	sent uint64                    // guarded by mu; the last seq sent on the open stream
+	said *l5pb.Outages             // guarded by mu; nil: nothing was said yet
+	news bool                      // guarded by mu; said is to be sent
 	wake chan struct{}
 }
 
@@ -100,6 +102,15 @@ func (k *Keeper) Withdraw(service, addr string) {
 	k.ops = append(k.ops, &op{
 		request: &l5pb.RegisterRequest{Seq: k.seq, Remove: []*l5pb.Key{{Service: service, Addr: addr}}}, done: make(chan error, 1),
 	})
+	k.signal()
+}
+
+// Say tells the name service where nobody serves of what the owner has registered: all of it, each time, now and on each
+// connection to come. It is not acknowledged: say it again from time to time.
+func (k *Keeper) Say(outages *l5pb.Outages) {
+	k.mu.Lock()
+	k.said, k.news = outages, true
+	k.mu.Unlock()
 	k.signal()
 }
 
@@ -203,8 +214,8 @@ func (k *Keeper) stream(ctx context.Context, backoff *link.Backoff, opened func(
 	defer stream.CloseResponse()
 	k.mu.Lock()
 	// All that is held goes first, so that a lease resumes at once; operations follow in their order.
-	first := &l5pb.RegisterRequest{Owner: k.config.Owner, Put: k.list()}
-	k.sent = 0
+	first := &l5pb.RegisterRequest{Owner: k.config.Owner, Put: k.list(), Outages: k.said}
+	k.sent, k.news = 0, false
 	k.mu.Unlock()
 	if err := stream.Send(first); err != nil {
 		_, err = stream.Receive()
@@ -253,6 +264,12 @@ func (k *Keeper) sendNext(ctx context.Context, send func(*l5pb.RegisterRequest) 
 			due = append(due, o.request)
 			k.sent = o.request.GetSeq()
 		}
+	}
+	if k.news {
+		k.news = false
+		k.seq++
+		k.sent = k.seq
+		due = append(due, &l5pb.RegisterRequest{Seq: k.seq, Outages: k.said})
 	}
 	k.mu.Unlock()
 	for _, request := range due {

@@ -1,0 +1,107 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Tx is a transaction of the embedder's on the database of a Store. sqlitestore.Store.Tx and pgstore.Store.Tx make it.
+type Tx interface {
+	// Insert writes a transition that creates an execution, and returns its ID; or the ID of the execution that is there, or in this
+	// transaction, with the same flow and key.
+	Insert(ctx context.Context, t Transition) (id string, err error)
+}
+
+// Transactional is a Store in which executions may appear that its engine did not put there: by a Tx.
+type Transactional interface {
+	Store
+	// Runnable returns the IDs of open executions that wait for the engine to go on: all, or many of them.
+	Runnable(ctx context.Context) ([]string, error)
+}
+
+// patrol is how often the engine looks for executions that were started in a transaction and not woken.
+const patrol = 800 * time.Millisecond
+
+// StartTx starts the latest version of a flow within a transaction of the embedder's: the execution is there if and when that commits, together with
+// whatever else it writes. Parameters and options are as for Start. Config.OnEvent is not told of its execution.started: only the transaction knows when that is
+// durable. Call Wake once it is committed; one that nobody wakes is found within a second.
+//
+//	tx, err := db.BeginTx(ctx, nil)
+//	_, err = tx.ExecContext(ctx, "INSERT INTO orders ...")
+//	id, err := engine.StartTx(ctx, store.Tx(tx), "expand", params)
+//	err = tx.Commit()
+//	err = engine.Wake(ctx, id)
+func (e *Engine) StartTx(ctx context.Context, tx Tx, name string, params map[string]any, options ...StartOption) (string, error) {
+	var o startOptions
+	for _, option := range options {
+		option(&o)
+	}
+	p, err := e.program(ctx, name, o.version)
+	if err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if err := errors.Join(p.mayStart(&o), e.room(&o)); err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	bound, err := p.bind(params)
+	if err != nil {
+		return "", fmt.Errorf("flow: %w", err)
+	}
+	id, err := newID()
+	if err != nil {
+		return "", err
+	}
+	m := &machine{p: p, x: newExecution(&p.Definition, id), now: now(), hold: true}
+	m.emit(o.started(p, bound))
+	if id, err = tx.Insert(ctx, m.transition(0)); err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	return id, nil
+}
+
+// Wake has the engine go on with an execution that StartTx has started, after its transaction was committed. Before Run it does nothing: Run begins with what
+// is there. It may be called again.
+func (e *Engine) Wake(ctx context.Context, id string) error {
+	row, err := e.config.Store.Get(ctx, id)
+	if err != nil {
+		return fmt.Errorf("flow: wake %s: %w", id, err)
+	}
+	e.mu.Lock()
+	live := e.running && !e.draining
+	e.mu.Unlock()
+	if !live || row.State.Ended() {
+		return nil
+	}
+	return e.adopt(ctx, id)
+}
+
+// watchStarts wakes what nobody has woken, until ctx ends.
+func (e *Engine) watchStarts(ctx context.Context) {
+	store, outside := e.config.Store.(Transactional)
+	if !outside {
+		return
+	}
+	tick := time.NewTicker(patrol)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		ids, err := store.Runnable(ctx)
+		for _, id := range ids {
+			e.mu.Lock()
+			idle := e.running && !e.draining && e.runs[id] == nil
+			e.mu.Unlock()
+			if idle {
+				err = errors.Join(err, e.Wake(ctx, id))
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			e.log.Warn("executions that were started in a transaction are not all running; they are looked for again", "error", err)
+		}
+	}
+}
