@@ -126,6 +126,9 @@ func (x *Execution) violations(row Row) []string {
 	}
 	for i := range x.Steps {
 		s := &x.Steps[i]
+		if s.active < 0 || s.active > 0 && s.State != StepRunning && x.Target == "" {
+			bad("step %s is %s, and %d of its tasks are under way", s.Name, s.State, s.active)
+		}
 		for j := range s.Tasks {
 			t := &s.Tasks[j]
 			if x.State == Done && open(t.State) {

@@ -28,17 +28,21 @@ const (
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
 
-	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
-	EventStepEntered  EventKind = "step.entered"  // the steps that it holds begin; Case says which, if not all
-	EventStepHandling EventKind = "step.handling" // it has failed with Error, and its handler begins
-	EventStepParked   EventKind = "step.parked"   // waits for what Text says, until RetryAt
-	EventApproved     EventKind = "step.approved" // by Actor
-	EventRefused      EventKind = "step.refused"  // by Actor
-	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
-	EventStepDone     EventKind = "step.done"
-	EventStepSkipped  EventKind = "step.skipped"
-	EventStepFailed   EventKind = "step.failed"
-	EventNoticed      EventKind = "step.noticed"
+	EventStepSkipping  EventKind = "step.skipping"  // by a person; what runs of it is stopped
+	EventStepEntered   EventKind = "step.entered"   // the steps that it holds begin; Case says which, if not all
+	EventStepHandling  EventKind = "step.handling"  // it has failed with Error, and its handler begins
+	EventStepParked    EventKind = "step.parked"    // waits for what Text says, until RetryAt
+	EventApproved      EventKind = "step.approved"  // by Actor
+	EventRefused       EventKind = "step.refused"   // by Actor
+	EventStepChosen    EventKind = "step.chosen"    // by a person: Case is the way that it goes
+	EventStepHeld      EventKind = "step.held"      // it cannot begin, and waits for a person
+	EventStepRetried   EventKind = "step.retried"   // it begins again
+	EventStepRepeating EventKind = "step.repeating" // its next iteration, Item, begins, at RetryAt if that is set
+	EventStepFanned    EventKind = "step.fanned"    // into Items tasks
+	EventStepDone      EventKind = "step.done"
+	EventStepSkipped   EventKind = "step.skipped"
+	EventStepFailed    EventKind = "step.failed"
+	EventNoticed       EventKind = "step.noticed"
 
 	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -130,8 +128,8 @@ func (w *exporting) document(ctx context.Context, name string, version int) erro
 		if place.step.Undo != nil {
 			w.tool(place.step.Undo.Tool)
 		}
-		called, pinned := flowRef(place.step.Flow)
-		if called == "" {
+		called, pinned, err := parseCall(place.step.Flow)
+		if place.step.Flow == "" || err != nil {
 			continue
 		}
 		if err := w.document(ctx, called, pinned); err != nil && !errors.Is(err, ErrNotFound) {
@@ -139,13 +137,6 @@ func (w *exporting) document(ctx context.Context, name string, version int) erro
 		}
 	}
 	return nil
-}
-
-// flowRef reads NAME or NAME@VERSION; version 0 is the latest.
-func flowRef(text string) (name string, version int) {
-	name, pinned, _ := strings.Cut(text, "@")
-	version, _ = strconv.Atoi(pinned) // what is no number was refused when the flow was saved
-	return name, version
 }
 
 func (w *exporting) tool(name string) {

@@ -22,13 +22,14 @@ const (
 	OrderSettle    = "settle"
 	OrderApprove   = "approve"
 	OrderRefuse    = "refuse"
+	OrderChoose    = "choose"
 )
 
 // orders are the inputs that they come to.
 var orders = map[string]inputKind{
 	OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
 	OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
-	OrderApprove: inApprove, OrderRefuse: inRefuse,
+	OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose,
 }
 
 // Orders lists the names of the orders.

@@ -89,7 +89,7 @@ func redactValue(value any, secrets []string) any {
 func resetJSON(value any) {
 	switch v := value.(type) {
 	case *Execution:
-		v.Params, v.Steps, v.Error, v.vars = nil, nil, nil, nil
+		v.Params, v.Steps, v.Error, v.Output, v.vars = nil, nil, nil, nil, nil
 	case *Event:
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
 	case *Export:
@@ -132,10 +132,13 @@ func (e *Engine) exposed(ctx context.Context, a *action) *Error {
 	if len(a.secrets) == 0 {
 		return nil
 	}
-	name, version := flowRef(a.call.Tool)
-	def, err := e.definition(ctx, name, version)
+	name, version, err := parseCall(a.call.Tool)
 	if err != nil {
 		return nil // Start says what is wrong
+	}
+	def, err := e.definition(ctx, name, version)
+	if err != nil {
+		return nil
 	}
 	params, err := decodeParams(a.call.Input)
 	if err != nil {

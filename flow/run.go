@@ -365,6 +365,13 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	case x.State != Done:
 		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
 	}
+	whole, err := e.load(e.away, id) // with what is struck out elsewhere
+	switch {
+	case err != nil:
+		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
+	case len(whole.Output) > 0:
+		return Result{Output: whole.Output}
+	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }
 

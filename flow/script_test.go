@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "record the outcome of scripts anew")
 //	ok STEP[ITEM] [JSON] | fail STEP[ITEM] CODE | fatal STEP[ITEM] CODE | unknown STEP[ITEM] | due STEP[ITEM]
 //	settle STEP[ITEM] done|undone | wait DURATION
 //	skip STEP [JSON] | abort STEP[ITEM] | again STEP[ITEM] [JSON] | back STEP: what a person does
-//	signal NAME ID [JSON] | approve STEP NAME[/ROLE] COMMENT | refuse STEP NAME REASON
+//	choose STEP CASE | signal NAME ID [JSON] | approve STEP NAME[/ROLE] COMMENT | refuse STEP NAME REASON
 //
 // ok and so on take "undo " or "probe " in front. Record again with go test -run TestScripts -update, and read the diff.
 func TestScripts(t *testing.T) {
@@ -129,9 +129,11 @@ func (s *script) command(line string) {
 	in.kind = map[string]inputKind{
 		"go": inGo, "recover": inRecover, "retry": inRetry, "pause": inPause, "resume": inResume, "cancel": inCancel,
 		"ok": inEnded, "fail": inEnded, "fatal": inEnded, "unknown": inEnded, "due": inDue, "settle": inSettle,
-		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "signal": inSignal, "approve": inApprove, "refuse": inRefuse,
+		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "choose": inChoose, "signal": inSignal, "approve": inApprove, "refuse": inRefuse,
 	}[words[0]]
 	switch words[0] {
+	case "choose":
+		in.name = strings.Join(words[2:], " ")
 	case "signal":
 		in.name, in.step, in.id = in.step, "", words[2]
 		if len(words) > 3 {
