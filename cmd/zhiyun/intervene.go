@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -34,7 +35,10 @@ func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
 		if name == "settle" && c.Bool("done") == c.Bool("undone") {
 			return usage("settle: give exactly one of --done and --undone")
 		}
-		request := &controlpb.InterveneRequest{Verb: name, Step: step, Item: int32(c.Int("item")), Done: c.Bool("done")}
+		request := &controlpb.InterveneRequest{Verb: name, Step: step, Item: int32(c.Int("item")), Done: c.Bool("done"), Case: c.String("case")}
+		if _, err := strconv.Atoi(request.Case); err == nil {
+			request.Case = "case " + request.Case
+		}
 		if request.Input, err = objectFlag(c, "input"); err != nil {
 			return err
 		}

@@ -153,7 +153,15 @@ func (r *recording) person(events []flow.Event, i int) {
 			verb = flow.OrderCancel
 		}
 	case flow.EventReturning:
-		verb = flow.OrderBack
+		if !together(events[:i], e, flow.EventStepChosen) {
+			verb = flow.OrderBack
+		}
+	case flow.EventStepChosen:
+		verb, with.Case = flow.OrderChoose, e.Case
+	case flow.EventStepRetried:
+		if !together(events[:i], e, flow.EventStepChosen) {
+			verb = flow.OrderRetry
+		}
 	case flow.EventStepSkipping:
 		verb, with.Output = flow.OrderSkip, e.Output
 	case flow.EventAttemptStarted:
@@ -161,7 +169,7 @@ func (r *recording) person(events []flow.Event, i int) {
 	case flow.EventUndoStarted:
 		verb = flow.OrderRetry
 	case flow.EventAttemptStopping, flow.EventAttemptFailed:
-		if !skipping(events[:i], e) {
+		if !together(events[:i], e, flow.EventStepSkipping) {
 			verb = flow.OrderFail
 		}
 	case flow.EventSignalled:
@@ -184,10 +192,10 @@ func (r *recording) person(events []flow.Event, i int) {
 	r.orders = append(r.orders, order{e.At, verb, with, e.ID})
 }
 
-// skipping reports whether an attempt was stopped because its step was being skipped.
-func skipping(before []flow.Event, e *flow.Event) bool {
+// together reports whether an event comes with another of a kind, of the same step: one order makes both.
+func together(before []flow.Event, e *flow.Event, kind flow.EventKind) bool {
 	for i := len(before) - 1; i >= 0 && before[i].At.Equal(e.At); i-- {
-		if before[i].Kind == flow.EventStepSkipping && before[i].Step == e.Step {
+		if before[i].Kind == kind && before[i].Step == e.Step {
 			return true
 		}
 	}
