@@ -94,6 +94,10 @@ func resetJSON(value any) {
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
 	case *Export:
 		*v = Export{}
+	case *DryRun:
+		*v = DryRun{}
+	case *Plan:
+		v.Params, v.Locks, v.Steps, v.Output = nil, nil, nil, nil
 	}
 }
 

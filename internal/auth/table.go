@@ -32,7 +32,7 @@ var Rows = []Row{
 	{"zhiyun.control.v1.DeviceService", reads, "Query Counts"},
 	{"zhiyun.control.v1.DeviceService", changes, "Acquire Renew Release Serve Hold MarkFaulty Repair Retire InitFiles"},
 	{"zhiyun.control.v1.FlowService", reads, "Lint Definitions Get List Watch Tools Logs Timing Export"},
-	{"zhiyun.control.v1.FlowService", changes, "Save Start Cancel Retry Pause Resume Intervene Signal DryRun"},
+	{"zhiyun.control.v1.FlowService", changes, "Save Start Cancel Retry Pause Resume Intervene Signal"},
 	{"zhiyun.control.v1.FlowService", people, "Bulk Prune"},
 	{"zhiyun.control.v1.GrayService", reads, "Get List Watch Await"},
 	{"zhiyun.control.v1.GrayService", changes, "Start Abort Promote Pause Resume"},

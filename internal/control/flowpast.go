@@ -107,7 +107,3 @@ func (f flows) Prune(ctx context.Context, q *connect.Request[pb.PruneRequest], s
 	}
 	return failed
 }
-
-func (f flows) DryRun(context.Context, *connect.Request[pb.StartFlowRequest]) (*connect.Response[pb.JSON], error) {
-	return nil, fmt.Errorf("%w: dry runs", ErrAbsent)
-}

@@ -143,8 +143,6 @@ const (
 	FlowServiceExportProcedure = "/zhiyun.control.v1.FlowService/Export"
 	// FlowServicePruneProcedure is the fully-qualified name of the FlowService's Prune RPC.
 	FlowServicePruneProcedure = "/zhiyun.control.v1.FlowService/Prune"
-	// FlowServiceDryRunProcedure is the fully-qualified name of the FlowService's DryRun RPC.
-	FlowServiceDryRunProcedure = "/zhiyun.control.v1.FlowService/DryRun"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
 	// GrayServiceStartProcedure is the fully-qualified name of the GrayService's Start RPC.
@@ -917,8 +915,6 @@ type FlowServiceClient interface {
 	Export(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
 	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
 	Prune(context.Context, *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
-	// DryRun asks the tools of a flow what they would touch, and starts nothing.
-	DryRun(context.Context, *connect.Request[controlpb.StartFlowRequest]) (*connect.Response[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 }
@@ -1047,12 +1043,6 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Prune")),
 			connect.WithClientOptions(opts...),
 		),
-		dryRun: connect.NewClient[controlpb.StartFlowRequest, controlpb.JSON](
-			httpClient,
-			baseURL+FlowServiceDryRunProcedure,
-			connect.WithSchema(flowServiceMethods.ByName("DryRun")),
-			connect.WithClientOptions(opts...),
-		),
 		tools: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
 			httpClient,
 			baseURL+FlowServiceToolsProcedure,
@@ -1083,7 +1073,6 @@ type flowServiceClient struct {
 	timing      *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
 	export      *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
 	prune       *connect.Client[controlpb.PruneRequest, controlpb.JSON]
-	dryRun      *connect.Client[controlpb.StartFlowRequest, controlpb.JSON]
 	tools       *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 }
 
@@ -1177,11 +1166,6 @@ func (c *flowServiceClient) Prune(ctx context.Context, req *connect.Request[cont
 	return c.prune.CallServerStream(ctx, req)
 }
 
-// DryRun calls zhiyun.control.v1.FlowService.DryRun.
-func (c *flowServiceClient) DryRun(ctx context.Context, req *connect.Request[controlpb.StartFlowRequest]) (*connect.Response[controlpb.JSON], error) {
-	return c.dryRun.CallUnary(ctx, req)
-}
-
 // Tools calls zhiyun.control.v1.FlowService.Tools.
 func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.tools.CallUnary(ctx, req)
@@ -1216,8 +1200,6 @@ type FlowServiceHandler interface {
 	Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error
 	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
 	Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error
-	// DryRun asks the tools of a flow what they would touch, and starts nothing.
-	DryRun(context.Context, *connect.Request[controlpb.StartFlowRequest]) (*connect.Response[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 }
@@ -1342,12 +1324,6 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Prune")),
 		connect.WithHandlerOptions(opts...),
 	)
-	flowServiceDryRunHandler := connect.NewUnaryHandler(
-		FlowServiceDryRunProcedure,
-		svc.DryRun,
-		connect.WithSchema(flowServiceMethods.ByName("DryRun")),
-		connect.WithHandlerOptions(opts...),
-	)
 	flowServiceToolsHandler := connect.NewUnaryHandler(
 		FlowServiceToolsProcedure,
 		svc.Tools,
@@ -1393,8 +1369,6 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceExportHandler.ServeHTTP(w, r)
 		case FlowServicePruneProcedure:
 			flowServicePruneHandler.ServeHTTP(w, r)
-		case FlowServiceDryRunProcedure:
-			flowServiceDryRunHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
 		default:
@@ -1476,10 +1450,6 @@ func (UnimplementedFlowServiceHandler) Export(context.Context, *connect.Request[
 
 func (UnimplementedFlowServiceHandler) Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Prune is not implemented"))
-}
-
-func (UnimplementedFlowServiceHandler) DryRun(context.Context, *connect.Request[controlpb.StartFlowRequest]) (*connect.Response[controlpb.JSON], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.DryRun is not implemented"))
 }
 
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
