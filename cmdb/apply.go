@@ -30,6 +30,9 @@ func (db *DB) Apply(ctx context.Context, plan *Plan, opts ...Option) (int64, err
 		case now.Empty():
 			return nil
 		}
+		for i := range now.Changes {
+			now.Changes[i].Fields = nil // they are the plan's, and those of a fleet are many
+		}
 		t.bump(guardModel)
 		for _, c := range now.Changes {
 			if c.Action == "delete" {

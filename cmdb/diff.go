@@ -57,7 +57,10 @@ func diff(old, new Object) []FieldChange {
 			flatten(field, field.name, b.Field(i), after)
 		}
 	}
-	var changes []FieldChange
+	if len(before)+len(after) == 0 {
+		return nil
+	}
+	changes := make([]FieldChange, 0, max(len(before), len(after))) // exact for what is new, which is most of a fleet's first plan
 	for field, was := range before {
 		is, ok := after[field]
 		switch {

@@ -19,19 +19,31 @@ import (
 type declaration struct {
 	object   Object
 	document string
-	lines    map[string]int // by field path
-	given    map[string]bool
+	lines    []place  // the object's own first
+	given    []string // those of lifeFields that the document has
 }
+
+// place is the line of a field. There are as many as a fleet has fields, and all of them are seldom looked for: a list of
+// names that are shared is the smallest that holds them.
+type place struct {
+	field string // path
+	line  int
+}
+
+// lifeFields are the fields of a device that no document changes.
+var lifeFields = []string{"state", "module", "holder", "fault"}
 
 // line is where a field stands, or the nearest field above it.
 func (d *declaration) line(field string) int {
 	for {
-		if line, ok := d.lines[field]; ok {
-			return line
+		for _, p := range d.lines {
+			if p.field == field {
+				return p.line
+			}
 		}
 		cut := strings.LastIndexAny(field, ".[")
 		if cut < 0 {
-			return d.lines[""]
+			return d.lines[0].line
 		}
 		field = field[:cut]
 	}
@@ -65,7 +77,7 @@ func parse(doc Document) ([]*declaration, Faults) {
 		faults Faults
 	)
 	decoder := yaml.NewDecoder(bytes.NewReader(doc.Data))
-	p := &parser{document: doc.Name, budget: len(doc.Data) + aliasNodes}
+	p := &parser{document: doc.Name, budget: len(doc.Data) + aliasNodes, paths: make(map[string]string)}
 	for {
 		var node yaml.Node
 		err := decodeNode(decoder, &node)
@@ -105,9 +117,20 @@ type parser struct {
 	document string
 	faults   Faults
 	budget   int
-	lines    map[string]int
+	lines    []place           // of the object that is read
+	paths    map[string]string // the one copy of each field's path
 	kind     Kind
 	name     string
+}
+
+// at notes where a field stands.
+func (p *parser) at(node *yaml.Node, field string) {
+	path, known := p.paths[field]
+	if !known {
+		path = strings.Clone(field)
+		p.paths[path] = path
+	}
+	p.lines = append(p.lines, place{path, node.Line})
 }
 
 func (p *parser) fault(node *yaml.Node, field, problem, mend string) {
@@ -115,7 +138,7 @@ func (p *parser) fault(node *yaml.Node, field, problem, mend string) {
 }
 
 func (p *parser) declaration(node *yaml.Node) *declaration {
-	p.kind, p.name, p.lines = "", "", map[string]int{}
+	p.kind, p.name, p.lines = "", "", p.lines[:0]
 	for node.Kind == yaml.DocumentNode && len(node.Content) > 0 {
 		node = node.Content[0]
 	}
@@ -123,7 +146,7 @@ func (p *parser) declaration(node *yaml.Node) *declaration {
 		p.fault(node, "", "is no object", "write kind: and name: and the object's fields")
 		return nil
 	}
-	p.lines[""] = node.Line
+	p.lines = append(p.lines, place{"", node.Line})
 	kind := child(node, "kind")
 	if kind == nil {
 		p.fault(node, "kind", "is missing", "use one of "+joinKinds())
@@ -138,11 +161,14 @@ func (p *parser) declaration(node *yaml.Node) *declaration {
 		p.fault(kind, "kind", "is unknown", "use one of "+joinKinds())
 		return nil
 	}
-	d := &declaration{object: object, document: p.document, lines: p.lines, given: map[string]bool{}}
+	d := &declaration{object: object, document: p.document}
 	before := len(p.faults)
 	p.into(node, reflect.ValueOf(object).Elem(), "", 0)
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		d.given[node.Content[i].Value] = true
+	d.lines = slices.Clone(p.lines)
+	for _, field := range lifeFields {
+		if child(node, field) != nil {
+			d.given = append(d.given, field)
+		}
 	}
 	if n, ok := object.(normalizer); ok {
 		n.normalize()
@@ -186,7 +212,7 @@ func (p *parser) into(node *yaml.Node, v reflect.Value, field string, depth int)
 		p.into(node.Alias, v, field, depth+1)
 		return
 	}
-	p.lines[field] = node.Line
+	p.at(node, field)
 	if node.Kind == yaml.ScalarNode && node.Tag == "!!null" {
 		return // as if it were not there
 	}

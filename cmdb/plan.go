@@ -99,7 +99,7 @@ func (db *DB) Plan(ctx context.Context, source Source, opts ...PlanOption) (*Pla
 // twice finds objects that are declared more than once.
 func twice(declarations []*declaration) Faults {
 	var faults Faults
-	first := map[Ref]*declaration{}
+	first := make(map[Ref]*declaration, len(declarations))
 	for _, d := range declarations {
 		ref := d.object.Ref()
 		if other, ok := first[ref]; ok {
@@ -114,10 +114,11 @@ func twice(declarations []*declaration) Faults {
 // planOn makes the plan on a view, together with the view as the plan would leave it.
 func planOn(v view, declarations []*declaration, options planOptions) (*Plan, *overlay, error) {
 	world := newOverlay(v)
+	world.puts = make(map[Ref]Object, len(declarations))
 	after := &world
 	plan := &Plan{declarations: declarations, options: options}
 	var faults Faults
-	declared := map[Ref]*declaration{}
+	declared := make(map[Ref]*declaration, len(declarations))
 	for _, d := range declarations {
 		ref := d.object.Ref()
 		declared[ref] = d
@@ -195,7 +196,7 @@ func lifeFaults(d *declaration, want, have *Device) Faults {
 	}
 	var faults Faults
 	check := func(field, value string, same bool) {
-		if d.given[field] && !same {
+		if slices.Contains(d.given, field) && !same {
 			faults = append(faults, d.fault(field, value, "is not as it is now, and no document changes it", "leave it out; acquire, serve, release, repair and retire change it"))
 		}
 	}

@@ -42,22 +42,36 @@ type overlay struct {
 	puts    map[Ref]Object // written by put alone
 	deletes map[Ref]bool
 
-	// By what is referred to, or provided: those that were put with it. Some may have changed since, or be gone.
+	// By what is referred to, or provided: those that were put with it. Some may have changed since, or be gone. Nil until
+	// somebody asks: most who put do not.
 	referrers, providers map[Ref]map[Ref]struct{}
 }
 
 func newOverlay(on view) overlay {
-	return overlay{
-		view: on, puts: map[Ref]Object{}, deletes: map[Ref]bool{},
-		referrers: map[Ref]map[Ref]struct{}{}, providers: map[Ref]map[Ref]struct{}{},
+	return overlay{view: on, puts: map[Ref]Object{}, deletes: map[Ref]bool{}}
+}
+
+// put lays an object over what is there.
+func (o *overlay) put(object Object) {
+	o.puts[object.Ref()] = object
+	if o.referrers != nil {
+		o.relate(object)
 	}
 }
 
-// put lays an object over what is there. Who refers to what is kept by the way: a plan of a whole fleet asks for it with
-// each of its objects.
-func (o *overlay) put(object Object) {
+// related makes the lists of who refers to what: a plan of a whole fleet asks for them with each of its objects.
+func (o *overlay) related() {
+	if o.referrers != nil {
+		return
+	}
+	o.referrers, o.providers = make(map[Ref]map[Ref]struct{}), make(map[Ref]map[Ref]struct{})
+	for _, object := range o.puts {
+		o.relate(object)
+	}
+}
+
+func (o *overlay) relate(object Object) {
 	ref := object.Ref()
-	o.puts[ref] = object
 	note := func(index map[Ref]map[Ref]struct{}, to Ref) {
 		if index[to] == nil {
 			index[to] = make(map[Ref]struct{}, 1)
@@ -94,6 +108,7 @@ func (o *overlay) referring(to Ref) iter.Seq[Object] {
 				return
 			}
 		}
+		o.related()
 		for ref := range o.referrers[to] {
 			object, still := o.puts[ref]
 			if !still {
@@ -118,6 +133,7 @@ func (o *overlay) providing(what Ref) iter.Seq[Object] {
 				return
 			}
 		}
+		o.related()
 		for ref := range o.providers[what] {
 			object, still := o.puts[ref]
 			if !still {

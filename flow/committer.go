@@ -12,9 +12,10 @@ const maxBatch = 512
 // committer turns all transitions that arrive while a commit is in flight into the next one. It has no goroutine: whoever comes to an idle
 // committer leads, commits what has gathered until its own transition is through, and hands the lead to one that waits.
 type committer struct {
-	store  Store
-	failed func(error)  // called once, when the store has failed
-	batch  []Transition // of the leader
+	store   Store
+	context func() context.Context // of a commit: ends when nobody waits for the store any more
+	failed  func(error)            // called once, when the store has failed
+	batch   []Transition           // of the leader
 
 	mu    sync.Mutex // guards what follows
 	queue []*pending
@@ -84,7 +85,7 @@ func (c *committer) write(batch []*pending) {
 	c.mu.Unlock()
 	var fates []error
 	if err == nil {
-		if fates, err = c.store.Commit(context.Background(), c.batch); err != nil {
+		if fates, err = c.store.Commit(c.context(), c.batch); err != nil {
 			err = fmt.Errorf("flow: the store failed, mend it and start the engine again: %w", err)
 			c.mu.Lock()
 			c.err = err

@@ -18,10 +18,17 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 )
 
-// TestMain lets the test binary be the engine's process of TestKill, and a tool.
+// TestMain lets the test binary be the engine's process of TestKill, a server of the tests of takeover, and a tool.
 func TestMain(m *testing.M) {
 	if kind := os.Getenv("ZHIYUN_TEST_TOOL"); kind != "" {
 		os.Exit(toolProcess(kind))
+	}
+	if dsn := os.Getenv("ZHIYUN_TEST_SERVER"); dsn != "" {
+		if err := serverProcess(dsn); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	if dir := os.Getenv("ZHIYUN_TEST_ENGINE"); dir != "" {
 		if err := crashProcess(dir); err != nil {

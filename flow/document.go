@@ -40,9 +40,8 @@ type document struct {
 	places map[string]*yaml.Node // by path
 	faults []Fault
 
-	named   map[string]int // the line of each step's name
-	stepped int            // steps read
-	depth   int            // of blocks
+	stepped int // steps read
+	depth   int // of blocks
 }
 
 func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
@@ -56,7 +55,7 @@ func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
 // parse reads the document's form. What it means is checked by compile.
 func parse(source []byte) *document {
 	sum := sha256.Sum256(source)
-	d := &document{format: newFormat(), places: map[string]*yaml.Node{}, named: map[string]int{}}
+	d := &document{format: newFormat(), places: map[string]*yaml.Node{}}
 	d.Source, d.Digest = slices.Clone(source), hex.EncodeToString(sum[:])
 	if len(source) > MaxDocument {
 		d.fault(nil, "", "the document has %d bytes; at most %d are allowed", len(source), MaxDocument)
@@ -75,6 +74,7 @@ func parse(source []byte) *document {
 	top := root.Content[0]
 	readFields(d, top, "", &d.Definition, d.format.document)
 	d.laid = newLayout(&d.Definition)
+	d.names()
 	return d
 }
 

@@ -32,12 +32,25 @@ func (d *document) branches(node *yaml.Node, path string) []Branch {
 		if !stepName.MatchString(key.Value) {
 			d.fault(key, path, "%q is not a branch's name: lower case letters, digits and underscores", key.Value)
 		}
-		table = append(table, field[[]Branch]{name: key.Value, read: func(d *document, into *[]Branch, n *yaml.Node, path string) {
+		table = append(table, field[[]Branch]{name: key.Value, codec: codec[[]Branch]{read: func(d *document, into *[]Branch, n *yaml.Node, path string) {
 			*into = append(*into, Branch{key.Value, d.steps(n, path)})
-		}})
+		}}})
 	}
 	var out []Branch
 	readFields(d, node, path, &out, table)
+	return out
+}
+
+func branchesNode(f *format, branches []Branch) *yaml.Node {
+	if len(branches) == 0 {
+		return nil
+	}
+	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	for i := range branches {
+		if list := listNode(f, branches[i].Steps, f.step); list != nil {
+			out.Content = append(out.Content, keyNode(branches[i].Name), list)
+		}
+	}
 	return out
 }
 

@@ -18,43 +18,79 @@ func typeForm() map[string]any {
 	return map[string]any{"type": "string", "pattern": `^\s*((list|map)<)*(string|int|float|bool|secret|any)>*\s*$`}
 }
 
-func readNumber(at func(*paramSource) **float64) func(*document, *paramSource, *yaml.Node, string) {
-	return func(d *document, into *paramSource, n *yaml.Node, path string) {
-		var value float64
-		if err := n.Decode(&value); err != nil || (n.Tag != "!!int" && n.Tag != "!!float") || math.IsNaN(value) {
-			d.fault(n, path, "want a number")
-			return
-		}
-		*at(into) = &value
+func asNumber(at func(*paramSource) **float64) codec[paramSource] {
+	return codec[paramSource]{
+		func(d *document, into *paramSource, n *yaml.Node, path string) {
+			var value float64
+			if err := n.Decode(&value); err != nil || (n.Tag != "!!int" && n.Tag != "!!float") || math.IsNaN(value) {
+				d.fault(n, path, "want a number")
+				return
+			}
+			*at(into) = &value
+		},
+		func(_ *format, from *paramSource) *yaml.Node {
+			value := *at(from)
+			switch {
+			case value == nil:
+				return nil
+			case *value == math.Trunc(*value) && math.Abs(*value) < 1<<53:
+				return valueNode(int64(*value))
+			}
+			return valueNode(*value)
+		},
 	}
 }
 
 func paramFields() []field[paramSource] {
 	return []field[paramSource]{
-		{name: "type", form: typeForm(), about: "string (the default), int, float, bool, secret, any, list<T> or map<T>.", read: readText(func(p *paramSource) *string { return &p.Type })},
-		{name: "title", form: textForm, about: "What people read.", read: readText(func(p *paramSource) *string { return &p.Title })},
+		{name: "type", form: typeForm(), about: "string (the default), int, float, bool, secret, any, list<T> or map<T>.", codec: asText(func(p *paramSource) *string { return &p.Type })},
+		{name: "title", form: textForm, about: "What people read.", codec: asText(func(p *paramSource) *string { return &p.Title })},
 		{name: "required", form: boolForm, about: "A start has to say it.",
-			read: func(d *document, into *paramSource, n *yaml.Node, path string) {
-				if err := n.Decode(&into.Required); err != nil || n.Tag != "!!bool" {
-					d.fault(n, path, "want true or false")
-				}
+			codec: codec[paramSource]{
+				func(d *document, into *paramSource, n *yaml.Node, path string) {
+					if err := n.Decode(&into.Required); err != nil || n.Tag != "!!bool" {
+						d.fault(n, path, "want true or false")
+					}
+				},
+				func(_ *format, from *paramSource) *yaml.Node {
+					if !from.Required {
+						return nil
+					}
+					return valueNode(true)
+				},
 			}},
 		{name: "default", form: anyForm, about: "What it is if a start does not say it; by default nothing of its type: 0, an empty text, list or map, false.",
-			read: func(d *document, into *paramSource, n *yaml.Node, path string) {
-				into.preset, into.Default = n, d.value(n, path, 0)
+			codec: codec[paramSource]{
+				func(d *document, into *paramSource, n *yaml.Node, path string) {
+					into.preset, into.Default = n, d.value(n, path, 0)
+				},
+				func(_ *format, from *paramSource) *yaml.Node {
+					if from.Default == nil {
+						return nil
+					}
+					return valueNode(from.Default)
+				},
 			}},
-		{name: "min", form: numberForm, about: "The least number, or the least length of a text, list or map.", read: readNumber(func(p *paramSource) **float64 { return &p.Min })},
-		{name: "max", form: numberForm, about: "The greatest number, or length.", read: readNumber(func(p *paramSource) **float64 { return &p.Max })},
+		{name: "min", form: numberForm, about: "The least number, or the least length of a text, list or map.", codec: asNumber(func(p *paramSource) **float64 { return &p.Min })},
+		{name: "max", form: numberForm, about: "The greatest number, or length.", codec: asNumber(func(p *paramSource) **float64 { return &p.Max })},
 		{name: "enum", form: map[string]any{"type": "array", "minItems": 1}, about: "The values that are allowed.",
-			read: func(d *document, into *paramSource, n *yaml.Node, path string) {
-				into.choices = n
-				list, ok := d.value(n, path, 0).([]any)
-				if !ok || len(list) == 0 {
-					d.fault(n, path, "want a list of the values allowed")
-				}
-				into.Enum = list
+			codec: codec[paramSource]{
+				func(d *document, into *paramSource, n *yaml.Node, path string) {
+					into.choices = n
+					list, ok := d.value(n, path, 0).([]any)
+					if !ok || len(list) == 0 {
+						d.fault(n, path, "want a list of the values allowed")
+					}
+					into.Enum = list
+				},
+				func(_ *format, from *paramSource) *yaml.Node {
+					if len(from.Enum) == 0 {
+						return nil
+					}
+					return valueNode(from.Enum)
+				},
 			}},
-		{name: "pattern", form: map[string]any{"type": "string"}, about: "A regular expression (RE2) that a whole text has to match.", read: readText(func(p *paramSource) *string { return &p.Pattern })},
+		{name: "pattern", form: map[string]any{"type": "string"}, about: "A regular expression (RE2) that a whole text has to match.", codec: asText(func(p *paramSource) *string { return &p.Pattern })},
 	}
 }
 
@@ -135,4 +171,23 @@ func (d *document) finishParam(p *Param, path string, node, defaultNode, enumNod
 			}
 		}
 	}
+}
+
+// paramsNode writes parameters: those of which there is nothing to say but the type in the short form.
+func paramsNode(f *format, params []Param) *yaml.Node {
+	if len(params) == 0 {
+		return nil
+	}
+	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	for i := range params {
+		node := writeFields(f, &paramSource{Param: params[i]}, f.param)
+		if len(node.Content) == 2 && params[i].Type != "" {
+			node = node.Content[1]
+		}
+		if node.Kind == yaml.MappingNode {
+			node.Style = yaml.FlowStyle
+		}
+		out.Content = append(out.Content, keyNode(params[i].Name), node)
+	}
+	return out
 }

@@ -7,7 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// steps reads a block of steps. The names of all steps of a document are different.
+// steps reads a block of steps.
 func (d *document) steps(node *yaml.Node, path string) []Step {
 	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 {
 		d.fault(node, path, "want a list of steps")
@@ -25,21 +25,27 @@ func (d *document) steps(node *yaml.Node, path string) []Step {
 			return nil
 		}
 		at := fmt.Sprintf("%s[%d]", path, i)
-		step := d.step(item, at)
-		nameNode := d.places[at+".name"]
-		switch {
-		case nameNode == nil:
-		case !stepName.MatchString(step.Name) || slices.Contains(celReserved, step.Name):
-			d.fault(nameNode, at+".name", "%q is not a step's name: lower case letters, digits and underscores, and no word of CEL's", step.Name)
-		default:
-			if line, twice := d.named[step.Name]; twice {
-				d.fault(nameNode, at+".name", "%q is the name of the step in line %d already", step.Name, line)
-			}
-			d.named[step.Name] = nameNode.Line
-		}
-		out = append(out, step)
+		out = append(out, d.step(item, at))
 	}
 	return out
+}
+
+// names refuses a name that two steps have, at the second one.
+func (d *document) names() {
+	named := map[string]int{}
+	for _, at := range d.laid.steps {
+		path := at.path + ".name"
+		node := d.places[path]
+		switch {
+		case node == nil:
+		case !stepName.MatchString(at.step.Name) || slices.Contains(celReserved, at.step.Name):
+			d.fault(node, path, "%q is not a step's name: lower case letters, digits and underscores, and no word of CEL's", at.step.Name)
+		case named[at.step.Name] > 0:
+			d.fault(node, path, "%q is the name of the step in line %d already", at.step.Name, named[at.step.Name])
+		default:
+			named[at.step.Name] = node.Line
+		}
+	}
 }
 
 func (d *document) step(node *yaml.Node, path string) Step {
@@ -83,8 +89,14 @@ func (d *document) combination(s *Step, node *yaml.Node, path string) {
 			}
 		}
 	}
+	if s.Approve != nil {
+		d.approvers(s.Approve, path+".approve")
+	}
 	if s.Total > 0 && s.Timeout > s.Total {
 		d.fault(said("timeout"), path+".timeout", "%s is more than total, %s", s.Timeout, s.Total)
+	}
+	if s.Output != nil && len(s.Output) == 0 {
+		d.fault(said("output"), path+".output", "is empty; say what the output is, or leave it out")
 	}
 	if s.Quota != "" {
 		if _, err := parseQuota(s.Quota); err != nil {
@@ -118,8 +130,21 @@ func (d *document) undo(node *yaml.Node, path string) *Undo {
 	return u
 }
 
-func (d *document) onFailure(node *yaml.Node, path string, allowed ...OnFailure) OnFailure {
-	value := OnFailure(d.text(node, path))
+func asRetry[T any](at func(*T) *Retry) codec[T] {
+	return codec[T]{
+		func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.retry(n, path) },
+		func(f *format, from *T) *yaml.Node {
+			if node := writeFields(f, at(from), f.retry); len(node.Content) > 0 {
+				return node
+			}
+			return nil
+		},
+	}
+}
+
+// readWord reads one of some words.
+func readWord[W ~string](d *document, node *yaml.Node, path string, allowed ...W) W {
+	value := W(d.text(node, path))
 	if !slices.Contains(allowed, value) {
 		d.fault(node, path, "%q is unknown; want one of %v", value, allowed)
 	}
@@ -129,7 +154,7 @@ func (d *document) onFailure(node *yaml.Node, path string, allowed ...OnFailure)
 // stepFailure reads on_failure of a step: a word, or the steps of a handler.
 func (d *document) stepFailure(node *yaml.Node, path string) (OnFailure, []Step) {
 	if node.Kind != yaml.MappingNode {
-		return d.onFailure(node, path, Fail, Skip, Pause), nil
+		return readWord(d, node, path, Fail, Skip, Pause), nil
 	}
 	var handled Step
 	readFields(d, node, path, &handled, d.format.handler)

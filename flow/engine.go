@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +17,14 @@ import (
 
 // Config says what an Engine works with.
 type Config struct {
-	// Store keeps everything. Required. One engine at a time runs on a store.
+	// Store keeps everything. Required. One engine at a time runs on a store, unless it is Shared, as pgstore's is.
 	Store Store
+	// Name is this process's among the engines of a Shared store. An engine that starts takes over at once what an engine of the same
+	// name ran that is known to be dead. Default: the name of the host.
+	Name string
+	// Heartbeat is how often an engine tells a Shared store that it lives. One that has been silent for 2.5 heartbeats is taken for dead, and the others take its
+	// executions over. At least 10ms; default 2s.
+	Heartbeat time.Duration
 	// Tools are the tools that steps may name. Required.
 	Tools *Tools
 	// Remote runs attempts on devices. Default: none; a step with "on" fails.
@@ -68,8 +75,14 @@ type Engine struct {
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
+	shared    Shared        // nil: the store is this engine's alone
+	poked     chan struct{} // the store has said that something happened
+
+	rest sync.RWMutex // held for reading while an execution is told something that no engine runs, for writing as Run begins
 
 	mu       sync.Mutex // guards what follows
+	part     membership
+	stirred  chan struct{} // closed with the next poke; nil while nobody waits
 	pressure pressure
 	running  bool
 	draining bool
@@ -115,9 +128,18 @@ func New(config Config) (*Engine, error) {
 		faults = append(faults, fmt.Errorf("flow: Config.LogLimit is %d: want a positive number of bytes, or 0 for %d", config.LogLimit, DefaultLogLimit))
 	}
 	faults = append(faults, config.Retention.check()...)
+	if config.Heartbeat < 0 || config.Heartbeat > 0 && config.Heartbeat < 10*time.Millisecond {
+		faults = append(faults, fmt.Errorf("flow: Config.Heartbeat is %s: want at least 10ms, or 0 for 2s", config.Heartbeat))
+	}
 	faults = append(faults, config.Limits.check()...)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
+	}
+	if config.Heartbeat == 0 {
+		config.Heartbeat = 2 * time.Second
+	}
+	if config.Name == "" {
+		config.Name, _ = os.Hostname() // without a name, a restart waits for the lease of the last process
 	}
 	if config.Limits.Open == 0 {
 		config.Limits.Open = defaultOpen
@@ -131,18 +153,20 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
+		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat},
 		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.shared, _ = config.Store.(Shared)
 	var err error
 	if e.metrics, err = newMetrics(config.Metrics); err != nil {
 		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
 	}
 	e.logs = newLogbook(config.LogDir, config.LogLimit, e.log)
 	e.gate = newGate(&config, &e.attempts)
-	e.committer = &committer{store: config.Store, failed: func(err error) { e.failed <- err }}
+	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }
 
@@ -153,13 +177,16 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer cancel(ErrClosed)
 	away, detach := context.WithCancelCause(root)
 	defer detach(ErrClosed)
+	e.rest.Lock() // what is told at rest is stored before anything is taken up
 	e.mu.Lock()
 	if e.root != nil {
 		e.mu.Unlock()
+		e.rest.Unlock()
 		return errors.New("flow: Run was called before; make another engine")
 	}
 	e.root, e.away, e.running = root, away, true
 	e.mu.Unlock()
+	e.rest.Unlock()
 
 	var background sync.WaitGroup
 	if e.config.Notifier != nil {
@@ -168,10 +195,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.config.Retention.on() {
 		background.Go(func() { e.retain(root) })
 	}
-	background.Go(func() { e.watchStarts(root) })
 	err := e.refreshLocks(ctx)
-	if err == nil {
+	switch {
+	case err != nil:
+	case e.shared != nil:
 		background.Go(func() { e.followLocks(root) })
+		background.Go(func() { e.join(root) })
+	default:
+		background.Go(func() { e.followLocks(root) })
+		background.Go(func() { e.watchStarts(root) })
 		err = e.takeUp(ctx)
 	}
 	if err == nil {
@@ -194,7 +226,20 @@ func (e *Engine) Run(ctx context.Context) error {
 	detach(ErrClosed)
 	e.drain(cancel)
 	background.Wait()
+	if e.shared != nil {
+		e.quit(ctx)
+	}
 	return err
+}
+
+// patience bounds how long a commit waits for a store that is away: while the engine runs until it has drained, else forever.
+func (e *Engine) patience() context.Context {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.root == nil || e.root.Err() != nil {
+		return context.Background()
+	}
+	return e.root
 }
 
 // drain waits for local attempts, then ends all.
@@ -233,7 +278,7 @@ func (e *Engine) takeUp(ctx context.Context) error {
 			limit <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-limit }()
-				if err := e.adopt(ctx, row.ID); err != nil {
+				if err := e.adopt(ctx, row.ID, 0); err != nil && !errors.Is(err, errStranded) {
 					mu.Lock()
 					defer mu.Unlock()
 					faults = append(faults, err)
@@ -251,9 +296,12 @@ func (e *Engine) takeUp(ctx context.Context) error {
 	}
 }
 
-// adopt loads an open execution and goes on with it, unless it is live already.
-func (e *Engine) adopt(ctx context.Context, id string) error {
-	r, fresh := e.reserve(id)
+// adopt loads an open execution, which is the member's in a Shared store, and goes on with it, unless it is live already.
+func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
+	r, fresh := e.reserve(id, member)
+	if !fresh && r.owner != member {
+		return errNotLive // a start without an owner, or what the last member ran, is just leaving
+	}
 	if !fresh {
 		return nil
 	}
@@ -283,27 +331,31 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 // strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
 func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
 	defer e.forget(r)
+	x.owner = r.owner
 	why := "its definition does not compile with the tools registered here: " + broken.Faults[0].String()
 	if x.State == Stuck && x.Waiting == why {
-		return nil
+		return errStranded
 	}
 	m := &machine{x: x, now: now()}
 	prev := x.Seq
 	m.emit(Event{Kind: EventStuck, Reason: why})
 	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, why))
-	return e.commit(m, prev)
+	if err := e.commit(m, prev); err != nil {
+		return err
+	}
+	return errStranded
 }
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// reserve makes the live entry of an execution, owned (busy) by the caller.
-func (e *Engine) reserve(id string) (*run, bool) {
+// reserve makes the live entry of an execution, owned (busy) by the caller, for a member of a Shared store.
+func (e *Engine) reserve(id string, member int64) (*run, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r := e.runs[id]; r != nil {
 		return r, false
 	}
-	r := &run{engine: e, id: id, busy: true, stops: map[string]context.CancelCauseFunc{}}
+	r := &run{engine: e, id: id, owner: member, busy: true, hold: e.draining, stops: map[string]context.CancelCauseFunc{}}
 	e.runs[id] = r
 	return r, true
 }
@@ -339,11 +391,15 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 					return nil, err
 				}
 				x = newExecution(def, id)
+				x.lookup = func(version int) (*Definition, error) { return e.definition(ctx, x.Flow, version) }
 			}
 			x.apply(&events[i])
 		}
 	}
-	x.taken, x.freed = nil, nil // long since
+	if x.broken != nil {
+		return nil, fmt.Errorf("flow: execution %s was moved to another version: %w", id, x.broken)
+	}
+	x.lookup, x.taken, x.freed = nil, nil, nil // taken and freed long since
 	x.Wake = x.wake()
 	return x, nil
 }
@@ -355,6 +411,9 @@ func (e *Engine) commit(m *machine, prev int64) error {
 	}
 	taken, freed := m.x.taken, m.x.freed
 	if err := e.committer.commit(m.transition(prev)); err != nil {
+		if errors.Is(err, ErrFenced) {
+			e.lost(m.x.owner)
+		}
 		e.gate.untaken(taken, err)
 		return err
 	}
@@ -394,10 +453,14 @@ func (e *Engine) publish(m *machine) {
 		}
 	}
 	if len(m.notices) > 0 {
-		select {
-		case e.noticed <- struct{}{}:
-		default:
-		}
+		e.pokeNotices()
+	}
+}
+
+func (e *Engine) pokeNotices() {
+	select {
+	case e.noticed <- struct{}{}:
+	default:
 	}
 }
 

@@ -19,6 +19,9 @@ var (
 	ErrNotAsked = errors.New("flow: not asked")
 	// ErrStale says that another writer moved the execution on; the writer must read again.
 	ErrStale = errors.New("flow: another engine has written this execution; only one engine may run on a store")
+	// ErrFenced says that the engine has been silent for longer than its lease, and that others own its executions now. Nothing was
+	// written. The engine joins them again by itself.
+	ErrFenced = errors.New("flow: fenced: other engines own this engine's executions now")
 	// ErrExists says that an execution of this flow with this key is already there.
 	ErrExists = errors.New("flow: an execution with this key exists")
 	// ErrClosed says that the engine has stopped.

@@ -19,6 +19,7 @@ const (
 	EventResumed      EventKind = "execution.resumed"
 	EventSignalled    EventKind = "execution.signalled" // Signal came, with Output
 	EventRetried      EventKind = "execution.retried"   // a person had what is held tried again
+	EventMigrated     EventKind = "execution.migrated"  // to Version, with Params
 	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
 	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
 	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
@@ -118,6 +119,7 @@ func (e Event) String() string {
 		set  bool
 		text string
 	}{
+		{"version", e.Kind == EventMigrated, strconv.Itoa(e.Version)},
 		{"attempt", e.Attempt > 0, strconv.Itoa(e.Attempt)},
 		{"again", e.Again, "true"},
 		{"items", e.Items > 0, strconv.Itoa(e.Items)},

@@ -27,6 +27,7 @@ const killGrace = 2 * time.Second
 //     it, the last line of stderr is the message, and another attempt may be made.
 //   - The environment is a clean one: PATH, HOME, the locale, the time zone, the folder for temporary files and what the Go runtime reads are taken over
 //     from this process, then comes what the embedder adds, and ZHIYUN_KEY, ZHIYUN_EXECUTION, ZHIYUN_STEP, ZHIYUN_ITEM, ZHIYUN_ATTEMPT and ZHIYUN_DEVICE.
+//     ZHIYUN_UNDO=1, ZHIYUN_PROBE=1 and ZHIYUN_PLAN=1 tell a tool that is its own undo or probe, or that plans, what is asked of it.
 //
 // The process leads its own group, which gets SIGTERM when the attempt times out or is cancelled, and SIGKILL two seconds later.
 // A tool with Resident set is served by processes that stay; docs/guides/tools.md has that protocol as well.
@@ -89,6 +90,9 @@ var kept = []string{
 	"GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK", "GORACE", "GOCOVERDIR",
 }
 
+// ToolEnv returns the environment that a tool's process gets here, with what the embedder adds.
+func ToolEnv(add []string) []string { return append(cleanEnv(), add...) }
+
 func cleanEnv() []string {
 	env := make([]string, 0, 24)
 	for _, name := range kept {
@@ -113,8 +117,10 @@ func (x *executable) run(ctx context.Context, call Call, env []string) Result {
 		"ZHIYUN_ATTEMPT="+strconv.Itoa(call.Attempt),
 		"ZHIYUN_DEVICE="+call.Device,
 	)
-	if call.Plan {
-		process.Env = append(process.Env, "ZHIYUN_PLAN=1")
+	for name, set := range map[string]bool{"ZHIYUN_PLAN=1": call.Plan, "ZHIYUN_UNDO=1": call.Undo, "ZHIYUN_PROBE=1": call.Probe} {
+		if set {
+			process.Env = append(process.Env, name)
+		}
 	}
 	logs := &tail{limit: MaxLogs, forward: call.Log}
 	output := &limited{limit: MaxOutput + 1}

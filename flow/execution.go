@@ -92,17 +92,21 @@ type Execution struct {
 	Seq     int64           `json:"seq"`              // of the last event
 
 	def     *Definition
+	owner   int64 // the member for which it was loaded; 0 without a Shared store
 	shape   *layout
-	blocks  []blockState   // beside shape.blocks
-	vars    map[string]any // for expressions; outputs are decoded when first used
-	last    int            // no step behind it has begun
-	undoing int            // the step that compensation is at
-	floor   int            // the step at which compensation ends
-	active  int            // forward attempts and probes in flight
-	undos   int            // undo attempts in flight
-	timers  int            // tasks and undos that wait for a timer
-	clock   timers         // theirs
-	held    int            // tasks and undos that wait for a person
+	blocks  []blockState                           // beside shape.blocks
+	next    *Definition                            // that a migration goes to
+	lookup  func(version int) (*Definition, error) // for those that are folded
+	broken  error                                  // a version to which it was moved is not there
+	vars    map[string]any                         // for expressions; outputs are decoded when first used
+	last    int                                    // no step behind it has begun
+	undoing int                                    // the step that compensation is at
+	floor   int                                    // the step at which compensation ends
+	active  int                                    // forward attempts and probes in flight
+	undos   int                                    // undo attempts in flight
+	timers  int                                    // tasks and undos that wait for a timer
+	clock   timers                                 // theirs
+	held    int                                    // tasks and undos that wait for a person
 	parked  [waitPeople + 1]parked
 	kept    map[string][]heardSignal // by name, in the order in which they came
 	heard   map[string]bool          // IDs of signals

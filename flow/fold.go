@@ -38,6 +38,16 @@ func (x *Execution) apply(e *Event) {
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
 		x.Ended, x.floor = time.Time{}, 0
 		x.undoing = x.last
+	case EventMigrated:
+		def := x.next
+		if def == nil && x.lookup != nil {
+			def, x.broken = x.lookup(e.Version)
+		}
+		if def != nil {
+			x.become(def)
+			x.Params = e.Params
+			x.bindVars()
+		}
 	case EventSignalled:
 		if x.kept == nil {
 			x.kept, x.heard = map[string][]heardSignal{}, map[string]bool{}

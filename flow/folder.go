@@ -22,24 +22,41 @@ func (t *Tools) Folder(dir string) error {
 	return nil
 }
 
-// Folders registers every tool below a folder of folders. Folders without a manifest, and names that begin with a dot, are passed over.
+// Folders registers every tool below a folder of folders, as ReadManifests finds them.
 func (t *Tools) Folders(parent string) error {
+	found, err := ReadManifests(parent)
+	if err != nil {
+		t.fault("%w", err)
+	}
+	for _, m := range found {
+		t.Exec(m)
+	}
+	return err
+}
+
+// ReadManifests reads the manifests of all tools below a folder of folders. Folders without a manifest, and names that begin with a dot,
+// are passed over. With an error come the manifests that could be read.
+func ReadManifests(parent string) ([]Manifest, error) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
-		return fmt.Errorf("flow: tools: %w", err)
+		return nil, fmt.Errorf("flow: tools: %w", err)
 	}
+	var out []Manifest
 	var faults []error
 	for _, entry := range entries {
 		if !entry.IsDir() || entry.Name()[0] == '.' {
 			continue
 		}
-		dir := filepath.Join(parent, entry.Name())
-		if _, err := os.Stat(filepath.Join(dir, ManifestFile)); errors.Is(err, fs.ErrNotExist) {
-			continue
+		m, err := ReadManifest(filepath.Join(parent, entry.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			faults = append(faults, err)
+		default:
+			out = append(out, m)
 		}
-		faults = append(faults, t.Folder(dir))
 	}
-	return errors.Join(faults...)
+	return out, errors.Join(faults...)
 }
 
 // maxManifest bounds a manifest, in bytes.
@@ -86,7 +103,5 @@ func DecodeManifest(data []byte) (Manifest, error) {
 	if err := strict.Decode(&shape); err != nil {
 		return Manifest{}, fmt.Errorf("not a manifest: %w", err)
 	}
-	var faults []error
-	m.check(func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) })
-	return m, errors.Join(faults...)
+	return m, m.Check()
 }

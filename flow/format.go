@@ -30,7 +30,7 @@ type field[T any] struct {
 	name  string
 	about string         // for people
 	form  map[string]any // its JSON Schema
-	read  func(d *document, into *T, n *yaml.Node, path string)
+	codec[T]
 
 	must  string   // why it has to be there; "" if it need not
 	kinds []kind   // of steps that may have it; nil for all
@@ -38,7 +38,7 @@ type field[T any] struct {
 	apart string   // a field beside which it means nothing
 }
 
-// kindForms are the JSON Schemas that several fields have.
+// The JSON Schemas that several fields have.
 var (
 	textForm     = map[string]any{"type": []any{"string", "number", "boolean"}}
 	nameForm     = map[string]any{"type": "string", "pattern": stepName.String()}
@@ -56,37 +56,6 @@ var (
 func refForm(name string) map[string]any { return map[string]any{"$ref": "#/$defs/" + name} }
 
 func enumForm(values ...any) map[string]any { return map[string]any{"enum": values} }
-
-// The readers of fields that several mappings have.
-
-func readText[T any](at func(*T) *string) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.text(n, path) }
-}
-
-// readFull reads a text that is not empty.
-func readFull[T any](at func(*T) *string) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.fullText(n, path) }
-}
-
-func readTexts[T any](at func(*T) *[]string) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.texts(n, path) }
-}
-
-func readDuration[T any](at func(*T) *Duration) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.duration(n, path) }
-}
-
-func readCount[T any](at func(*T) *int) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.count(n, path) }
-}
-
-func readMapping[T any](at func(*T) *map[string]any) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.mapping(n, path) }
-}
-
-func readSteps[T any](at func(*T) *[]Step) func(*document, *T, *yaml.Node, string) {
-	return func(d *document, into *T, n *yaml.Node, path string) { *at(into) = d.steps(n, path) }
-}
 
 // readFields reads a mapping by its table. It refuses keys that are unknown or said twice, and says what is missing.
 func readFields[T any](d *document, node *yaml.Node, path string, into *T, table []field[T]) {
@@ -157,34 +126,45 @@ func documentFields() []field[Definition] {
 	return []field[Definition]{
 		{name: "flow", must: "a document starts with flow: NAME", form: map[string]any{"type": "string", "pattern": flowName.String()},
 			about: "The flow's name.",
-			read: func(d *document, into *Definition, n *yaml.Node, path string) {
-				if into.Name = d.text(n, path); !flowName.MatchString(into.Name) {
-					d.fault(n, path, "%q is not a flow's name: lower case letters, digits, dots, dashes and underscores, at most 63", into.Name)
-				}
+			codec: codec[Definition]{
+				func(d *document, into *Definition, n *yaml.Node, path string) {
+					if into.Name = d.text(n, path); !flowName.MatchString(into.Name) {
+						d.fault(n, path, "%q is not a flow's name: lower case letters, digits, dots, dashes and underscores, at most 63", into.Name)
+					}
+				},
+				func(_ *format, from *Definition) *yaml.Node { return textNode(from.Name) },
 			}},
-		{name: "title", form: textForm, about: "What people read.", read: readText(func(f *Definition) *string { return &f.Title })},
+		{name: "title", form: textForm, about: "What people read.", codec: asText(func(f *Definition) *string { return &f.Title })},
 		{name: "params", form: map[string]any{"type": "object", "propertyNames": nameForm, "additionalProperties": map[string]any{"oneOf": []any{typeForm(), refForm("param")}}},
 			about: "The parameters by name: a type, or a mapping with the type and what else is demanded of it.",
-			read:  func(d *document, into *Definition, n *yaml.Node, path string) { into.Params = d.params(n, path) }},
-		{name: "steps", must: "a flow has at least one step", form: refForm("steps"), about: "What is done, one step after another.",
-			read: readSteps(func(f *Definition) *[]Step { return &f.Steps })},
-		{name: "output", form: mappingForm, about: "What an execution returns: to a step that runs the flow, and to who asks. Texts may hold expressions over params and the outputs of all steps.",
-			read: readMapping(func(f *Definition) *map[string]any { return &f.Output })},
-		{name: "locks", form: textsForm, about: "What is held from an execution's start to its end, so that two never meet on it: texts that may hold expressions over params.",
-			read: readTexts(func(f *Definition) *[]string { return &f.Locks })},
-		{name: "start", form: refForm("start"), about: "Who may start it; by default everybody who may start flows.",
-			read: func(d *document, into *Definition, n *yaml.Node, path string) {
-				into.Start = &Starters{}
-				readFields(d, n, path, into.Start, d.format.starters)
+			codec: codec[Definition]{
+				func(d *document, into *Definition, n *yaml.Node, path string) { into.Params = d.params(n, path) },
+				func(f *format, from *Definition) *yaml.Node { return paramsNode(f, from.Params) },
 			}},
+		{name: "locks", form: textsForm, about: "What is held from an execution's start to its end, so that two never meet on it: texts that may hold expressions over params.",
+			codec: asTexts(func(f *Definition) *[]string { return &f.Locks })},
+		{name: "start", form: refForm("start"), about: "Who may start it; by default everybody who may start flows.",
+			codec: asFields(func(f *Definition) **Starters { return &f.Start }, func(f *format) []field[Starters] { return f.starters }, Starters{})},
 		{name: "priority", form: levelForm, about: fmt.Sprintf("Orders what waits for room: 9 is first, 0 last; by default %d.", DefaultPriority),
-			read: func(d *document, into *Definition, n *yaml.Node, path string) { into.Priority = d.level(n, path) }},
+			codec: codec[Definition]{
+				func(d *document, into *Definition, n *yaml.Node, path string) { into.Priority = d.level(n, path) },
+				func(_ *format, from *Definition) *yaml.Node {
+					if from.Priority == nil {
+						return nil
+					}
+					return valueNode(int64(*from.Priority))
+				},
+			}},
+		{name: "steps", must: "a flow has at least one step", form: refForm("steps"), about: "What is done, one step after another.",
+			codec: asSteps(func(f *Definition) *[]Step { return &f.Steps })},
+		{name: "output", form: mappingForm, about: "What an execution returns: to a step that runs the flow, and to who asks. Texts may hold expressions over params and the outputs of all steps.",
+			codec: asMapping(func(f *Definition) *map[string]any { return &f.Output })},
 	}
 }
 
 func starterFields() []field[Starters] {
 	return []field[Starters]{
 		{name: "by", must: "say who may start it", form: textsForm, about: "Actors, or role:NAME.",
-			read: func(d *document, into *Starters, n *yaml.Node, path string) { into.By = d.actors(n, path) }},
+			codec: asActors(func(s *Starters) *[]string { return &s.By })},
 	}
 }

@@ -22,6 +22,7 @@ const (
 	inSignal
 	inApprove
 	inChoose
+	inMigrate
 	inRefuse
 	inAdmitted // a queued attempt may start
 	inLocked   // the locks of the flow may be free
@@ -40,6 +41,8 @@ type input struct {
 	reason  string
 	at      time.Time // inDue: the RetryAt that the timer was set for
 	name    string    // inSignal: its name; inChoose: the case
+	version int       // inMigrate
+	program *program  // inMigrate: of the version; Engine.resolve
 	id      string    // inSignal: tells a repetition
 	roles   []string  // of the actor
 	grant   *ticket   // inAdmitted: the leave

@@ -19,6 +19,8 @@ type Intervention struct {
 	Output json.RawMessage
 	// Case is the way that Choose has an if or a switch go: then, else, or case 0, case 1, ...
 	Case string
+	// Version is the one that Migrate moves to; 0 is the latest.
+	Version int
 	// Done is for Settle: the step, or its undo, had its effect. Otherwise it had none: the step fails, or the undo is left out.
 	Done   bool
 	Actor  string
@@ -49,7 +51,7 @@ func (i *Intervention) input(kind inputKind) input {
 	if kind == inRetryStep {
 		data = i.Input
 	}
-	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles, name: i.Case}
+	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles, name: i.Case, version: i.Version}
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
@@ -81,6 +83,21 @@ func (e *Engine) Back(ctx context.Context, id string, i Intervention) error {
 // has been and no longer is, is an ErrState: take the execution back to it first.
 func (e *Engine) Choose(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inChoose, i)
+}
+
+// Migrate moves an open execution to another version of its flow, 0 for the latest. What it has come through stays, outputs and undos and keys and all, and must
+// be in the new version with the same names, kinds and order; what is under way must be the same but for its title, stage, retry, timeouts, parallel, batch,
+// quota and on_failure; what comes after is the new version's. Otherwise it is an ErrState that names every reason.
+func (e *Engine) Migrate(ctx context.Context, id string, version int, actor, reason string) error {
+	return e.tell(ctx, id, input{kind: inMigrate, version: version, actor: actor, reason: reason})
+}
+
+// resolve gives an input that moves an execution of a flow to another version that version's program.
+func (e *Engine) resolve(ctx context.Context, flow string, in *input) (err error) {
+	if in.kind == inMigrate && in.program == nil {
+		in.program, err = e.version(ctx, flow, in.version)
+	}
+	return err
 }
 
 // Settle says how one item ended that waits for a person, or its undo.

@@ -113,7 +113,7 @@ func TestBrokenStepsAreRefused(t *testing.T) {
 		{`{name: ^first, tool: acquire, with: {module: x}}`, "is the name of the step in line 7 already"},
 		{`{name: ^a-b, tool: acquire, with: {module: x}}`, "is not a step's name"},
 		{`{name: ^in, tool: acquire, with: {module: x}}`, "is not a step's name"},
-		{`{name: a, notify: {severity: ^loud, text: x}}`, "want info, warning or critical"},
+		{`{name: a, notify: {severity: ^loud, text: x}}`, "want one of [info warning critical]"},
 		{`{name: a, notify: {text: x}, retry: ^{attempts: 2}}`, "not for notify"},
 		{`{name: a, tool: level, with: ^{level: middle}}`, "must be one of"},
 		{`{name: a, name: ^b, tool: acquire, with: {module: x}}`, "is said twice"},

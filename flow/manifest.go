@@ -2,6 +2,8 @@ package flow
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"path"
 	"runtime"
 	"strings"
@@ -45,9 +47,9 @@ type Manifest struct {
 	// Effect decides what happens when an attempt's outcome is unknown. Default: Manual.
 	Effect Effect `json:"effect,omitempty"`
 	// Undo names the tool that takes this one's effect back. It gets this tool's input and, as "done", its output
-	// (absent if unknown). It must be idempotent, and succeed when nothing was done. Default: none.
+	// (absent if unknown). It must be idempotent, and succeed when nothing was done. A tool may name itself. Default: none.
 	Undo string `json:"undo,omitempty"`
-	// Probe names the tool that Effect Probe asks. It gets the input and answers {"done": bool, "output": {...}}.
+	// Probe names the tool that Effect Probe asks; a tool may name itself. It gets the input and answers {"done": bool, "output": {...}}.
 	Probe string `json:"probe,omitempty"`
 	// Plan says that the tool can tell what a call would touch, and touch nothing: see Tools.Plan. A pure tool need not say so.
 	Plan bool `json:"plan,omitempty"`
@@ -197,4 +199,27 @@ type Ran struct {
 	Version string `json:"version,omitempty"` // of the tool
 	Digest  string `json:"digest,omitempty"`  // of its folder, if that is checked
 	Limits  string `json:"limits,omitempty"`  // what kept Manifest.Resources: "cgroup2", "cgroup1", "rlimit for memory", with what was not bounded
+}
+
+// Dir is the folder from which the manifest was read; empty if it was not.
+func (m Manifest) Dir() string { return m.dir }
+
+// ValidateJSON says what a JSON Schema of a manifest has against a value; nil if it has nothing. closed: properties that the schema does not list are
+// refused unless it says otherwise, as they are in inputs.
+func ValidateJSON(schema, value json.RawMessage, closed bool) error {
+	if len(schema) == 0 {
+		return nil
+	}
+	_, compiled, err := compileSchema("value", schema, closed)
+	if err != nil {
+		return err
+	}
+	return validate(compiled, value)
+}
+
+// Check tells all that is wrong with the fields that stand for themselves. Schemas and other tools are looked at by Tools.Err.
+func (m Manifest) Check() error {
+	var faults []error
+	m.check(func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) })
+	return errors.Join(faults...)
 }

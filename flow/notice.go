@@ -38,7 +38,11 @@ func (e *Engine) deliver(ctx context.Context) {
 	backoff := Retry{Backoff: Duration(time.Second), Max: Duration(time.Minute)}
 	failed := 0
 	for {
-		notices, err := e.config.Store.Notices(ctx, 100)
+		var notices []Notice
+		var err error
+		if e.shared == nil || e.Leads() { // of several engines one delivers
+			notices, err = e.config.Store.Notices(ctx, 100)
+		}
 		for _, notice := range notices {
 			if err = e.config.Notifier.Notify(ctx, notice); err != nil {
 				break

@@ -23,13 +23,15 @@ const (
 	OrderApprove   = "approve"
 	OrderRefuse    = "refuse"
 	OrderChoose    = "choose"
+
+	OrderMigrate = "migrate"
 )
 
 // orders are the inputs that they come to.
 var orders = map[string]inputKind{
 	OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
 	OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
-	OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose,
+	OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose, OrderMigrate: inMigrate,
 }
 
 // Orders lists the names of the orders.
@@ -78,6 +80,9 @@ func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Even
 		return Row{}, nil, err
 	}
 	secrets := x.def.secrets(x.Params)
+	if err := e.resolve(ctx, x.Flow, &in); err != nil {
+		return Row{}, nil, err
+	}
 	m := &machine{p: p, x: x, now: now()}
 	m.step(in)
 	if m.refused != nil {

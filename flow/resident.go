@@ -76,6 +76,8 @@ type asked struct {
 	Item      int             `json:"item,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Device    string          `json:"device,omitempty"`
+	Undo      bool            `json:"undo,omitempty"`
+	Probe     bool            `json:"probe,omitempty"`
 	Plan      bool            `json:"plan,omitempty"`
 	Input     json.RawMessage `json:"input"`
 }
@@ -97,7 +99,7 @@ func (p *pool) run(ctx context.Context, call Call, env []string) Result {
 	defer func() { <-p.slots }()
 	line, err := json.Marshal(asked{
 		ID: call.ID, Tool: call.Tool, Key: call.Key, Execution: call.Execution, Step: call.Step, Item: call.Item, Attempt: call.Attempt,
-		Device: call.Device, Plan: call.Plan, Input: call.Input,
+		Device: call.Device, Undo: call.Undo, Probe: call.Probe, Plan: call.Plan, Input: call.Input,
 	})
 	if err != nil {
 		return Result{Error: failure(CodeInput, "the input of %s is not JSON: %v", call.Tool, err)}

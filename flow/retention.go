@@ -202,7 +202,7 @@ func (e *Engine) removeRows(ctx context.Context, rows []Row) error {
 		}
 	}
 	n, err := e.config.Store.Remove(ctx, ids)
-	e.metrics.removed(n)
+	e.metrics.pruned(n)
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 type run struct {
 	engine   *Engine
 	id       string
+	owner    int64  // the member for which it runs; 0 without a Shared store
 	root     string // the execution in whose name it locks
 	module   string
 	exempt   string // from freezes; why
@@ -31,15 +32,17 @@ type run struct {
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
 
+	flying  sync.WaitGroup          // attempts in flight
 	tickets map[*ticket]struct{}    // that wait; guarded by gate.mu
 	asked   map[*keyTicket]struct{} // the flow's locks, waiting; guarded by gate.mu
 }
 
 // message is an input with somebody who may wait for its fate.
 type message struct {
-	in   input
-	ack  *Call      // a remote attempt whose result the input carries
-	fate chan error // may be nil
+	in     input
+	ack    *Call      // a remote attempt whose result the input carries
+	fate   chan error // may be nil
+	letter int64      // that asked for it; 0 is none
 
 	refused error // what its fate is, once the rest is durable
 }
@@ -90,8 +93,13 @@ func (r *run) drive() {
 		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], gate: r}
 		prev := r.x.Seq
 		for i := range batch {
-			m.step(batch[i].in)
+			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
+				m.step(batch[i].in)
+			}
 			batch[i].refused = m.refused
+			if batch[i].letter != 0 {
+				m.answers = append(m.answers, Answer{batch[i].letter, answerText(m.refused)})
+			}
 		}
 		err := r.settle(m, prev, batch)
 		if errors.Is(err, ErrLocked) {
@@ -100,7 +108,7 @@ func (r *run) drive() {
 		if err != nil {
 			return
 		}
-		r.events = m.events
+		r.p, r.events = m.p, m.events
 		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)
@@ -135,6 +143,7 @@ func (r *run) again(batch []message) error {
 // bind gives the run its program and its state. The caller drives it.
 func (r *run) bind(p *program, x *Execution) {
 	r.p, r.x = p, x
+	x.owner = r.owner
 	r.root, r.exempt, r.as = x.holder(), x.exempt, x.as
 	r.module, r.priority = x.module(), DefaultPriority
 	if p.Priority != nil {
@@ -220,16 +229,18 @@ func (r *run) start(a action) {
 	}
 	ctx, stop := context.WithCancelCause(base)
 	r.mu.Lock()
-	if r.hold { // the engine began to stop meanwhile; the next one takes the attempt up
+	if r.hold || r.closed != nil { // the engine began to stop meanwhile, or was fenced; the next one takes the attempt up
 		r.mu.Unlock()
 		stop(nil)
 		return
 	}
 	r.stops[a.call.ID] = stop
 	e.attempts.Add(1) // before quiesce can have returned
+	r.flying.Add(1)
 	r.mu.Unlock()
 	go func() {
 		defer e.attempts.Done()
+		defer r.flying.Done()
 		result, ran := e.admitted(ctx, r, a)
 		detached := errors.Is(context.Cause(ctx), ErrClosed) || !ran
 		stop(nil)

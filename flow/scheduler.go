@@ -22,6 +22,7 @@ type machine struct {
 	events  []Event
 	actions []action
 	notices []Notice
+	answers []Answer   // to the letters that are acted on
 	hold    bool       // the engine is stopping: take in what ends, start nothing
 	ready   []int      // blocks to look at
 	refused error      // why the last input changes nothing; nil if it may
@@ -86,6 +87,8 @@ func (m *machine) step(in input) {
 		m.approve(in)
 	case inChoose:
 		m.chooseWay(in)
+	case inMigrate:
+		m.migrate(in)
 	case inRefuse:
 		m.disapprove(in)
 	case inAdmitted:

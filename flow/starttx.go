@@ -71,10 +71,14 @@ func (e *Engine) Wake(ctx context.Context, id string) error {
 	e.mu.Lock()
 	live := e.running && !e.draining
 	e.mu.Unlock()
-	if !live || row.State.Ended() {
+	switch {
+	case !live || row.State.Ended():
+		return nil
+	case e.shared != nil:
+		e.poke() // whoever looks first claims it
 		return nil
 	}
-	return e.adopt(ctx, id)
+	return e.adopt(ctx, id, 0)
 }
 
 // watchStarts wakes what nobody has woken, until ctx ends.

@@ -10,7 +10,7 @@ import (
 type Store interface {
 	// Commit applies transitions in order, all in one durable write: when it returns without an error, every
 	// transition with a nil fate survives a power cut. fates[i] says what became of batch[i]: nil, ErrStale (the
-	// execution's last event is not batch[i].Prev), ErrExists (a new execution whose ID, or flow and key, are
+	// execution's last event is not batch[i].Prev), ErrFenced (a Shared store's: its owner is no more), ErrExists (a new execution whose ID, or flow and key, are
 	// there), or a *LockedError (another execution holds a lock that it takes). Such a transition changes nothing and does not hinder the others. An error means that nothing is known to be durable;
 	// the engine stops.
 	Commit(ctx context.Context, batch []Transition) (fates []error, err error)
@@ -50,9 +50,10 @@ type Transition struct {
 	Row     Row
 	Record  Record
 	Notices []Notice
-	Take    []Lock // that it takes: all or, with a *LockedError as its fate, nothing of the transition
-	Drop    []Lock // that it gives up; what is not held by Lock.Execution stays
-	Tags    []Tag  // by which the execution is to be found from now on; some may be there already
+	Answers []Answer // of the letters that it acts on; for a Shared store
+	Take    []Lock   // that it takes: all or, with a *LockedError as its fate, nothing of the transition
+	Drop    []Lock   // that it gives up; what is not held by Lock.Execution stays
+	Tags    []Tag    // by which the execution is to be found from now on; some may be there already
 }
 
 // Record is the events of one transition.
@@ -80,6 +81,7 @@ type Row struct {
 	Updated time.Time
 	Ended   time.Time
 	Error   string
+	Owner   int64 // the member that runs it, in a Shared store; 0 is none
 }
 
 // DefinitionRecord is one stored version of a flow.
@@ -96,7 +98,7 @@ func (x *Execution) row() Row {
 	secrets := x.def.secrets(x.Params)
 	r := Row{
 		ID: x.ID, Flow: x.Flow, Version: x.Version, Key: x.Key, Parent: x.Parent, State: x.State, Paused: x.Paused, Step: x.Step,
-		Seq: x.Seq, Actor: x.Actor, Reason: redactText(x.Reason, secrets), Started: x.Started, Updated: x.Updated, Ended: x.Ended,
+		Seq: x.Seq, Actor: x.Actor, Reason: redactText(x.Reason, secrets), Started: x.Started, Updated: x.Updated, Ended: x.Ended, Owner: x.owner,
 	}
 	if x.Error != nil {
 		r.Error = redactText(x.Error.Error(), secrets)
@@ -109,7 +111,7 @@ func (x *Execution) row() Row {
 // transition packs what a step of the machine did. prev is the sequence number before it.
 func (m *machine) transition(prev int64) Transition {
 	t := Transition{
-		Prev: prev, Row: m.x.row(), Notices: m.notices, Tags: m.tags(),
+		Prev: prev, Row: m.x.row(), Notices: m.notices, Answers: m.answers, Tags: m.tags(),
 		Record: Record{Seq: prev + 1, At: m.now, Body: encodeEvents(m.events)},
 	}
 	for _, change := range m.x.taken {

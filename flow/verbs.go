@@ -80,17 +80,33 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	if err != nil {
 		return "", fmt.Errorf("flow: %w", err)
 	}
+	for {
+		id, member, err := e.start(ctx, p, name, bound, o)
+		if errors.Is(err, ErrFenced) {
+			e.lost(member)
+			continue // nothing was written; whoever claims it runs it
+		}
+		return id, err
+	}
+}
+
+// start is one try of Start, for a member of a Shared store or 0.
+func (e *Engine) start(ctx context.Context, p *program, name string, bound map[string]any, o startOptions) (_ string, member int64, _ error) {
 	id, err := newID()
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	e.mu.Lock()
 	live := e.running && !e.draining
+	if e.shared != nil && live {
+		member = e.part.current()
+		live = member != 0
+	}
 	e.mu.Unlock()
 	if err := e.room(&o); err != nil {
-		return "", fmt.Errorf("flow: start %s: %w", name, err)
+		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
 	}
-	r, _ := e.reserve(id)
+	r, _ := e.reserve(id, member)
 	first := o.started(p, bound)
 	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
 		x := newExecution(&p.Definition, id)
@@ -104,11 +120,16 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	case errors.Is(err, ErrExists):
 		row, err := e.config.Store.ByKey(ctx, name, o.key)
 		if err != nil {
-			return "", fmt.Errorf("flow: start %s: %w", name, err)
+			return "", member, fmt.Errorf("flow: start %s: %w", name, err)
 		}
-		return row.ID, nil
+		return row.ID, member, nil
 	case err != nil:
-		return "", fmt.Errorf("flow: start %s: %w", name, err)
+		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if !live && e.shared != nil {
+		e.forget(r)
+		e.poke() // whoever looks first claims it
+		return id, member, nil
 	}
 	if !live {
 		e.forget(r)
@@ -117,50 +138,81 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 		live = e.running && !e.draining
 		e.mu.Unlock()
 		if live {
-			return id, e.adopt(ctx, id)
+			return id, member, e.adopt(ctx, id, member)
 		}
-		return id, nil
+		return id, member, nil
 	}
 	if r.x.State.Ended() {
 		e.forget(r)
-		return id, nil
+		return id, member, nil
 	}
 	r.drive()
-	return id, nil
+	return id, member, nil
 }
 
-// tell hands an input to an execution, live or not, and returns once it is durable.
+// tell hands an input to an execution, live or not, here or in another engine, and returns once it is durable.
 func (e *Engine) tell(ctx context.Context, id string, in input) error {
 	for {
 		e.mu.Lock()
 		r := e.runs[id]
 		live := e.running && !e.draining
+		member := e.part.current()
 		e.mu.Unlock()
-		if r != nil {
+		var err error
+		switch {
+		case r != nil:
 			fate := make(chan error, 1)
 			r.post(message{in: in, fate: fate})
 			select {
-			case err := <-fate:
-				if errors.Is(err, errNotLive) {
-					continue // it ended meanwhile: look again
-				}
-				return err
+			case err = <-fate:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		}
-		if live {
-			if err := e.revive(ctx, id, in); err != nil {
-				return err
+		case e.shared != nil:
+			err = e.tellOwner(ctx, id, in, member)
+		case live:
+			err = e.revive(ctx, id, in, 0)
+		default:
+			e.rest.RLock()
+			if e.live() {
+				e.rest.RUnlock()
+				continue // Run has begun meanwhile
 			}
-			return nil
+			err = e.tellAtRest(ctx, id, in)
+			e.rest.RUnlock()
 		}
-		return e.tellAtRest(ctx, id, in)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errNotLive), errors.Is(err, errUnasked), e.shared != nil && (errors.Is(err, ErrFenced) || errors.Is(err, ErrStale)):
+			continue // it ended meanwhile, or others own it now: look again
+		}
+		return err
 	}
 }
 
-// revive makes an execution that is not live, since it has ended or was stranded, live again with an input.
-func (e *Engine) revive(ctx context.Context, id string, in input) error {
+// live reports whether Run takes executions up.
+func (e *Engine) live() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running && !e.draining
+}
+
+// tellOwner hands an input to an execution of a Shared store that is not live here.
+func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int64) error {
+	row, err := e.config.Store.Get(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("flow: execution %s: %w", id, err)
+	case row.State.Ended() && member == 0 || row.Owner == 0 && member == 0:
+		return e.tellAtRest(ctx, id, in)
+	case row.State.Ended() || row.Owner == member:
+		return e.revive(ctx, id, in, member)
+	}
+	return e.mail(ctx, id, in)
+}
+
+// revive makes an execution that is not live, since it has ended or was stranded, live again with an input. It returns errNotLive if it is live by now.
+func (e *Engine) revive(ctx context.Context, id string, in input, member int64) error {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
 		return fmt.Errorf("flow: execution %s: %w", id, err)
@@ -169,29 +221,38 @@ func (e *Engine) revive(ctx context.Context, id string, in input) error {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
 	}
 	if !row.State.Ended() {
-		if err := e.adopt(ctx, id); err != nil {
+		err := e.adopt(ctx, id, member)
+		switch {
+		case err == nil:
+			return errNotLive
+		case in.kind != inMigrate || !errors.Is(err, errStranded):
 			return err
 		}
-		return e.tell(ctx, id, in)
 	}
-	r, fresh := e.reserve(id)
+	r, fresh := e.reserve(id, member)
 	if !fresh {
-		return e.tell(ctx, id, in)
+		return errNotLive
 	}
 	x, err := e.load(ctx, id)
 	var p *program
 	if err == nil {
+		err = e.resolve(ctx, x.Flow, &in)
+	}
+	if p = in.program; err == nil && p == nil { // it is not stranded
 		p, err = e.version(ctx, x.Flow, x.Version)
 	}
 	if err != nil {
 		e.forget(r)
 		return err
 	}
-	r.p, r.x = p, x
+	r.bind(p, x)
 	fate := make(chan error, 1)
 	r.first(message{in: in, fate: fate})
 	r.drive()
-	return <-fate
+	if err = <-fate; err != nil && !x.State.Ended() {
+		e.forget(r)
+	}
+	return err
 }
 
 // tellAtRest records an input while no engine runs; the next Run acts on it.
@@ -205,6 +266,9 @@ func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
 	if err != nil {
+		return err
+	}
+	if err := e.resolve(ctx, x.Flow, &in); err != nil {
 		return err
 	}
 	m := &machine{p: p, x: x, now: now(), hold: true}

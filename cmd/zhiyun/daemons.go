@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -54,6 +53,8 @@ Examples:
 			configFlag(),
 			&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` for all data of this server"},
 			&cli.StringFlag{Name: "listen", EnvVars: []string{"ZHIYUN_LISTEN"}, Usage: "TCP `ADDRESS` for agents and operators; off loopback it needs --cert and --key"},
+			&cli.StringFlag{Name: "hooks", EnvVars: []string{"ZHIYUN_HOOKS"}, Usage: "TCP `ADDRESS` for the webhooks of triggers; off loopback it needs --cert and --key"},
+			&cli.StringSliceFlag{Name: "limit", Usage: "`WHAT=N` that flows run at a time: tool:NAME=8, tool:NAME=5/s (starts), device=2, module=4, open=50000 (executions); repeatable"},
 			&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` by which clients may call this server; repeatable"},
 			&cli.StringFlag{Name: "cert", Usage: "`FILE` with the server's certificate, PEM; read anew at each handshake"},
 			&cli.StringFlag{Name: "key", Usage: "`FILE` with its key, PEM"},
@@ -65,6 +66,7 @@ Examples:
 			&cli.StringFlag{Name: "etcd-ca", Usage: "`FILE` with etcd's CA"},
 			&cli.StringFlag{Name: "etcd-cert", Usage: "`FILE` with the client certificate for etcd"},
 			&cli.StringFlag{Name: "etcd-key", Usage: "`FILE` with its key"},
+			&cli.StringFlag{Name: "flow-store", EnvVars: []string{"ZHIYUN_FLOW_STORE"}, Usage: "postgres:// `URL` of the database that holds the flows, and that several servers may share; a password goes into the file PGPASSFILE", DefaultText: "DIR/flow.db"},
 			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
 			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
@@ -82,13 +84,18 @@ Examples:
 			if err != nil {
 				return err
 			}
+			bounds, err := limits(c.StringSlice("limit"))
+			if err != nil {
+				return err
+			}
 			decide := c.Bool("scale")
 			s, err := server.New(server.Config{
-				Dir: c.String("dir"), Listen: c.String("listen"), Hosts: c.StringSlice("host"),
+				Dir: c.String("dir"), Listen: c.String("listen"), Hooks: c.String("hooks"), Limits: bounds, Hosts: c.StringSlice("host"),
 				CertFile: c.String("cert"), KeyFile: c.String("key"), ClientCAFile: c.String("client-ca"),
 				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
-				Bucket: c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"), FlowKeep: c.Duration("flow-keep"),
+				FlowStore: c.String("flow-store"),
+				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"), FlowKeep: c.Duration("flow-keep"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {
@@ -159,76 +166,4 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			})
 		},
 	}
-}
-
-// toolCommand runs a tool as a process, and tells about tools.
-func toolCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "tool",
-		Usage:     "run a tool as flows do, or list and describe tools",
-		ArgsUsage: "NAME | list | describe NAME",
-		Description: `A tool reads a JSON object from stdin and writes one to stdout; logs go to stderr. It finds the server and the device
-in its environment (ZHIYUN_SERVER, ZHIYUN_TOKEN_FILE, ZHIYUN_ROOT, ...), as flows and agents set it, and what makes the
-call one of a kind in ZHIYUN_KEY.
-
-Examples:
-
-  $ zhiyun tool list
-  $ zhiyun tool describe device.acquire
-  $ echo '{"module":"shop.cart"}' | zhiyun tool resource.manifest`,
-		Flags: []cli.Flag{outputFlag()},
-		Action: func(c *cli.Context) error {
-			switch name := c.Args().First(); {
-			case name == "" || name == "list":
-				return listTools(c)
-			case name == "describe":
-				return describeTool(c, c.Args().Get(1))
-			default:
-				return runTool(c.Context, name)
-			}
-		},
-	}
-}
-
-// runTool ends the process with the tool's exit code: that is the tool contract.
-func runTool(ctx context.Context, name string) error {
-	run := serverTool
-	if onDevice(name) {
-		run = deviceTool
-	}
-	if code := run(ctx, name); code != 0 {
-		return cli.Exit("", code)
-	}
-	return nil
-}
-
-func describeTool(c *cli.Context, name string) error {
-	for _, tool := range manifests() {
-		if tool.Name == name {
-			t := table{columns: []string{"FIELD", "VALUE"}, data: tool}
-			t.add("name", tool.Name)
-			t.add("title", tool.Title)
-			t.add("stage", tool.Stage)
-			t.add("effect", tool.Effect)
-			t.add("timeout", tool.Timeout)
-			t.add("undo", tool.Undo)
-			t.add("on device", tool.OnDevice)
-			t.add("input", strings.TrimSpace(string(tool.Input)))
-			t.add("output", strings.TrimSpace(string(tool.Output)))
-			return print(c, t)
-		}
-	}
-	return usage("tool describe %q: no such tool; 'zhiyun tool list' names them", name)
-}
-
-func listTools(c *cli.Context) error {
-	t := table{columns: []string{"NAME", "STAGE", "DEVICE", "EFFECT", "UNDO", "TITLE"}, data: manifests()}
-	for _, tool := range manifests() {
-		where := ""
-		if tool.OnDevice {
-			where = "yes"
-		}
-		t.add(tool.Name, tool.Stage, where, tool.Effect, tool.Undo, tool.Title)
-	}
-	return print(c, t)
 }

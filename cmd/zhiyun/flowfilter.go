@@ -50,15 +50,15 @@ func filterOf(c *cli.Context) (*controlpb.ExecutionFilter, error) {
 		f.Params["module"] = module
 	}
 	var err error
-	if f.Since, err = instant(c, "since"); err != nil {
+	if f.Since, err = startedAt(c, "since"); err != nil {
 		return nil, err
 	}
-	f.Until, err = instant(c, "until")
+	f.Until, err = startedAt(c, "until")
 	return f, err
 }
 
-// instant reads a flag that is a time, or how long ago one was.
-func instant(c *cli.Context, name string) (*timestamppb.Timestamp, error) {
+// startedAt reads a flag that is a time, or how long ago one was.
+func startedAt(c *cli.Context, name string) (*timestamppb.Timestamp, error) {
 	text := c.String(name)
 	if text == "" {
 		return nil, nil

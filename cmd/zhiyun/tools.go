@@ -2,9 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
@@ -31,4 +40,247 @@ func deviceTool(ctx context.Context, name string) int {
 
 func serverTool(ctx context.Context, name string) int {
 	return tools.Run(ctx, name, os.Stdin, os.Stdout, os.Stderr, os.Getenv)
+}
+
+// toolCommand runs a tool as a process, and serves those who write tools.
+func toolCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "tool",
+		Usage:     "run a tool as flows do; list, describe, write and test tools",
+		ArgsUsage: "NAME",
+		Description: `A tool reads a JSON object from stdin and writes one to stdout; logs go to stderr. It finds the server and the device
+in its environment (ZHIYUN_SERVER, ZHIYUN_TOKEN_FILE, ZHIYUN_ROOT, ...), as flows and agents set it, and what makes the
+call one of a kind in ZHIYUN_KEY. docs/guides/tools.md is the whole contract.
+
+Examples:
+
+  $ zhiyun tool list device
+  $ zhiyun tool describe device.acquire
+  $ echo '{"module":"shop.cart"}' | zhiyun tool resource.manifest
+  $ zhiyun tool new db.backup --lang python && zhiyun tool test db.backup`,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "describe", Usage: "print the tool's manifest as JSON, as every tool does"}, outputFlag()},
+		Subcommands: []*cli.Command{
+			toolVerb("list", "WORD ...", "list tools, those with all the words in their names, titles or tags", "zhiyun tool list device --stage obtain", listTools,
+				&cli.StringFlag{Name: "stage", Usage: "only those of this `STAGE`"}, &cli.StringFlag{Name: "tag", Usage: "only those with this `TAG`"}, folderFlag()),
+			toolVerb("describe", "NAME|DIR", "show what a tool takes, returns and promises", "zhiyun tool describe device.acquire", describeTool, folderFlag()),
+			toolVerb("lint", "NAME|DIR ...", "tell what is wrong with a tool's manifest, or missing", "zhiyun tool lint ./db.backup", lintTools, folderFlag()),
+			toolVerb("test", "DIR ...", "hold tools to the contract, each by its own examples, in temporary folders", "zhiyun tool test ./db.backup", testTools,
+				&cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "`TIME` for all of it"}),
+			toolVerb("new", "NAME", "write a tool that passes the test, to begin with", "zhiyun tool new db.backup --lang python", newTool,
+				&cli.StringFlag{Name: "lang", Value: "sh", Usage: "`LANGUAGE`: " + strings.Join(tooltest.Languages(), ", ")},
+				&cli.StringFlag{Name: "dir", Usage: "`FOLDER` to write, which is not there yet", DefaultText: "./NAME"}),
+		},
+		Action: func(c *cli.Context) error {
+			name := c.Args().First()
+			switch {
+			case name == "":
+				return cli.ShowSubcommandHelp(c)
+			case c.NArg() > 1:
+				return usage("tool %s: %q is one argument too many; the input comes from stdin", name, c.Args().Get(1))
+			case c.Bool("describe"):
+				return printManifest(c, name)
+			}
+			return runTool(c.Context, name)
+		},
+	}
+}
+
+func toolVerb(name, args, short, example string, action cli.ActionFunc, flags ...cli.Flag) *cli.Command {
+	return &cli.Command{
+		Name: name, ArgsUsage: args, Usage: short, Description: "Example:\n\n  $ " + example, Flags: append(flags, outputFlag()), Action: action,
+	}
+}
+
+func folderFlag() cli.Flag {
+	return &cli.StringFlag{Name: "dir", Usage: "look at the tools below this `FOLDER` as well"}
+}
+
+// runTool ends the process with the tool's exit code: that is the tool contract.
+func runTool(ctx context.Context, name string) error {
+	run := serverTool
+	if onDevice(name) {
+		run = deviceTool
+	}
+	if code := run(ctx, name); code != 0 {
+		return cli.Exit("", code)
+	}
+	return nil
+}
+
+// known are the manifests of all tools at hand: of this binary, and of the folder that the flag names.
+func known(c *cli.Context) ([]flow.Manifest, error) {
+	all := manifests()
+	if dir := c.String("dir"); dir != "" {
+		found, err := flow.ReadManifests(dir)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// lookUp returns a tool by its name, or by the folder in which it lies.
+func lookUp(c *cli.Context, name string) (flow.Manifest, error) {
+	if name == "" {
+		return flow.Manifest{}, usage("tool %s: name a tool, or its folder", c.Command.Name)
+	}
+	if _, err := os.Stat(filepath.Join(name, flow.ManifestFile)); err == nil {
+		return flow.ReadManifest(name)
+	}
+	all, err := known(c)
+	if err != nil {
+		return flow.Manifest{}, err
+	}
+	for _, m := range all {
+		if m.Name == name {
+			return m, nil
+		}
+	}
+	return flow.Manifest{}, usage("tool %s %q: no such tool, and no folder with a %s; 'zhiyun tool list' names the tools", c.Command.Name, name, flow.ManifestFile)
+}
+
+func printManifest(c *cli.Context, name string) error {
+	m, err := lookUp(c, name)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(c.App.Writer)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(m)
+}
+
+func describeTool(c *cli.Context) error {
+	tool, err := lookUp(c, c.Args().First())
+	if err != nil {
+		return err
+	}
+	t := table{columns: []string{"FIELD", "VALUE"}, data: tool}
+	t.add("name", tool.Name)
+	t.add("title", tool.Title)
+	t.add("version", tool.Version)
+	t.add("stage", tool.Stage)
+	t.add("tags", tool.Tags)
+	t.add("effect", tool.Effect)
+	t.add("timeout", tool.Timeout)
+	t.add("undo", tool.Undo)
+	t.add("probe", tool.Probe)
+	t.add("plans", tool.Plan)
+	t.add("resident", tool.Resident != nil)
+	t.add("on device", tool.OnDevice)
+	t.add("platforms", tool.Platforms)
+	t.add("digest", tool.Digest)
+	t.add("input", strings.TrimSpace(string(tool.Input)))
+	t.add("output", strings.TrimSpace(string(tool.Output)))
+	return print(c, t)
+}
+
+func listTools(c *cli.Context) error {
+	all, err := known(c)
+	if err != nil {
+		return err
+	}
+	found := flow.SearchManifests(all, flow.ToolQuery{Words: c.Args().Slice(), Stage: c.String("stage"), Tag: c.String("tag")})
+	t := table{columns: []string{"NAME", "VERSION", "STAGE", "DEVICE", "EFFECT", "UNDO", "TITLE"}, data: found}
+	for _, tool := range found {
+		where := ""
+		if tool.OnDevice {
+			where = "yes"
+		}
+		t.add(tool.Name, tool.Version, tool.Stage, where, tool.Effect, tool.Undo, tool.Title)
+	}
+	return print(c, t)
+}
+
+func lintTools(c *cli.Context) error {
+	type told struct {
+		Tool string `json:"tool"`
+		tooltest.Problem
+	}
+	problems, fatal := []told{}, 0
+	t := table{columns: []string{"TOOL", "FIELD", "MENDS", "PROBLEM"}}
+	for i := range max(1, c.NArg()) {
+		m, err := lookUp(c, c.Args().Get(i))
+		if err != nil {
+			return err
+		}
+		for _, p := range tooltest.Lint(m) {
+			mends := "should"
+			if p.Fatal {
+				mends = "must"
+				fatal++
+			}
+			problems = append(problems, told{m.Name, p})
+			t.add(m.Name, p.Field, mends, p.Message)
+		}
+	}
+	t.data = problems
+	if err := print(c, t); err != nil {
+		return err
+	}
+	if fatal > 0 {
+		return fmt.Errorf("tool lint: %d problems must be mended", fatal)
+	}
+	return nil
+}
+
+func testTools(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return usage("tool test: name the folder of a tool; tools that are built into zhiyun are tested with it")
+	}
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	defer cancel()
+	type told struct {
+		Tool string `json:"tool"`
+		tooltest.Finding
+	}
+	findings := []told{}
+	t := table{columns: []string{"TOOL", "CHECK", "OUTCOME", "TOOK", "DETAIL"}}
+	failed := 0
+	for _, dir := range c.Args().Slice() {
+		if _, err := os.Stat(filepath.Join(dir, flow.ManifestFile)); err != nil {
+			return usage("tool test %q: it is no folder with a %s in it", dir, flow.ManifestFile)
+		}
+		found, err := tooltest.Check(ctx, tooltest.Config{Dir: dir})
+		for _, f := range found {
+			if f.Outcome == tooltest.Failed {
+				failed++
+			}
+			findings = append(findings, told{filepath.Base(dir), f})
+			t.add(filepath.Base(dir), f.Check, f.Outcome, f.Took, f.Detail)
+		}
+		if err != nil {
+			return errors.Join(print(c, t), err)
+		}
+	}
+	t.data = findings
+	if err := print(c, t); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return fmt.Errorf("tool test: %d checks failed", failed)
+	}
+	return nil
+}
+
+func newTool(c *cli.Context) error {
+	name := c.Args().First()
+	if name == "" {
+		return usage("tool new: name the tool, as in db.backup")
+	}
+	dir := c.String("dir")
+	if dir == "" {
+		dir = name
+	}
+	files, err := tooltest.New(dir, name, c.String("lang"))
+	if err != nil {
+		return usage("%v", err)
+	}
+	for _, file := range files {
+		fmt.Fprintln(c.App.Writer, file)
+	}
+	if c.String("lang") == "go" {
+		fmt.Fprintf(c.App.ErrWriter, "build it: (cd %s && go build -o run .)\n", dir)
+	}
+	return nil
 }

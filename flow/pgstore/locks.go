@@ -18,9 +18,9 @@ var errRefused = errors.New("refused")
 
 // locking writes one transition that takes or gives up keys, in a transaction of its own. What another execution holds is waited for
 // only as long as its own transaction is open.
-func (s *Store) locking(ctx context.Context, batch []flow.Transition, i int, fates []error) error {
+func (s *Store) locking(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, i int, fates []error) error {
 	t := &batch[i]
-	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		for _, want := range t.Take {
 			held, err := take(ctx, tx, want)
 			if err != nil {
@@ -31,7 +31,7 @@ func (s *Store) locking(ctx context.Context, batch []flow.Transition, i int, fat
 				return errRefused
 			}
 		}
-		if _, err := write(ctx, tx, batch, [][]int{{i}}, fates); err != nil {
+		if _, err := s.write(ctx, tx, batch, [][]int{{i}}, fates); err != nil {
 			return err
 		}
 		if fates[i] != nil {

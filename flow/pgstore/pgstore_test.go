@@ -3,6 +3,7 @@ package pgstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -35,11 +36,32 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
 	storetest.Run(t, func(t *testing.T) flow.Store { return open(t, server.Database(t)) })
+	storetest.RunShared(t, func(t *testing.T, n int) []flow.Shared {
+		dsn := server.Database(t)
+		out := make([]flow.Shared, n)
+		for i := range out {
+			out[i] = open(t, dsn)
+		}
+		return out
+	})
 }
 
-func TestRefusals(t *testing.T) {
+// TestStore runs what does not need a server of its own.
+func TestStore(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
+	for name, test := range map[string]func(*testing.T, *pgtest.Server){
+		"Refusals": refusals, "LayoutLock": layoutLock, "Versions": versions, "SameName": sameName, "EmbeddersPool": embeddersPool,
+		"AnswerLost": answerLost, "ClaimsAreLinear": claimsAreLinear, "StartTx": startInTheEmbeddersTransaction, "ACallerGoesAway": aCallerGoesAway, "UpdatesAreHeapOnly": updatesAreHeapOnly,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, server)
+		})
+	}
+}
+
+func refusals(t *testing.T, server *pgtest.Server) {
 	for name, one := range map[string]struct{ dsn, want string }{
 		"not durable":    {server.Database(t) + "&synchronous_commit=off", "not durable"},
 		"no such server": {"postgres://nobody:geheim@127.0.0.1:1/none", "open"},
@@ -57,27 +79,120 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The writer's lock keeps a second one out, and goes with the writer.
-func TestOneWriterPerSchema(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
-	first, err := pgstore.Open(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
+// The lock on the tables' layout: who works with the tables keeps out who would change them, and the other way round.
+func layoutLock(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
+	conn := connect(t, dsn)
+	const key = "(2053662316, hashtext(current_schema()))"
+	lock := func(how string) (got bool) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), "SELECT pg_try_advisory_"+how+key).Scan(&got); err != nil {
+			t.Fatal(err)
+		}
+		return got
 	}
-	if _, err := pgstore.Open(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Fatalf("open again: %v, want a refusal", err)
+	first := open(t, dsn)
+	open(t, dsn) // beside it
+	if lock("lock") {
+		t.Fatal("a program of the first version, or one that migrates, gets in")
 	}
 	if err := errors.Join(first.Close(), first.Close()); err != nil {
 		t.Fatal(err)
 	}
-	open(t, dsn)
+}
+
+// Programs and tables of different versions: a newer program waits for older ones to end, an older one refuses newer tables.
+func versions(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
+	conn := connect(t, dsn)
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(within time.Duration, want string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		store, err := pgstore.Open(ctx, dsn)
+		if err == nil {
+			store.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Fatalf("open: %v, want %q", err, want)
+		}
+	}
+	// As the first version of the program leaves it, with an execution, and runs.
+	exec("CREATE TABLE flow_schema (version integer NOT NULL); INSERT INTO flow_schema VALUES (1)")
+	exec(pgstore.Schema1)
+	exec("INSERT INTO flow_run (id, flow, version, state, open, wake, seq, started, updated) VALUES ('old', 'f', 1, 'running', true, 'lease', 1, now(), now())")
+	exec("SELECT pg_advisory_lock(2053662316, hashtext(current_schema()))")
+	refused(3*time.Second, "another process keeps flows in this schema alone")
+	exec("SELECT pg_advisory_unlock_all()")
+	store := open(t, dsn)
+	member, err := store.Join(t.Context(), "new", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := store.Claim(t.Context(), member, 10); err != nil || len(ids) != 1 {
+		t.Errorf("claimed %v, %v; want what the old version left open", ids, err)
+	}
+	exec("INSERT INTO flow_schema VALUES (999)")
+	refused(time.Minute, "run a newer program")
+}
+
+// What is there when a process of the same name starts: the executions of one whose connection is gone are free at once, those of one that lives are not.
+func sameName(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
+	dead, live := open(t, dsn), open(t, dsn)
+	join := func(s *pgstore.Store) int64 {
+		t.Helper()
+		member, err := s.Join(t.Context(), "host", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return member
+	}
+	one, two := running("dead"), running("live")
+	one.Row.Owner, two.Row.Owner = join(dead), join(live)
+	for _, both := range []struct {
+		store *pgstore.Store
+		batch []flow.Transition
+	}{{dead, []flow.Transition{one}}, {live, []flow.Transition{two}}} {
+		if fates, err := both.store.Commit(t.Context(), both.batch); err != nil || fates[0] != nil {
+			t.Fatal(fates, err)
+		}
+	}
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	started := open(t, dsn)
+	var ids []string
+	for end := time.Now().Add(20 * time.Second); len(ids) == 0 && time.Now().Before(end); {
+		var err error
+		if ids, err = started.Claim(t.Context(), join(started), 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"dead"}, ids); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func connect(t *testing.T, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
 }
 
 // An embedder's pool stays the embedder's.
-func TestEmbeddersPool(t *testing.T) {
-	t.Parallel()
-	pool, err := pgxpool.New(t.Context(), pgtest.Start(t).Database(t))
+func embeddersPool(t *testing.T, server *pgtest.Server) {
+	pool, err := pgxpool.New(t.Context(), server.Database(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,28 +219,38 @@ func running(id string) flow.Transition {
 	}
 }
 
-// What was acknowledged is there after the server was killed and has recovered; the writer that lost its connection says so and commits
-// nothing more.
+// What was acknowledged is there after the server was killed and has recovered. A commit made meanwhile waits, and is made once; one whose
+// context ends says that it is not known to be durable.
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t)
-	dsn := server.Database(t)
-	store := open(t, dsn)
-	want := []string{"x1", "x0"}
+	store := open(t, server.Database(t))
+	commit := func(ctx context.Context, id string) error {
+		fates, err := store.Commit(ctx, []flow.Transition{running(id)})
+		if err == nil {
+			err = fates[0]
+		}
+		return err
+	}
 	for _, id := range []string{"x0", "x1"} {
-		if fates, err := store.Commit(t.Context(), []flow.Transition{running(id)}); err != nil || fates[0] != nil {
-			t.Fatal(fates, err)
+		if err := commit(t.Context(), id); err != nil {
+			t.Fatal(err)
 		}
 	}
 	server.Kill()
-	if _, err := store.Commit(t.Context(), []flow.Transition{running("x2")}); err == nil {
-		t.Fatal("a commit without a server succeeds")
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := commit(short, "given up"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a commit without a server: %v", err)
 	}
+	waits, reads := make(chan error, 1), make(chan error, 1)
+	go func() { waits <- commit(t.Context(), "x2") }() // both end with the server's return
+	go func() { _, err := store.Get(t.Context(), "x0"); reads <- err }()
 	server.Run()
-	if _, err := store.Commit(t.Context(), []flow.Transition{running("x3")}); err == nil {
-		t.Fatal("a writer that lost its lock goes on")
+	if err := errors.Join(<-waits, <-reads); err != nil {
+		t.Fatal("a store whose server came back:", err)
 	}
-	rows, err := open(t, dsn).List(t.Context(), flow.Filter{})
+	rows, err := store.List(t.Context(), flow.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,15 +258,51 @@ func TestServerKilled(t *testing.T) {
 	for _, row := range rows {
 		got = append(got, row.ID)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff([]string{"x2", "x1", "x0"}, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
+// A commit whose answer is lost is made again, and what it had stored counts as stored, once: a connection that breaks after the commit, and before it.
+func answerLost(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
+	for _, stored := range []bool{true, false} {
+		t.Run(fmt.Sprint("stored ", stored), func(t *testing.T) {
+			cut := newCutter(t, dsn)
+			store := open(t, cut.dsn)
+			member, err := store.Join(t.Context(), t.Name(), time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			one := running(t.Name())
+			one.Row.Owner = member
+			two := one
+			two.Prev, two.Row.Seq, two.Record.Seq = 1, 2, 2
+			two.Notices = []flow.Notice{{ID: t.Name()}}
+			other := running(t.Name() + " other")
+			if fates, err := store.Commit(t.Context(), []flow.Transition{other}); err != nil || fates[0] != nil {
+				t.Fatal(fates, err)
+			}
+			cut.next(stored)
+			fates, err := store.Commit(t.Context(), []flow.Transition{one, two, other})
+			if err != nil || fates[0] != nil || fates[1] != nil || !cut.done() {
+				t.Fatal(fates, err, cut.done())
+			}
+			// The other was there before, as it is: that is the one case in which a repetition cannot be told from a second one.
+			if records, err := store.History(t.Context(), t.Name(), 0, 0); err != nil || len(records) != 2 {
+				t.Error(records, err)
+			}
+			var n int
+			if err := connect(t, dsn).QueryRow(t.Context(), "SELECT count(*) FROM flow_notice WHERE id = $1", t.Name()).Scan(&n); err != nil || n != 1 {
+				t.Errorf("%d notices, %v", n, err)
+			}
+		})
+	}
+}
+
 // A caller that goes away in the middle of a write does not take the writer with it.
-func TestACallerGoesAway(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func aCallerGoesAway(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	store := open(t, dsn)
 	other, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
@@ -177,9 +338,8 @@ func TestACallerGoesAway(t *testing.T) {
 }
 
 // Steps write to the heap alone: no index is touched until an execution ends.
-func TestUpdatesAreHeapOnly(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.Start(t).Database(t)
+func updatesAreHeapOnly(t *testing.T, server *pgtest.Server) {
+	dsn := server.Database(t)
 	store := open(t, dsn)
 	one := running("x")
 	if _, err := store.Commit(t.Context(), []flow.Transition{one}); err != nil {

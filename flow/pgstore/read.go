@@ -13,17 +13,18 @@ import (
 )
 
 // query reads on a connection of the pool, once the tables are there.
-func query[T any](ctx context.Context, s *Store, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
-	if !s.prepared.Load() {
-		if err := s.locked(ctx, func(context.Context) error { return nil }); err != nil {
-			return nil, fmt.Errorf("pgstore: %w", err)
-		}
-	}
-	rows, err := s.pool.Query(ctx, sql, args...)
-	if err != nil {
+func query[T any](ctx context.Context, s *Store, scan pgx.RowToFunc[T], sql string, args ...any) (out []T, err error) {
+	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("pgstore: %w", err)
 	}
-	out, err := pgx.CollectRows(rows, scan)
+	err = s.retry(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		out, err = pgx.CollectRows(rows, scan)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("pgstore: %w", err)
 	}
@@ -49,17 +50,18 @@ func bound(limit int) *int {
 	return &limit
 }
 
-const runColumns = "id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error"
+const runColumns = "id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner"
 
 func scanRow(row pgx.CollectableRow) (flow.Row, error) {
 	var r flow.Row
 	var key, parent, wakeFor, failure *string
 	var wakeAt, ended *time.Time
+	var owner *int64
 	var state, wake string
 	err := row.Scan(&r.ID, &r.Flow, &r.Version, &key, &parent, &state, &r.Paused, &r.Step, &wake, &wakeAt, &wakeFor, &r.Seq,
-		&r.Actor, &r.Reason, &r.Started, &r.Updated, &ended, &failure)
+		&r.Actor, &r.Reason, &r.Started, &r.Updated, &ended, &failure, &owner)
 	r.State, r.Wake.Kind = flow.State(state), flow.WakeKind(wake)
-	r.Key, r.Parent, r.Wake.For, r.Error = value(key), value(parent), value(wakeFor), value(failure)
+	r.Key, r.Parent, r.Wake.For, r.Error, r.Owner = value(key), value(parent), value(wakeFor), value(failure), value(owner)
 	r.Started, r.Updated, r.Wake.At, r.Ended = r.Started.UTC(), r.Updated.UTC(), value(wakeAt).UTC(), value(ended).UTC()
 	return r, err
 }

@@ -104,7 +104,9 @@ func (c *compiled) makeUp(d *decision, now time.Time, late []time.Time, missed i
 	}
 	switch c.Schedule.Missed {
 	case MissedOnce:
-		late = late[len(late)-1:]
+		if late = late[len(late)-1:]; len(d.starts) > 0 || !d.state.Waits.IsZero() {
+			late = nil // one starts anyway
+		}
 	case MissedSkip:
 		late = nil
 	}

@@ -99,7 +99,10 @@ var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 const MaxDocument = 64 << 10
 
 // Parse reads a trigger from YAML, or JSON, and checks it. All faults are returned at once, as an ErrInvalid.
-func Parse(document []byte) (Trigger, error) {
+func Parse(document []byte) (Trigger, error) { return ParseWithSecret(document, "") }
+
+// ParseWithSecret is Parse of a document whose webhook has the secret that is given here, if it is not empty.
+func ParseWithSecret(document []byte, secret string) (Trigger, error) {
 	var t Trigger
 	if len(document) > MaxDocument {
 		return t, fmt.Errorf("%w: the document has %d bytes; at most %d are read", ErrInvalid, len(document), MaxDocument)
@@ -111,6 +114,12 @@ func Parse(document []byte) (Trigger, error) {
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return Trigger{}, fmt.Errorf("%w: there is something behind the trigger; a document holds one", ErrInvalid)
+	}
+	if secret != "" {
+		if t.Webhook == nil {
+			return Trigger{}, fmt.Errorf("%w: it has no webhook, which alone has a secret", ErrInvalid)
+		}
+		t.Webhook.Secret = secret
 	}
 	_, err := t.compile()
 	return t, err

@@ -82,7 +82,11 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 			return nil, invalid("params", err, "give a JSON object")
 		}
 	}
-	options := []flow.StartOption{flow.By(c.Actor), flow.Because(c.Reason)}
+	exempt, err := exemption(q.Msg, c)
+	if err != nil {
+		return nil, err
+	}
+	options := append(startedBy(ctx, c), flow.Exempt(exempt))
 	if c.Key != "" {
 		options = append(options, flow.Key(c.Key))
 	}
@@ -104,7 +108,11 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 		return nil, err
 	}
 	c.Execution, c.Reason = id, engine.Strike(ctx, id, c.Reason)
-	if err := f.audit(ctx, c, "flow.start", "execution/"+id, q.Msg.Flow); err != nil {
+	action := "flow.start"
+	if exempt != "" {
+		action = "flow.start.exempt"
+	}
+	if err := f.audit(ctx, c, action, "execution/"+id, q.Msg.Flow); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.StartFlowResponse{Id: id}), nil

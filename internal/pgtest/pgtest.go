@@ -44,7 +44,7 @@ func Start(t testing.TB) *Server {
 			t.Fatal(err)
 		}
 	}
-	if out, err := s.command("initdb", "-D", s.data(), "-U", "zhiyun", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions").CombinedOutput(); err != nil {
+	if out, err := s.command("initdb", "-D", s.data(), "-U", "zhiyun", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions", "--no-sync").CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
 	s.Run()

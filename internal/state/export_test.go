@@ -78,14 +78,13 @@ func StageOps(id string, guard int64, rows map[string][3]string, base func(key s
 			tx.writes[n] = &write{}
 		}
 	}
-	encoded, err := tx.chunks()
-	if err != nil {
-		panic(err)
+	for chunk, err := range tx.chunks() {
+		if err != nil {
+			panic(err)
+		}
+		chunks = append(chunks, []store.Op{store.Put(stageKey(id, chunkName(len(chunks))), chunk)})
 	}
-	for i, c := range encoded {
-		chunks = append(chunks, []store.Op{store.Put(stageKey(id, chunkName(i)), c)})
-	}
-	return chunks, []store.Op{store.Put(generationKey, generationJSON(id, len(encoded), 0)).At(guard)}
+	return chunks, []store.Op{store.Put(generationKey, generationJSON(id, len(chunks), 0)).At(guard)}
 }
 
 // FoldOps returns the commits that write an open generation out, in order; each is conditional on the one before.

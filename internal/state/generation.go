@@ -29,7 +29,7 @@ type generation struct {
 	chunks    int
 	valid     bool
 	folding   bool
-	rows      map[name]stagedRow // never changed
+	rows      map[name]*stagedRow // never changed
 }
 
 type verdict uint8
@@ -132,15 +132,19 @@ func (r *replica) generation(changes []RowChange, record store.Record) []RowChan
 
 // judge collects a generation's rows and tells whether it is valid: it is whole, and every row it depends on is as
 // it was when it was staged. One that is being folded was judged before: its records are changing already.
-func (r *replica) judge(have generationRecord) (map[name]stagedRow, bool) {
-	rows := make(map[name]stagedRow)
+func (r *replica) judge(have generationRecord) (map[name]*stagedRow, bool) {
 	s := r.staged[have.ID]
 	if s == nil || len(s.chunks) != have.Chunks {
-		return rows, false
+		return nil, false
 	}
-	valid := true
+	count := 0
 	for _, chunk := range s.chunks {
-		for _, row := range chunk {
+		count += len(chunk)
+	}
+	rows, valid := make(map[name]*stagedRow, count), true
+	for _, chunk := range s.chunks {
+		for i := range chunk {
+			row := &chunk[i]
 			n := name{row.Table, row.Key}
 			if _, known := r.tables[row.Table]; known && r.plantedBug != "every generation is valid" && have.Folding == 0 && r.recordOf(n) != row.Base {
 				valid = false
@@ -163,7 +167,7 @@ func (r *replica) recordOf(n name) int64 {
 }
 
 // show makes a staged row visible, ahead of its record.
-func (r *replica) show(changes []RowChange, n name, row stagedRow, revision int64) []RowChange {
+func (r *replica) show(changes []RowChange, n name, row *stagedRow, revision int64) []RowChange {
 	t, known := r.tables[n.table]
 	switch {
 	case !known:

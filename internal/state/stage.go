@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -58,10 +59,6 @@ func (db *DB) Stage(ctx context.Context, fn func(tx *Tx) error, options ...Updat
 
 // stage makes one attempt: chunks, then the record that publishes them, then the verdict.
 func (db *DB) stage(ctx context.Context, s store.Store, tx *Tx) (int64, error) {
-	chunks, err := tx.chunks()
-	if err != nil {
-		return 0, err
-	}
 	id := uid.New()
 	db.mu.Lock()
 	db.mine[id], db.own[id] = undecided, struct{}{}
@@ -72,7 +69,7 @@ func (db *DB) stage(ctx context.Context, s store.Store, tx *Tx) (int64, error) {
 		db.mu.Unlock()
 	}()
 
-	published, err := db.publishGeneration(ctx, s, id, chunks, tx.v.guard)
+	published, err := db.publishGeneration(ctx, s, id, tx)
 	if err != nil {
 		db.mu.Lock()
 		delete(db.own, id)
@@ -103,45 +100,54 @@ func (db *DB) stage(ctx context.Context, s store.Store, tx *Tx) (int64, error) {
 }
 
 // publishGeneration writes the chunks and then the one record that makes them count.
-func (db *DB) publishGeneration(ctx context.Context, s store.Store, id string, chunks [][]byte, guard int64) (int64, error) {
+func (db *DB) publishGeneration(ctx context.Context, s store.Store, id string, tx *Tx) (int64, error) {
 	head, err := s.Commit(ctx, store.Put(stageKey(id, stageHead), nil).IfAbsent())
 	if err != nil {
 		return 0, err
 	}
-	for i, chunk := range chunks {
-		if _, err := s.Commit(ctx, store.Put(stageKey(id, chunkName(i)), chunk)); err != nil {
+	count := 0
+	for chunk, err := range tx.chunks() {
+		if err != nil {
 			return 0, err
 		}
+		if _, err := s.Commit(ctx, store.Put(stageKey(id, chunkName(count)), chunk)); err != nil {
+			return 0, err
+		}
+		count++
 	}
-	return s.Commit(ctx, store.Put(generationKey, generationJSON(id, len(chunks), 0)).At(guard), store.Check(stageKey(id, stageHead), head))
+	return s.Commit(ctx, store.Put(generationKey, generationJSON(id, count, 0)).At(tx.v.guard), store.Check(stageKey(id, stageHead), head))
 }
 
-// chunks cuts the transaction into records.
-func (tx *Tx) chunks() ([][]byte, error) {
-	var (
-		out  [][]byte
-		rows []stagedRow
-		size int
-	)
-	flush := func() error {
-		encoded, err := json.Marshal(rows)
-		out, rows, size = append(out, encoded), nil, 0
-		return err
-	}
-	for _, n := range slices.SortedFunc(maps.Keys(tx.reads), compareNames) {
-		row := stagedRow{Table: n.table, Key: n.key, Base: tx.reads[n]}
-		if w, written := tx.writes[n]; written {
-			row.Value, row.Delete = w.encoded, w.encoded == nil
+// chunks cuts the transaction into records, and lets go of each row that it has passed on: a large apply is not held twice.
+// It can be ranged over once.
+func (tx *Tx) chunks() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		var (
+			rows []stagedRow
+			size int
+		)
+		flush := func() bool {
+			encoded, err := json.Marshal(rows)
+			clear(rows)
+			rows, size = rows[:0], 0
+			return yield(encoded, err)
 		}
-		if size += len(n.key) + len(row.Value) + 64; size > chunkBytes && len(rows) > 0 {
-			if err := flush(); err != nil {
-				return nil, err
+		for _, n := range slices.SortedFunc(maps.Keys(tx.reads), compareNames) {
+			row := stagedRow{Table: n.table, Key: n.key, Base: tx.reads[n]}
+			if w, written := tx.writes[n]; written {
+				row.Value, row.Delete = w.encoded, w.encoded == nil
+				tx.writes[n] = nil
 			}
-			size = len(n.key) + len(row.Value) + 64
+			if size += len(n.key) + len(row.Value) + 64; size > chunkBytes && len(rows) > 0 {
+				if !flush() {
+					return
+				}
+				size = len(n.key) + len(row.Value) + 64
+			}
+			rows = append(rows, row)
 		}
-		rows = append(rows, row)
+		flush()
 	}
-	return out, flush()
 }
 
 // fold is the goroutine of Run that finishes generations: this process's own at once, others when they stand still.

@@ -22,7 +22,7 @@ const (
 	MaxCost = 5_000_000
 	MaxList = 1000
 	MaxText = 1024
-	MaxTime = 100 * time.Millisecond
+	MaxTime = 50 * time.Millisecond
 	MaxSize = 16 << 10 // bytes of source
 )
 
@@ -149,10 +149,10 @@ func (e *Env) Compile(source string, check func(Ref) string) (*Expr, []Issue) {
 	}
 	var options []cel.ProgramOption
 	if x.guarded {
-		options = append(options, cel.CostLimit(MaxCost), cel.InterruptCheckFrequency(64))
+		options = append(options, cel.CostLimit(MaxCost), cel.InterruptCheckFrequency(1), cel.CustomDecoratorV2(limiter(e.cel)))
 	}
 	if x.program, err = e.cel.Program(checked, options...); err != nil {
-		return nil, []Issue{{1, 1, err.Error()}}
+		return nil, []Issue{{1, 1, strings.TrimPrefix(err.Error(), "program instantiation: ")}}
 	}
 	return x, nil
 }
@@ -202,7 +202,7 @@ func (x *Expr) Eval(vars map[string]any) (any, error) {
 			defer cancel()
 			value, _, err := x.program.ContextEval(ctx, vars)
 			if err != nil {
-				if ctx.Err() != nil || strings.Contains(err.Error(), "cost limit") {
+				if ctx.Err() != nil || errors.Is(err, ErrCost) || strings.Contains(err.Error(), "cost limit") {
 					return nil, ErrCost
 				}
 				return nil, err

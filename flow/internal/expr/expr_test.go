@@ -1,10 +1,8 @@
 package expr_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
@@ -77,33 +75,6 @@ func TestIssuesHavePlaces(t *testing.T) {
 		if len(issues) == 0 || issues[0].Line != want.Line || issues[0].Column != want.Column || !strings.Contains(issues[0].Message, want.Message) {
 			t.Errorf("%.40q: %v, want %v", source, issues, want)
 		}
-	}
-}
-
-// Expressions that could run for long are refused, or stopped when they do.
-func TestHostileExpressions(t *testing.T) {
-	t.Parallel()
-	for _, source := range []string{
-		"params.list.map(a, params.list.map(b, params.list.map(c, a*b*c)))",
-		"params.list.exists(a, params.list.exists(b, params.list.exists(c, a+b+c == 0)))",
-	} {
-		if _, issues := env(t).Compile(source, nil); len(issues) == 0 || !strings.Contains(issues[0].Message, "may cost") {
-			t.Errorf("%s: %v, want a refusal", source, issues)
-		}
-	}
-	x, issues := env(t).Compile("params.list.map(a, a * 2).size()", nil)
-	if len(issues) > 0 {
-		t.Fatal(issues)
-	}
-	huge := make([]any, 3_000_000) // far more than the static bound reckons with
-	for i := range huge {
-		huge[i] = int64(i)
-	}
-	v := vars(t)
-	v["params"].(map[string]any)["list"] = huge
-	began := time.Now()
-	if _, err := x.Eval(v); !errors.Is(err, expr.ErrCost) {
-		t.Errorf("after %s: %v, want ErrCost", time.Since(began), err)
 	}
 }
 

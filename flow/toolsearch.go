@@ -1,0 +1,47 @@
+package flow
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// ToolQuery selects tools. The zero query selects all.
+type ToolQuery struct {
+	Words []string // each is found in the name, the title, the stage or a tag; small and capital letters are the same
+	Stage string
+	Tag   string
+}
+
+// SearchManifests returns the manifests that a query selects: those first whose names have the words, each part by name.
+func SearchManifests(all []Manifest, q ToolQuery) []Manifest {
+	type match struct {
+		Manifest
+		rank int // words that the name does not have
+	}
+	found := []match{}
+	for _, m := range all {
+		if q.Stage != "" && m.Stage != q.Stage || q.Tag != "" && !slices.Contains(m.Tags, q.Tag) {
+			continue
+		}
+		name := strings.ToLower(m.Name)
+		text := strings.ToLower(strings.Join(append([]string{m.Name, m.Title, m.Stage}, m.Tags...), "\n"))
+		one, all := match{Manifest: m}, true
+		for _, word := range q.Words {
+			word = strings.ToLower(word)
+			all = all && strings.Contains(text, word)
+			if !strings.Contains(name, word) {
+				one.rank++
+			}
+		}
+		if all {
+			found = append(found, one)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b match) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Name, b.Name)) })
+	out := make([]Manifest, len(found))
+	for i, m := range found {
+		out[i] = m.Manifest
+	}
+	return out
+}
