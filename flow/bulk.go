@@ -170,6 +170,12 @@ func (e *Engine) selected(ctx context.Context, b Bulk) ([]Row, error) {
 // give tells one execution.
 func (e *Engine) give(ctx context.Context, in input, rehearse bool, row *Row) BulkLine {
 	line := BulkLine{Execution: row.ID, Flow: row.Flow, Outcome: BulkDone, Before: row.standing(), After: row.standing()}
+	if in.kind == inMigrate {
+		if err := e.resolve(ctx, row.Flow, &in); err == nil && in.program.Version == row.Version {
+			line.Outcome, line.Why = BulkUnchanged, "it is of that version already"
+			return line
+		}
+	}
 	after, events, err := e.rehearse(ctx, row.ID, in)
 	switch {
 	case err != nil:
@@ -183,7 +189,7 @@ func (e *Engine) give(ctx context.Context, in input, rehearse bool, row *Row) Bu
 	}
 	if err != nil {
 		line.Outcome, line.Why, line.After = BulkFailed, err.Error(), line.Before
-		if errors.Is(err, ErrState) {
+		if errors.Is(err, ErrState) && in.kind != inMigrate {
 			line.Outcome = BulkUnchanged
 		}
 	}

@@ -88,6 +88,9 @@ func (w *exporting) execution(ctx context.Context, id string) (ExportedExecution
 			out.Events = append(out.Events, event)
 		}
 	}
+	if err := w.document(ctx, x.Flow, out.Events[0].Version); err != nil { // before it was migrated, if it was
+		return ExportedExecution{}, err
+	}
 	return out, w.document(ctx, x.Flow, x.Version)
 }
 

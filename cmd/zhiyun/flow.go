@@ -76,6 +76,7 @@ func flowCommand() *cli.Command {
 			intervene("refuse", "say no to a step that asks: it fails", ""),
 			intervene("choose", "say which way an if or a switch takes", " --case then",
 				&cli.StringFlag{Name: "case", Required: true, Usage: "`WAY`: then, else, or the number of a case, from 0"}),
+			migrateFlow(),
 			steerFlow("pause", "start no further step"),
 			steerFlow("resume", "go on with a paused execution"),
 			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),

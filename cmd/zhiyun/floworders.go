@@ -54,6 +54,15 @@ func giveOrder(c *cli.Context, a *control.Client, order *controlpb.InterveneRequ
 	return bulk(c, a, &controlpb.BulkRequest{Filter: filter, Order: order, Cause: cause(c)})
 }
 
+// migrateFlow is the verb that moves an open execution, or many, to another version of their flow.
+func migrateFlow() *cli.Command {
+	return change("migrate", "ID", "go on as another version of the flow, if what is done is in it",
+		"zhiyun flow migrate 3f2a --to 4\n  $ zhiyun flow migrate --all --flow expand --version 3 --dry-run",
+		orderFlags(&cli.IntFlag{Name: "to", Usage: "the `VERSION`", DefaultText: "the latest"}), with(func(c *cli.Context, a *control.Client) error {
+			return giveOrder(c, a, &controlpb.InterveneRequest{Verb: flow.OrderMigrate, Version: int32(c.Int("to"))}, 0)
+		}))
+}
+
 // signalFlow is the verb that hands a signal to one execution, or to many.
 func signalFlow() *cli.Command {
 	return change("signal", "ID NAME", "hand a signal to an execution that waits for it, or will",

@@ -156,6 +156,8 @@ func (r *recording) person(events []flow.Event, i int) {
 		if !together(events[:i], e, flow.EventStepChosen) {
 			verb = flow.OrderBack
 		}
+	case flow.EventMigrated:
+		verb, with.Version = flow.OrderMigrate, e.Version
 	case flow.EventStepChosen:
 		verb, with.Case = flow.OrderChoose, e.Case
 	case flow.EventStepRetried:

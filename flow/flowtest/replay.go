@@ -3,6 +3,7 @@ package flowtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -92,6 +93,7 @@ type replay struct {
 	allowed   []string
 
 	executions map[string]*recording // by recorded ID
+	later      []flow.DefinitionRecord
 
 	mu         sync.Mutex               // guards what follows
 	ids        map[string]string        // recorded IDs, by those of now
@@ -143,6 +145,10 @@ func (r *replay) prepare(w *World) error {
 	}
 	for _, d := range r.export.Documents {
 		record := flow.DefinitionRecord{Name: d.Flow, Version: d.Version, Digest: d.Digest, Source: []byte(d.Source), SavedAt: d.SavedAt}
+		if first := &r.export.Events[0]; d.Flow == first.Flow && d.Version > first.Version {
+			r.later = append(r.later, record) // it is migrated to that; a start would take it
+			continue
+		}
 		if err := w.store.PutDefinition(w.Context(), record); err != nil {
 			return fmt.Errorf("%s version %d: %w", d.Flow, d.Version, err)
 		}
@@ -257,6 +263,13 @@ func (r *replay) intervene(w *World) []Difference {
 }
 
 func (r *replay) order(w *World, id string, one order) error {
+	if one.verb == flow.OrderMigrate {
+		for _, record := range r.later {
+			if err := w.store.PutDefinition(w.Context(), record); err != nil && !errors.Is(err, flow.ErrExists) {
+				return err
+			}
+		}
+	}
 	if one.verb != signal {
 		return w.Engine.Order(w.Context(), id, one.verb, one.with)
 	}

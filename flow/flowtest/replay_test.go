@@ -224,6 +224,44 @@ steps:
 	}
 }
 
+// An execution that was moved to another version is replayed with both.
+func TestReplayOfAMigration(t *testing.T) {
+	t.Parallel()
+	const document = "flow: f\nsteps: [{name: one, tool: work}, {name: two, tool: fail, on_failure: pause}, {name: three, tool: work}]\n"
+	var export flow.Export
+	flowtest.Run(t, func(w *flowtest.World) {
+		w.Fake(flow.Manifest{Name: "work", Effect: flow.Keyed}, flowtest.After(time.Minute, flowtest.Returns("{}")))
+		w.Fake(flow.Manifest{Name: "fail", Effect: flow.Keyed}, flowtest.Fails("bad", "no"), flowtest.Returns("{}"))
+		id := w.Start(document, nil)
+		w.Until(id, flow.EventStuck)
+		for _, name := range []string{"again", "more"} {
+			if _, err := w.Engine.Save(w.Context(), []byte(strings.Replace(document, "three", name, 1))); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if err := w.Engine.Migrate(w.Context(), id, 2, "ann", "a better end"); err != nil {
+			w.Fatal(err)
+		}
+		if err := w.Engine.Retry(w.Context(), id, "ann", ""); err != nil {
+			w.Fatal(err)
+		}
+		if x := w.End(id); x.State != flow.Done || x.Version != 2 || len(x.Steps) != 3 || x.Steps[2].Name != "again" {
+			w.Fatalf("it is %s of version %d: %v %v", x.State, x.Version, x.Error, x.Steps)
+		}
+		var err error
+		if export, err = w.Engine.Export(t.Context(), id); err != nil {
+			w.Fatal(err)
+		}
+	})
+	export = reread(t, export)
+	if len(export.Documents) != 2 {
+		t.Errorf("%d documents", len(export.Documents))
+	}
+	for _, d := range flowtest.Differences(t, export) {
+		t.Error(d)
+	}
+}
+
 func reread(t *testing.T, export flow.Export) flow.Export {
 	t.Helper()
 	data, err := json.Marshal(export)

@@ -116,7 +116,7 @@ func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneReq
 }
 
 func intervention(m *pb.InterveneRequest) flow.Intervention {
-	return flow.Intervention{Step: m.GetStep(), Item: int(m.GetItem()), Input: m.GetInput(), Output: m.GetOutput(), Done: m.GetDone(), Case: m.GetCase()}
+	return flow.Intervention{Step: m.GetStep(), Item: int(m.GetItem()), Input: m.GetInput(), Output: m.GetOutput(), Done: m.GetDone(), Case: m.GetCase(), Version: int(m.GetVersion())}
 }
 
 // Bulk gives an order to every execution that is selected. Each that was changed has its own audit record.
