@@ -70,6 +70,7 @@ Examples:
 			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
 			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
+			&cli.DurationFlag{Name: "flow-keep", Usage: "`TIME` that executions are kept after their end", DefaultText: "for ever"},
 			&cli.StringFlag{Name: "haproxy", Usage: "admin `SOCKET` of the HAProxy that holds the virtual addresses", DefaultText: "the built-in TCP proxy"},
 			&cli.StringFlag{Name: "approve", Value: "manual", Usage: "how permission requests are answered: manual or auto"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider; --scale=false leaves scaling to people"},
@@ -94,7 +95,7 @@ Examples:
 				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
 				FlowStore: c.String("flow-store"),
-				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
+				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"), FlowKeep: c.Duration("flow-keep"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {

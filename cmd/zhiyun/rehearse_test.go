@@ -27,7 +27,7 @@ import (
 
 // reading are the verbs that change nothing.
 var reading = []string{
-	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
+	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
 	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
 	"config get", "config render", "permission list", "notify history", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
@@ -77,6 +77,12 @@ var rehearsals = map[string]struct{ args, says string }{
 	"flow retry-step":    {"flow retry-step EXECUTION wait", "ERROR: flow: not possible"},
 	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
 	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: flow: not possible"},
+	"flow choose":        {"flow choose EXECUTION wait --case then", "ERROR: flow: not possible"},
+	"flow migrate":       {"flow migrate EXECUTION", "ERROR: flow: not possible"},
+	"flow signal":        {"flow signal EXECUTION loaded", "execution.signalled"},
+	"flow approve":       {"flow approve EXECUTION wait", "ERROR: flow: not possible"},
+	"flow refuse":        {"flow refuse EXECUTION wait", "ERROR: flow: not possible"},
+	"flow prune":         {"flow prune --older-than 1h", "nothing would change"},
 	"flow save":          {"flow save FLOW", "flow/hold/2"},
 	"trigger apply":      {"trigger apply TRIGGER", "+ trigger/hourly"},
 	"trigger pause":      {"trigger pause nightly", "becomes: paused"},

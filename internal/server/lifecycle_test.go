@@ -219,15 +219,16 @@ func TestWhatIsNotSafeDoesNotStart(t *testing.T) {
 		config server.Config
 		want   string
 	}{
-		"an address without TLS":    {server.Config{Listen: "10.0.0.5:7070"}, "give CertFile and KeyFile"},
-		"all addresses without TLS": {server.Config{Listen: ":7070"}, "give CertFile and KeyFile"},
-		"a name without TLS":        {server.Config{Listen: "ops.example:7070"}, "give CertFile and KeyFile"},
-		"IPv6 without TLS":          {server.Config{Listen: "[2001:db8::1]:7070"}, "give CertFile and KeyFile"},
-		"client certificates alone": {server.Config{ClientCAFile: "ca"}, "ClientCAFile without CertFile"},
-		"a CA's key without the CA": {server.Config{CertFile: "c", KeyFile: "k", CAKeyFile: "k"}, "CAKeyFile without CAFile"},
-		"a CA without TLS":          {server.Config{CAFile: "c"}, "CAFile without CertFile"},
-		"etcd in the clear":         {server.Config{Etcd: []string{"http://10.0.0.7:2379"}}, "reached over the network in the clear"},
-		"a life that is negative":   {server.Config{DeviceLife: -1}, "DeviceLife"},
+		"an address without TLS":     {server.Config{Listen: "10.0.0.5:7070"}, "give CertFile and KeyFile"},
+		"all addresses without TLS":  {server.Config{Listen: ":7070"}, "give CertFile and KeyFile"},
+		"a name without TLS":         {server.Config{Listen: "ops.example:7070"}, "give CertFile and KeyFile"},
+		"IPv6 without TLS":           {server.Config{Listen: "[2001:db8::1]:7070"}, "give CertFile and KeyFile"},
+		"client certificates alone":  {server.Config{ClientCAFile: "ca"}, "ClientCAFile without CertFile"},
+		"a CA's key without the CA":  {server.Config{CertFile: "c", KeyFile: "k", CAKeyFile: "k"}, "CAKeyFile without CAFile"},
+		"a CA without TLS":           {server.Config{CAFile: "c"}, "CAFile without CertFile"},
+		"etcd in the clear":          {server.Config{Etcd: []string{"http://10.0.0.7:2379"}}, "reached over the network in the clear"},
+		"a life that is negative":    {server.Config{DeviceLife: -1}, "DeviceLife"},
+		"flows kept before they end": {server.Config{FlowKeep: -1}, "FlowKeep"},
 	} {
 		c.config.Dir = folder
 		if _, err := server.New(c.config); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -135,6 +135,18 @@ const (
 	FlowServiceResumeProcedure = "/zhiyun.control.v1.FlowService/Resume"
 	// FlowServiceInterveneProcedure is the fully-qualified name of the FlowService's Intervene RPC.
 	FlowServiceInterveneProcedure = "/zhiyun.control.v1.FlowService/Intervene"
+	// FlowServiceBulkProcedure is the fully-qualified name of the FlowService's Bulk RPC.
+	FlowServiceBulkProcedure = "/zhiyun.control.v1.FlowService/Bulk"
+	// FlowServiceSignalProcedure is the fully-qualified name of the FlowService's Signal RPC.
+	FlowServiceSignalProcedure = "/zhiyun.control.v1.FlowService/Signal"
+	// FlowServiceLogsProcedure is the fully-qualified name of the FlowService's Logs RPC.
+	FlowServiceLogsProcedure = "/zhiyun.control.v1.FlowService/Logs"
+	// FlowServiceTimingProcedure is the fully-qualified name of the FlowService's Timing RPC.
+	FlowServiceTimingProcedure = "/zhiyun.control.v1.FlowService/Timing"
+	// FlowServiceExportProcedure is the fully-qualified name of the FlowService's Export RPC.
+	FlowServiceExportProcedure = "/zhiyun.control.v1.FlowService/Export"
+	// FlowServicePruneProcedure is the fully-qualified name of the FlowService's Prune RPC.
+	FlowServicePruneProcedure = "/zhiyun.control.v1.FlowService/Prune"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
 	// FlowServicePushToolProcedure is the fully-qualified name of the FlowService's PushTool RPC.
@@ -939,6 +951,18 @@ type FlowServiceClient interface {
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	// Intervene does something to one step of an open execution.
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
+	// Bulk gives one order to every open execution that a filter selects, and sends a line for each as it is done.
+	Bulk(context.Context, *connect.Request[controlpb.BulkRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Signal hands a payload to an execution that waits for it, or will.
+	Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error)
+	// Logs sends what the attempts of an execution wrote to stderr, in pieces.
+	Logs(context.Context, *connect.Request[controlpb.LogsRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Timing says where the time of an execution went.
+	Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error)
+	// Export sends an execution as one document, in chunks that are to be joined.
+	Export(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
+	Prune(context.Context, *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
@@ -1043,6 +1067,43 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Intervene")),
 			connect.WithClientOptions(opts...),
 		),
+		bulk: connect.NewClient[controlpb.BulkRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceBulkProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Bulk")),
+			connect.WithClientOptions(opts...),
+		),
+		signal: connect.NewClient[controlpb.SignalRequest, controlpb.Done](
+			httpClient,
+			baseURL+FlowServiceSignalProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Signal")),
+			connect.WithClientOptions(opts...),
+		),
+		logs: connect.NewClient[controlpb.LogsRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceLogsProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Logs")),
+			connect.WithClientOptions(opts...),
+		),
+		timing: connect.NewClient[controlpb.ExecutionRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceTimingProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Timing")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		export: connect.NewClient[controlpb.ExecutionRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceExportProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Export")),
+			connect.WithClientOptions(opts...),
+		),
+		prune: connect.NewClient[controlpb.PruneRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePruneProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Prune")),
+			connect.WithClientOptions(opts...),
+		),
 		tools: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
 			httpClient,
 			baseURL+FlowServiceToolsProcedure,
@@ -1107,6 +1168,12 @@ type flowServiceClient struct {
 	pause        *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	resume       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	intervene    *connect.Client[controlpb.InterveneRequest, controlpb.Done]
+	bulk         *connect.Client[controlpb.BulkRequest, controlpb.JSON]
+	signal       *connect.Client[controlpb.SignalRequest, controlpb.Done]
+	logs         *connect.Client[controlpb.LogsRequest, controlpb.JSON]
+	timing       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	export       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	prune        *connect.Client[controlpb.PruneRequest, controlpb.JSON]
 	tools        *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
 	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
@@ -1176,6 +1243,36 @@ func (c *flowServiceClient) Intervene(ctx context.Context, req *connect.Request[
 	return c.intervene.CallUnary(ctx, req)
 }
 
+// Bulk calls zhiyun.control.v1.FlowService.Bulk.
+func (c *flowServiceClient) Bulk(ctx context.Context, req *connect.Request[controlpb.BulkRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.bulk.CallServerStream(ctx, req)
+}
+
+// Signal calls zhiyun.control.v1.FlowService.Signal.
+func (c *flowServiceClient) Signal(ctx context.Context, req *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.signal.CallUnary(ctx, req)
+}
+
+// Logs calls zhiyun.control.v1.FlowService.Logs.
+func (c *flowServiceClient) Logs(ctx context.Context, req *connect.Request[controlpb.LogsRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.logs.CallServerStream(ctx, req)
+}
+
+// Timing calls zhiyun.control.v1.FlowService.Timing.
+func (c *flowServiceClient) Timing(ctx context.Context, req *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.timing.CallUnary(ctx, req)
+}
+
+// Export calls zhiyun.control.v1.FlowService.Export.
+func (c *flowServiceClient) Export(ctx context.Context, req *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.export.CallServerStream(ctx, req)
+}
+
+// Prune calls zhiyun.control.v1.FlowService.Prune.
+func (c *flowServiceClient) Prune(ctx context.Context, req *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.prune.CallServerStream(ctx, req)
+}
+
 // Tools calls zhiyun.control.v1.FlowService.Tools.
 func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.tools.CallUnary(ctx, req)
@@ -1228,6 +1325,18 @@ type FlowServiceHandler interface {
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	// Intervene does something to one step of an open execution.
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
+	// Bulk gives one order to every open execution that a filter selects, and sends a line for each as it is done.
+	Bulk(context.Context, *connect.Request[controlpb.BulkRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Signal hands a payload to an execution that waits for it, or will.
+	Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error)
+	// Logs sends what the attempts of an execution wrote to stderr, in pieces.
+	Logs(context.Context, *connect.Request[controlpb.LogsRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Timing says where the time of an execution went.
+	Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error)
+	// Export sends an execution as one document, in chunks that are to be joined.
+	Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
+	Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
@@ -1328,6 +1437,43 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Intervene")),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceBulkHandler := connect.NewServerStreamHandler(
+		FlowServiceBulkProcedure,
+		svc.Bulk,
+		connect.WithSchema(flowServiceMethods.ByName("Bulk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceSignalHandler := connect.NewUnaryHandler(
+		FlowServiceSignalProcedure,
+		svc.Signal,
+		connect.WithSchema(flowServiceMethods.ByName("Signal")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceLogsHandler := connect.NewServerStreamHandler(
+		FlowServiceLogsProcedure,
+		svc.Logs,
+		connect.WithSchema(flowServiceMethods.ByName("Logs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceTimingHandler := connect.NewUnaryHandler(
+		FlowServiceTimingProcedure,
+		svc.Timing,
+		connect.WithSchema(flowServiceMethods.ByName("Timing")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceExportHandler := connect.NewServerStreamHandler(
+		FlowServiceExportProcedure,
+		svc.Export,
+		connect.WithSchema(flowServiceMethods.ByName("Export")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServicePruneHandler := connect.NewServerStreamHandler(
+		FlowServicePruneProcedure,
+		svc.Prune,
+		connect.WithSchema(flowServiceMethods.ByName("Prune")),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceToolsHandler := connect.NewUnaryHandler(
 		FlowServiceToolsProcedure,
 		svc.Tools,
@@ -1401,6 +1547,18 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceResumeHandler.ServeHTTP(w, r)
 		case FlowServiceInterveneProcedure:
 			flowServiceInterveneHandler.ServeHTTP(w, r)
+		case FlowServiceBulkProcedure:
+			flowServiceBulkHandler.ServeHTTP(w, r)
+		case FlowServiceSignalProcedure:
+			flowServiceSignalHandler.ServeHTTP(w, r)
+		case FlowServiceLogsProcedure:
+			flowServiceLogsHandler.ServeHTTP(w, r)
+		case FlowServiceTimingProcedure:
+			flowServiceTimingHandler.ServeHTTP(w, r)
+		case FlowServiceExportProcedure:
+			flowServiceExportHandler.ServeHTTP(w, r)
+		case FlowServicePruneProcedure:
+			flowServicePruneHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
 		case FlowServicePushToolProcedure:
@@ -1470,6 +1628,30 @@ func (UnimplementedFlowServiceHandler) Resume(context.Context, *connect.Request[
 
 func (UnimplementedFlowServiceHandler) Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Intervene is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Bulk(context.Context, *connect.Request[controlpb.BulkRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Bulk is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Signal is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Logs(context.Context, *connect.Request[controlpb.LogsRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Logs is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Timing is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Export is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Prune is not implemented"))
 }
 
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
