@@ -233,6 +233,7 @@ func (r *run) start(a action) {
 	if r.hold || r.closed != nil { // the engine began to stop meanwhile, or was fenced; the next one takes the attempt up
 		r.mu.Unlock()
 		stop(nil)
+		e.gate.unused(a.grant)
 		return
 	}
 	r.stops[a.call.ID] = stop

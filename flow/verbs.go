@@ -106,7 +106,10 @@ func (e *Engine) start(ctx context.Context, p *program, name string, bound map[s
 	if err := e.room(&o); err != nil {
 		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
 	}
-	r, _ := e.reserve(id, member)
+	r, fresh := e.reserve(id, member)
+	if !fresh {
+		return "", member, ErrFenced // just now
+	}
 	first := o.started(p, bound)
 	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
 		x := newExecution(&p.Definition, id)
