@@ -147,6 +147,7 @@ func (r *run) bind(p *program, x *Execution) {
 	if p.Priority != nil {
 		r.priority = int8(*p.Priority)
 	}
+	r.engine.inherit(p, x)
 	for i := range x.Steps {
 		for j := range x.Steps[i].Tasks {
 			if t := &x.Steps[i].Tasks[j]; t.locked {
