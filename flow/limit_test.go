@@ -13,6 +13,8 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
+	"github.com/zhiyun-ops/zhiyun/internal/pgtest"
 )
 
 // gauge is a tool that takes a second, and counts how often it runs at a time.
@@ -487,5 +489,37 @@ func TestLimitsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
+	}
+}
+
+// Two engines on one PostgreSQL: a lock that an execution of one holds is waited for by the other's, which gets it when it is free.
+func TestLocksOfSeveralEngines(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Start(t).Database(t)
+	g := &gauge{}
+	var engines []*flow.Engine
+	for range 2 {
+		store, err := pgstore.Open(t.Context(), database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { store.Close() })
+		tools := flow.NewTools()
+		flow.Func(tools, "slow", g.run, flow.WithEffect(flow.Keyed))
+		engines = append(engines, start(t, flow.Config{Store: store, Tools: tools}))
+	}
+	save(t, engines[0], lockedFlow)
+	var ids []string
+	for i := range 6 {
+		ids = append(ids, launch(t, engines[i%2], "change", map[string]any{"module": "a", "name": fmt.Sprint(i)}))
+	}
+	for i, id := range ids {
+		ended(t, engines[i%2], id, flow.Done)
+	}
+	if g.most != 1 || len(g.order) != 6 {
+		t.Errorf("%d ran at a time, %d in all", g.most, len(g.order))
+	}
+	if locks, err := engines[1].Locks(t.Context()); err != nil || len(locks) > 0 {
+		t.Errorf("%v is left, %v", locks, err)
 	}
 }
