@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
@@ -94,10 +97,23 @@ func ended(t *testing.T, engine *flow.Engine, id string, want flow.State) flow.E
 func TestToolLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		engine, g := limited(t, flow.Config{Limits: flow.Limits{Tools: map[string]flow.ToolLimit{"slow": {Concurrency: 2}}}})
+		registry := prometheus.NewRegistry()
+		engine, g := limited(t, flow.Config{Metrics: registry, Limits: flow.Limits{Tools: map[string]flow.ToolLimit{"slow": {Concurrency: 2}}}})
 		save(t, engine, manySlow)
 		id := launch(t, engine, "many", nil)
 		synctest.Wait()
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP zhiyun_flow_waiting Attempts that wait before they start, by what for: process, tool, device, module, lock or freeze; executions that wait for their flow's locks count with lock.
+# TYPE zhiyun_flow_waiting gauge
+zhiyun_flow_waiting{for="device"} 0
+zhiyun_flow_waiting{for="freeze"} 0
+zhiyun_flow_waiting{for="lock"} 0
+zhiyun_flow_waiting{for="module"} 0
+zhiyun_flow_waiting{for="process"} 0
+zhiyun_flow_waiting{for="tool"} 8
+`), "zhiyun_flow_waiting"); err != nil {
+			t.Error(err)
+		}
 		x, err := engine.Get(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
