@@ -22,12 +22,11 @@ import (
 
 // gauge is a tool that takes a second, and counts how often it runs at a time.
 type gauge struct {
-	mu          sync.Mutex // guards what follows
-	now, most   int
-	order       []string
-	started     []time.Duration
-	since       time.Time
-	byExecution map[string]int
+	mu        sync.Mutex // guards what follows
+	now, most int
+	order     []string
+	started   []time.Duration
+	since     time.Time
 }
 
 func (g *gauge) run(ctx context.Context, in struct {
@@ -48,6 +47,13 @@ func (g *gauge) run(ctx context.Context, in struct {
 	g.now--
 	g.mu.Unlock()
 	return struct{}{}, ctx.Err()
+}
+
+// counts returns how many ran at a time at most, and the order in which all began.
+func (g *gauge) counts() (most int, order []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.most, slices.Clone(g.order)
 }
 
 // limited is an engine in virtual time with the tool slow.
@@ -357,13 +363,15 @@ func TestLocksSurviveTheEngine(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+		g.mu.Lock()
 		g.now, g.most = 0, 0
+		g.mu.Unlock()
 		next := start(t, config)
 		for _, id := range ids {
 			ended(t, next, id, flow.Done)
 		}
-		if g.most != 1 {
-			t.Errorf("%d ran at a time", g.most)
+		if most, _ := g.counts(); most != 1 {
+			t.Errorf("%d ran at a time", most)
 		}
 	})
 }
@@ -532,8 +540,8 @@ func TestLocksOfSeveralEngines(t *testing.T) {
 	for i, id := range ids {
 		ended(t, engines[i%2], id, flow.Done)
 	}
-	if g.most != 1 || len(g.order) != 6 {
-		t.Errorf("%d ran at a time, %d in all", g.most, len(g.order))
+	if most, order := g.counts(); most != 1 || len(order) != 6 {
+		t.Errorf("%d ran at a time, %d in all", most, len(order))
 	}
 	if locks, err := engines[1].Locks(t.Context()); err != nil || len(locks) > 0 {
 		t.Errorf("%v is left, %v", locks, err)
