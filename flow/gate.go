@@ -431,3 +431,17 @@ func (g *gate) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(waitsDesc, prometheus.GaugeValue, float64(n), what)
 	}
 }
+
+// introduce notes what the gate has to know of a run. It stays so: others read it while the run is live.
+func (g *gate) introduce(r *run, p *program, x *Execution) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r.root != "" {
+		return
+	}
+	r.root, r.exempt, r.as = x.holder(), x.exempt, x.as
+	r.module, r.priority = x.module(), DefaultPriority
+	if p.Priority != nil {
+		r.priority = int8(*p.Priority)
+	}
+}

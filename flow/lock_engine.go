@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -31,13 +32,9 @@ func (e *Engine) refreshLocks(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	live := make(map[string]bool, len(e.runs))
-	for id, r := range e.runs {
-		live[id] = true
-		live[r.root] = true
-	}
+	runs := slices.Collect(maps.Values(e.runs))
 	e.mu.Unlock()
-	e.gate.refresh(held, live)
+	e.gate.refresh(held, runs)
 	return nil
 }
 
@@ -82,10 +79,14 @@ func (g *gate) anyWaits() bool {
 }
 
 // refresh takes in what is stored. What a live run holds it knows best itself.
-func (g *gate) refresh(held []Lock, live map[string]bool) {
+func (g *gate) refresh(held []Lock, runs []*run) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at := now()
+	live := make(map[string]bool, len(runs))
+	for _, r := range runs {
+		live[r.id], live[r.root] = true, true
+	}
 	stored := make(map[string]bool, len(held))
 	for _, lock := range held {
 		stored[lock.Key] = true
