@@ -14,7 +14,7 @@ type Violation struct {
 func (v Violation) String() string { return v.Execution + ": " + v.Message }
 
 // Check verifies a whole store: that every history is without gaps and folds to the row that stands for it, and that every
-// open execution has exactly one source that wakes it, which fits its state. It reads only, and may run beside an
+// open execution has exactly one source that wakes it, which fits its state, and that no lock is held by an execution that has ended. It reads only, and may run beside an
 // engine; an execution that moves meanwhile is looked at again.
 func Check(ctx context.Context, store Store) ([]Violation, error) {
 	definitions := map[versionKey]*Definition{}
@@ -36,9 +36,14 @@ func Check(ctx context.Context, store Store) ([]Violation, error) {
 			after = row.ID
 		}
 		if len(rows) < 500 {
-			return out, nil
+			break
 		}
 	}
+	stray, err := strayLocks(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("flow: check: %w", err)
+	}
+	return append(out, stray...), nil
 }
 
 // checkRow returns what is wrong with one execution.

@@ -66,7 +66,15 @@
 //	store, err := pgstore.Open(ctx, "postgres://zhiyun@db/flows")
 //	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Name: "server-1"})
 //
-// # Limits
+// # Limits, locks and freezes
+//
+// Config.Limits bounds what runs at a time of a tool, on a device and for a module, how often a tool starts, and how many executions may be open. A flow's
+// locks keep two executions from one module or device, a step's exclusive key two tasks from one place; they stand in the store, and several engines on it
+// keep to them. SetFreezes keeps everything, or a module's executions, from going on. An attempt that has to wait is queued, which is stored before its start is: it says what it
+// waits for, and is never in doubt. Greater priorities go first, executions take turns, and nobody waits for ever. See Limits, Lock and Freeze; package
+// trigger starts flows on schedules and by webhooks.
+//
+// # Bounds
 //
 // A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. An expression is bounded by what it may cost when it is
 // saved, and by 50 ms when it runs. Steps run one after another; branches and each run in parallel. The history of an execution is read whole when it is shown or taken up again.

@@ -167,6 +167,11 @@ func New(config Config) (*Engine, error) {
 	}
 	e.logs = newLogbook(config.LogDir, config.LogLimit, e.log)
 	e.gate = newGate(&config, &e.attempts)
+	if config.Metrics != nil {
+		if err := config.Metrics.Register(e.gate); err != nil {
+			return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
+		}
+	}
 	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }

@@ -292,7 +292,7 @@ func (x *Execution) wake() Wake {
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":
-		return Wake{Kind: WakeRunnable}
+		return Wake{Kind: WakeRunnable, For: x.waitsFor()}
 	case x.timers > 0:
 		return x.timerWake()
 	case len(x.parked[waitSignal]) > 0:

@@ -355,9 +355,7 @@ func (e *Engine) List(ctx context.Context, filter Filter) (executions []Executio
 			ID: r.ID, Flow: r.Flow, Version: r.Version, Key: r.Key, Parent: r.Parent, State: r.State, Paused: r.Paused, Step: r.Step, Wake: r.Wake,
 			Seq: r.Seq, Actor: r.Actor, Reason: r.Reason, Started: r.Started, Updated: r.Updated, Ended: r.Ended,
 		}
-		if r.Wake.Kind == WakePerson {
-			x.Waiting = r.Wake.For
-		}
+		x.Waiting = r.Wake.For
 		if r.Error != "" {
 			x.Error = parseError(r.Error)
 		}
