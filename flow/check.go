@@ -128,6 +128,9 @@ func (x *Execution) violations(row Row) []string {
 	if want.State != row.State || want.Paused != row.Paused || want.Step != row.Step || want.Error != row.Error {
 		bad("its row says %s (paused %t) at step %q, its history %s (paused %t) at step %q", row.State, row.Paused, row.Step, want.State, want.Paused, want.Step)
 	}
+	if x.Version != row.Version {
+		bad("its row says version %d, its history %d", row.Version, x.Version)
+	}
 	if want.Wake.Kind != row.Wake.Kind || !want.Wake.At.Equal(row.Wake.At) || want.Wake.For != row.Wake.For {
 		bad("its row is woken by %+v, its history by %+v", row.Wake, want.Wake)
 	}
