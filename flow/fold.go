@@ -372,7 +372,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 			}
 		}
 	case EventAttemptDoubt:
-		t.State, t.Error = TaskDoubt, e.Error
+		t.State, t.Error, t.cut = TaskDoubt, e.Error, e.Again
 	case EventAttemptHeld:
 		t.State, t.Error = TaskHeld, e.Error
 		s.next = max(s.next, e.Item+1)
