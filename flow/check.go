@@ -125,6 +125,20 @@ func refold(lookup func(version int) (*Definition, error), id string, records []
 	return x, nil
 }
 
+// ways returns how many of an if's or a switch's ways have begun.
+func (x *Execution) ways(at int) (n int) {
+	step := &x.shape.steps[at]
+	if len(step.step.Branches) > 0 {
+		return 0
+	}
+	for _, b := range step.blocks {
+		if x.blocks[b].entered {
+			n++
+		}
+	}
+	return n
+}
+
 // violations compares what the history says with the row, and looks for what no history should say.
 func (x *Execution) violations(row Row) []string {
 	var out []string
@@ -132,6 +146,9 @@ func (x *Execution) violations(row Row) []string {
 	want := x.row()
 	if want.State != row.State || want.Paused != row.Paused || want.Step != row.Step || want.Error != row.Error {
 		bad("its row says %s (paused %t) at step %q, its history %s (paused %t) at step %q", row.State, row.Paused, row.Step, want.State, want.Paused, want.Step)
+	}
+	if x.Version != row.Version {
+		bad("its row says version %d, its history %d", row.Version, x.Version)
 	}
 	if want.Wake.Kind != row.Wake.Kind || !want.Wake.At.Equal(row.Wake.At) || want.Wake.For != row.Wake.For {
 		bad("its row is woken by %+v, its history by %+v", row.Wake, want.Wake)
@@ -147,6 +164,9 @@ func (x *Execution) violations(row Row) []string {
 	}
 	for i := range x.Steps {
 		s := &x.Steps[i]
+		if ways := x.ways(i); ways > 1 {
+			bad("step %s goes %d ways", s.Name, ways)
+		}
 		if s.active < 0 || s.active > 0 && s.State != StepRunning && x.Target == "" {
 			bad("step %s is %s, and %d of its tasks are under way", s.Name, s.State, s.active)
 		}

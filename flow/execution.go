@@ -199,6 +199,7 @@ type Task struct {
 	Lock   string    `json:"lock,omitempty"` // its exclusive key
 
 	probes int
+	cut    bool   // it is in doubt since the engine died, which is not the tool's fault
 	again  bool   // queued: the start will not count
 	by     string // queued: who asked for it
 	asked  bool   // queued: the gate knows

@@ -604,7 +604,9 @@ func TestTakeoverSimulationFindsPlantedBugs(t *testing.T) {
 	for _, planted := range []string{"no fence", "claims without a condition", "writes as who it is now", "numbers come again", "forgets what it asked"} {
 		t.Run(planted, func(t *testing.T) {
 			t.Parallel()
-			failure := sim.Explore(sharedConfig(100), sharedScenario(sharedProgram(t), planted, &sharedTotal{}))
+			config := sharedConfig(100)
+			config.Faults = 14
+			failure := sim.Explore(config, sharedScenario(sharedProgram(t), planted, &sharedTotal{}))
 			if failure == nil {
 				t.Fatal("not found within 100 seeds")
 			}
