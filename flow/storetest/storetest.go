@@ -24,9 +24,12 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"List", list},
 		{"Search", search},
 		{"Remove", remove},
+		{"Locks", locks},
 		{"Definitions", definitions},
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},
+		{"Linearizable", linearizable},
+		{"Wakes", wakes},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			t.Parallel()

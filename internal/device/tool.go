@@ -33,11 +33,24 @@ type Tool struct {
 	// OnDevice is true: a device tool runs on the device and only there.
 	OnDevice bool `json:"on_device"`
 
-	run func(ctx context.Context, env Env, input []byte) (any, error)
+	// Plan says that the tool can tell what a call would touch: with ZHIYUN_PLAN=1 it answers a Planned, and changes nothing.
+	Plan bool `json:"plan,omitempty"`
+
+	run  func(ctx context.Context, env Env, input []byte) (any, error)
+	plan func(ctx context.Context, env Env, input []byte) (any, error)
 }
 
 // Tools lists the device tools. The slice and its schemas are the caller's own.
 func Tools() []Tool {
+	all := listed()
+	for i := range all {
+		all[i].plan = planners[all[i].Name]
+		all[i].Plan = all[i].plan != nil
+	}
+	return all
+}
+
+func listed() []Tool {
 	return []Tool{
 		tool("package.install", "安装程序包 install a package", "deploy", 5*time.Minute, Keyed, "package.remove", PackageInstall),
 		twin("package.remove", "undo of package.install, or take a package away", time.Minute, PackageRemove),
@@ -145,7 +158,13 @@ func run(ctx context.Context, name string, stdin io.Reader, stderr io.Writer, ge
 		}
 		defer closeEnv()
 		env.Logger = slog.New(slog.NewTextHandler(stderr, nil))
-		return t.run(ctx, env, input)
+		switch {
+		case getenv("ZHIYUN_PLAN") == "":
+			return t.run(ctx, env, input)
+		case t.plan == nil:
+			return nil, fail("plan.none", "%s cannot tell what it would do", name)
+		}
+		return t.plan(ctx, env, input)
 	}
 	return nil, fail("tool.unknown", "no device tool %q; see `zhiyun tool list`", name)
 }
