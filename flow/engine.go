@@ -34,6 +34,8 @@ type Config struct {
 	Notifier Notifier
 	// Concurrency bounds the attempts that run in this process at a time. Default 64.
 	Concurrency int
+	// Limits bounds what runs further. Default: no tool, device or module is bounded, and 100,000 executions may be open.
+	Limits Limits
 	// Grace is how long Run lets attempts in this process finish when its context ends. Default 5s. What is not
 	// finished by then is killed and in doubt for the next engine. Attempts on devices go on.
 	Grace time.Duration
@@ -46,8 +48,15 @@ type Config struct {
 	// OnEvent is called with every event once it is durable, in order for each execution. It must return soon, and must not call
 	// the engine. Default: none.
 	OnEvent func(Event)
-	// OnLog is called with what attempts write to stderr, as it comes. It must return soon. Default: none.
+	// OnLog is called with what attempts write to stderr, as it comes, secrets struck out. It must return soon. Default: none.
 	OnLog func(Call, []byte)
+	// LogDir is a folder for what attempts write to stderr, a file each, secrets struck out. Default: none; then the last MaxLogs bytes of
+	// an attempt stand in the history, and there alone.
+	LogDir string
+	// LogLimit bounds the file of one attempt, in bytes; what comes after is dropped, and the file says so. Default DefaultLogLimit.
+	LogLimit int64
+	// Retention says how long executions that have ended are kept. Default: for ever.
+	Retention Retention
 }
 
 // Engine runs flows.
@@ -61,7 +70,8 @@ type Engine struct {
 	log       *slog.Logger
 	metrics   *metrics
 	committer *committer
-	slots     chan struct{}
+	logs      *logbook
+	gate      *gate
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
@@ -69,9 +79,12 @@ type Engine struct {
 	shared    Shared        // nil: the store is this engine's alone
 	poked     chan struct{} // the store has said that something happened
 
+	rest sync.RWMutex // held for reading while an execution is told something that no engine runs, for writing as Run begins
+
 	mu       sync.Mutex // guards what follows
 	part     membership
 	stirred  chan struct{} // closed with the next poke; nil while nobody waits
+	pressure pressure
 	running  bool
 	draining bool
 	root     context.Context // of attempts here
@@ -112,9 +125,14 @@ func New(config Config) (*Engine, error) {
 	if config.Grace < 0 {
 		faults = append(faults, fmt.Errorf("flow: Config.Grace is %s: want a positive duration, or 0 for 5s", config.Grace))
 	}
+	if config.LogLimit < 0 {
+		faults = append(faults, fmt.Errorf("flow: Config.LogLimit is %d: want a positive number of bytes, or 0 for %d", config.LogLimit, DefaultLogLimit))
+	}
+	faults = append(faults, config.Retention.check()...)
 	if config.Heartbeat < 0 || config.Heartbeat > 0 && config.Heartbeat < 10*time.Millisecond {
 		faults = append(faults, fmt.Errorf("flow: Config.Heartbeat is %s: want at least 10ms, or 0 for 2s", config.Heartbeat))
 	}
+	faults = append(faults, config.Limits.check()...)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
@@ -124,6 +142,9 @@ func New(config Config) (*Engine, error) {
 	if config.Name == "" {
 		config.Name, _ = os.Hostname() // without a name, a restart waits for the lease of the last process
 	}
+	if config.Limits.Open == 0 {
+		config.Limits.Open = defaultOpen
+	}
 	if config.Concurrency == 0 {
 		config.Concurrency = 64
 	}
@@ -132,7 +153,7 @@ func New(config Config) (*Engine, error) {
 	}
 	e := &Engine{
 		config: config, log: config.Logger,
-		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
+		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
 		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat}, resting: resting{changed: make(chan struct{}, 1)},
 		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
@@ -144,6 +165,8 @@ func New(config Config) (*Engine, error) {
 	if e.metrics, err = newMetrics(config.Metrics); err != nil {
 		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
 	}
+	e.logs = newLogbook(config.LogDir, config.LogLimit, e.log)
+	e.gate = newGate(&config, &e.attempts)
 	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }
@@ -155,22 +178,32 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer cancel(ErrClosed)
 	away, detach := context.WithCancelCause(root)
 	defer detach(ErrClosed)
+	e.rest.Lock() // what is told at rest is stored before anything is taken up
 	e.mu.Lock()
 	if e.root != nil {
 		e.mu.Unlock()
+		e.rest.Unlock()
 		return errors.New("flow: Run was called before; make another engine")
 	}
 	e.root, e.away, e.running = root, away, true
 	e.mu.Unlock()
+	e.rest.Unlock()
 
 	var background sync.WaitGroup
 	if e.config.Notifier != nil {
 		background.Go(func() { e.deliver(root) })
 	}
-	var err error
-	if e.shared != nil {
+	if e.config.Retention.on() {
+		background.Go(func() { e.retain(root) })
+	}
+	err := e.refreshLocks(ctx)
+	switch {
+	case err != nil:
+	case e.shared != nil:
+		background.Go(func() { e.followLocks(root) })
 		background.Go(func() { e.join(root) })
-	} else {
+	default:
+		background.Go(func() { e.followLocks(root) })
 		background.Go(func() { e.watchStarts(root) })
 		background.Go(func() { e.watchRests(root) })
 		err = e.takeUp(ctx)
@@ -191,6 +224,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, r := range runs {
 		r.quiesce()
 	}
+	e.gate.close()
 	detach(ErrClosed)
 	e.drain(cancel)
 	background.Wait()
@@ -293,8 +327,7 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 		e.forget(r)
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
-	r.p, r.x = p, x
-	x.owner = member
+	r.bind(p, x)
 	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil
@@ -365,10 +398,15 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 					return nil, err
 				}
 				x = newExecution(def, id)
+				x.lookup = func(version int) (*Definition, error) { return e.definition(ctx, x.Flow, version) }
 			}
 			x.apply(&events[i])
 		}
 	}
+	if x.broken != nil {
+		return nil, fmt.Errorf("flow: execution %s was moved to another version: %w", id, x.broken)
+	}
+	x.lookup, x.taken, x.freed = nil, nil, nil // taken and freed long since
 	x.Wake = x.wake()
 	return x, nil
 }
@@ -378,12 +416,15 @@ func (e *Engine) commit(m *machine, prev int64) error {
 	if e.config.Notifier == nil {
 		m.notices = nil
 	}
+	taken, freed := m.x.taken, m.x.freed
 	if err := e.committer.commit(m.transition(prev)); err != nil {
 		if errors.Is(err, ErrFenced) {
 			e.lost(m.x.owner)
 		}
+		e.gate.untaken(taken, err)
 		return err
 	}
+	e.gate.unlocked(freed)
 	e.publish(m)
 	return nil
 }
@@ -397,6 +438,7 @@ func (e *Engine) publish(m *machine) {
 		delete(e.watchers, x.ID)
 	}
 	if x.State.Ended() {
+		e.pressure.left(m.now)
 		delete(e.runs, x.ID) // no longer live, in the same moment in which those who wait are told
 		if end := e.ends[x.ID]; end != nil {
 			end.x = x

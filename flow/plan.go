@@ -78,13 +78,21 @@ type planner struct {
 	fates []Fate   // by step
 	ways  []Fate   // by block
 	whys  []string // by block
+	// ask is told each step as it is planned, and may add what the step would return to vars; nil: nobody is asked.
+	ask func(i int, s *PlannedStep)
 }
 
-func (p *program) plan(params map[string]any) Plan {
-	pl := &planner{
+func (p *program) planner(params map[string]any) *planner {
+	return &planner{
 		p: p, fates: make([]Fate, len(p.steps)), ways: make([]Fate, len(p.blocks)), whys: make([]string, len(p.blocks)),
 		vars: map[string]any{"params": params, "steps": map[string]any{}},
 	}
+}
+
+func (p *program) plan(params map[string]any) Plan { return p.planner(params).plan(params) }
+
+func (pl *planner) plan(params map[string]any) Plan {
+	p := pl.p
 	pl.ways[0] = Runs
 	out := Plan{Flow: p.Name, Version: p.Version, Title: p.Title, Params: params, Steps: make([]PlannedStep, len(p.steps))}
 	for i, lock := range p.locks {
@@ -108,7 +116,8 @@ func (pl *planner) eval(x *expr.Expr, vars map[string]any) (value any, needs []s
 		at, step := pl.p.index[ref.Field]
 		switch {
 		case ref.Var == "steps" && step:
-			if pl.fates[at] == RunsNot || slices.Contains(needs, ref.Field) {
+			known, _ := vars["steps"].(map[string]any)
+			if pl.fates[at] == RunsNot || known[ref.Field] != nil || slices.Contains(needs, ref.Field) {
 				continue
 			}
 			needs = append(needs, ref.Field)
@@ -222,6 +231,9 @@ func (pl *planner) step(i int) PlannedStep {
 	need(pl.does(plan, &s))
 	if s.Fate == RunsNot {
 		s.Needs = nil
+	}
+	if pl.ask != nil {
+		pl.ask(i, &s)
 	}
 	return s
 }

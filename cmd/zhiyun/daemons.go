@@ -53,6 +53,8 @@ Examples:
 			configFlag(),
 			&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` for all data of this server"},
 			&cli.StringFlag{Name: "listen", EnvVars: []string{"ZHIYUN_LISTEN"}, Usage: "TCP `ADDRESS` for agents and operators; off loopback it needs --cert and --key"},
+			&cli.StringFlag{Name: "hooks", EnvVars: []string{"ZHIYUN_HOOKS"}, Usage: "TCP `ADDRESS` for the webhooks of triggers; off loopback it needs --cert and --key"},
+			&cli.StringSliceFlag{Name: "limit", Usage: "`WHAT=N` that flows run at a time: tool:NAME=8, tool:NAME=5/s (starts), device=2, module=4, open=50000 (executions); repeatable"},
 			&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` by which clients may call this server; repeatable"},
 			&cli.StringFlag{Name: "cert", Usage: "`FILE` with the server's certificate, PEM; read anew at each handshake"},
 			&cli.StringFlag{Name: "key", Usage: "`FILE` with its key, PEM"},
@@ -64,9 +66,11 @@ Examples:
 			&cli.StringFlag{Name: "etcd-ca", Usage: "`FILE` with etcd's CA"},
 			&cli.StringFlag{Name: "etcd-cert", Usage: "`FILE` with the client certificate for etcd"},
 			&cli.StringFlag{Name: "etcd-key", Usage: "`FILE` with its key"},
+			&cli.StringFlag{Name: "flow-store", EnvVars: []string{"ZHIYUN_FLOW_STORE"}, Usage: "postgres:// `URL` of the database that holds the flows, and that several servers may share; a password goes into the file PGPASSFILE", DefaultText: "DIR/flow.db"},
 			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
 			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
+			&cli.DurationFlag{Name: "flow-keep", Usage: "`TIME` that executions are kept after their end", DefaultText: "for ever"},
 			&cli.StringFlag{Name: "haproxy", Usage: "admin `SOCKET` of the HAProxy that holds the virtual addresses", DefaultText: "the built-in TCP proxy"},
 			&cli.StringFlag{Name: "approve", Value: "manual", Usage: "how permission requests are answered: manual or auto"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider; --scale=false leaves scaling to people"},
@@ -80,13 +84,18 @@ Examples:
 			if err != nil {
 				return err
 			}
+			bounds, err := limits(c.StringSlice("limit"))
+			if err != nil {
+				return err
+			}
 			decide := c.Bool("scale")
 			s, err := server.New(server.Config{
-				Dir: c.String("dir"), Listen: c.String("listen"), Hosts: c.StringSlice("host"),
+				Dir: c.String("dir"), Listen: c.String("listen"), Hooks: c.String("hooks"), Limits: bounds, Hosts: c.StringSlice("host"),
 				CertFile: c.String("cert"), KeyFile: c.String("key"), ClientCAFile: c.String("client-ca"),
 				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
-				Bucket: c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
+				FlowStore: c.String("flow-store"),
+				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"), FlowKeep: c.Duration("flow-keep"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {
@@ -131,6 +140,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with (in the environment it may be the token itself); not used once the device has its credential"},
 			&cli.BoolFlag{Name: "believe", Usage: "take programs on this device for the module that they say they are; for development"},
 			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
+			&cli.StringFlag{Name: "tools", Usage: "`FOLDER` of folders with tools of your own for this device"},
 			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
 			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},
 			&cli.DurationFlag{Name: "settle", Value: 30 * time.Second, Usage: "`TIME` that repair waits after the declaration changed"},
@@ -154,7 +164,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			return agent.Run(c.Context, agent.Config{
 				Device: c.String("device"), Addr: c.String("addr"), PortOffset: c.Int("port-offset"), Site: c.String("site"), Root: c.String("root"),
 				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Enrol: c.String("enrol"), Believe: c.Bool("believe"), Exe: c.String("exe"), Listen: c.String("listen"),
-				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
+				Tools: c.String("tools"), Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
 			})
 		},
 	}

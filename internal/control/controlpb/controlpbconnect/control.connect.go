@@ -32,6 +32,10 @@ const (
 	DeviceServiceName = "zhiyun.control.v1.DeviceService"
 	// FlowServiceName is the fully-qualified name of the FlowService service.
 	FlowServiceName = "zhiyun.control.v1.FlowService"
+	// FreezeServiceName is the fully-qualified name of the FreezeService service.
+	FreezeServiceName = "zhiyun.control.v1.FreezeService"
+	// TriggerServiceName is the fully-qualified name of the TriggerService service.
+	TriggerServiceName = "zhiyun.control.v1.TriggerService"
 	// GrayServiceName is the fully-qualified name of the GrayService service.
 	GrayServiceName = "zhiyun.control.v1.GrayService"
 	// ScaleServiceName is the fully-qualified name of the ScaleService service.
@@ -131,6 +135,18 @@ const (
 	FlowServiceResumeProcedure = "/zhiyun.control.v1.FlowService/Resume"
 	// FlowServiceInterveneProcedure is the fully-qualified name of the FlowService's Intervene RPC.
 	FlowServiceInterveneProcedure = "/zhiyun.control.v1.FlowService/Intervene"
+	// FlowServiceBulkProcedure is the fully-qualified name of the FlowService's Bulk RPC.
+	FlowServiceBulkProcedure = "/zhiyun.control.v1.FlowService/Bulk"
+	// FlowServiceSignalProcedure is the fully-qualified name of the FlowService's Signal RPC.
+	FlowServiceSignalProcedure = "/zhiyun.control.v1.FlowService/Signal"
+	// FlowServiceLogsProcedure is the fully-qualified name of the FlowService's Logs RPC.
+	FlowServiceLogsProcedure = "/zhiyun.control.v1.FlowService/Logs"
+	// FlowServiceTimingProcedure is the fully-qualified name of the FlowService's Timing RPC.
+	FlowServiceTimingProcedure = "/zhiyun.control.v1.FlowService/Timing"
+	// FlowServiceExportProcedure is the fully-qualified name of the FlowService's Export RPC.
+	FlowServiceExportProcedure = "/zhiyun.control.v1.FlowService/Export"
+	// FlowServicePruneProcedure is the fully-qualified name of the FlowService's Prune RPC.
+	FlowServicePruneProcedure = "/zhiyun.control.v1.FlowService/Prune"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
 	// FlowServicePushToolProcedure is the fully-qualified name of the FlowService's PushTool RPC.
@@ -140,6 +156,34 @@ const (
 	// FlowServiceToolVersionsProcedure is the fully-qualified name of the FlowService's ToolVersions
 	// RPC.
 	FlowServiceToolVersionsProcedure = "/zhiyun.control.v1.FlowService/ToolVersions"
+	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
+	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
+	// FlowServicePlanProcedure is the fully-qualified name of the FlowService's Plan RPC.
+	FlowServicePlanProcedure = "/zhiyun.control.v1.FlowService/Plan"
+	// FlowServiceDefinitionProcedure is the fully-qualified name of the FlowService's Definition RPC.
+	FlowServiceDefinitionProcedure = "/zhiyun.control.v1.FlowService/Definition"
+	// FreezeServiceFreezeProcedure is the fully-qualified name of the FreezeService's Freeze RPC.
+	FreezeServiceFreezeProcedure = "/zhiyun.control.v1.FreezeService/Freeze"
+	// FreezeServiceUnfreezeProcedure is the fully-qualified name of the FreezeService's Unfreeze RPC.
+	FreezeServiceUnfreezeProcedure = "/zhiyun.control.v1.FreezeService/Unfreeze"
+	// FreezeServiceListProcedure is the fully-qualified name of the FreezeService's List RPC.
+	FreezeServiceListProcedure = "/zhiyun.control.v1.FreezeService/List"
+	// TriggerServiceApplyProcedure is the fully-qualified name of the TriggerService's Apply RPC.
+	TriggerServiceApplyProcedure = "/zhiyun.control.v1.TriggerService/Apply"
+	// TriggerServiceListProcedure is the fully-qualified name of the TriggerService's List RPC.
+	TriggerServiceListProcedure = "/zhiyun.control.v1.TriggerService/List"
+	// TriggerServiceGetProcedure is the fully-qualified name of the TriggerService's Get RPC.
+	TriggerServiceGetProcedure = "/zhiyun.control.v1.TriggerService/Get"
+	// TriggerServiceHistoryProcedure is the fully-qualified name of the TriggerService's History RPC.
+	TriggerServiceHistoryProcedure = "/zhiyun.control.v1.TriggerService/History"
+	// TriggerServicePauseProcedure is the fully-qualified name of the TriggerService's Pause RPC.
+	TriggerServicePauseProcedure = "/zhiyun.control.v1.TriggerService/Pause"
+	// TriggerServiceResumeProcedure is the fully-qualified name of the TriggerService's Resume RPC.
+	TriggerServiceResumeProcedure = "/zhiyun.control.v1.TriggerService/Resume"
+	// TriggerServiceFireProcedure is the fully-qualified name of the TriggerService's Fire RPC.
+	TriggerServiceFireProcedure = "/zhiyun.control.v1.TriggerService/Fire"
+	// TriggerServiceDeleteProcedure is the fully-qualified name of the TriggerService's Delete RPC.
+	TriggerServiceDeleteProcedure = "/zhiyun.control.v1.TriggerService/Delete"
 	// GrayServiceStartProcedure is the fully-qualified name of the GrayService's Start RPC.
 	GrayServiceStartProcedure = "/zhiyun.control.v1.GrayService/Start"
 	// GrayServiceGetProcedure is the fully-qualified name of the GrayService's Get RPC.
@@ -286,6 +330,15 @@ const (
 	// NotifyServiceDeliveriesProcedure is the fully-qualified name of the NotifyService's Deliveries
 	// RPC.
 	NotifyServiceDeliveriesProcedure = "/zhiyun.control.v1.NotifyService/Deliveries"
+	// NotifyServiceRedeliverProcedure is the fully-qualified name of the NotifyService's Redeliver RPC.
+	NotifyServiceRedeliverProcedure = "/zhiyun.control.v1.NotifyService/Redeliver"
+	// NotifyServiceRulesProcedure is the fully-qualified name of the NotifyService's Rules RPC.
+	NotifyServiceRulesProcedure = "/zhiyun.control.v1.NotifyService/Rules"
+	// NotifyServiceSetRuleProcedure is the fully-qualified name of the NotifyService's SetRule RPC.
+	NotifyServiceSetRuleProcedure = "/zhiyun.control.v1.NotifyService/SetRule"
+	// NotifyServiceRemoveRuleProcedure is the fully-qualified name of the NotifyService's RemoveRule
+	// RPC.
+	NotifyServiceRemoveRuleProcedure = "/zhiyun.control.v1.NotifyService/RemoveRule"
 	// ChangeServiceRecordProcedure is the fully-qualified name of the ChangeService's Record RPC.
 	ChangeServiceRecordProcedure = "/zhiyun.control.v1.ChangeService/Record"
 	// ChangeServiceUndoProcedure is the fully-qualified name of the ChangeService's Undo RPC.
@@ -898,6 +951,18 @@ type FlowServiceClient interface {
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	// Intervene does something to one step of an open execution.
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
+	// Bulk gives one order to every open execution that a filter selects, and sends a line for each as it is done.
+	Bulk(context.Context, *connect.Request[controlpb.BulkRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Signal hands a payload to an execution that waits for it, or will.
+	Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error)
+	// Logs sends what the attempts of an execution wrote to stderr, in pieces.
+	Logs(context.Context, *connect.Request[controlpb.LogsRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Timing says where the time of an execution went.
+	Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error)
+	// Export sends an execution as one document, in chunks that are to be joined.
+	Export(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
+	Prune(context.Context, *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
@@ -907,6 +972,12 @@ type FlowServiceClient interface {
 	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
 	// ToolVersions lists what was pushed, each version with its digest.
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Locks are the keys that executions hold.
+	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceClient constructs a client for the zhiyun.control.v1.FlowService service. By
@@ -996,6 +1067,43 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Intervene")),
 			connect.WithClientOptions(opts...),
 		),
+		bulk: connect.NewClient[controlpb.BulkRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceBulkProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Bulk")),
+			connect.WithClientOptions(opts...),
+		),
+		signal: connect.NewClient[controlpb.SignalRequest, controlpb.Done](
+			httpClient,
+			baseURL+FlowServiceSignalProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Signal")),
+			connect.WithClientOptions(opts...),
+		),
+		logs: connect.NewClient[controlpb.LogsRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceLogsProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Logs")),
+			connect.WithClientOptions(opts...),
+		),
+		timing: connect.NewClient[controlpb.ExecutionRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceTimingProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Timing")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		export: connect.NewClient[controlpb.ExecutionRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceExportProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Export")),
+			connect.WithClientOptions(opts...),
+		),
+		prune: connect.NewClient[controlpb.PruneRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePruneProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Prune")),
+			connect.WithClientOptions(opts...),
+		),
 		tools: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
 			httpClient,
 			baseURL+FlowServiceToolsProcedure,
@@ -1022,6 +1130,27 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		locks: connect.NewClient[controlpb.LocksRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FlowServiceLocksProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Locks")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		plan: connect.NewClient[controlpb.PlanFlowRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePlanProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Plan")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		definition: connect.NewClient[controlpb.DefinitionRequest, controlpb.DefinitionResponse](
+			httpClient,
+			baseURL+FlowServiceDefinitionProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Definition")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -1039,10 +1168,19 @@ type flowServiceClient struct {
 	pause        *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	resume       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
 	intervene    *connect.Client[controlpb.InterveneRequest, controlpb.Done]
+	bulk         *connect.Client[controlpb.BulkRequest, controlpb.JSON]
+	signal       *connect.Client[controlpb.SignalRequest, controlpb.Done]
+	logs         *connect.Client[controlpb.LogsRequest, controlpb.JSON]
+	timing       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	export       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	prune        *connect.Client[controlpb.PruneRequest, controlpb.JSON]
 	tools        *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
 	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
 	toolVersions *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	plan         *connect.Client[controlpb.PlanFlowRequest, controlpb.JSON]
+	definition   *connect.Client[controlpb.DefinitionRequest, controlpb.DefinitionResponse]
 }
 
 // Save calls zhiyun.control.v1.FlowService.Save.
@@ -1105,6 +1243,36 @@ func (c *flowServiceClient) Intervene(ctx context.Context, req *connect.Request[
 	return c.intervene.CallUnary(ctx, req)
 }
 
+// Bulk calls zhiyun.control.v1.FlowService.Bulk.
+func (c *flowServiceClient) Bulk(ctx context.Context, req *connect.Request[controlpb.BulkRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.bulk.CallServerStream(ctx, req)
+}
+
+// Signal calls zhiyun.control.v1.FlowService.Signal.
+func (c *flowServiceClient) Signal(ctx context.Context, req *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.signal.CallUnary(ctx, req)
+}
+
+// Logs calls zhiyun.control.v1.FlowService.Logs.
+func (c *flowServiceClient) Logs(ctx context.Context, req *connect.Request[controlpb.LogsRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.logs.CallServerStream(ctx, req)
+}
+
+// Timing calls zhiyun.control.v1.FlowService.Timing.
+func (c *flowServiceClient) Timing(ctx context.Context, req *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.timing.CallUnary(ctx, req)
+}
+
+// Export calls zhiyun.control.v1.FlowService.Export.
+func (c *flowServiceClient) Export(ctx context.Context, req *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.export.CallServerStream(ctx, req)
+}
+
+// Prune calls zhiyun.control.v1.FlowService.Prune.
+func (c *flowServiceClient) Prune(ctx context.Context, req *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.prune.CallServerStream(ctx, req)
+}
+
 // Tools calls zhiyun.control.v1.FlowService.Tools.
 func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.tools.CallUnary(ctx, req)
@@ -1125,6 +1293,21 @@ func (c *flowServiceClient) ToolVersions(ctx context.Context, req *connect.Reque
 	return c.toolVersions.CallUnary(ctx, req)
 }
 
+// Locks calls zhiyun.control.v1.FlowService.Locks.
+func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.locks.CallUnary(ctx, req)
+}
+
+// Plan calls zhiyun.control.v1.FlowService.Plan.
+func (c *flowServiceClient) Plan(ctx context.Context, req *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.plan.CallUnary(ctx, req)
+}
+
+// Definition calls zhiyun.control.v1.FlowService.Definition.
+func (c *flowServiceClient) Definition(ctx context.Context, req *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return c.definition.CallUnary(ctx, req)
+}
+
 // FlowServiceHandler is an implementation of the zhiyun.control.v1.FlowService service.
 type FlowServiceHandler interface {
 	Save(context.Context, *connect.Request[controlpb.SaveFlowRequest]) (*connect.Response[controlpb.JSON], error)
@@ -1142,6 +1325,18 @@ type FlowServiceHandler interface {
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	// Intervene does something to one step of an open execution.
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
+	// Bulk gives one order to every open execution that a filter selects, and sends a line for each as it is done.
+	Bulk(context.Context, *connect.Request[controlpb.BulkRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Signal hands a payload to an execution that waits for it, or will.
+	Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error)
+	// Logs sends what the attempts of an execution wrote to stderr, in pieces.
+	Logs(context.Context, *connect.Request[controlpb.LogsRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Timing says where the time of an execution went.
+	Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error)
+	// Export sends an execution as one document, in chunks that are to be joined.
+	Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
+	Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
@@ -1151,6 +1346,12 @@ type FlowServiceHandler interface {
 	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
 	// ToolVersions lists what was pushed, each version with its digest.
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Locks are the keys that executions hold.
+	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1236,6 +1437,43 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Intervene")),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceBulkHandler := connect.NewServerStreamHandler(
+		FlowServiceBulkProcedure,
+		svc.Bulk,
+		connect.WithSchema(flowServiceMethods.ByName("Bulk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceSignalHandler := connect.NewUnaryHandler(
+		FlowServiceSignalProcedure,
+		svc.Signal,
+		connect.WithSchema(flowServiceMethods.ByName("Signal")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceLogsHandler := connect.NewServerStreamHandler(
+		FlowServiceLogsProcedure,
+		svc.Logs,
+		connect.WithSchema(flowServiceMethods.ByName("Logs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceTimingHandler := connect.NewUnaryHandler(
+		FlowServiceTimingProcedure,
+		svc.Timing,
+		connect.WithSchema(flowServiceMethods.ByName("Timing")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceExportHandler := connect.NewServerStreamHandler(
+		FlowServiceExportProcedure,
+		svc.Export,
+		connect.WithSchema(flowServiceMethods.ByName("Export")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServicePruneHandler := connect.NewServerStreamHandler(
+		FlowServicePruneProcedure,
+		svc.Prune,
+		connect.WithSchema(flowServiceMethods.ByName("Prune")),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceToolsHandler := connect.NewUnaryHandler(
 		FlowServiceToolsProcedure,
 		svc.Tools,
@@ -1259,6 +1497,27 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		FlowServiceToolVersionsProcedure,
 		svc.ToolVersions,
 		connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceLocksHandler := connect.NewUnaryHandler(
+		FlowServiceLocksProcedure,
+		svc.Locks,
+		connect.WithSchema(flowServiceMethods.ByName("Locks")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServicePlanHandler := connect.NewUnaryHandler(
+		FlowServicePlanProcedure,
+		svc.Plan,
+		connect.WithSchema(flowServiceMethods.ByName("Plan")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceDefinitionHandler := connect.NewUnaryHandler(
+		FlowServiceDefinitionProcedure,
+		svc.Definition,
+		connect.WithSchema(flowServiceMethods.ByName("Definition")),
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
@@ -1288,6 +1547,18 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceResumeHandler.ServeHTTP(w, r)
 		case FlowServiceInterveneProcedure:
 			flowServiceInterveneHandler.ServeHTTP(w, r)
+		case FlowServiceBulkProcedure:
+			flowServiceBulkHandler.ServeHTTP(w, r)
+		case FlowServiceSignalProcedure:
+			flowServiceSignalHandler.ServeHTTP(w, r)
+		case FlowServiceLogsProcedure:
+			flowServiceLogsHandler.ServeHTTP(w, r)
+		case FlowServiceTimingProcedure:
+			flowServiceTimingHandler.ServeHTTP(w, r)
+		case FlowServiceExportProcedure:
+			flowServiceExportHandler.ServeHTTP(w, r)
+		case FlowServicePruneProcedure:
+			flowServicePruneHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
 		case FlowServicePushToolProcedure:
@@ -1296,6 +1567,12 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceUseToolHandler.ServeHTTP(w, r)
 		case FlowServiceToolVersionsProcedure:
 			flowServiceToolVersionsHandler.ServeHTTP(w, r)
+		case FlowServiceLocksProcedure:
+			flowServiceLocksHandler.ServeHTTP(w, r)
+		case FlowServicePlanProcedure:
+			flowServicePlanHandler.ServeHTTP(w, r)
+		case FlowServiceDefinitionProcedure:
+			flowServiceDefinitionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1353,6 +1630,30 @@ func (UnimplementedFlowServiceHandler) Intervene(context.Context, *connect.Reque
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Intervene is not implemented"))
 }
 
+func (UnimplementedFlowServiceHandler) Bulk(context.Context, *connect.Request[controlpb.BulkRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Bulk is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Signal is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Logs(context.Context, *connect.Request[controlpb.LogsRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Logs is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Timing is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Export is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Prune is not implemented"))
+}
+
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Tools is not implemented"))
 }
@@ -1367,6 +1668,406 @@ func (UnimplementedFlowServiceHandler) UseTool(context.Context, *connect.Request
 
 func (UnimplementedFlowServiceHandler) ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.ToolVersions is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Plan is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Definition is not implemented"))
+}
+
+// FreezeServiceClient is a client for the zhiyun.control.v1.FreezeService service.
+type FreezeServiceClient interface {
+	// Freeze lets what runs end, and starts nothing more, but what is exempt. Freezing again takes the new time and reason.
+	Freeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error)
+	Unfreeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error)
+	List(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error)
+}
+
+// NewFreezeServiceClient constructs a client for the zhiyun.control.v1.FreezeService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewFreezeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) FreezeServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	freezeServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("FreezeService").Methods()
+	return &freezeServiceClient{
+		freeze: connect.NewClient[controlpb.FreezeRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FreezeServiceFreezeProcedure,
+			connect.WithSchema(freezeServiceMethods.ByName("Freeze")),
+			connect.WithClientOptions(opts...),
+		),
+		unfreeze: connect.NewClient[controlpb.FreezeRequest, controlpb.ResumeResponse](
+			httpClient,
+			baseURL+FreezeServiceUnfreezeProcedure,
+			connect.WithSchema(freezeServiceMethods.ByName("Unfreeze")),
+			connect.WithClientOptions(opts...),
+		),
+		list: connect.NewClient[controlpb.FreezeRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FreezeServiceListProcedure,
+			connect.WithSchema(freezeServiceMethods.ByName("List")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// freezeServiceClient implements FreezeServiceClient.
+type freezeServiceClient struct {
+	freeze   *connect.Client[controlpb.FreezeRequest, controlpb.JSON]
+	unfreeze *connect.Client[controlpb.FreezeRequest, controlpb.ResumeResponse]
+	list     *connect.Client[controlpb.FreezeRequest, controlpb.Listing]
+}
+
+// Freeze calls zhiyun.control.v1.FreezeService.Freeze.
+func (c *freezeServiceClient) Freeze(ctx context.Context, req *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.freeze.CallUnary(ctx, req)
+}
+
+// Unfreeze calls zhiyun.control.v1.FreezeService.Unfreeze.
+func (c *freezeServiceClient) Unfreeze(ctx context.Context, req *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error) {
+	return c.unfreeze.CallUnary(ctx, req)
+}
+
+// List calls zhiyun.control.v1.FreezeService.List.
+func (c *freezeServiceClient) List(ctx context.Context, req *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.list.CallUnary(ctx, req)
+}
+
+// FreezeServiceHandler is an implementation of the zhiyun.control.v1.FreezeService service.
+type FreezeServiceHandler interface {
+	// Freeze lets what runs end, and starts nothing more, but what is exempt. Freezing again takes the new time and reason.
+	Freeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error)
+	Unfreeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error)
+	List(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error)
+}
+
+// NewFreezeServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewFreezeServiceHandler(svc FreezeServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	freezeServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("FreezeService").Methods()
+	freezeServiceFreezeHandler := connect.NewUnaryHandler(
+		FreezeServiceFreezeProcedure,
+		svc.Freeze,
+		connect.WithSchema(freezeServiceMethods.ByName("Freeze")),
+		connect.WithHandlerOptions(opts...),
+	)
+	freezeServiceUnfreezeHandler := connect.NewUnaryHandler(
+		FreezeServiceUnfreezeProcedure,
+		svc.Unfreeze,
+		connect.WithSchema(freezeServiceMethods.ByName("Unfreeze")),
+		connect.WithHandlerOptions(opts...),
+	)
+	freezeServiceListHandler := connect.NewUnaryHandler(
+		FreezeServiceListProcedure,
+		svc.List,
+		connect.WithSchema(freezeServiceMethods.ByName("List")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.FreezeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case FreezeServiceFreezeProcedure:
+			freezeServiceFreezeHandler.ServeHTTP(w, r)
+		case FreezeServiceUnfreezeProcedure:
+			freezeServiceUnfreezeHandler.ServeHTTP(w, r)
+		case FreezeServiceListProcedure:
+			freezeServiceListHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedFreezeServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedFreezeServiceHandler struct{}
+
+func (UnimplementedFreezeServiceHandler) Freeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FreezeService.Freeze is not implemented"))
+}
+
+func (UnimplementedFreezeServiceHandler) Unfreeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FreezeService.Unfreeze is not implemented"))
+}
+
+func (UnimplementedFreezeServiceHandler) List(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FreezeService.List is not implemented"))
+}
+
+// TriggerServiceClient is a client for the zhiyun.control.v1.TriggerService service.
+type TriggerServiceClient interface {
+	Apply(context.Context, *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	List(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Get(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// History is what became of the last times and calls, the newest first.
+	History(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Pause(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	Resume(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// Fire starts the flow now.
+	Fire(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error)
+	Delete(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error)
+}
+
+// NewTriggerServiceClient constructs a client for the zhiyun.control.v1.TriggerService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewTriggerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) TriggerServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	triggerServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("TriggerService").Methods()
+	return &triggerServiceClient{
+		apply: connect.NewClient[controlpb.ApplyTriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServiceApplyProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Apply")),
+			connect.WithClientOptions(opts...),
+		),
+		list: connect.NewClient[controlpb.TriggerRequest, controlpb.Listing](
+			httpClient,
+			baseURL+TriggerServiceListProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("List")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		get: connect.NewClient[controlpb.TriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServiceGetProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Get")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		history: connect.NewClient[controlpb.TriggerRequest, controlpb.Listing](
+			httpClient,
+			baseURL+TriggerServiceHistoryProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("History")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		pause: connect.NewClient[controlpb.TriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServicePauseProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Pause")),
+			connect.WithClientOptions(opts...),
+		),
+		resume: connect.NewClient[controlpb.TriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServiceResumeProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Resume")),
+			connect.WithClientOptions(opts...),
+		),
+		fire: connect.NewClient[controlpb.TriggerRequest, controlpb.StartFlowResponse](
+			httpClient,
+			baseURL+TriggerServiceFireProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Fire")),
+			connect.WithClientOptions(opts...),
+		),
+		delete: connect.NewClient[controlpb.TriggerRequest, controlpb.Done](
+			httpClient,
+			baseURL+TriggerServiceDeleteProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Delete")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// triggerServiceClient implements TriggerServiceClient.
+type triggerServiceClient struct {
+	apply   *connect.Client[controlpb.ApplyTriggerRequest, controlpb.JSON]
+	list    *connect.Client[controlpb.TriggerRequest, controlpb.Listing]
+	get     *connect.Client[controlpb.TriggerRequest, controlpb.JSON]
+	history *connect.Client[controlpb.TriggerRequest, controlpb.Listing]
+	pause   *connect.Client[controlpb.TriggerRequest, controlpb.JSON]
+	resume  *connect.Client[controlpb.TriggerRequest, controlpb.JSON]
+	fire    *connect.Client[controlpb.TriggerRequest, controlpb.StartFlowResponse]
+	delete  *connect.Client[controlpb.TriggerRequest, controlpb.Done]
+}
+
+// Apply calls zhiyun.control.v1.TriggerService.Apply.
+func (c *triggerServiceClient) Apply(ctx context.Context, req *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.apply.CallUnary(ctx, req)
+}
+
+// List calls zhiyun.control.v1.TriggerService.List.
+func (c *triggerServiceClient) List(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.list.CallUnary(ctx, req)
+}
+
+// Get calls zhiyun.control.v1.TriggerService.Get.
+func (c *triggerServiceClient) Get(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.get.CallUnary(ctx, req)
+}
+
+// History calls zhiyun.control.v1.TriggerService.History.
+func (c *triggerServiceClient) History(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.history.CallUnary(ctx, req)
+}
+
+// Pause calls zhiyun.control.v1.TriggerService.Pause.
+func (c *triggerServiceClient) Pause(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.pause.CallUnary(ctx, req)
+}
+
+// Resume calls zhiyun.control.v1.TriggerService.Resume.
+func (c *triggerServiceClient) Resume(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.resume.CallUnary(ctx, req)
+}
+
+// Fire calls zhiyun.control.v1.TriggerService.Fire.
+func (c *triggerServiceClient) Fire(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error) {
+	return c.fire.CallUnary(ctx, req)
+}
+
+// Delete calls zhiyun.control.v1.TriggerService.Delete.
+func (c *triggerServiceClient) Delete(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.delete.CallUnary(ctx, req)
+}
+
+// TriggerServiceHandler is an implementation of the zhiyun.control.v1.TriggerService service.
+type TriggerServiceHandler interface {
+	Apply(context.Context, *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	List(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Get(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// History is what became of the last times and calls, the newest first.
+	History(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Pause(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	Resume(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// Fire starts the flow now.
+	Fire(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error)
+	Delete(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error)
+}
+
+// NewTriggerServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewTriggerServiceHandler(svc TriggerServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	triggerServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("TriggerService").Methods()
+	triggerServiceApplyHandler := connect.NewUnaryHandler(
+		TriggerServiceApplyProcedure,
+		svc.Apply,
+		connect.WithSchema(triggerServiceMethods.ByName("Apply")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceListHandler := connect.NewUnaryHandler(
+		TriggerServiceListProcedure,
+		svc.List,
+		connect.WithSchema(triggerServiceMethods.ByName("List")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceGetHandler := connect.NewUnaryHandler(
+		TriggerServiceGetProcedure,
+		svc.Get,
+		connect.WithSchema(triggerServiceMethods.ByName("Get")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceHistoryHandler := connect.NewUnaryHandler(
+		TriggerServiceHistoryProcedure,
+		svc.History,
+		connect.WithSchema(triggerServiceMethods.ByName("History")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServicePauseHandler := connect.NewUnaryHandler(
+		TriggerServicePauseProcedure,
+		svc.Pause,
+		connect.WithSchema(triggerServiceMethods.ByName("Pause")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceResumeHandler := connect.NewUnaryHandler(
+		TriggerServiceResumeProcedure,
+		svc.Resume,
+		connect.WithSchema(triggerServiceMethods.ByName("Resume")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceFireHandler := connect.NewUnaryHandler(
+		TriggerServiceFireProcedure,
+		svc.Fire,
+		connect.WithSchema(triggerServiceMethods.ByName("Fire")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceDeleteHandler := connect.NewUnaryHandler(
+		TriggerServiceDeleteProcedure,
+		svc.Delete,
+		connect.WithSchema(triggerServiceMethods.ByName("Delete")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.TriggerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case TriggerServiceApplyProcedure:
+			triggerServiceApplyHandler.ServeHTTP(w, r)
+		case TriggerServiceListProcedure:
+			triggerServiceListHandler.ServeHTTP(w, r)
+		case TriggerServiceGetProcedure:
+			triggerServiceGetHandler.ServeHTTP(w, r)
+		case TriggerServiceHistoryProcedure:
+			triggerServiceHistoryHandler.ServeHTTP(w, r)
+		case TriggerServicePauseProcedure:
+			triggerServicePauseHandler.ServeHTTP(w, r)
+		case TriggerServiceResumeProcedure:
+			triggerServiceResumeHandler.ServeHTTP(w, r)
+		case TriggerServiceFireProcedure:
+			triggerServiceFireHandler.ServeHTTP(w, r)
+		case TriggerServiceDeleteProcedure:
+			triggerServiceDeleteHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedTriggerServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedTriggerServiceHandler struct{}
+
+func (UnimplementedTriggerServiceHandler) Apply(context.Context, *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Apply is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) List(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.List is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Get(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Get is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) History(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.History is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Pause(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Pause is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Resume(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Resume is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Fire(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Fire is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Delete(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Delete is not implemented"))
 }
 
 // GrayServiceClient is a client for the zhiyun.control.v1.GrayService service.
@@ -3373,6 +4074,13 @@ type NotifyServiceClient interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceClient constructs a client for the zhiyun.control.v1.NotifyService service. By
@@ -3437,6 +4145,31 @@ func NewNotifyServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		redeliver: connect.NewClient[controlpb.RedeliverRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceRedeliverProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+			connect.WithClientOptions(opts...),
+		),
+		rules: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Listing](
+			httpClient,
+			baseURL+NotifyServiceRulesProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceSetRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+			connect.WithClientOptions(opts...),
+		),
+		removeRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Done](
+			httpClient,
+			baseURL+NotifyServiceRemoveRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -3450,6 +4183,10 @@ type notifyServiceClient struct {
 	silences   *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
 	deliver    *connect.Client[controlpb.JSON, controlpb.JSON]
 	deliveries *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
+	redeliver  *connect.Client[controlpb.RedeliverRequest, controlpb.JSON]
+	rules      *connect.Client[controlpb.NotifyRuleRequest, controlpb.Listing]
+	setRule    *connect.Client[controlpb.NotifyRuleRequest, controlpb.JSON]
+	removeRule *connect.Client[controlpb.NotifyRuleRequest, controlpb.Done]
 }
 
 // Mute calls zhiyun.control.v1.NotifyService.Mute.
@@ -3492,6 +4229,26 @@ func (c *notifyServiceClient) Deliveries(ctx context.Context, req *connect.Reque
 	return c.deliveries.CallUnary(ctx, req)
 }
 
+// Redeliver calls zhiyun.control.v1.NotifyService.Redeliver.
+func (c *notifyServiceClient) Redeliver(ctx context.Context, req *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.redeliver.CallUnary(ctx, req)
+}
+
+// Rules calls zhiyun.control.v1.NotifyService.Rules.
+func (c *notifyServiceClient) Rules(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.rules.CallUnary(ctx, req)
+}
+
+// SetRule calls zhiyun.control.v1.NotifyService.SetRule.
+func (c *notifyServiceClient) SetRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.setRule.CallUnary(ctx, req)
+}
+
+// RemoveRule calls zhiyun.control.v1.NotifyService.RemoveRule.
+func (c *notifyServiceClient) RemoveRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.removeRule.CallUnary(ctx, req)
+}
+
 // NotifyServiceHandler is an implementation of the zhiyun.control.v1.NotifyService service.
 type NotifyServiceHandler interface {
 	Mute(context.Context, *connect.Request[controlpb.MuteRequest]) (*connect.Response[controlpb.JSON], error)
@@ -3502,6 +4259,13 @@ type NotifyServiceHandler interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -3562,6 +4326,31 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	notifyServiceRedeliverHandler := connect.NewUnaryHandler(
+		NotifyServiceRedeliverProcedure,
+		svc.Redeliver,
+		connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRulesHandler := connect.NewUnaryHandler(
+		NotifyServiceRulesProcedure,
+		svc.Rules,
+		connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceSetRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceSetRuleProcedure,
+		svc.SetRule,
+		connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRemoveRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceRemoveRuleProcedure,
+		svc.RemoveRule,
+		connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.NotifyService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NotifyServiceMuteProcedure:
@@ -3580,6 +4369,14 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 			notifyServiceDeliverHandler.ServeHTTP(w, r)
 		case NotifyServiceDeliveriesProcedure:
 			notifyServiceDeliveriesHandler.ServeHTTP(w, r)
+		case NotifyServiceRedeliverProcedure:
+			notifyServiceRedeliverHandler.ServeHTTP(w, r)
+		case NotifyServiceRulesProcedure:
+			notifyServiceRulesHandler.ServeHTTP(w, r)
+		case NotifyServiceSetRuleProcedure:
+			notifyServiceSetRuleHandler.ServeHTTP(w, r)
+		case NotifyServiceRemoveRuleProcedure:
+			notifyServiceRemoveRuleHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -3619,6 +4416,22 @@ func (UnimplementedNotifyServiceHandler) Deliver(context.Context, *connect.Reque
 
 func (UnimplementedNotifyServiceHandler) Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Deliveries is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Redeliver is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Rules is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.SetRule is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.RemoveRule is not implemented"))
 }
 
 // ChangeServiceClient is a client for the zhiyun.control.v1.ChangeService service.
