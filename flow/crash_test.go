@@ -207,7 +207,7 @@ func crashRound(t *testing.T, dir string, after time.Duration, acknowledged map[
 		}
 	}
 	err = process.Wait()
-	if finished && err != nil {
+	if killed := !timer.Stop(); finished && err != nil && !killed {
 		t.Fatal(err)
 	}
 	return finished

@@ -76,6 +76,12 @@
 //	store, err := pgstore.Open(ctx, "postgres://zhiyun@db/flows")
 //	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Name: "server-1"})
 //
+// # Embedding
+//
+// A store works in the embedder's own database, whose connections must be durable: sqlitestore.New and pgstore.New say what they want, and refuse what is less.
+// StartTx starts a flow in a transaction of the embedder's, together with whatever else that writes; Wake has the engine go on with it. Executions that wait for a
+// time, a signal or a person leave memory and are loaded when it is time, or when somebody asks. Check verifies a whole store.
+//
 // # Limits, locks and freezes
 //
 // Config.Limits bounds what runs at a time of a tool, on a device and for a module, how often a tool starts, and how many executions may be open. A flow's

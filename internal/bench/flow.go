@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench"
@@ -13,7 +15,7 @@ const (
 	steps    = flowbench.Steps
 	together = 64     // flows at a time
 	parked   = 10_000 // executions that only wait
-	rounds   = 3      // of which the best counts: neighbours make things slower, never faster
+	rounds   = 3      // ours and the floor in turn; the one whose ratio is the median counts
 )
 
 // flow measures durable steps: one execution at a time, and 64; what is left of them by a kill, and what executions cost that only wait.
@@ -44,9 +46,12 @@ func (s *suite) flowLoad(ctx context.Context, place *flowbench.Place) (err error
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	s.Progress("flow: executions of 23 durable steps, one at a time")
-	var one flowbench.Load
-	var floor time.Duration
-	for round := range rounds {
+	type calm struct {
+		load  flowbench.Load
+		floor time.Duration
+	}
+	var calms []calm
+	for range rounds {
 		before, err := flowbench.Fdatasync(s.dir, 200, datasync)
 		if err != nil {
 			return err
@@ -59,19 +64,21 @@ func (s *suite) flowLoad(ctx context.Context, place *flowbench.Place) (err error
 		if err != nil {
 			return err
 		}
-		probed := (before + after) / 2
-		if round == 0 || load.P50*floor < one.P50*probed {
-			one, floor = load, probed
-		}
+		calms = append(calms, calm{load, (before + after) / 2})
 	}
+	slices.SortFunc(calms, func(a, b calm) int { return cmp.Compare(a.load.P50*b.floor, b.load.P50*a.floor) })
+	one, floor := calms[rounds/2].load, calms[rounds/2].floor
 	s.add("flow.step", us(one.P50)/steps, "us", us(floor), "4 KiB appended and fdatasynced, in the median")
 	s.add("flow.commits.1", one.Commits, "per step", 1, "a commit for each step; a commit is one sync")
 
 	s.Progress(fmt.Sprintf("flow: %d executions at a time", together))
-	var many flowbench.Load
-	var bare flowbench.Bare
-	for round := range rounds {
-		around, err := place.Bare(ctx, together, s.Span*3)
+	type crowd struct {
+		load flowbench.Load
+		bare flowbench.Bare
+	}
+	var crowds []crowd
+	for range rounds {
+		bare, err := place.Bare(ctx, together, s.Span*3)
 		if err != nil {
 			return err
 		}
@@ -79,10 +86,10 @@ func (s *suite) flowLoad(ctx context.Context, place *flowbench.Place) (err error
 		if err != nil {
 			return err
 		}
-		if round == 0 || load.Rate*bare.Rate > many.Rate*around.Rate {
-			many, bare = load, around
-		}
+		crowds = append(crowds, crowd{load, bare})
 	}
+	slices.SortFunc(crowds, func(a, b crowd) int { return cmp.Compare(a.load.Rate*b.bare.Rate, b.load.Rate*a.bare.Rate) })
+	many, bare := crowds[rounds/2].load, crowds[rounds/2].bare
 	s.addRate("flow.steps.64", many.Rate, "steps/s", bare.Rate, "a bare group commit of one row per step")
 	s.add("flow.cpu.64", us(many.CPU), "us per step", us(bare.CPU), "a bare group commit of one row per step")
 	s.add("flow.commits.64", many.Commits, "per step", 1.0/together, "all that run in one commit")
