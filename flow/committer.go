@@ -15,7 +15,8 @@ type committer struct {
 	store   Store
 	context func() context.Context // of a commit: ends when nobody waits for the store any more
 	failed  func(error)            // called once, when the store has failed
-	batch   []Transition           // of the leader
+
+	spare sync.Pool // of pendings: every step needs one for the time of a commit
 
 	mu    sync.Mutex // guards what follows
 	queue []*pending
@@ -31,7 +32,15 @@ type pending struct {
 
 // commit returns once the transition is durable or refused.
 func (c *committer) commit(t Transition) error {
-	p := &pending{transition: t}
+	p, _ := c.spare.Get().(*pending)
+	if p == nil {
+		p = &pending{wake: make(chan bool, 1)}
+	}
+	p.transition = t
+	defer func() {
+		p.transition, p.fate = Transition{}, nil
+		c.spare.Put(p)
+	}()
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
@@ -39,7 +48,6 @@ func (c *committer) commit(t Transition) error {
 	}
 	c.queue = append(c.queue, p)
 	if c.busy {
-		p.wake = make(chan bool, 1)
 		c.mu.Unlock()
 		if lead := <-p.wake; !lead {
 			return p.fate
@@ -73,19 +81,16 @@ func (c *committer) commit(t Transition) error {
 
 // write commits a batch. Its leader is the first of it.
 func (c *committer) write(batch []*pending) {
-	for _, one := range batch {
-		c.batch = append(c.batch, one.transition)
+	transitions := make([]Transition, len(batch))
+	for i, one := range batch {
+		transitions[i] = one.transition
 	}
-	defer func() {
-		clear(c.batch)
-		c.batch = c.batch[:0]
-	}()
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()
 	var fates []error
 	if err == nil {
-		if fates, err = c.store.Commit(c.context(), c.batch); err != nil {
+		if fates, err = c.store.Commit(c.context(), transitions); err != nil {
 			err = fmt.Errorf("flow: the store failed, mend it and start the engine again: %w", err)
 			c.mu.Lock()
 			c.err = err

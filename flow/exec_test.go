@@ -147,12 +147,18 @@ func TestDigestIsCheckedBeforeEachProcess(t *testing.T) {
 	if err := os.Chtimes(program, old, old); err != nil { // old enough for its state to be kept
 		t.Fatal(err)
 	}
+	file := filepath.Join(dir, flow.ManifestFile)
+	if err := os.WriteFile(file, []byte(`{"name": "sh", "version": "1.2.0", "command": ["./run"]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	digest, err := flow.DigestDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest := `{"name": "sh", "version": "1.2.0", "command": ["./run"], "digest": "` + digest + `"}`
-	if err := os.WriteFile(filepath.Join(dir, flow.ManifestFile), []byte(manifest), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(`{"name": "sh", "version": "1.2.0", "command": ["./run"], "digest": "`+digest+`"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, old, old); err != nil {
 		t.Fatal(err)
 	}
 	tools := flow.NewTools()

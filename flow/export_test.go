@@ -7,6 +7,11 @@ var EncodeEvents = encodeEvents
 
 // LintAhead lints a document beside others, by name and by name@version, with what the machine does not run.
 func LintAhead(source string, tools *Tools, others map[string]string) []Fault {
+	_, faults := compileWith([]byte(source), ahead(tools, others))
+	return faults
+}
+
+func ahead(tools *Tools, others map[string]string) library {
 	lib := library{tools: tools, ahead: true}
 	lib.flow = func(name string, version int) *program {
 		if version > 0 {
@@ -18,9 +23,28 @@ func LintAhead(source string, tools *Tools, others map[string]string) []Fault {
 		p, _ := compileWith([]byte(others[name]), lib)
 		return p
 	}
-	_, faults := compileWith([]byte(source), lib)
-	return faults
+	return lib
+}
+
+// PlanAhead plans a document as LintAhead lints it.
+func PlanAhead(source string, tools *Tools, others map[string]string, params map[string]any) (Plan, error) {
+	p, faults := compileWith([]byte(source), ahead(tools, others))
+	if len(faults) > 0 {
+		return Plan{}, &DefinitionError{"", faults}
+	}
+	bound, err := p.bind(params)
+	if err != nil {
+		return Plan{}, err
+	}
+	return p.plan(bound), nil
 }
 
 // AppendValue is for the test that holds it to encoding/json.
 var AppendValue = appendValue
+
+// Live is how many executions are in memory.
+func (e *Engine) Live() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.runs)
+}

@@ -140,6 +140,12 @@ func TestBrokenBlocksAreRefused(t *testing.T) {
 		{`{name: a, flow: other, with: {n: ^"${params.module}"}}`, "has type string, want int"},
 		{`{name: a, flow: other, with: {n: 1, ^nam: x}}`, "has no parameter"},
 		{`{name: a, flow: other, with: {n: 1}}, {name: b, tool: free, with: {x: "${steps.a^.ipp}"}}`, "undefined field 'ipp'"},
+		{`{name: a, window: {from: ^"25:00", to: "03:00"}}`, "25:00"},
+		{`{name: a, window: {from: "01:00", to: "03:00", zone: ^Mars/Olympus}}`, "Mars/Olympus"},
+		{`{name: a, window: {from: "01:00", to: "03:00", days: [^monday]}}`, "monday"},
+		{`{name: a, window: {from: "01:00", to: ^"1:00"}}`, "1:00"},
+		{`{name: a, window: {from: "01:00", to: "03:00", days: [mon, tue, ^mon]}}`, "is said twice"},
+		{`{name: a, flow: other, exclusive: ^x, with: {n: 1}}`, "is not for flow steps"},
 	} {
 		column := strings.IndexByte(one.steps, '^')
 		steps := one.steps[:column] + one.steps[column+1:]

@@ -134,6 +134,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			configFlag(),
 			&cli.StringFlag{Name: "device", EnvVars: []string{"ZHIYUN_DEVICE"}, Required: true, Usage: "the device's `NAME` in the CMDB"},
 			&cli.StringFlag{Name: "addr", EnvVars: []string{"ZHIYUN_ADDR"}, Required: true, Usage: "its IP `ADDRESS`"},
+			&cli.IntFlag{Name: "port-offset", EnvVars: []string{"ZHIYUN_PORT_OFFSET"}, Usage: "`NUMBER` that is added to the ports of modules, as in the CMDB: the device shares its address with others"},
 			&cli.StringFlag{Name: "site", Usage: "the `SITE` where it stands"},
 			&cli.StringFlag{Name: "root", EnvVars: []string{"ZHIYUN_ROOT"}, Value: "/srv/zhiyun", Usage: "`FOLDER` that the device's files live under"},
 			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with (in the environment it may be the token itself); not used once the device has its credential"},
@@ -160,7 +161,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 				return usage("--enrol: others can read a command line; give @FILE with the token, or the token in ZHIYUN_ENROL")
 			}
 			return agent.Run(c.Context, agent.Config{
-				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),
+				Device: c.String("device"), Addr: c.String("addr"), PortOffset: c.Int("port-offset"), Site: c.String("site"), Root: c.String("root"),
 				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Enrol: c.String("enrol"), Believe: c.Bool("believe"), Exe: c.String("exe"), Listen: c.String("listen"),
 				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
 			})

@@ -192,11 +192,13 @@ func watchFlow(c *cli.Context, a *control.Client, id string) error {
 		return plainError(err)
 	}
 	defer stream.Close()
+	where := make(attemptDevices)
 	for stream.Receive() {
 		event, err := decode[flow.Event](stream.Msg().Json)
 		if err != nil {
 			return err
 		}
+		where.fill(&event)
 		if c.String("output") == "json" {
 			fmt.Fprintln(c.App.Writer, string(stream.Msg().Json))
 		} else {
@@ -218,6 +220,26 @@ func watchFlow(c *cli.Context, a *control.Client, id string) error {
 		return fmt.Errorf("execution %s: %s", id, execution.State)
 	}
 	return nil
+}
+
+// attemptDevices are the devices of attempts that were seen to start: only their start says where they are.
+type attemptDevices map[struct {
+	step string
+	item int
+}]string
+
+func (a attemptDevices) fill(e *flow.Event) {
+	key := struct {
+		step string
+		item int
+	}{e.Step, e.Item}
+	switch {
+	case !strings.HasPrefix(string(e.Kind), "attempt."):
+	case e.Device != "":
+		a[key] = e.Device
+	default:
+		e.Device = a[key]
+	}
 }
 
 // eventLine is one event for people.
@@ -290,7 +312,26 @@ func showFlow(c *cli.Context, a *control.Client) error {
 		}
 		t.add(step.Name, step.State, len(step.Tasks), step.Started, took, stepWaits(step))
 	}
-	return printTable(w, t)
+	if err := printTable(w, t); err != nil {
+		return err
+	}
+	for _, step := range execution.Steps {
+		if lost := lostOf(step); len(lost) > 0 {
+			fmt.Fprintf(w, "%s went on without: %s\n", step.Name, strings.Join(lost, "; "))
+		}
+	}
+	return nil
+}
+
+// lostOf is what the tool of a step says that it went on without, under the name lost of its output.
+func lostOf(step flow.StepStatus) []string {
+	var out struct {
+		Lost []string `json:"lost"`
+	}
+	if json.Unmarshal(step.Output, &out) != nil {
+		return nil // it has no output, or another thing by that name
+	}
+	return out.Lost
 }
 
 func lintFlow(c *cli.Context, a *control.Client) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -30,7 +31,7 @@ var reading = []string{
 	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
 	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
-	"tool list", "tool describe", "tool lint",
+	"tool list", "tool describe", "tool lint", "tool versions",
 }
 
 const madeToBePrinted = "a token is made to be printed; it is in the audit record, and can be revoked"
@@ -64,6 +65,8 @@ var rehearsals = map[string]struct{ args, says string }{
 	"device fault":       {"device fault spare other --reason smoke", "other"},
 	"device repair":      {"device repair broken", "faulty -> idle"},
 	"device retire":      {"device retire spare", "idle -> retired"},
+	"tool push":          {"tool push TOOL", "tool/note.lay"},
+	"tool use":           {"tool use note.lay DIGEST", "tool/note.lay"},
 	"flow run":           {"flow run hold seconds=5", "wait"},
 	"flow cancel":        {"flow cancel EXECUTION", "compensating"},
 	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: not possible"},
@@ -245,7 +248,16 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
-	return w, strings.NewReplacer("SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
+	tool := filepath.Join(dir, "note.lay")
+	_, err = tooltest.New(tool, "note.lay", "sh")
+	must(err)
+	var packed bytes.Buffer
+	must(flow.PackTool(tool, &packed))
+	staged, err := w.Shelf.Stage(&packed)
+	must(err)
+	kept, err := staged.Keep()
+	must(err)
+	return w, strings.NewReplacer("TOOL", tool, "DIGEST", kept.Digest, "SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
 		"FILE", filepath.Join(dir, "file"), "EXECUTION", id)
 }
 
@@ -288,6 +300,11 @@ func everything(t *testing.T, w *controltest.World) map[string]any {
 		t.Fatal(err)
 	}
 	out["audit"] = len(audited)
+	versions, err := w.Shelf.List("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out["tools"] = versions
 	err = filepath.WalkDir(w.Blobs, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
 			out["blob "+path] = true
@@ -336,6 +353,48 @@ func TestARehearsalComesTrue(t *testing.T) {
 	}
 	if out, err := run(t, "device", "retire", "spare", "--dry-run", "--server", w.Target); err == nil && !strings.Contains(out, "nothing would change") {
 		t.Errorf("rehearsed again: %v\n%s", err, out)
+	}
+}
+
+// A pushed tool runs from then on; one that would break a flow is refused, and the rehearsal names the flow.
+func TestPushedToolRuns(t *testing.T) {
+	w := controltest.New(t)
+	dir := filepath.Join(t.TempDir(), "note.lay")
+	if _, err := tooltest.New(dir, "note.lay", "sh"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "tool", "push", dir, "--server", w.Target); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := w.Flow.Save(t.Context(), []byte("flow: notes\nsteps:\n  - {name: lay, tool: note.lay, with: {name: hello}}\n")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, flow.ManifestFile)
+	manifest, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.ReplaceAll(manifest, []byte(`"name": {"type"`), []byte(`"note": {"type"`))
+	changed = bytes.ReplaceAll(changed, []byte(`["name"]`), []byte(`["note"]`))
+	changed = bytes.ReplaceAll(changed, []byte(`{"name": "hello"}`), []byte(`{"note": "hello"}`))
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "tool", "push", dir, "--dry-run", "--server", w.Target); err != nil || !strings.Contains(out, "flow/notes/1") {
+		t.Errorf("rehearsed: %v\n%s", err, out)
+	}
+	if out, err := run(t, "tool", "push", dir, "--server", w.Target); err == nil || !strings.Contains(err.Error(), "flow notes version 1") {
+		t.Errorf("pushed although it breaks a flow: %v\n%s", err, out)
+	}
+	if out, err := run(t, "tool", "push", dir, "--break", "--server", w.Target); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	versions, err := w.Shelf.List("note.lay")
+	if err != nil || len(versions) != 2 {
+		t.Fatalf("%d versions, %v", len(versions), err)
+	}
+	if out, err := run(t, "tool", "versions", "note.lay", "--server", w.Target); err != nil || !strings.Contains(out, versions[0].Manifest.Digest) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

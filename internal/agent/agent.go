@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,6 +164,7 @@ func (a *parts) env() []string {
 		"ZHIYUN_ROOT="+a.config.Root, "ZHIYUN_AGENT="+a.config.DeviceSocket(), "ZHIYUN_SERVER="+a.config.Server,
 		"ZHIYUN_TOKEN_FILE="+a.tokenFile, "ZHIYUN_DEVICE="+a.config.Device, "ZHIYUN_ADDR="+a.config.Addr,
 		"ZHIYUN_L5=unix://"+a.config.RoutesSocket(), "ZHIYUN_SITE="+a.config.Site,
+		"ZHIYUN_PORT_OFFSET="+strconv.Itoa(a.config.PortOffset),
 	)
 }
 
@@ -192,12 +194,16 @@ func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declarat
 	a.closers = append(a.closers, client.CloseIdleConnections, blobs.Close)
 	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, logger: config.Logger, changed: make(chan struct{}, 1)}
 	repairer := &repairs{supervisor: supervisor, env: device.Env{
-		Root: config.Root, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger,
+		Root: config.Root, Device: config.Device, Addr: config.Addr, PortOffset: config.PortOffset, Blobs: blobs, Logger: config.Logger,
 	}}
 	lister := drift.Named(drift.Proc(config.Root), named(supervisor))
+	ports := drift.Ports(config.Addr, lister)
+	if config.PortOffset != 0 {
+		ports = drift.OwnPorts(config.Addr, lister)
+	}
 	watch, err := drift.New(drift.Config{
 		Device: config.Device, Desired: declared, Repairer: repairer, Reporter: declared,
-		Collectors: []drift.Collector{drift.Files(config.Root), drift.Processes(lister), drift.Ports(config.Addr, lister)},
+		Collectors: []drift.Collector{drift.Files(config.Root), drift.Processes(lister), ports},
 		Rescan:     config.Rescan, Poll: config.Poll, Settle: config.Settle, Logger: config.Logger, Metrics: a.registry,
 	})
 	return watch, declared, err

@@ -170,6 +170,35 @@ func (p *party) works(t *testing.T, root, file string) string {
 	return id
 }
 
+// An agent may come before its device is declared: doctor says so, since nothing will be placed there.
+func TestDoctorNamesAnAgentWithoutADevice(t *testing.T) {
+	t.Parallel()
+	p := enrolling(t, false, time.Hour)
+	_, file := p.token(t, "d1", time.Hour)
+	if err := agent.Obtain(t.Context(), p.config(short(t), file), nil); err != nil {
+		t.Fatal(err)
+	}
+	said := func() string {
+		answer, err := p.Ops.Doctor(t.Context(), connect.NewRequest(&controlpb.InfoRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%s", answer.Msg.Items)
+	}
+	if out := said(); !strings.Contains(out, "that the CMDB does not have: d1") {
+		t.Errorf("doctor says %s", out)
+	}
+	if _, err := p.Resources.Apply(t.Context(), connect.NewRequest(&controlpb.ApplyRequest{
+		Documents: []*controlpb.SourceDocument{{Name: "x", Text: []byte("{kind: site, name: s, city: c}\n---\n{kind: device_type, name: t, cores: 1}\n---\n{kind: device, name: d1, addr: 10.0.0.1, site: s, type: t}\n")}},
+		Cause:     &controlpb.Cause{Actor: "test", Reason: "its device"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	if out := said(); !strings.Contains(out, "all of declared devices") {
+		t.Errorf("doctor says %s", out)
+	}
+}
+
 func TestEnrolmentIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	p := enrolling(t, true, time.Hour)

@@ -115,7 +115,7 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 	l5test.Await(t, "the agent serves", func() bool { _, err := processes.List(t.Context()); return err == nil })
 	broken := filepath.Join(root, "broken")
 	spec := supervise.Spec{Name: "cart", Command: []string{os.Args[0]}, Dir: "/", Module: "shop.cart", Env: []string{
-		fmt.Sprintf("ZHIYUN_TEST_LISTEN=127.0.0.1:%d", port), "ZHIYUN_TEST_BROKEN=" + broken, fmt.Sprintf("%s=%d", agent.ListenVar, port),
+		fmt.Sprintf("ZHIYUN_TEST_LISTEN=127.0.0.1:%d", port), "ZHIYUN_TEST_BROKEN=" + broken, fmt.Sprintf("%s=%d", device.ListenVar, port),
 	}}
 	if err := processes.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)

@@ -45,6 +45,8 @@ var rehearsable = []string{
 	controlpbconnect.TriggerServiceResumeProcedure,
 	controlpbconnect.TriggerServiceFireProcedure,
 	controlpbconnect.TriggerServiceDeleteProcedure,
+	controlpbconnect.FlowServicePushToolProcedure,
+	controlpbconnect.FlowServiceUseToolProcedure,
 	controlpbconnect.RegistryServiceSetRulesProcedure,
 	controlpbconnect.RegistryServiceIsolateProcedure,
 	controlpbconnect.GrayServiceAbortProcedure,

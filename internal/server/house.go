@@ -50,6 +50,7 @@ type house struct {
 	steps     flowStore
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
+	shelf     *flow.Shelf // of pushed tools
 	flow      *flow.Engine
 	triggers  *trigger.Controller
 	gray      *gray.Controller // reads and takes orders; the leader's own one acts
@@ -74,6 +75,9 @@ func newHouse(config Config, registry *prometheus.Registry, record *record, trus
 
 // close ends what holds files.
 func (h *house) close() {
+	if h.tools != nil {
+		h.tools.Close()
+	}
 	if h.steps != nil {
 		h.steps.Close()
 	}
@@ -212,6 +216,9 @@ func (h *house) flows() (err error) {
 	for _, manifest := range append(tools.Manifests(h.config.Exe), wiring.DeviceTools("")...) {
 		h.tools.Exec(manifest)
 	}
+	if err := h.pushed(); err != nil {
+		return err
+	}
 	h.dispatch, err = dispatch.New(dispatch.Config{Grace: h.config.Grace, Authorize: speaksFor, Logger: h.config.Logger})
 	if err != nil {
 		return err
@@ -269,6 +276,21 @@ func (h *house) serving(device string) bool {
 		}
 	}
 	return false
+}
+
+// pushed registers the tools that were pushed. One that cannot be read is logged, and missing: the others work.
+func (h *house) pushed() (err error) {
+	if h.shelf, err = flow.OpenShelf(filepath.Join(h.config.Dir, "tools")); err != nil {
+		return err
+	}
+	manifests, err := h.shelf.Current()
+	if err != nil {
+		h.config.Logger.Error("tools that were pushed cannot be read; push them again", "error", err)
+	}
+	for _, manifest := range manifests {
+		h.tools.Exec(manifest)
+	}
+	return nil
 }
 
 // onFlow puts what executions do into the audit record.
@@ -365,6 +387,7 @@ func (h *house) surface() (err error) {
 	checks := []control.Check{
 		{Name: "credentials", Run: examineCredentials(h.centers.Credentials)},
 		{Name: "left behind", Run: h.holds.Examine},
+		{Name: "agents", Run: h.examineAgents},
 	}
 	var trusted control.Trust // not a nil *trust
 	if h.trust != nil {
@@ -374,7 +397,7 @@ func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
+		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)

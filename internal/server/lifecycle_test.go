@@ -102,6 +102,30 @@ func TestRestartKeepsWhatWasApplied(t *testing.T) {
 	}
 }
 
+// What cannot be scaled says what is missing, not that there is no such module.
+func TestAModuleWithoutCapacityIsNotScaled(t *testing.T) {
+	t.Parallel()
+	folder := dir(t)
+	start(t, server.Config{Dir: folder})
+	client, err := control.Dial("unix://"+filepath.Join(folder, "control.sock"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err = client.Resources.Apply(t.Context(), connect.NewRequest(&controlpb.ApplyRequest{
+		Documents: []*controlpb.SourceDocument{{Name: "x", Text: []byte("kind: module\nname: plain\n")}},
+		Cause:     &controlpb.Cause{Actor: "test", Reason: "a module"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	for module, want := range map[string]string{"plain": "add it to its manifest", "nobody": "not found"} {
+		_, err := client.Scale.Out(t.Context(), connect.NewRequest(&controlpb.ScaleRequest{Module: module, Cause: &controlpb.Cause{Actor: "test", Reason: "more"}}))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("scale out %s: %v, want %q", module, err, want)
+		}
+	}
+}
+
 func TestSecondServerOnTheSameFolderIsRefused(t *testing.T) {
 	t.Parallel()
 	folder := dir(t)

@@ -22,6 +22,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
+	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/l5"
 )
@@ -361,7 +362,7 @@ func TestManifestHasWhatDeviceToolsTake(t *testing.T) {
 		t.Errorf("work: %v", out)
 	}
 	process := m["processes"].([]any)[0].(map[string]any)
-	if got := process["env"].(map[string]any)["ZHIYUN_LISTEN"]; got != "7000" {
+	if got := process["env"].(map[string]any)[device.ListenVar]; got != "7000" {
 		t.Errorf("the process is told to serve on %v", got)
 	}
 	config := ok(t, w, "config.params", "", `{"module":"shop.cart","device":"d1"}`)

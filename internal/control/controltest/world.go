@@ -47,6 +47,7 @@ type World struct {
 	Flow     *flow.Engine
 	FlowLogs string // its folder for logs
 	Triggers *trigger.Controller
+	Shelf    *flow.Shelf // of pushed tools
 	Records  *records.DB
 	Blobs    string // the folder of the contents
 	Balancer *Balancer
@@ -119,11 +120,12 @@ func New(t *testing.T) *World {
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
 	known := tools()
+	w.Shelf = Must(flow.OpenShelf(t.TempDir()))(t)
 	w.FlowLogs = filepath.Join(dir, "flow-logs")
 	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond, LogDir: w.FlowLogs}))(t)
 	w.Triggers = Must(trigger.New(trigger.Config{Store: part("trigger"), Engine: w.Flow}))(t)
 	api := Must(control.New(control.Config{
-		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Triggers: w.Triggers, Tools: known, Settle: time.Millisecond,
+		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Triggers: w.Triggers, Tools: known, Shelf: w.Shelf, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()
 			p.Soak = time.Millisecond

@@ -151,6 +151,13 @@ const (
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
 	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
 	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
+	// FlowServicePushToolProcedure is the fully-qualified name of the FlowService's PushTool RPC.
+	FlowServicePushToolProcedure = "/zhiyun.control.v1.FlowService/PushTool"
+	// FlowServiceUseToolProcedure is the fully-qualified name of the FlowService's UseTool RPC.
+	FlowServiceUseToolProcedure = "/zhiyun.control.v1.FlowService/UseTool"
+	// FlowServiceToolVersionsProcedure is the fully-qualified name of the FlowService's ToolVersions
+	// RPC.
+	FlowServiceToolVersionsProcedure = "/zhiyun.control.v1.FlowService/ToolVersions"
 	// FreezeServiceFreezeProcedure is the fully-qualified name of the FreezeService's Freeze RPC.
 	FreezeServiceFreezeProcedure = "/zhiyun.control.v1.FreezeService/Freeze"
 	// FreezeServiceUnfreezeProcedure is the fully-qualified name of the FreezeService's Unfreeze RPC.
@@ -947,6 +954,13 @@ type FlowServiceClient interface {
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// Locks are the keys that executions hold.
 	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
+	// flows, unless the first message says otherwise.
+	PushTool(context.Context) *connect.ClientStreamForClient[controlpb.PushToolRequest, controlpb.JSON]
+	// UseTool goes back, or forth, to a version that was pushed before.
+	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
+	// ToolVersions lists what was pushed, each version with its digest.
+	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 }
 
 // NewFlowServiceClient constructs a client for the zhiyun.control.v1.FlowService service. By
@@ -1087,31 +1101,53 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		pushTool: connect.NewClient[controlpb.PushToolRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePushToolProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("PushTool")),
+			connect.WithClientOptions(opts...),
+		),
+		useTool: connect.NewClient[controlpb.UseToolRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceUseToolProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("UseTool")),
+			connect.WithClientOptions(opts...),
+		),
+		toolVersions: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FlowServiceToolVersionsProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // flowServiceClient implements FlowServiceClient.
 type flowServiceClient struct {
-	save        *connect.Client[controlpb.SaveFlowRequest, controlpb.JSON]
-	lint        *connect.Client[controlpb.LintFlowRequest, controlpb.Listing]
-	definitions *connect.Client[controlpb.DefinitionsRequest, controlpb.Listing]
-	start       *connect.Client[controlpb.StartFlowRequest, controlpb.StartFlowResponse]
-	get         *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
-	list        *connect.Client[controlpb.ListExecutionsRequest, controlpb.Listing]
-	watch       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
-	cancel      *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	retry       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	pause       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	resume      *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	intervene   *connect.Client[controlpb.InterveneRequest, controlpb.Done]
-	bulk        *connect.Client[controlpb.BulkRequest, controlpb.JSON]
-	signal      *connect.Client[controlpb.SignalRequest, controlpb.Done]
-	logs        *connect.Client[controlpb.LogsRequest, controlpb.JSON]
-	timing      *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
-	export      *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
-	prune       *connect.Client[controlpb.PruneRequest, controlpb.JSON]
-	tools       *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
-	locks       *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	save         *connect.Client[controlpb.SaveFlowRequest, controlpb.JSON]
+	lint         *connect.Client[controlpb.LintFlowRequest, controlpb.Listing]
+	definitions  *connect.Client[controlpb.DefinitionsRequest, controlpb.Listing]
+	start        *connect.Client[controlpb.StartFlowRequest, controlpb.StartFlowResponse]
+	get          *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	list         *connect.Client[controlpb.ListExecutionsRequest, controlpb.Listing]
+	watch        *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	cancel       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	retry        *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	pause        *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	resume       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	intervene    *connect.Client[controlpb.InterveneRequest, controlpb.Done]
+	bulk         *connect.Client[controlpb.BulkRequest, controlpb.JSON]
+	signal       *connect.Client[controlpb.SignalRequest, controlpb.Done]
+	logs         *connect.Client[controlpb.LogsRequest, controlpb.JSON]
+	timing       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	export       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	prune        *connect.Client[controlpb.PruneRequest, controlpb.JSON]
+	tools        *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
+	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
+	toolVersions *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 }
 
 // Save calls zhiyun.control.v1.FlowService.Save.
@@ -1214,6 +1250,21 @@ func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[cont
 	return c.locks.CallUnary(ctx, req)
 }
 
+// PushTool calls zhiyun.control.v1.FlowService.PushTool.
+func (c *flowServiceClient) PushTool(ctx context.Context) *connect.ClientStreamForClient[controlpb.PushToolRequest, controlpb.JSON] {
+	return c.pushTool.CallClientStream(ctx)
+}
+
+// UseTool calls zhiyun.control.v1.FlowService.UseTool.
+func (c *flowServiceClient) UseTool(ctx context.Context, req *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.useTool.CallUnary(ctx, req)
+}
+
+// ToolVersions calls zhiyun.control.v1.FlowService.ToolVersions.
+func (c *flowServiceClient) ToolVersions(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.toolVersions.CallUnary(ctx, req)
+}
+
 // FlowServiceHandler is an implementation of the zhiyun.control.v1.FlowService service.
 type FlowServiceHandler interface {
 	Save(context.Context, *connect.Request[controlpb.SaveFlowRequest]) (*connect.Response[controlpb.JSON], error)
@@ -1247,6 +1298,13 @@ type FlowServiceHandler interface {
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// Locks are the keys that executions hold.
 	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
+	// flows, unless the first message says otherwise.
+	PushTool(context.Context, *connect.ClientStream[controlpb.PushToolRequest]) (*connect.Response[controlpb.JSON], error)
+	// UseTool goes back, or forth, to a version that was pushed before.
+	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
+	// ToolVersions lists what was pushed, each version with its digest.
+	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 }
 
 // NewFlowServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1383,6 +1441,25 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServicePushToolHandler := connect.NewClientStreamHandler(
+		FlowServicePushToolProcedure,
+		svc.PushTool,
+		connect.WithSchema(flowServiceMethods.ByName("PushTool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceUseToolHandler := connect.NewUnaryHandler(
+		FlowServiceUseToolProcedure,
+		svc.UseTool,
+		connect.WithSchema(flowServiceMethods.ByName("UseTool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceToolVersionsHandler := connect.NewUnaryHandler(
+		FlowServiceToolVersionsProcedure,
+		svc.ToolVersions,
+		connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.FlowService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FlowServiceSaveProcedure:
@@ -1425,6 +1502,12 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceToolsHandler.ServeHTTP(w, r)
 		case FlowServiceLocksProcedure:
 			flowServiceLocksHandler.ServeHTTP(w, r)
+		case FlowServicePushToolProcedure:
+			flowServicePushToolHandler.ServeHTTP(w, r)
+		case FlowServiceUseToolProcedure:
+			flowServiceUseToolHandler.ServeHTTP(w, r)
+		case FlowServiceToolVersionsProcedure:
+			flowServiceToolVersionsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1512,6 +1595,18 @@ func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[c
 
 func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) PushTool(context.Context, *connect.ClientStream[controlpb.PushToolRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.PushTool is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.UseTool is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.ToolVersions is not implemented"))
 }
 
 // FreezeServiceClient is a client for the zhiyun.control.v1.FreezeService service.
