@@ -45,6 +45,12 @@
 // with the same key, asked about, or put before a person. A step that has failed for good turns the execution back: what was begun is undone in
 // reverse, durably and with retries. An undo that keeps failing waits for a person, and the execution is stuck: Retry or Settle it.
 //
+// # Operations
+//
+// Executions that run are found (List with a Filter), steered one by one (Skip, RetryStep, Back, Approve, Signal, Migrate and others, or Order by name) or in
+// bulk (Bulk), rehearsed (RehearseOrder, RehearseStart, Plan, DryRun), looked into (Logs, Timing, History) and exported (Export). Package flowtest replays an export in a
+// test, and tests flows with fake tools in virtual time. Config.Retention removes what ended long ago.
+//
 // # Life cycle
 //
 // New checks the Config and starts nothing. Run takes up what is open, works until its context ends, and drains. One engine runs on a
