@@ -9,8 +9,9 @@ import (
 // maxBatch bounds how many transitions one commit carries.
 const maxBatch = 512
 
-// committer turns all transitions that arrive while a commit is in flight into the next one. It has no goroutine: whoever comes to an idle
-// committer leads, commits what has gathered until its own transition is through, and hands the lead to one that waits.
+// committer turns all transitions that arrive while a commit is in flight into the next one. Whoever comes to an idle committer commits for itself; what has gathered
+// meanwhile is committed by a goroutine that goes on until nothing has, so that the disk waits for nobody who has other things to do. Those whose
+// transitions it carries wait for it.
 type committer struct {
 	store   Store
 	context func() context.Context // of a commit: ends when nobody waits for the store any more
@@ -27,14 +28,14 @@ type committer struct {
 type pending struct {
 	transition Transition
 	fate       error
-	wake       chan bool // true: lead; false: your fate is there
+	done       chan struct{} // the fate is there
 }
 
 // commit returns once the transition is durable or refused.
 func (c *committer) commit(t Transition) error {
 	p, _ := c.spare.Get().(*pending)
 	if p == nil {
-		p = &pending{wake: make(chan bool, 1)}
+		p = &pending{done: make(chan struct{}, 1)}
 	}
 	p.transition = t
 	defer func() {
@@ -43,43 +44,49 @@ func (c *committer) commit(t Transition) error {
 	}()
 	c.mu.Lock()
 	if c.err != nil {
-		c.mu.Unlock()
+		defer c.mu.Unlock()
 		return c.err
 	}
-	c.queue = append(c.queue, p)
 	if c.busy {
+		c.queue = append(c.queue, p)
 		c.mu.Unlock()
-		if lead := <-p.wake; !lead {
-			return p.fate
-		}
-		c.mu.Lock()
+		<-p.done
+		return p.fate
 	}
 	c.busy = true
-	batch := c.queue
-	if len(batch) > maxBatch {
-		batch = batch[:maxBatch:maxBatch]
-	}
-	c.queue = append([]*pending(nil), c.queue[len(batch):]...)
 	c.mu.Unlock()
-
-	c.write(batch)
-	c.mu.Lock()
-	switch {
-	case len(c.queue) > 0:
-		c.queue[0].wake <- true // before the others wake, so that the disk does not wait for them
-	default:
-		c.busy = false
-	}
-	c.mu.Unlock()
-	for _, one := range batch {
-		if one != p {
-			one.wake <- false
-		}
+	c.write([]*pending{p})
+	if batch := c.next(); batch != nil {
+		go c.lead(batch) // ends when nobody waits for it any more
 	}
 	return p.fate
 }
 
-// write commits a batch. Its leader is the first of it.
+// lead commits a batch, and what has gathered by then, until nothing has.
+func (c *committer) lead(batch []*pending) {
+	for ; batch != nil; batch = c.next() {
+		c.write(batch)
+		for _, one := range batch {
+			one.done <- struct{}{}
+		}
+	}
+}
+
+// next takes what has gathered; nil, and the committer is idle, if nothing has.
+func (c *committer) next() []*pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.queue), maxBatch)
+	if n == 0 {
+		c.busy = false
+		return nil
+	}
+	batch := c.queue[:n:n]
+	c.queue = append([]*pending(nil), c.queue[n:]...)
+	return batch
+}
+
+// write commits a batch, and sets its fates.
 func (c *committer) write(batch []*pending) {
 	transitions := make([]Transition, len(batch))
 	for i, one := range batch {

@@ -29,7 +29,7 @@ func printDryRun(w io.Writer, document json.RawMessage) error {
 		name := "  " + strings.Repeat("  ", s.Depth) + s.Name
 		own := calls[s.Name]
 		if len(own) == 0 || s.Kind == "flow" {
-			t.add(name, does, s.Device, fate(s))
+			t.add(name, does, s.Device, becomes(s))
 		}
 		for i, call := range own {
 			who := name
@@ -70,8 +70,8 @@ func printDryRun(w io.Writer, document json.RawMessage) error {
 	return nil
 }
 
-// fate is what becomes of a step that makes no call that is known.
-func fate(s flow.PlannedStep) string {
+// becomes is what becomes of a step that makes no call that is known.
+func becomes(s flow.PlannedStep) string {
 	switch {
 	case s.Fate == flow.RunsNot:
 		return "not run: " + s.Why

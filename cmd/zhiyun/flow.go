@@ -79,7 +79,7 @@ func flowCommand() *cli.Command {
 			migrateFlow(),
 			steerFlow("pause", "start no further step"),
 			steerFlow("resume", "go on with a paused execution"),
-			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),
+			lintCommand(), flowPlanCommand(), graphCommand(), diffCommand(), schemaCommand(),
 			change("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				text, err := readArg(c)
 				if err != nil {
@@ -332,23 +332,4 @@ func lostOf(step flow.StepStatus) []string {
 		return nil // it has no output, or another thing by that name
 	}
 	return out.Lost
-}
-
-func lintFlow(c *cli.Context, a *control.Client) error {
-	text, err := readArg(c)
-	if err != nil {
-		return err
-	}
-	answer, err := call(c.Context, a.Flows.Lint, &controlpb.LintFlowRequest{Document: text})
-	if err != nil {
-		return err
-	}
-	if len(answer.Items) == 0 {
-		fmt.Fprintln(c.App.Writer, "no faults")
-		return nil
-	}
-	if err := printDocuments(c, raws(answer.Items), "LINE:line", "COLUMN:column", "PATH:path", "PROBLEM:problem"); err != nil {
-		return err
-	}
-	return cli.Exit(fmt.Sprintf("%d faults", len(answer.Items)), exitFailed)
 }

@@ -56,6 +56,32 @@ func (f flows) Lint(ctx context.Context, q *connect.Request[pb.LintFlowRequest])
 	return listing(faults, "", err)
 }
 
+func (f flows) Plan(ctx context.Context, q *connect.Request[pb.PlanFlowRequest]) (*connect.Response[pb.JSON], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	params, err := flowParams(q.Msg.Params)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := engine.Plan(ctx, q.Msg.Flow, params)
+	return document(plan, err)
+}
+
+func (f flows) Definition(ctx context.Context, q *connect.Request[pb.DefinitionRequest]) (*connect.Response[pb.DefinitionResponse], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	d, err := engine.Definition(ctx, q.Msg.Flow, int(q.Msg.Version))
+	if err != nil {
+		return nil, err
+	}
+	content, err := json.Marshal(d)
+	return connect.NewResponse(&pb.DefinitionResponse{Json: content, Document: d.Source}), err
+}
+
 func (f flows) Definitions(ctx context.Context, _ *connect.Request[pb.DefinitionsRequest]) (*connect.Response[pb.Listing], error) {
 	engine, err := f.engine()
 	if err != nil {
@@ -63,6 +89,20 @@ func (f flows) Definitions(ctx context.Context, _ *connect.Request[pb.Definition
 	}
 	all, err := engine.Definitions(ctx)
 	return listing(all, "", err)
+}
+
+// flowParams reads the parameters of a start.
+func flowParams(content []byte) (map[string]any, error) {
+	params := map[string]any{}
+	if len(content) > 0 {
+		decoder := json.NewDecoder(bytes.NewReader(content))
+		decoder.UseNumber() // 9007199254740993 stays what it is
+		if err := decoder.Decode(&params); err != nil {
+			return nil, invalid("params", err, "give a JSON object")
+		}
+	}
+	read, _ := numbers(params).(map[string]any)
+	return read, nil
 }
 
 func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest]) (*connect.Response[pb.StartFlowResponse], error) {
@@ -74,13 +114,9 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	if err != nil {
 		return nil, err
 	}
-	params := map[string]any{}
-	if len(q.Msg.Params) > 0 {
-		decoder := json.NewDecoder(bytes.NewReader(q.Msg.Params))
-		decoder.UseNumber() // 9007199254740993 stays what it is
-		if err := decoder.Decode(&params); err != nil {
-			return nil, invalid("params", err, "give a JSON object")
-		}
+	params, err := flowParams(q.Msg.Params)
+	if err != nil {
+		return nil, err
 	}
 	exempt, err := exemption(q.Msg, c)
 	if err != nil {
@@ -91,7 +127,7 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 		options = append(options, flow.Key(c.Key))
 	}
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
+		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, params, options...)
 		if err == nil && begun.Running == "" {
 			err = noted(rehearsal, "execution", begun)
 		}
@@ -103,7 +139,7 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 		}
 		return nil, rehearsedOr(err)
 	}
-	id, err := engine.Start(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
+	id, err := engine.Start(ctx, q.Msg.Flow, params, options...)
 	if err != nil {
 		return nil, err
 	}

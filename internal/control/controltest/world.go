@@ -45,9 +45,9 @@ type World struct {
 	// Flow has the tools "echo", "reject" for a number below 0, "wait", which ends when the world does, and "tell", which logs and
 	// returns the text that it is given, or fails with it.
 	Flow     *flow.Engine
-	FlowLogs string // its folder for logs
-	Triggers *trigger.Controller
+	FlowLogs string      // its folder for logs
 	Shelf    *flow.Shelf // of pushed tools
+	Triggers *trigger.Controller
 	Records  *records.DB
 	Blobs    string // the folder of the contents
 	Balancer *Balancer

@@ -149,8 +149,6 @@ const (
 	FlowServicePruneProcedure = "/zhiyun.control.v1.FlowService/Prune"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
-	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
-	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
 	// FlowServicePushToolProcedure is the fully-qualified name of the FlowService's PushTool RPC.
 	FlowServicePushToolProcedure = "/zhiyun.control.v1.FlowService/PushTool"
 	// FlowServiceUseToolProcedure is the fully-qualified name of the FlowService's UseTool RPC.
@@ -158,6 +156,12 @@ const (
 	// FlowServiceToolVersionsProcedure is the fully-qualified name of the FlowService's ToolVersions
 	// RPC.
 	FlowServiceToolVersionsProcedure = "/zhiyun.control.v1.FlowService/ToolVersions"
+	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
+	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
+	// FlowServicePlanProcedure is the fully-qualified name of the FlowService's Plan RPC.
+	FlowServicePlanProcedure = "/zhiyun.control.v1.FlowService/Plan"
+	// FlowServiceDefinitionProcedure is the fully-qualified name of the FlowService's Definition RPC.
+	FlowServiceDefinitionProcedure = "/zhiyun.control.v1.FlowService/Definition"
 	// FreezeServiceFreezeProcedure is the fully-qualified name of the FreezeService's Freeze RPC.
 	FreezeServiceFreezeProcedure = "/zhiyun.control.v1.FreezeService/Freeze"
 	// FreezeServiceUnfreezeProcedure is the fully-qualified name of the FreezeService's Unfreeze RPC.
@@ -326,6 +330,15 @@ const (
 	// NotifyServiceDeliveriesProcedure is the fully-qualified name of the NotifyService's Deliveries
 	// RPC.
 	NotifyServiceDeliveriesProcedure = "/zhiyun.control.v1.NotifyService/Deliveries"
+	// NotifyServiceRedeliverProcedure is the fully-qualified name of the NotifyService's Redeliver RPC.
+	NotifyServiceRedeliverProcedure = "/zhiyun.control.v1.NotifyService/Redeliver"
+	// NotifyServiceRulesProcedure is the fully-qualified name of the NotifyService's Rules RPC.
+	NotifyServiceRulesProcedure = "/zhiyun.control.v1.NotifyService/Rules"
+	// NotifyServiceSetRuleProcedure is the fully-qualified name of the NotifyService's SetRule RPC.
+	NotifyServiceSetRuleProcedure = "/zhiyun.control.v1.NotifyService/SetRule"
+	// NotifyServiceRemoveRuleProcedure is the fully-qualified name of the NotifyService's RemoveRule
+	// RPC.
+	NotifyServiceRemoveRuleProcedure = "/zhiyun.control.v1.NotifyService/RemoveRule"
 	// ChangeServiceRecordProcedure is the fully-qualified name of the ChangeService's Record RPC.
 	ChangeServiceRecordProcedure = "/zhiyun.control.v1.ChangeService/Record"
 	// ChangeServiceUndoProcedure is the fully-qualified name of the ChangeService's Undo RPC.
@@ -952,8 +965,6 @@ type FlowServiceClient interface {
 	Prune(context.Context, *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
-	// Locks are the keys that executions hold.
-	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
 	// flows, unless the first message says otherwise.
 	PushTool(context.Context) *connect.ClientStreamForClient[controlpb.PushToolRequest, controlpb.JSON]
@@ -961,6 +972,12 @@ type FlowServiceClient interface {
 	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
 	// ToolVersions lists what was pushed, each version with its digest.
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Locks are the keys that executions hold.
+	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceClient constructs a client for the zhiyun.control.v1.FlowService service. By
@@ -1094,13 +1111,6 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
-		locks: connect.NewClient[controlpb.LocksRequest, controlpb.Listing](
-			httpClient,
-			baseURL+FlowServiceLocksProcedure,
-			connect.WithSchema(flowServiceMethods.ByName("Locks")),
-			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
-			connect.WithClientOptions(opts...),
-		),
 		pushTool: connect.NewClient[controlpb.PushToolRequest, controlpb.JSON](
 			httpClient,
 			baseURL+FlowServicePushToolProcedure,
@@ -1117,6 +1127,27 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			httpClient,
 			baseURL+FlowServiceToolVersionsProcedure,
 			connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		locks: connect.NewClient[controlpb.LocksRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FlowServiceLocksProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Locks")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		plan: connect.NewClient[controlpb.PlanFlowRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePlanProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Plan")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		definition: connect.NewClient[controlpb.DefinitionRequest, controlpb.DefinitionResponse](
+			httpClient,
+			baseURL+FlowServiceDefinitionProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Definition")),
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
@@ -1144,10 +1175,12 @@ type flowServiceClient struct {
 	export       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
 	prune        *connect.Client[controlpb.PruneRequest, controlpb.JSON]
 	tools        *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
-	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
 	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
 	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
 	toolVersions *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	plan         *connect.Client[controlpb.PlanFlowRequest, controlpb.JSON]
+	definition   *connect.Client[controlpb.DefinitionRequest, controlpb.DefinitionResponse]
 }
 
 // Save calls zhiyun.control.v1.FlowService.Save.
@@ -1245,11 +1278,6 @@ func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[cont
 	return c.tools.CallUnary(ctx, req)
 }
 
-// Locks calls zhiyun.control.v1.FlowService.Locks.
-func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
-	return c.locks.CallUnary(ctx, req)
-}
-
 // PushTool calls zhiyun.control.v1.FlowService.PushTool.
 func (c *flowServiceClient) PushTool(ctx context.Context) *connect.ClientStreamForClient[controlpb.PushToolRequest, controlpb.JSON] {
 	return c.pushTool.CallClientStream(ctx)
@@ -1263,6 +1291,21 @@ func (c *flowServiceClient) UseTool(ctx context.Context, req *connect.Request[co
 // ToolVersions calls zhiyun.control.v1.FlowService.ToolVersions.
 func (c *flowServiceClient) ToolVersions(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.toolVersions.CallUnary(ctx, req)
+}
+
+// Locks calls zhiyun.control.v1.FlowService.Locks.
+func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.locks.CallUnary(ctx, req)
+}
+
+// Plan calls zhiyun.control.v1.FlowService.Plan.
+func (c *flowServiceClient) Plan(ctx context.Context, req *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.plan.CallUnary(ctx, req)
+}
+
+// Definition calls zhiyun.control.v1.FlowService.Definition.
+func (c *flowServiceClient) Definition(ctx context.Context, req *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return c.definition.CallUnary(ctx, req)
 }
 
 // FlowServiceHandler is an implementation of the zhiyun.control.v1.FlowService service.
@@ -1296,8 +1339,6 @@ type FlowServiceHandler interface {
 	Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
-	// Locks are the keys that executions hold.
-	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
 	// flows, unless the first message says otherwise.
 	PushTool(context.Context, *connect.ClientStream[controlpb.PushToolRequest]) (*connect.Response[controlpb.JSON], error)
@@ -1305,6 +1346,12 @@ type FlowServiceHandler interface {
 	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
 	// ToolVersions lists what was pushed, each version with its digest.
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Locks are the keys that executions hold.
+	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1434,13 +1481,6 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
-	flowServiceLocksHandler := connect.NewUnaryHandler(
-		FlowServiceLocksProcedure,
-		svc.Locks,
-		connect.WithSchema(flowServiceMethods.ByName("Locks")),
-		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
-		connect.WithHandlerOptions(opts...),
-	)
 	flowServicePushToolHandler := connect.NewClientStreamHandler(
 		FlowServicePushToolProcedure,
 		svc.PushTool,
@@ -1457,6 +1497,27 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		FlowServiceToolVersionsProcedure,
 		svc.ToolVersions,
 		connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceLocksHandler := connect.NewUnaryHandler(
+		FlowServiceLocksProcedure,
+		svc.Locks,
+		connect.WithSchema(flowServiceMethods.ByName("Locks")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServicePlanHandler := connect.NewUnaryHandler(
+		FlowServicePlanProcedure,
+		svc.Plan,
+		connect.WithSchema(flowServiceMethods.ByName("Plan")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceDefinitionHandler := connect.NewUnaryHandler(
+		FlowServiceDefinitionProcedure,
+		svc.Definition,
+		connect.WithSchema(flowServiceMethods.ByName("Definition")),
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
@@ -1500,14 +1561,18 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServicePruneHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
-		case FlowServiceLocksProcedure:
-			flowServiceLocksHandler.ServeHTTP(w, r)
 		case FlowServicePushToolProcedure:
 			flowServicePushToolHandler.ServeHTTP(w, r)
 		case FlowServiceUseToolProcedure:
 			flowServiceUseToolHandler.ServeHTTP(w, r)
 		case FlowServiceToolVersionsProcedure:
 			flowServiceToolVersionsHandler.ServeHTTP(w, r)
+		case FlowServiceLocksProcedure:
+			flowServiceLocksHandler.ServeHTTP(w, r)
+		case FlowServicePlanProcedure:
+			flowServicePlanHandler.ServeHTTP(w, r)
+		case FlowServiceDefinitionProcedure:
+			flowServiceDefinitionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1593,10 +1658,6 @@ func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[c
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Tools is not implemented"))
 }
 
-func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
-}
-
 func (UnimplementedFlowServiceHandler) PushTool(context.Context, *connect.ClientStream[controlpb.PushToolRequest]) (*connect.Response[controlpb.JSON], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.PushTool is not implemented"))
 }
@@ -1607,6 +1668,18 @@ func (UnimplementedFlowServiceHandler) UseTool(context.Context, *connect.Request
 
 func (UnimplementedFlowServiceHandler) ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.ToolVersions is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Plan is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Definition is not implemented"))
 }
 
 // FreezeServiceClient is a client for the zhiyun.control.v1.FreezeService service.
@@ -4001,6 +4074,13 @@ type NotifyServiceClient interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceClient constructs a client for the zhiyun.control.v1.NotifyService service. By
@@ -4065,6 +4145,31 @@ func NewNotifyServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		redeliver: connect.NewClient[controlpb.RedeliverRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceRedeliverProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+			connect.WithClientOptions(opts...),
+		),
+		rules: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Listing](
+			httpClient,
+			baseURL+NotifyServiceRulesProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceSetRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+			connect.WithClientOptions(opts...),
+		),
+		removeRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Done](
+			httpClient,
+			baseURL+NotifyServiceRemoveRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -4078,6 +4183,10 @@ type notifyServiceClient struct {
 	silences   *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
 	deliver    *connect.Client[controlpb.JSON, controlpb.JSON]
 	deliveries *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
+	redeliver  *connect.Client[controlpb.RedeliverRequest, controlpb.JSON]
+	rules      *connect.Client[controlpb.NotifyRuleRequest, controlpb.Listing]
+	setRule    *connect.Client[controlpb.NotifyRuleRequest, controlpb.JSON]
+	removeRule *connect.Client[controlpb.NotifyRuleRequest, controlpb.Done]
 }
 
 // Mute calls zhiyun.control.v1.NotifyService.Mute.
@@ -4120,6 +4229,26 @@ func (c *notifyServiceClient) Deliveries(ctx context.Context, req *connect.Reque
 	return c.deliveries.CallUnary(ctx, req)
 }
 
+// Redeliver calls zhiyun.control.v1.NotifyService.Redeliver.
+func (c *notifyServiceClient) Redeliver(ctx context.Context, req *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.redeliver.CallUnary(ctx, req)
+}
+
+// Rules calls zhiyun.control.v1.NotifyService.Rules.
+func (c *notifyServiceClient) Rules(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.rules.CallUnary(ctx, req)
+}
+
+// SetRule calls zhiyun.control.v1.NotifyService.SetRule.
+func (c *notifyServiceClient) SetRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.setRule.CallUnary(ctx, req)
+}
+
+// RemoveRule calls zhiyun.control.v1.NotifyService.RemoveRule.
+func (c *notifyServiceClient) RemoveRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.removeRule.CallUnary(ctx, req)
+}
+
 // NotifyServiceHandler is an implementation of the zhiyun.control.v1.NotifyService service.
 type NotifyServiceHandler interface {
 	Mute(context.Context, *connect.Request[controlpb.MuteRequest]) (*connect.Response[controlpb.JSON], error)
@@ -4130,6 +4259,13 @@ type NotifyServiceHandler interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -4190,6 +4326,31 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	notifyServiceRedeliverHandler := connect.NewUnaryHandler(
+		NotifyServiceRedeliverProcedure,
+		svc.Redeliver,
+		connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRulesHandler := connect.NewUnaryHandler(
+		NotifyServiceRulesProcedure,
+		svc.Rules,
+		connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceSetRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceSetRuleProcedure,
+		svc.SetRule,
+		connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRemoveRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceRemoveRuleProcedure,
+		svc.RemoveRule,
+		connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.NotifyService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NotifyServiceMuteProcedure:
@@ -4208,6 +4369,14 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 			notifyServiceDeliverHandler.ServeHTTP(w, r)
 		case NotifyServiceDeliveriesProcedure:
 			notifyServiceDeliveriesHandler.ServeHTTP(w, r)
+		case NotifyServiceRedeliverProcedure:
+			notifyServiceRedeliverHandler.ServeHTTP(w, r)
+		case NotifyServiceRulesProcedure:
+			notifyServiceRulesHandler.ServeHTTP(w, r)
+		case NotifyServiceSetRuleProcedure:
+			notifyServiceSetRuleHandler.ServeHTTP(w, r)
+		case NotifyServiceRemoveRuleProcedure:
+			notifyServiceRemoveRuleHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -4247,6 +4416,22 @@ func (UnimplementedNotifyServiceHandler) Deliver(context.Context, *connect.Reque
 
 func (UnimplementedNotifyServiceHandler) Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Deliveries is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Redeliver is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Rules is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.SetRule is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.RemoveRule is not implemented"))
 }
 
 // ChangeServiceClient is a client for the zhiyun.control.v1.ChangeService service.
