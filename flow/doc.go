@@ -59,8 +59,11 @@
 // nothing meanwhile, and the execution's Wake says for what it waits and until when: exactly one source, the engine's own work before a time, a time
 // before a signal, a signal before people. Signals are kept until a step takes them, once per ID.
 //
-// People act on what runs: Pause, Resume, Cancel, Retry, RetryStep, Settle, Skip, Fail, Back, Choose, Approve, Refuse, and Migrate to another
-// version of the flow.
+// # Operations
+//
+// Executions that run are found (List with a Filter), steered one by one (Skip, RetryStep, Back, Approve, Signal, Migrate and others, or Order by name) or in
+// bulk (Bulk), rehearsed (RehearseOrder, RehearseStart, Plan, DryRun), looked into (Logs, Timing, History) and exported (Export). Package flowtest replays an export in a
+// test, and tests flows with fake tools in virtual time. Config.Retention removes what ended long ago.
 //
 // # Life cycle
 //

@@ -1,5 +1,7 @@
 package flow
 
+import "io"
+
 import "strconv"
 
 // EncodeEvents is for the test of the encoding.
@@ -58,3 +60,6 @@ func (e *Engine) Live() int {
 	defer e.mu.Unlock()
 	return len(e.runs)
 }
+
+// NewStriker is for the test of logs in pieces.
+func NewStriker(w io.Writer, secrets []string) io.WriteCloser { return newStriker(w, secrets) }
