@@ -150,6 +150,9 @@ func (c *compiler) leaf(plan *stepPlan, sc scope) {
 	}
 	if plan.Exclusive != "" {
 		plan.exclusive = c.text(path+".exclusive", plan.Exclusive, sc)
+		if plan.Tool == "" {
+			c.d.fault(c.d.places[path+".exclusive"], path+".exclusive", "is for steps that run a tool; a flow that is called has locks of its own")
+		}
 	}
 	if len(plan.With) > 0 {
 		plan.with = c.template(path+".with", plan.With, sc)

@@ -55,7 +55,16 @@
 // # Life cycle
 //
 // New checks the Config and starts nothing. Run takes up what is open, works until its context ends, and drains. One engine runs on a
-// store at a time. Tools that run on devices go through Config.Remote: see packages dispatch and worker.
+// store at a time, unless the store is Shared. Tools that run on devices go through Config.Remote: see packages dispatch and worker.
+//
+// # Several engines
+//
+// Engines on one Shared store (pgstore) share its executions: each is run by the engine that started it, until that one dies, is stopped or
+// ends; then the others go on with it within three heartbeats. Every verb, Wait and Watch reach it through any of them. Tools and what they need must be the same everywhere, as
+// must the devices that Remote reaches.
+//
+//	store, err := pgstore.Open(ctx, "postgres://zhiyun@db/flows")
+//	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Name: "server-1"})
 //
 // # Limits
 //

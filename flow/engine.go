@@ -34,6 +34,8 @@ type Config struct {
 	Notifier Notifier
 	// Concurrency bounds the attempts that run in this process at a time. Default 64.
 	Concurrency int
+	// Limits bounds what runs further. Default: no tool, device or module is bounded, and 100,000 executions may be open.
+	Limits Limits
 	// Grace is how long Run lets attempts in this process finish when its context ends. Default 5s. What is not
 	// finished by then is killed and in doubt for the next engine. Attempts on devices go on.
 	Grace time.Duration
@@ -61,16 +63,19 @@ type Engine struct {
 	log       *slog.Logger
 	metrics   *metrics
 	committer *committer
-	slots     chan struct{}
+	gate      *gate
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
 	shared    Shared        // nil: the store is this engine's alone
 	poked     chan struct{} // the store has said that something happened
 
+	rest sync.RWMutex // held for reading while an execution is told something that no engine runs, for writing as Run begins
+
 	mu       sync.Mutex // guards what follows
 	part     membership
 	stirred  chan struct{} // closed with the next poke; nil while nobody waits
+	pressure pressure
 	running  bool
 	draining bool
 	root     context.Context // of attempts here
@@ -114,6 +119,7 @@ func New(config Config) (*Engine, error) {
 	if config.Heartbeat < 0 || config.Heartbeat > 0 && config.Heartbeat < 10*time.Millisecond {
 		faults = append(faults, fmt.Errorf("flow: Config.Heartbeat is %s: want at least 10ms, or 0 for 2s", config.Heartbeat))
 	}
+	faults = append(faults, config.Limits.check()...)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
@@ -123,6 +129,9 @@ func New(config Config) (*Engine, error) {
 	if config.Name == "" {
 		config.Name, _ = os.Hostname() // without a name, a restart waits for the lease of the last process
 	}
+	if config.Limits.Open == 0 {
+		config.Limits.Open = defaultOpen
+	}
 	if config.Concurrency == 0 {
 		config.Concurrency = 64
 	}
@@ -131,7 +140,7 @@ func New(config Config) (*Engine, error) {
 	}
 	e := &Engine{
 		config: config, log: config.Logger,
-		slots: make(chan struct{}, config.Concurrency), failed: make(chan error, 1), noticed: make(chan struct{}, 1),
+		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
 		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat},
 		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
@@ -143,6 +152,7 @@ func New(config Config) (*Engine, error) {
 	if e.metrics, err = newMetrics(config.Metrics); err != nil {
 		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
 	}
+	e.gate = newGate(&config, &e.attempts)
 	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }
@@ -154,22 +164,29 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer cancel(ErrClosed)
 	away, detach := context.WithCancelCause(root)
 	defer detach(ErrClosed)
+	e.rest.Lock() // what is told at rest is stored before anything is taken up
 	e.mu.Lock()
 	if e.root != nil {
 		e.mu.Unlock()
+		e.rest.Unlock()
 		return errors.New("flow: Run was called before; make another engine")
 	}
 	e.root, e.away, e.running = root, away, true
 	e.mu.Unlock()
+	e.rest.Unlock()
 
 	var background sync.WaitGroup
 	if e.config.Notifier != nil {
 		background.Go(func() { e.deliver(root) })
 	}
-	var err error
-	if e.shared != nil {
+	err := e.refreshLocks(ctx)
+	switch {
+	case err != nil:
+	case e.shared != nil:
+		background.Go(func() { e.followLocks(root) })
 		background.Go(func() { e.join(root) })
-	} else {
+	default:
+		background.Go(func() { e.followLocks(root) })
 		background.Go(func() { e.watchStarts(root) })
 		err = e.takeUp(ctx)
 	}
@@ -189,6 +206,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, r := range runs {
 		r.quiesce()
 	}
+	e.gate.close()
 	detach(ErrClosed)
 	e.drain(cancel)
 	background.Wait()
@@ -288,8 +306,7 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 		e.forget(r)
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
-	r.p, r.x = p, x
-	x.owner = member
+	r.bind(p, x)
 	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil
@@ -358,10 +375,15 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 					return nil, err
 				}
 				x = newExecution(def, id)
+				x.lookup = func(version int) (*Definition, error) { return e.definition(ctx, x.Flow, version) }
 			}
 			x.apply(&events[i])
 		}
 	}
+	if x.broken != nil {
+		return nil, fmt.Errorf("flow: execution %s was moved to another version: %w", id, x.broken)
+	}
+	x.lookup, x.taken, x.freed = nil, nil, nil // taken and freed long since
 	x.Wake = x.wake()
 	return x, nil
 }
@@ -371,12 +393,15 @@ func (e *Engine) commit(m *machine, prev int64) error {
 	if e.config.Notifier == nil {
 		m.notices = nil
 	}
+	taken, freed := m.x.taken, m.x.freed
 	if err := e.committer.commit(m.transition(prev)); err != nil {
 		if errors.Is(err, ErrFenced) {
 			e.lost(m.x.owner)
 		}
+		e.gate.untaken(taken, err)
 		return err
 	}
+	e.gate.unlocked(freed)
 	e.publish(m)
 	return nil
 }
@@ -390,6 +415,7 @@ func (e *Engine) publish(m *machine) {
 		delete(e.watchers, x.ID)
 	}
 	if x.State.Ended() {
+		e.pressure.left(m.now)
 		delete(e.runs, x.ID) // no longer live, in the same moment in which those who wait are told
 		if end := e.ends[x.ID]; end != nil {
 			end.x = x

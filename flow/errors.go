@@ -15,6 +15,8 @@ var (
 	errNotLive = errors.New("flow: the execution is not live")
 	// ErrState says that the execution's state does not allow the verb.
 	ErrState = errors.New("flow: not possible in this state")
+	// ErrNotAsked says that the step asks other people.
+	ErrNotAsked = errors.New("flow: not asked")
 	// ErrStale says that another writer moved the execution on; the writer must read again.
 	ErrStale = errors.New("flow: another engine has written this execution; only one engine may run on a store")
 	// ErrFenced says that the engine has been silent for longer than its lease, and that others own its executions now. Nothing was
@@ -35,12 +37,14 @@ const (
 	CodeDeviceLost = "device.lost"    // the device's worker is gone
 	CodePerson     = "person"         // a person ended it
 	CodeRefused    = "refused"        // people did not approve
+	CodeRepeat     = "repeat"         // as many iterations as there may be, and the condition does not hold
 	CodeLost       = "attempt.lost"   // the process that ran the attempt died
 	CodeExit       = "exit"           // the tool exited with a status other than 0 and said nothing more
 	CodeOutput     = "output.invalid" // what the tool printed is not what its manifest promises
 	CodeInput      = "input.invalid"  // the resolved input is not what the tool's manifest demands
 	CodeExpression = "expression"     // an expression of the flow failed on these values
 	CodeTool       = "tool.missing"   // no such tool is registered where it should run
+	CodeLocked     = "locked"         // a sub-flow needs a lock that another execution holds, and may not wait for it
 	CodeDigest     = "tool.changed"   // the tool's folder is not what its digest says
 	CodeUnprobed   = "probe.negative" // the probe says that the tool's effect did not happen
 )

@@ -17,23 +17,35 @@ const (
 	EventStuck        EventKind = "execution.stuck"        // waits for a person; Reason says what for
 	EventPaused       EventKind = "execution.paused"
 	EventResumed      EventKind = "execution.resumed"
+	EventSignalled    EventKind = "execution.signalled" // Signal came, with Output
 	EventRetried      EventKind = "execution.retried"   // a person had what is held tried again
+	EventMigrated     EventKind = "execution.migrated"  // to Version, with Params
 	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
 	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
 	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
+	EventLockWaiting  EventKind = "execution.awaits"    // its flow's locks; Text says who has one
+	EventLocked       EventKind = "execution.locked"    // it has its flow's locks, Keys
 	EventDone         EventKind = "execution.done"
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
 
-	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
-	EventStepEntered  EventKind = "step.entered"  // the steps that it holds begin; Case says which, if not all
-	EventStepHandling EventKind = "step.handling" // it has failed with Error, and its handler begins
-	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
-	EventStepDone     EventKind = "step.done"
-	EventStepSkipped  EventKind = "step.skipped"
-	EventStepFailed   EventKind = "step.failed"
-	EventNoticed      EventKind = "step.noticed"
+	EventStepSkipping  EventKind = "step.skipping"  // by a person; what runs of it is stopped
+	EventStepEntered   EventKind = "step.entered"   // the steps that it holds begin; Case says which, if not all
+	EventStepHandling  EventKind = "step.handling"  // it has failed with Error, and its handler begins
+	EventStepParked    EventKind = "step.parked"    // waits for what Text says, until RetryAt
+	EventApproved      EventKind = "step.approved"  // by Actor
+	EventRefused       EventKind = "step.refused"   // by Actor
+	EventStepChosen    EventKind = "step.chosen"    // by a person: Case is the way that it goes
+	EventStepHeld      EventKind = "step.held"      // it cannot begin, and waits for a person
+	EventStepRetried   EventKind = "step.retried"   // it begins again
+	EventStepRepeating EventKind = "step.repeating" // its next iteration, Item, begins, at RetryAt if that is set
+	EventStepFanned    EventKind = "step.fanned"    // into Items tasks
+	EventStepDone      EventKind = "step.done"
+	EventStepSkipped   EventKind = "step.skipped"
+	EventStepFailed    EventKind = "step.failed"
+	EventNoticed       EventKind = "step.noticed"
 
+	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"
 	EventAttemptDone     EventKind = "attempt.done"
 	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
@@ -60,6 +72,8 @@ type Event struct {
 	Step      string          `json:"step,omitempty"`
 	Item      int             `json:"item,omitempty"`
 	Items     int             `json:"items,omitempty"`
+	Signal    string          `json:"signal,omitempty"` // its name; of attempt.done: the step takes the oldest of that name
+	ID        string          `json:"id,omitempty"`     // the signal's
 	Case      string          `json:"case,omitempty"`
 	Attempt   int             `json:"attempt,omitempty"`
 	Again     bool            `json:"again,omitempty"` // the attempt does not count: the last one was cut off by a crash, or a person asked
@@ -76,6 +90,8 @@ type Event struct {
 	Reason    string          `json:"reason,omitempty"`
 	Text      string          `json:"text,omitempty"`
 	Severity  string          `json:"severity,omitempty"`
+	Lock      string          `json:"lock,omitempty"` // the task's exclusive key
+	Keys      []string        `json:"keys,omitempty"` // locks taken, or freed by the end
 
 	// Of execution.started only.
 	Flow    string         `json:"flow,omitempty"`
@@ -83,6 +99,9 @@ type Event struct {
 	Key     string         `json:"key,omitempty"`
 	Parent  string         `json:"parent,omitempty"`
 	Params  map[string]any `json:"params,omitempty"`
+	Root    string         `json:"root,omitempty"`   // of a sub-flow: the execution that was started first
+	Exempt  string         `json:"exempt,omitempty"` // from freezes; why
+	As      []string       `json:"as,omitempty"`     // who started it, as was proved
 }
 
 // String writes the event as one line, without its data.
@@ -100,10 +119,13 @@ func (e Event) String() string {
 		set  bool
 		text string
 	}{
+		{"version", e.Kind == EventMigrated, strconv.Itoa(e.Version)},
 		{"attempt", e.Attempt > 0, strconv.Itoa(e.Attempt)},
 		{"again", e.Again, "true"},
 		{"items", e.Items > 0, strconv.Itoa(e.Items)},
 		{"case", e.Case != "", strconv.Quote(e.Case)},
+		{"signal", e.Signal != "", strconv.Quote(e.Signal)},
+		{"id", e.ID != "", strconv.Quote(e.ID)},
 		{"device", e.Device != "", e.Device},
 		{"target", e.Target != "", string(e.Target)},
 		{"actor", e.Actor != "", e.Actor},

@@ -31,6 +31,8 @@ func (e *Event) encode(b []byte) []byte {
 	b = textField(b, `,"step":`, e.Step)
 	b = intField(b, `,"item":`, e.Item)
 	b = intField(b, `,"items":`, e.Items)
+	b = textField(b, `,"signal":`, e.Signal)
+	b = textField(b, `,"id":`, e.ID)
 	b = textField(b, `,"case":`, e.Case)
 	b = intField(b, `,"attempt":`, e.Attempt)
 	if e.Again {
@@ -56,6 +58,8 @@ func (e *Event) encode(b []byte) []byte {
 	b = textField(b, `,"reason":`, e.Reason)
 	b = textField(b, `,"text":`, e.Text)
 	b = textField(b, `,"severity":`, e.Severity)
+	b = textField(b, `,"lock":`, e.Lock)
+	b = textsField(b, `,"keys":`, e.Keys)
 	b = textField(b, `,"flow":`, e.Flow)
 	b = intField(b, `,"version":`, e.Version)
 	b = textField(b, `,"key":`, e.Key)
@@ -63,6 +67,9 @@ func (e *Event) encode(b []byte) []byte {
 	if len(e.Params) > 0 {
 		b = rawField(b, `,"params":`, mustJSON(e.Params))
 	}
+	b = textField(b, `,"root":`, e.Root)
+	b = textField(b, `,"exempt":`, e.Exempt)
+	b = textsField(b, `,"as":`, e.As)
 	return append(b, '}')
 }
 
@@ -71,6 +78,13 @@ func textField(b []byte, name, text string) []byte {
 		return b
 	}
 	return appendText(append(b, name...), text)
+}
+
+func textsField(b []byte, name string, texts []string) []byte {
+	if len(texts) == 0 {
+		return b
+	}
+	return append(append(b, name...), mustJSON(texts)...)
 }
 
 func intField(b []byte, name string, n int) []byte {

@@ -45,18 +45,22 @@ const (
 
 // TaskState is where one item of a step stands, or its undo.
 //
-//	waiting -> running -> done, failed, skipped
-//	             | ^
-//	             v |
-//	 retrying (a timer), doubt (a probe), held (a person)
+//	waiting, queued -> running -> done, failed, skipped
+//	                     | ^
+//	                     v |
+//	 retrying (a timer), doubt (a probe), held (a person), queued (the gate)
+//
+// That of a step that waits is parked instead of running.
 type TaskState string
 
 const (
 	TaskWaiting  TaskState = "waiting"
+	TaskQueued   TaskState = "queued" // the next attempt starts when there is room, or a lock is free
 	TaskRunning  TaskState = "running"
 	TaskRetrying TaskState = "retrying" // the next attempt starts at RetryAt
 	TaskDoubt    TaskState = "doubt"    // whether it had its effect is not known; the probe is asked
 	TaskHeld     TaskState = "held"     // waits for a person
+	TaskParked   TaskState = "parked"   // of a step that waits: for a time, a signal, or people's approval
 	TaskDone     TaskState = "done"
 	TaskFailed   TaskState = "failed"
 	TaskSkipped  TaskState = "skipped" // of an undo that failed and may
@@ -64,42 +68,60 @@ const (
 
 // Execution is one run of a definition.
 type Execution struct {
-	ID      string         `json:"id"`
-	Flow    string         `json:"flow"`
-	Version int            `json:"version"`
-	Key     string         `json:"key,omitempty"`
-	Actor   string         `json:"actor,omitempty"`
-	Reason  string         `json:"reason,omitempty"`
-	Parent  string         `json:"parent,omitempty"` // the execution that called this one as a sub-flow
-	Params  map[string]any `json:"params,omitempty"`
-	State   State          `json:"state"`
-	Target  State          `json:"target,omitempty"` // how it will end once compensated
-	Paused  bool           `json:"paused,omitempty"`
-	Step    string         `json:"step,omitempty"`    // the step that it is at
-	Waiting string         `json:"waiting,omitempty"` // what for, if for a person
-	Wake    Wake           `json:"wake"`
-	Started time.Time      `json:"started"`
-	Updated time.Time      `json:"updated"`
-	Ended   time.Time      `json:"ended,omitzero"`
-	Error   *Error         `json:"error,omitempty"`
-	Steps   []StepStatus   `json:"steps,omitempty"` // not in lists
-	Seq     int64          `json:"seq"`             // of the last event
+	ID      string          `json:"id"`
+	Flow    string          `json:"flow"`
+	Version int             `json:"version"`
+	Key     string          `json:"key,omitempty"`
+	Actor   string          `json:"actor,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
+	Parent  string          `json:"parent,omitempty"` // the execution that called this one as a sub-flow
+	Params  map[string]any  `json:"params,omitempty"`
+	State   State           `json:"state"`
+	Target  State           `json:"target,omitempty"` // how it will end once compensated
+	Paused  bool            `json:"paused,omitempty"`
+	Step    string          `json:"step,omitempty"`    // the step that it is at
+	Waiting string          `json:"waiting,omitempty"` // what for, if for a person
+	Wake    Wake            `json:"wake"`
+	Locks   []string        `json:"locks,omitempty"` // its flow's, that it holds
+	Started time.Time       `json:"started"`
+	Updated time.Time       `json:"updated"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	Error   *Error          `json:"error,omitempty"`
+	Output  json.RawMessage `json:"output,omitempty"` // what a flow returns that is done
+	Steps   []StepStatus    `json:"steps,omitempty"`  // not in lists
+	Seq     int64           `json:"seq"`              // of the last event
 
 	def     *Definition
 	owner   int64 // the member for which it was loaded; 0 without a Shared store
 	shape   *layout
-	blocks  []blockState   // beside shape.blocks
-	vars    map[string]any // for expressions; outputs are decoded when first used
-	last    int            // no step behind it has begun
-	undoing int            // the step that compensation is at
-	floor   int            // the step at which compensation ends
-	active  int            // forward attempts and probes in flight
-	undos   int            // undo attempts in flight
-	timers  int            // tasks and undos that wait for a timer
-	clock   timers         // theirs
-	held    int            // tasks and undos that wait for a person
+	blocks  []blockState                           // beside shape.blocks
+	next    *Definition                            // that a migration goes to
+	lookup  func(version int) (*Definition, error) // for those that are folded
+	broken  error                                  // a version to which it was moved is not there
+	vars    map[string]any                         // for expressions; outputs are decoded when first used
+	last    int                                    // no step behind it has begun
+	undoing int                                    // the step that compensation is at
+	floor   int                                    // the step at which compensation ends
+	active  int                                    // forward attempts and probes in flight
+	undos   int                                    // undo attempts in flight
+	timers  int                                    // tasks and undos that wait for a timer
+	clock   timers                                 // theirs
+	held    int                                    // tasks and undos that wait for a person
+	parked  [waitPeople + 1]parked
+	kept    map[string][]heardSignal // by name, in the order in which they came
+	heard   map[string]bool          // IDs of signals
 	pauser  string
-	tagged  map[string]bool // devices whose tags are stored, as far as this copy knows
+
+	queued    int      // tasks that wait for the gate
+	queuedFor string   // what the last of them waits for
+	awaits    string   // what its flow's locks wait for
+	locked    bool     // it has its flow's locks
+	root      string   // of a sub-flow: the execution that was started first
+	exempt    string   // from freezes; why
+	as        []string // who started it, as was proved
+	taken     []keyChange
+	freed     []keyChange
+	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
 // blockState is how far a block of steps has come.
@@ -125,12 +147,16 @@ type StepStatus struct {
 	Skipping bool `json:"skipping,omitempty"`
 	Round    int  `json:"round,omitempty"` // how often the execution was taken back over the step
 	// Case is the way that an if or a switch has gone: then, else, case 0.
-	Case string `json:"case,omitempty"`
+	Case      string     `json:"case,omitempty"`
+	Approvals []Approval `json:"approvals,omitempty"` // of a step that asks for them
+	// Chosen is the way that a person wants it to go.
+	Chosen string `json:"chosen,omitempty"`
 	// Handling: it has failed, and its handler runs.
 	Handling bool `json:"handling,omitempty"`
 
 	at      int   // its index
 	open    int   // blocks of it that run
+	parked  int   // its place among those that wait for the same, from 1
 	items   []any // of its each
 	next    int   // the next task to start
 	active  int   // tasks started and not ended
@@ -138,6 +164,13 @@ type StepStatus struct {
 	undo    int // the next task to undo, plus one; counts down
 	undos   int // undos started and not ended
 	lastErr *Error
+}
+
+// Approval is one person's.
+type Approval struct {
+	By      string    `json:"by"`
+	Comment string    `json:"comment,omitempty"`
+	At      time.Time `json:"at"`
 }
 
 // Task is one item of a step: all of its attempts.
@@ -149,7 +182,9 @@ type Task struct {
 	Tries   int             `json:"tries"`   // attempts that count towards the limit
 	Started time.Time       `json:"started,omitzero"`
 	Ended   time.Time       `json:"ended,omitzero"`
-	RetryAt time.Time       `json:"retry_at,omitzero"`
+	RetryAt time.Time       `json:"retry_at,omitzero"` // when it goes on by itself
+	For     string          `json:"for,omitempty"`     // what a step that waits waits for
+	Signal  string          `json:"signal,omitempty"`
 	Input   json.RawMessage `json:"input,omitempty"`
 	Output  json.RawMessage `json:"output,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
@@ -158,7 +193,16 @@ type Task struct {
 	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
 	Stopping *Error `json:"stopping,omitempty"`
 
+	// Queued is since when the next attempt waits, Waits what for, in the state queued.
+	Queued time.Time `json:"queued,omitzero"`
+	Waits  string    `json:"waits,omitempty"`
+	Lock   string    `json:"lock,omitempty"` // its exclusive key
+
 	probes int
+	again  bool   // queued: the start will not count
+	by     string // queued: who asked for it
+	asked  bool   // queued: the gate knows
+	locked bool   // it holds Lock
 }
 
 // inFlight reports whether an attempt or a probe runs.
@@ -184,10 +228,11 @@ type WakeKind string
 
 const (
 	WakeNone     WakeKind = "none"     // it has ended
+	WakeSignal   WakeKind = "signal"   // the signal For, or the time At if there is one
 	WakeRunnable WakeKind = "runnable" // the engine, at once
 	WakeTimer    WakeKind = "timer"    // the time At
 	WakeLease    WakeKind = "lease"    // the end of attempts that a live engine or device holds
-	WakePerson   WakeKind = "person"   // For says what the person is asked
+	WakePerson   WakeKind = "person"   // For says what the person is asked; At is when the execution goes on without, if it does
 )
 
 // Wake is the one source that moves an execution on.
@@ -220,7 +265,10 @@ func (x *Execution) fresh(i, round int) StepStatus {
 // shown returns a copy that is no longer the engine's, secrets struck out.
 func (x *Execution) shown() Execution {
 	out := *x
-	out.vars, out.blocks, out.clock = nil, nil, nil
+	out.vars, out.blocks, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil
+	if out.Waiting == "" {
+		out.Waiting = x.waitsFor()
+	}
 	out.Wake = x.wake()
 	if out.Params = nil; len(x.Params) > 0 {
 		out.Params = maps.Clone(x.Params)
@@ -243,10 +291,26 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakeLease}
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
+	case x.queued > 0 || x.awaits != "":
+		return Wake{Kind: WakeRunnable}
 	case x.timers > 0:
-		return Wake{Kind: WakeTimer, At: x.firstTimer().at}
+		return x.timerWake()
+	case len(x.parked[waitSignal]) > 0:
+		return Wake{Kind: WakeSignal, At: x.firstTimer().at, For: x.waitingFor(waitSignal)}
+	case len(x.parked[waitPeople]) > 0:
+		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.waitingFor(waitPeople)}
 	}
 	return Wake{Kind: WakeRunnable}
+}
+
+// timerWake says what the next time is about, if that is a step that waits for it.
+func (x *Execution) timerWake() Wake {
+	first := x.firstTimer()
+	wake := Wake{Kind: WakeTimer, At: first.at}
+	if t := x.task(first.step, first.item); t != nil && t.State == TaskParked {
+		wake.For = "step " + x.Steps[first.step].Name + ": " + t.For
+	}
+	return wake
 }
 
 func (x *Execution) task(step, item int) *Task {

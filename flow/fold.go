@@ -24,8 +24,13 @@ func (x *Execution) apply(e *Event) {
 		x.applyStep(e)
 		return
 	}
+	x.applyLocks(e)
 	switch e.Kind {
 	case EventStarted:
+		x.root, x.exempt, x.as = e.Root, e.Exempt, e.As
+		if len(x.as) == 0 && e.Actor != "" {
+			x.as = []string{e.Actor}
+		}
 		x.Key, x.Actor, x.Reason, x.Parent, x.Params = e.Key, e.Actor, e.Reason, e.Parent, e.Params
 		x.Started = e.At
 		x.bindVars()
@@ -33,6 +38,24 @@ func (x *Execution) apply(e *Event) {
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
 		x.Ended, x.floor = time.Time{}, 0
 		x.undoing = x.last
+	case EventMigrated:
+		def := x.next
+		if def == nil && x.lookup != nil {
+			def, x.broken = x.lookup(e.Version)
+		}
+		if def != nil {
+			x.become(def)
+			x.Params = e.Params
+			x.bindVars()
+		}
+	case EventSignalled:
+		if x.kept == nil {
+			x.kept, x.heard = map[string][]heardSignal{}, map[string]bool{}
+		}
+		x.kept[e.Signal] = append(x.kept[e.Signal], heardSignal{e.ID, e.Actor, e.Output})
+		if e.ID != "" {
+			x.heard[e.ID] = true
+		}
 	case EventStuck:
 		x.State, x.Waiting = Stuck, e.Reason
 	case EventPaused:
@@ -42,6 +65,7 @@ func (x *Execution) apply(e *Event) {
 	case EventRetried:
 		x.unstick()
 	case EventDone, EventFailed, EventCancelled:
+		x.Output = e.Output
 		x.State, x.Ended = State(strings.TrimPrefix(string(e.Kind), "execution.")), e.At
 	}
 }
@@ -51,7 +75,9 @@ func (x *Execution) restart(from int) {
 	outputs, _ := x.vars["steps"].(map[string]any)
 	for i := from; i < len(x.Steps); i++ {
 		delete(outputs, x.Steps[i].Name)
+		chosen := x.Steps[i].Chosen
 		x.Steps[i] = x.fresh(i, x.Steps[i].Round+1)
+		x.Steps[i].Chosen = chosen
 		for _, b := range x.shape.steps[i].blocks {
 			x.blocks[b] = blockState{}
 		}
@@ -79,6 +105,21 @@ func (x *Execution) reopen(at, from int) {
 			x.Steps[at].open++
 		}
 	}
+}
+
+// unhold makes a step that could not begin as if it had not been looked at.
+func (x *Execution) unhold(s *StepStatus) {
+	if s.unopened() {
+		x.held--
+		chosen := s.Chosen
+		*s = x.fresh(s.at, s.Round)
+		s.Chosen = chosen
+	}
+}
+
+// unopened reports whether the step could not begin, and waits for a person.
+func (s *StepStatus) unopened() bool {
+	return len(s.Tasks) == 1 && s.Tasks[0].State == TaskHeld && s.Tasks[0].Attempt == 0 && s.undo == 0
 }
 
 // enter begins a block.
@@ -128,11 +169,30 @@ func (x *Execution) applyStep(e *Event) {
 	x.last = max(x.last, at)
 	switch e.Kind {
 	case EventStepEntered:
+		x.unhold(s)
 		s.State, s.Started, s.Case = StepRunning, e.At, e.Case
 		for _, b := range x.shape.steps[at].blocks {
 			if block := &x.shape.blocks[b]; !block.handler && (e.Case == "" || e.Case == block.name) {
 				x.enter(b)
 			}
+		}
+	case EventStepChosen:
+		s.Chosen = e.Case
+	case EventStepHeld:
+		s.State, s.Started, s.Tasks, s.active, s.undo = StepRunning, e.At, []Task{{State: TaskHeld, Error: e.Error}}, 1, 0
+		x.held++
+		x.Step = s.Name
+	case EventStepRetried:
+		x.unhold(s)
+	case EventStepRepeating:
+		s.Tasks = append(s.Tasks, Task{Item: e.Item, State: TaskWaiting})
+		s.undo = len(s.Tasks)
+		if !e.RetryAt.IsZero() {
+			t := &s.Tasks[e.Item]
+			t.State, t.RetryAt = TaskRetrying, e.RetryAt
+			s.active++
+			x.count(t.State, t.RetryAt, 1, false)
+			x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
 		}
 	case EventStepHandling:
 		if s.State == StepWaiting {
@@ -171,6 +231,9 @@ func (x *Execution) applyStep(e *Event) {
 		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error
 	case EventSettled:
 		x.unstick()
+	case EventApproved:
+		s.Approvals = append(s.Approvals, Approval{e.Actor, e.Reason, e.At})
+	case EventRefused:
 	case EventNoticed:
 		s.Started = e.At
 	case EventUndoStarted, EventUndoDone, EventUndoFailed, EventUndoHeld, EventUndoSkipped:
@@ -183,8 +246,8 @@ func (x *Execution) applyStep(e *Event) {
 // output composes a step's output from its tasks.
 func (s *StepStatus) output() json.RawMessage {
 	if !s.Fanned {
-		if len(s.Tasks) == 1 {
-			return s.Tasks[0].Output
+		if n := len(s.Tasks); n > 0 {
+			return s.Tasks[n-1].Output
 		}
 		return nil
 	}
@@ -209,10 +272,15 @@ func (s *StepStatus) output() json.RawMessage {
 // count adds n to the counter to which a task in this state belongs.
 func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) {
 	switch {
+	case state == TaskParked: // see parks
 	case !retryAt.IsZero():
 		x.timers += n
 	case state == TaskHeld:
 		x.held += n
+	case state == TaskQueued:
+		if x.queued += n; x.queued == 0 {
+			x.queuedFor = ""
+		}
 	case (state == TaskRunning || state == TaskDoubt) && undo:
 		x.undos += n
 	case state == TaskRunning || state == TaskDoubt:
@@ -220,8 +288,25 @@ func (x *Execution) count(state TaskState, retryAt time.Time, n int, undo bool) 
 	}
 }
 
+// parks counts a parked task in, or out.
+func (x *Execution) parks(s *StepStatus, t *Task, in bool) {
+	if t.State != TaskParked {
+		return
+	}
+	kind, n := x.shape.steps[s.at].step.kind().waits(), 1
+	if in {
+		x.parked[kind].add(s)
+	} else {
+		n = -1
+		x.parked[kind].remove(s, x.Steps)
+	}
+	if kind == waitTime {
+		x.timers += n
+	}
+}
+
 func open(state TaskState) bool {
-	return state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld
+	return state == TaskQueued || state == TaskRunning || state == TaskRetrying || state == TaskDoubt || state == TaskHeld || state == TaskParked
 }
 
 func (x *Execution) applyTask(s *StepStatus, e *Event) {
@@ -237,18 +322,29 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	t := &s.Tasks[e.Item]
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
+	x.parks(s, t, false)
 	t.RetryAt, t.Stopping = e.RetryAt, nil
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
+	t.Queued, t.Waits = time.Time{}, ""
 	switch e.Kind {
-	case EventAttemptStarted:
+	case EventStepParked:
+		t.State, t.Error, t.For, t.Signal = TaskParked, nil, e.Text, e.Signal
+		s.next = 1
 		if before == TaskWaiting {
-			t.Started, t.Input, t.Device = e.At, e.Input, e.Device
-			s.next = max(s.next, e.Item+1)
-		} else if e.Input != nil { // edited by a person
-			t.Input = e.Input
+			t.Started = e.At
+		} else if before == TaskHeld {
+			s.Approvals = nil // all are asked again
 		}
+		x.Step = s.Name
+	case EventAttemptQueued:
+		t.prepare(s, before, e)
+		t.State, t.Error, t.again, t.by = TaskQueued, nil, e.Again, e.Actor
+		t.Queued, t.Waits, x.queuedFor = e.At, e.Text, "step "+s.Name+" "+e.Text
+		x.Step = s.Name
+	case EventAttemptStarted:
+		t.prepare(s, before, e)
 		t.State, t.Attempt, t.Error, t.probes = TaskRunning, e.Attempt, nil, 0
 		switch {
 		case !e.Again:
@@ -259,6 +355,10 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		x.Step = s.Name
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
+		s.next = max(s.next, e.Item+1)
+		if kept := x.kept[e.Signal]; e.Signal != "" && len(kept) > 0 {
+			x.kept[e.Signal] = kept[1:]
+		}
 	case EventAttemptFailed:
 		t.State, t.Error = TaskFailed, e.Error
 		s.next = max(s.next, e.Item+1)
@@ -275,13 +375,16 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		t.State, t.Error = TaskDoubt, e.Error
 	case EventAttemptHeld:
 		t.State, t.Error = TaskHeld, e.Error
+		s.next = max(s.next, e.Item+1)
 	case EventProbeStarted:
 		t.State = TaskDoubt
 		t.probes++
 	case EventProbeFailed:
 		t.State = TaskDoubt
 	}
+	x.applyTaskLock(s, t, e)
 	x.count(t.State, t.RetryAt, 1, false)
+	x.parks(s, t, true)
 	if !t.RetryAt.IsZero() {
 		x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
 	}
@@ -289,6 +392,16 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		s.active++
 	} else if !open(t.State) && open(before) {
 		s.active--
+	}
+}
+
+// prepare notes what an attempt runs with.
+func (t *Task) prepare(s *StepStatus, before TaskState, e *Event) {
+	if before == TaskWaiting || t.Attempt == 0 && t.Input == nil {
+		t.Started, t.Input, t.Device = e.At, e.Input, e.Device
+		s.next = max(s.next, e.Item+1)
+	} else if e.Input != nil { // edited by a person
+		t.Input = e.Input
 	}
 }
 

@@ -27,13 +27,17 @@ type letterBody struct {
 	Actor   string          `json:"actor,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
 	At      time.Time       `json:"at,omitzero"`
+	Name    string          `json:"name,omitempty"`
+	ID      string          `json:"id,omitempty"`
+	Roles   []string        `json:"roles,omitempty"`
+	Version int             `json:"version,omitempty"`
 	Done    bool            `json:"done,omitempty"`
 }
 
 func encodeInput(in input) ([]byte, error) {
 	return json.Marshal(letterBody{
 		Kind: in.kind, Step: in.step, Item: in.item, Attempt: in.attempt, Undo: in.undo, Probe: in.probe,
-		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Actor: in.actor, Reason: in.reason, At: in.at, Done: in.done,
+		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Actor: in.actor, Reason: in.reason, At: in.at, Name: in.name, ID: in.id, Roles: in.roles, Version: in.version, Done: in.done,
 	})
 }
 
@@ -44,12 +48,12 @@ func decodeInput(body []byte) (input, error) {
 	}
 	return input{
 		kind: b.Kind, step: b.Step, item: b.Item, attempt: b.Attempt, undo: b.Undo, probe: b.Probe,
-		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran}, actor: b.Actor, reason: b.Reason, at: b.At, done: b.Done,
+		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran}, actor: b.Actor, reason: b.Reason, at: b.At, name: b.Name, id: b.ID, roles: b.Roles, version: b.Version, done: b.Done,
 	}, nil
 }
 
 // fates are the errors that keep their identity on the way back.
-var fates = map[string]error{"state": ErrState, "invalid": ErrInvalid, "not found": ErrNotFound}
+var fates = map[string]error{"state": ErrState, "invalid": ErrInvalid, "not found": ErrNotFound, "not asked": ErrNotAsked, "denied": ErrDenied, "busy": ErrBusy}
 
 // answerText is an error for a letter's answer.
 func answerText(err error) string {

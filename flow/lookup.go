@@ -11,7 +11,7 @@ import (
 
 // runnable refuses what the machine does not run.
 func (d *document) runnable(plan *stepPlan) {
-	for _, field := range []string{"signal", "approve", "sleep", "window", "batch", "quota", "repeat", "output", "exclusive", "heartbeat", "retry.on"} {
+	for _, field := range []string{"heartbeat"} {
 		if at := d.places[plan.path+"."+field]; at != nil {
 			d.fault(at, plan.path+"."+field, "is not supported by this engine")
 		}

@@ -44,7 +44,7 @@ func redact[T any](value T, secrets []string) T {
 func resetJSON(value any) {
 	switch v := value.(type) {
 	case *Execution:
-		v.Params, v.Steps, v.Error, v.vars = nil, nil, nil, nil
+		v.Params, v.Steps, v.Error, v.Output, v.vars = nil, nil, nil, nil, nil
 	case *Event:
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
 	case *Plan:

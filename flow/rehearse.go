@@ -70,6 +70,10 @@ const (
 	OrderRetryStep = "retry-step"
 	OrderBack      = "back"
 	OrderSettle    = "settle"
+	OrderApprove   = "approve"
+	OrderRefuse    = "refuse"
+	OrderChoose    = "choose"
+	OrderMigrate   = "migrate"
 )
 
 // RehearseOrder returns the events that an order would add to an execution at once, from what is stored of it: of those
@@ -78,6 +82,7 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 	kind := map[string]inputKind{
 		OrderCancel: inCancel, OrderRetry: inRetry, OrderPause: inPause, OrderResume: inResume,
 		OrderSkip: inSkip, OrderFail: inFail, OrderRetryStep: inRetryStep, OrderBack: inBack, OrderSettle: inSettle,
+		OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose, OrderMigrate: inMigrate,
 	}[order]
 	if kind == 0 {
 		return nil, fmt.Errorf("%w: there is no order %q", ErrInvalid, order)
@@ -85,6 +90,11 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 	if err := i.check(); err != nil {
 		return nil, err
 	}
+	return e.rehearse(ctx, id, i.input(kind))
+}
+
+// rehearse applies an input to what is stored.
+func (e *Engine) rehearse(ctx context.Context, id string, in input) ([]Event, error) {
 	x, err := e.load(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("flow: execution %s: %w", id, err)
@@ -92,7 +102,7 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 	switch {
 	case x.State.Ended():
 		return nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
-	case order == OrderRetry && x.held == 0 && x.State != Stuck:
+	case in.kind == inRetry && x.held == 0 && x.State != Stuck:
 		return nil, fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
@@ -100,8 +110,11 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 		return nil, err
 	}
 	secrets := x.def.secrets(x.Params)
+	if err := e.resolve(ctx, x.Flow, &in); err != nil {
+		return nil, err
+	}
 	m := &machine{p: p, x: x, now: now()}
-	m.step(i.input(kind))
+	m.step(in)
 	if m.refused != nil {
 		return nil, m.refused
 	}

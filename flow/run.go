@@ -11,9 +11,15 @@ import (
 // run is an execution that is live in this engine. Whoever brings it something to do while nobody works on it drives it until its inbox is empty: at most one
 // goroutine at a time touches the program and the state.
 type run struct {
-	engine *Engine
-	id     string
-	owner  int64      // the member for which it runs; 0 without a Shared store
+	engine   *Engine
+	id       string
+	owner    int64  // the member for which it runs; 0 without a Shared store
+	root     string // the execution in whose name it locks
+	module   string
+	exempt   string // from freezes; why
+	priority int8
+	as       []string // who started it, as was proved
+
 	p      *program   // of the driver
 	x      *Execution // of the driver
 	events []Event    // of the driver: room for those of the next transition
@@ -26,7 +32,9 @@ type run struct {
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
 
-	flying sync.WaitGroup // attempts in flight
+	flying  sync.WaitGroup          // attempts in flight
+	tickets map[*ticket]struct{}    // that wait; guarded by gate.mu
+	asked   map[*keyTicket]struct{} // the flow's locks, waiting; guarded by gate.mu
 }
 
 // message is an input with somebody who may wait for its fate.
@@ -47,6 +55,7 @@ func (r *run) post(msg message) {
 	r.mu.Lock()
 	if r.closed != nil {
 		r.mu.Unlock()
+		r.engine.gate.unused(msg.in.grant)
 		if msg.fate != nil {
 			msg.fate <- r.closed
 		}
@@ -81,19 +90,25 @@ func (r *run) drive() {
 			return
 		}
 		r.mu.Unlock()
-		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0]}
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], gate: r}
 		prev := r.x.Seq
 		for i := range batch {
-			m.step(batch[i].in)
+			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
+				m.step(batch[i].in)
+			}
 			batch[i].refused = m.refused
 			if batch[i].letter != 0 {
 				m.answers = append(m.answers, Answer{batch[i].letter, answerText(m.refused)})
 			}
 		}
-		if err := r.settle(m, prev, batch); err != nil {
+		err := r.settle(m, prev, batch)
+		if errors.Is(err, ErrLocked) {
+			err = r.again(batch)
+		}
+		if err != nil {
 			return
 		}
-		r.events = m.events
+		r.p, r.events = m.p, m.events
 		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)
@@ -102,10 +117,57 @@ func (r *run) drive() {
 	}
 }
 
+// again has the driver work on a batch once more, from what is stored: an execution of another engine holds a lock that it would have taken.
+func (r *run) again(batch []message) error {
+	x, err := r.engine.load(r.engine.root, r.id)
+	if err != nil {
+		for _, msg := range batch {
+			if msg.fate != nil {
+				msg.fate <- err
+			}
+		}
+		r.engine.log.Error("execution dropped", "execution", r.id, "error", err)
+		r.engine.forget(r)
+		return err
+	}
+	r.bind(r.p, x)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range batch {
+		batch[i].in.grant = nil // it was given back
+	}
+	r.inbox = append(batch, r.inbox...)
+	return nil
+}
+
+// bind gives the run its program and its state. The caller drives it.
+func (r *run) bind(p *program, x *Execution) {
+	r.p, r.x = p, x
+	x.owner = r.owner
+	r.root, r.exempt, r.as = x.holder(), x.exempt, x.as
+	r.module, r.priority = x.module(), DefaultPriority
+	if p.Priority != nil {
+		r.priority = int8(*p.Priority)
+	}
+	for i := range x.Steps {
+		for j := range x.Steps[i].Tasks {
+			if t := &x.Steps[i].Tasks[j]; t.locked {
+				r.engine.gate.seizeKey(taskName(x.ID, x.Steps[i].Name, j), exclusivePrefix+t.Lock, t.Started)
+			}
+		}
+	}
+}
+
 // settle makes what the machine did durable, then has it done.
 func (r *run) settle(m *machine, prev int64, batch []message) error {
 	if len(m.events) > 0 {
 		if err := r.engine.commit(m, prev); err != nil {
+			for i := range m.actions {
+				r.engine.gate.unused(m.actions[i].grant)
+			}
+			if errors.Is(err, ErrLocked) {
+				return err
+			}
 			for _, msg := range batch {
 				if msg.fate != nil {
 					msg.fate <- err
@@ -138,6 +200,8 @@ func (r *run) perform(a *action, hold bool) {
 		if !hold {
 			r.start(*a)
 		}
+	case actUnused:
+		r.engine.gate.unused(a.grant)
 	case actStop:
 		r.mu.Lock()
 		stop := r.stops[a.call.ID]
@@ -176,8 +240,8 @@ func (r *run) start(a action) {
 	go func() {
 		defer e.attempts.Done()
 		defer r.flying.Done()
-		result := e.attempt(ctx, a)
-		detached := errors.Is(context.Cause(ctx), ErrClosed)
+		result, ran := e.admitted(ctx, r, a)
+		detached := errors.Is(context.Cause(ctx), ErrClosed) || !ran
 		stop(nil)
 		r.mu.Lock()
 		delete(r.stops, a.call.ID)
@@ -213,15 +277,45 @@ func (r *run) close(err error) {
 		timer.Stop()
 	}
 	r.mu.Unlock()
+	r.engine.gate.forget(r)
 	for _, msg := range inbox {
+		r.engine.gate.unused(msg.in.grant)
 		if msg.fate != nil {
 			msg.fate <- err
 		}
 	}
 }
 
+// admitted runs an attempt with leave of the gate: the one that the machine got for it, or, for an undo or a probe, one that is waited for
+// here. It reports false if the engine stopped before the attempt began.
+func (e *Engine) admitted(ctx context.Context, r *run, a action) (Result, bool) {
+	q := request{
+		step: a.call.Step, item: a.call.Item, tool: a.call.Tool, device: a.call.Device,
+		local: !a.remote && !a.flow, nested: a.flow, exclusive: a.lock, urgent: a.call.Undo || a.call.Probe,
+	}
+	grant := a.grant
+	switch {
+	case q.urgent:
+		var err error
+		if grant, err = e.gate.wait(ctx, r, q); errors.Is(err, ErrClosed) {
+			return Result{}, false
+		} else if err != nil {
+			return Result{Error: &Error{Code: CodeCancelled, Message: a.call.Tool + " was stopped before it began"}}, true
+		}
+	case a.attach:
+		grant = e.gate.seize(r, q)
+	}
+	result := e.attempt(ctx, r, a)
+	if q.urgent {
+		e.gate.unused(grant)
+	} else {
+		e.gate.release(grant)
+	}
+	return result, true
+}
+
 // attempt runs one attempt to its end, wherever it runs.
-func (e *Engine) attempt(ctx context.Context, a action) Result {
+func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	call := a.call
 	if e.config.OnLog != nil {
 		call.Log = func(p []byte) { e.config.OnLog(a.call, p) }
@@ -232,19 +326,13 @@ func (e *Engine) attempt(ctx context.Context, a action) Result {
 	case a.flow && call.Undo:
 		result = e.undoSubflow(ctx, call)
 	case a.flow:
-		result = e.subflow(ctx, call)
+		result = e.subflow(ctx, r, call)
 	case a.remote && e.config.Remote == nil:
 		result = Result{Error: failure(CodeTool, "%s runs on device %s, and the engine has no Config.Remote", call.Tool, call.Device)}
 	case a.remote:
 		result = e.config.Remote.Run(ctx, call)
 	default:
-		select {
-		case e.slots <- struct{}{}:
-			result = e.config.Tools.Run(ctx, call, e.config.Env)
-			<-e.slots
-		case <-ctx.Done():
-			result = Result{Error: &Error{Code: CodeCancelled, Message: call.Tool + " was stopped before it began"}}
-		}
+		result = e.config.Tools.Run(ctx, call, e.config.Env)
 	}
 	e.metrics.attempt(result, time.Since(started))
 	return result
@@ -252,7 +340,7 @@ func (e *Engine) attempt(ctx context.Context, a action) Result {
 
 // subflow runs another flow and waits for its end. Its key holds the attempt, so that handing the attempt over again
 // finds the same execution, and another attempt starts another one.
-func (e *Engine) subflow(ctx context.Context, call Call) Result {
+func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	params, err := decodeParams(call.Input)
 	if err != nil {
 		return Result{Error: failure(CodeInput, "%v", err)}
@@ -261,7 +349,7 @@ func (e *Engine) subflow(ctx context.Context, call Call) Result {
 	if err != nil {
 		return Result{Error: failure(CodeInput, "%v", err)}
 	}
-	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), parent(call.Execution))
+	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
 	if err != nil {
 		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
 	}
@@ -282,6 +370,13 @@ func (e *Engine) subflow(ctx context.Context, call Call) Result {
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
 		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+	}
+	whole, err := e.load(e.away, id) // with what is struck out elsewhere
+	switch {
+	case err != nil:
+		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
+	case len(whole.Output) > 0:
+		return Result{Output: whole.Output}
 	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }

@@ -42,6 +42,9 @@ func (e *Engine) StartTx(ctx context.Context, tx Tx, name string, params map[str
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
+	if err := errors.Join(p.mayStart(&o), e.room(&o)); err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
 	bound, err := p.bind(params)
 	if err != nil {
 		return "", fmt.Errorf("flow: %w", err)
@@ -51,9 +54,7 @@ func (e *Engine) StartTx(ctx context.Context, tx Tx, name string, params map[str
 		return "", err
 	}
 	m := &machine{p: p, x: newExecution(&p.Definition, id), now: now(), hold: true}
-	m.emit(Event{
-		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
-	})
+	m.emit(o.started(p, bound))
 	if id, err = tx.Insert(ctx, m.transition(0)); err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}

@@ -10,8 +10,8 @@ import (
 type Store interface {
 	// Commit applies transitions in order, all in one durable write: when it returns without an error, every
 	// transition with a nil fate survives a power cut. fates[i] says what became of batch[i]: nil, ErrStale (the
-	// execution's last event is not batch[i].Prev), ErrFenced (a Shared store's: its owner is no more), or ErrExists (a new execution whose ID, or flow and key, are
-	// there). Such a transition changes nothing and does not hinder the others. An error means that nothing is known to be durable;
+	// execution's last event is not batch[i].Prev), ErrFenced (a Shared store's: its owner is no more), ErrExists (a new execution whose ID, or flow and key, are
+	// there), or a *LockedError (another execution holds a lock that it takes). Such a transition changes nothing and does not hinder the others. An error means that nothing is known to be durable;
 	// the engine stops.
 	Commit(ctx context.Context, batch []Transition) (fates []error, err error)
 
@@ -26,6 +26,9 @@ type Store interface {
 	// Remove deletes executions with their histories and tags, durably, and returns how many. It passes over those that are
 	// not there, and those that have not ended: an open execution is never lost.
 	Remove(ctx context.Context, ids []string) (int, error)
+
+	// Locks returns all locks that are held, by key.
+	Locks(ctx context.Context) ([]Lock, error)
 
 	// PutDefinition stores a new version, or returns ErrExists if that version of the flow is there.
 	PutDefinition(ctx context.Context, r DefinitionRecord) error
@@ -48,6 +51,8 @@ type Transition struct {
 	Record  Record
 	Notices []Notice
 	Answers []Answer // of the letters that it acts on; for a Shared store
+	Take    []Lock   // that it takes: all or, with a *LockedError as its fate, nothing of the transition
+	Drop    []Lock   // that it gives up; what is not held by Lock.Execution stays
 	Tags    []Tag    // by which the execution is to be found from now on; some may be there already
 }
 
@@ -105,8 +110,16 @@ func (x *Execution) row() Row {
 
 // transition packs what a step of the machine did. prev is the sequence number before it.
 func (m *machine) transition(prev int64) Transition {
-	return Transition{
+	t := Transition{
 		Prev: prev, Row: m.x.row(), Notices: m.notices, Answers: m.answers, Tags: m.tags(),
 		Record: Record{Seq: prev + 1, At: m.now, Body: encodeEvents(m.events)},
 	}
+	for _, change := range m.x.taken {
+		t.Take = append(t.Take, Lock{Key: change.key, Execution: m.x.holder(), Since: m.now})
+	}
+	for _, change := range m.x.freed {
+		t.Drop = append(t.Drop, Lock{Key: change.key, Execution: m.x.holder()})
+	}
+	m.x.taken, m.x.freed = nil, nil
+	return t
 }

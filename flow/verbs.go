@@ -14,7 +14,9 @@ import (
 type StartOption func(*startOptions)
 
 type startOptions struct {
-	key, actor, reason, parent string
+	key, actor, reason, exempt string
+	as                         []string
+	caller                     *run
 	version                    int
 }
 
@@ -28,10 +30,18 @@ func By(actor string) StartOption { return func(o *startOptions) { o.actor = act
 // Because says why.
 func Because(reason string) StartOption { return func(o *startOptions) { o.reason = reason } }
 
+// Exempt has the execution go on through freezes; the reason says why, and is kept.
+func Exempt(reason string) StartOption { return func(o *startOptions) { o.exempt = reason } }
+
+// As says who starts the execution, as was proved: names, and "role:NAME" for roles. They decide whether the flow's start.by lets them. Default: the
+// actor, whom a caller in the same process is trusted to know.
+func As(names ...string) StartOption { return func(o *startOptions) { o.as = names } }
+
+// called says that the execution is a sub-flow.
+func called(by *run) StartOption { return func(o *startOptions) { o.caller = by } }
+
 // atVersion starts this version of the flow. Default: the latest.
 func atVersion(n int) StartOption { return func(o *startOptions) { o.version = n } }
-
-func parent(id string) StartOption { return func(o *startOptions) { o.parent = id } }
 
 func decodeParams(data json.RawMessage) (map[string]any, error) {
 	value, err := expr.Decode(data, nil)
@@ -54,6 +64,9 @@ func (e *Engine) Start(ctx context.Context, name string, params map[string]any, 
 	}
 	p, err := e.program(ctx, name, o.version)
 	if err != nil {
+		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	}
+	if err := p.mayStart(&o); err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
 	if o.key != "" {
@@ -90,15 +103,20 @@ func (e *Engine) start(ctx context.Context, p *program, name string, bound map[s
 		live = member != 0
 	}
 	e.mu.Unlock()
+	if err := e.room(&o); err != nil {
+		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
+	}
 	r, _ := e.reserve(id, member)
-	r.p, r.x = p, newExecution(&p.Definition, id)
-	r.x.owner = member
-	m := &machine{p: p, x: r.x, now: now(), hold: !live}
-	m.emit(Event{
-		Kind: EventStarted, Flow: name, Version: p.Version, Key: o.key, Actor: o.actor, Reason: o.reason, Parent: o.parent, Params: bound,
-	})
-	m.step(input{kind: inGo})
-	switch err := r.settle(m, 0, nil); {
+	first := o.started(p, bound)
+	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
+		x := newExecution(&p.Definition, id)
+		m := &machine{p: p, x: x, now: now(), hold: !live, gate: r}
+		m.emit(first)
+		r.bind(p, x)
+		m.step(input{kind: inGo})
+		err = r.settle(m, 0, nil)
+	}
+	switch {
 	case errors.Is(err, ErrExists):
 		row, err := e.config.Store.ByKey(ctx, name, o.key)
 		if err != nil {
@@ -155,7 +173,13 @@ func (e *Engine) tell(ctx context.Context, id string, in input) error {
 		case live:
 			err = e.revive(ctx, id, in, 0)
 		default:
+			e.rest.RLock()
+			if e.live() {
+				e.rest.RUnlock()
+				continue // Run has begun meanwhile
+			}
 			err = e.tellAtRest(ctx, id, in)
+			e.rest.RUnlock()
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -164,6 +188,13 @@ func (e *Engine) tell(ctx context.Context, id string, in input) error {
 		}
 		return err
 	}
+}
+
+// live reports whether Run takes executions up.
+func (e *Engine) live() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running && !e.draining
 }
 
 // tellOwner hands an input to an execution of a Shared store that is not live here.
@@ -190,10 +221,13 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
 	}
 	if !row.State.Ended() {
-		if err := e.adopt(ctx, id, member); err != nil {
+		err := e.adopt(ctx, id, member)
+		switch {
+		case err == nil:
+			return errNotLive
+		case in.kind != inMigrate || !errors.Is(err, errStranded):
 			return err
 		}
-		return errNotLive
 	}
 	r, fresh := e.reserve(id, member)
 	if !fresh {
@@ -202,18 +236,23 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 	x, err := e.load(ctx, id)
 	var p *program
 	if err == nil {
+		err = e.resolve(ctx, x.Flow, &in)
+	}
+	if p = in.program; err == nil && p == nil { // it is not stranded
 		p, err = e.version(ctx, x.Flow, x.Version)
 	}
 	if err != nil {
 		e.forget(r)
 		return err
 	}
-	x.owner = member
-	r.p, r.x = p, x
+	r.bind(p, x)
 	fate := make(chan error, 1)
 	r.first(message{in: in, fate: fate})
 	r.drive()
-	return <-fate
+	if err = <-fate; err != nil && !x.State.Ended() {
+		e.forget(r)
+	}
+	return err
 }
 
 // tellAtRest records an input while no engine runs; the next Run acts on it.
@@ -227,6 +266,9 @@ func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
 	if err != nil {
+		return err
+	}
+	if err := e.resolve(ctx, x.Flow, &in); err != nil {
 		return err
 	}
 	m := &machine{p: p, x: x, now: now(), hold: true}

@@ -27,9 +27,9 @@ Start here:
 		Commands: []*cli.Command{
 			demoCommand(), devCommand(), serverCommand(), agentCommand(),
 			getCommand(), describeCommand(), planCommand(), applyCommand(), deleteCommand(),
-			flowCommand(), grayCommand(), scaleCommand(), driftCommand(), l5Command(),
+			flowCommand(), triggerCommand(), grayCommand(), scaleCommand(), driftCommand(), l5Command(),
 			packageCommand(), fileCommand(), configCommand(), permissionCommand(), notifyCommand(),
-			deviceCommand(), toolCommand(), pauseCommand(), resumeCommand(), auditCommand(), doctorCommand(), tokenCommand(), certsCommand(),
+			deviceCommand(), toolCommand(), pauseCommand(), resumeCommand(), freezeCommand(), unfreezeCommand(), auditCommand(), doctorCommand(), tokenCommand(), certsCommand(),
 			benchCommand(), sampleCommand(),
 		},
 		Action: func(c *cli.Context) error {

@@ -53,6 +53,8 @@ Examples:
 			configFlag(),
 			&cli.StringFlag{Name: "dir", EnvVars: []string{"ZHIYUN_SERVER_DIR"}, Value: filepath.Join(defaultDir(), "server"), Usage: "`FOLDER` for all data of this server"},
 			&cli.StringFlag{Name: "listen", EnvVars: []string{"ZHIYUN_LISTEN"}, Usage: "TCP `ADDRESS` for agents and operators; off loopback it needs --cert and --key"},
+			&cli.StringFlag{Name: "hooks", EnvVars: []string{"ZHIYUN_HOOKS"}, Usage: "TCP `ADDRESS` for the webhooks of triggers; off loopback it needs --cert and --key"},
+			&cli.StringSliceFlag{Name: "limit", Usage: "`WHAT=N` that flows run at a time: tool:NAME=8, tool:NAME=5/s (starts), device=2, module=4, open=50000 (executions); repeatable"},
 			&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` by which clients may call this server; repeatable"},
 			&cli.StringFlag{Name: "cert", Usage: "`FILE` with the server's certificate, PEM; read anew at each handshake"},
 			&cli.StringFlag{Name: "key", Usage: "`FILE` with its key, PEM"},
@@ -64,6 +66,7 @@ Examples:
 			&cli.StringFlag{Name: "etcd-ca", Usage: "`FILE` with etcd's CA"},
 			&cli.StringFlag{Name: "etcd-cert", Usage: "`FILE` with the client certificate for etcd"},
 			&cli.StringFlag{Name: "etcd-key", Usage: "`FILE` with its key"},
+			&cli.StringFlag{Name: "flow-store", EnvVars: []string{"ZHIYUN_FLOW_STORE"}, Usage: "postgres:// `URL` of the database that holds the flows, and that several servers may share; a password goes into the file PGPASSFILE", DefaultText: "DIR/flow.db"},
 			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
 			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
@@ -80,13 +83,18 @@ Examples:
 			if err != nil {
 				return err
 			}
+			bounds, err := limits(c.StringSlice("limit"))
+			if err != nil {
+				return err
+			}
 			decide := c.Bool("scale")
 			s, err := server.New(server.Config{
-				Dir: c.String("dir"), Listen: c.String("listen"), Hosts: c.StringSlice("host"),
+				Dir: c.String("dir"), Listen: c.String("listen"), Hooks: c.String("hooks"), Limits: bounds, Hosts: c.StringSlice("host"),
 				CertFile: c.String("cert"), KeyFile: c.String("key"), ClientCAFile: c.String("client-ca"),
 				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
-				Bucket: c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
+				FlowStore: c.String("flow-store"),
+				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {

@@ -47,6 +47,7 @@ func flowCommand() *cli.Command {
 				[]cli.Flag{
 					&cli.StringFlag{Name: "key", Usage: "`KEY` that makes the start one of a kind: the same key again starts nothing"},
 					&cli.BoolFlag{Name: "watch", Usage: "print each event until the execution ends"}, reasonFlag(),
+					&cli.BoolFlag{Name: "exempt", Usage: "go on through freezes; --reason says why"},
 				}, with(runFlow)),
 			verb("list", "", "list executions, the newest first", "zhiyun flow list --open",
 				[]cli.Flag{&cli.BoolFlag{Name: "open", Usage: "only those that have not ended"}, &cli.StringFlag{Name: "flow", Usage: "only those of this `FLOW`"}, limitFlag()},
@@ -81,6 +82,20 @@ func flowCommand() *cli.Command {
 					return err
 				}
 				return printDocuments(c, []json.RawMessage{answer.Json}, "FLOW:flow", "VERSION:version")
+			})),
+			verb("locks", "", "list the locks that executions hold", "zhiyun flow locks", nil, with(func(c *cli.Context, a *control.Client) error {
+				answer, err := call(c.Context, a.Flows.Locks, &controlpb.LocksRequest{})
+				if err != nil {
+					return err
+				}
+				return printDocuments(c, raws(answer.Items), "LOCK:key", "EXECUTION:execution", "SINCE:since")
+			})),
+			verb("freezes", "", "list the freezes in force", "zhiyun flow freezes", nil, with(func(c *cli.Context, a *control.Client) error {
+				answer, err := call(c.Context, a.Freezes.List, &controlpb.FreezeRequest{})
+				if err != nil {
+					return err
+				}
+				return printDocuments(c, raws(answer.Items), "MODULE:module", "UNTIL:until", "BY:actor", "SINCE:at", "REASON:reason")
 			})),
 			verb("definitions", "", "list the flows there are", "zhiyun flow definitions", nil, with(func(c *cli.Context, a *control.Client) error {
 				answer, err := call(c.Context, a.Flows.Definitions, &controlpb.DefinitionsRequest{})
@@ -150,7 +165,7 @@ func runFlow(c *cli.Context, a *control.Client) error {
 	}
 	why := cause(c)
 	why.Key = c.String("key")
-	answer, err := call(c.Context, a.Flows.Start, &controlpb.StartFlowRequest{Flow: name, Params: content, Cause: why})
+	answer, err := call(c.Context, a.Flows.Start, &controlpb.StartFlowRequest{Flow: name, Params: content, Cause: why, Exempt: c.Bool("exempt")})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
@@ -26,7 +27,8 @@ import (
 
 // reading are the verbs that change nothing.
 var reading = []string{
-	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "gray list", "gray show",
+	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
+	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
 	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
 	"tool list", "tool describe", "tool lint", "tool versions",
@@ -76,6 +78,13 @@ var rehearsals = map[string]struct{ args, says string }{
 	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
 	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: flow: not possible"},
 	"flow save":          {"flow save FLOW", "flow/hold/2"},
+	"trigger apply":      {"trigger apply TRIGGER", "+ trigger/hourly"},
+	"trigger pause":      {"trigger pause nightly", "becomes: paused"},
+	"trigger resume":     {"trigger resume nightly", "becomes: active"},
+	"trigger fire":       {"trigger fire nightly", "starts: hold"},
+	"trigger delete":     {"trigger delete nightly", "becomes: gone"},
+	"freeze":             {"freeze --module shop.cart --until 2h --reason sale", "center/freeze/shop.cart"},
+	"unfreeze":           {"unfreeze", "- center/freeze"},
 	"l5 rules set":       {"l5 rules set shop.cart --none", "l5/rule"},
 	"l5 rules isolate":   {"l5 rules isolate shop.cart 10.0.0.2:8080 --reason 'heap'", "10.0.0.2:8080"},
 	"gray abort":         {"gray abort r-1 --reason smoke", "-> aborting"},
@@ -214,6 +223,12 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	_, err = w.Centers.Pause.Press(ctx, "", "test", "incident")
 	must(err)
+	_, err = w.Centers.Freezes.Press(ctx, "", time.Time{}, "test", "sale")
+	must(err)
+	nightly, err := trigger.Parse([]byte("trigger: nightly\nflow: hold\nschedule: {cron: \"30 2 * * *\"}\n"))
+	must(err)
+	_, err = w.Triggers.Apply(ctx, nightly)
+	must(err)
 	var archive bytes.Buffer
 	packer := tar.NewWriter(&archive)
 	must(packer.WriteHeader(&tar.Header{Name: "bin/cart", Mode: 0o755, Size: 4, Typeflag: tar.TypeReg}))
@@ -221,7 +236,8 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	must(packer.Close())
 	for name, content := range map[string]string{
-		"rules.yaml": "subset: 20\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
+		"trigger.yaml": "trigger: hourly\nflow: hold\nschedule: {cron: \"0 * * * *\"}\n",
+		"rules.yaml":   "subset: 20\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
 		"flow.yaml": holdFlow + "  - {name: again, stage: apply, tool: wait}\n",
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
@@ -235,7 +251,7 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	kept, err := staged.Keep()
 	must(err)
-	return w, strings.NewReplacer("TOOL", tool, "DIGEST", kept.Digest, "SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
+	return w, strings.NewReplacer("TOOL", tool, "DIGEST", kept.Digest, "SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
 		"FILE", filepath.Join(dir, "file"), "EXECUTION", id)
 }
 

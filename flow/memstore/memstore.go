@@ -20,6 +20,7 @@ type Store struct {
 	history     map[string][]flow.Record
 	keys        map[[2]string]string
 	tags        map[string]map[flow.Tag]bool // of each execution
+	locks       map[string]flow.Lock
 	notices     []flow.Notice
 	definitions map[string][]flow.DefinitionRecord
 }
@@ -28,7 +29,7 @@ type Store struct {
 func New() flow.Store {
 	return &Store{
 		rows: map[string]*flow.Row{}, history: map[string][]flow.Record{}, keys: map[[2]string]string{},
-		tags: map[string]map[flow.Tag]bool{}, definitions: map[string][]flow.DefinitionRecord{},
+		tags: map[string]map[flow.Tag]bool{}, definitions: map[string][]flow.DefinitionRecord{}, locks: map[string]flow.Lock{},
 	}
 }
 
@@ -51,6 +52,21 @@ func (s *Store) apply(t *flow.Transition) error {
 		return flow.ErrExists
 	case t.Prev != 0 && (row == nil || row.Seq != t.Prev):
 		return flow.ErrStale
+	}
+	for _, lock := range t.Take {
+		if held, found := s.locks[lock.Key]; found && held.Execution != lock.Execution {
+			return &flow.LockedError{Lock: held}
+		}
+	}
+	for _, lock := range t.Take {
+		if _, found := s.locks[lock.Key]; !found {
+			s.locks[lock.Key] = lock
+		}
+	}
+	for _, lock := range t.Drop {
+		if s.locks[lock.Key].Execution == lock.Execution {
+			delete(s.locks, lock.Key)
+		}
 	}
 	next := t.Row
 	s.rows[id] = &next
@@ -172,6 +188,17 @@ func (s *Store) Remove(_ context.Context, ids []string) (int, error) {
 		removed++
 	}
 	return removed, nil
+}
+
+// Locks implements flow.Store.
+func (s *Store) Locks(context.Context) ([]flow.Lock, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []flow.Lock
+	for _, key := range slices.Sorted(maps.Keys(s.locks)) {
+		out = append(out, s.locks[key])
+	}
+	return out, nil
 }
 
 // PutDefinition implements flow.Store.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
@@ -18,22 +19,24 @@ func (s *Store) Commit(ctx context.Context, batch []flow.Transition) ([]error, e
 	fates := make([]error, len(batch))
 	err := s.writer.do(ctx, func(ctx context.Context, conn *pgx.Conn, again bool) error {
 		clear(fates)
-		left := make([]int, len(batch))
+		var left []int
 		for i := range batch {
-			left[i] = i
-		}
-		for len(left) > 0 {
-			chains, rest := chain(batch, left)
-			undecided, err := s.write(ctx, conn, batch, chains, fates)
-			if err != nil {
+			if len(batch[i].Take)+len(batch[i].Drop) == 0 {
+				left = append(left, i)
+				continue
+			}
+			if err := s.plain(ctx, conn, batch, left, fates); err != nil {
 				return err
 			}
-			left = slices.Sorted(slices.Values(append(undecided, rest...)))
+			if err := s.locking(ctx, conn, batch, i, fates); err != nil {
+				return err
+			}
+			left = left[:0]
 		}
-		if again {
-			return stored(ctx, conn, batch, fates)
+		if err := s.plain(ctx, conn, batch, left, fates); err != nil || !again {
+			return err
 		}
-		return nil
+		return stored(ctx, conn, batch, fates)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pgstore: commit: %w", err)
@@ -67,6 +70,25 @@ func stored(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, fates 
 		fates[i] = nil
 	}
 	return err
+}
+
+// plain writes transitions that touch no lock.
+func (s *Store) plain(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, left []int, fates []error) error {
+	for len(left) > 0 {
+		chains, rest := chain(batch, left)
+		undecided, err := s.write(ctx, conn, batch, chains, fates)
+		if err != nil {
+			return err
+		}
+		left = slices.Sorted(slices.Values(append(undecided, rest...)))
+	}
+	return nil
+}
+
+// querier is a connection, or a transaction on it.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // chain sorts the transitions left into chains, one for each execution: each but the first follows the one before. The rest does not
@@ -184,7 +206,7 @@ UNION ALL SELECT '' WHERE EXISTS (SELECT FROM made WHERE open AND owner IS NULL)
 
 // write sends chains in one statement and sets the fates of those that are decided. What hung on a transition that was refused is
 // returned: it is to be decided on its own.
-func (s *Store) write(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
+func (s *Store) write(ctx context.Context, conn querier, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
 	var made, moved columns
 	var eventID, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue, answerRun, answerText []string
 	var eventSeq, answerID, owners []int64
@@ -259,7 +281,7 @@ func (s *Store) write(ctx context.Context, conn *pgx.Conn, batch []flow.Transiti
 }
 
 // fenced tells the transitions that were refused because their owner is gone, or another's is the execution, from those that are stale.
-func fenced(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, chains [][]int, fates []error) error {
+func fenced(ctx context.Context, conn querier, batch []flow.Transition, chains [][]int, fates []error) error {
 	var at []int32
 	var id []string
 	var owner []int64

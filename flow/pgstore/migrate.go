@@ -20,7 +20,7 @@ var schema2 string
 var schemaMembers string
 
 // versions are what brings the tables from each version to the next, the first from none. What is here is never changed: it has been run.
-var versions = []string{schema, schema2, schemaMembers}
+var versions = []string{schema, schema2, schemaMembers, schemaLocks}
 
 // lockSpace is the first key of the advisory lock on the tables' layout: "zhfl". The second names the schema. Who works with the
 // tables holds it shared, who changes them holds it alone; programs of the first version hold it alone all the time.

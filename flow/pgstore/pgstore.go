@@ -200,8 +200,9 @@ func (s *Store) setUp(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 	}
-	// The statement of a commit is planned once: planning it costs more than running it.
-	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan"); err != nil {
+	// The statement of a commit is planned once: planning it costs more than running it. A process that is stopped within a transaction must not hold what it
+	// has locked.
+	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan; SET idle_in_transaction_session_timeout = '1s'"); err != nil {
 		return err
 	}
 	s.channel.Store(channel)

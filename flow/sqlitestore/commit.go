@@ -21,7 +21,8 @@ type writer struct {
 	begin, rollback, end,
 	insert, first, // a new execution
 	find, step, update, ended, // one that is there
-	newest, mark, notice, tag *sql.Stmt
+	newest, mark, notice, tag,
+	holder, take, drop *sql.Stmt // locks
 	unmake []*sql.Stmt // what removes an execution; the last one is its row
 	events []chunk
 
@@ -77,6 +78,9 @@ func (w *writer) prepare(ctx context.Context, conn preparer) (err error) {
 		{&w.ended, "UPDATE flow_run SET ended = ? WHERE n = ?"},
 		{&w.mark, "INSERT INTO flow_mark (run, seq, n) VALUES (?, ?, ?)"},
 		{&w.notice, "INSERT INTO flow_notice (id, body) VALUES (?, ?)"},
+		{&w.holder, "SELECT execution, since FROM flow_lock WHERE key = ?"},
+		{&w.take, "INSERT INTO flow_lock (key, execution, since) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"},
+		{&w.drop, "DELETE FROM flow_lock WHERE key = ? AND execution = ?"},
 		{&w.tag, "INSERT INTO flow_tag (name, value, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"},
 	} {
 		if *one.into, err = conn.PrepareContext(ctx, one.query); err != nil {
@@ -118,7 +122,7 @@ func (w *writer) prepare(ctx context.Context, conn preparer) (err error) {
 func (w *writer) close() error {
 	var faults []error
 	for _, statement := range []*sql.Stmt{
-		w.begin, w.rollback, w.end, w.insert, w.first, w.find, w.step, w.update, w.ended, w.newest, w.mark, w.notice, w.tag,
+		w.begin, w.rollback, w.end, w.insert, w.first, w.find, w.step, w.update, w.ended, w.newest, w.mark, w.notice, w.tag, w.holder, w.take, w.drop,
 	} {
 		faults = append(faults, statement.Close())
 	}
@@ -202,6 +206,11 @@ func (w *writer) one(t *flow.Transition) (fate, err error) {
 		return nil, fmt.Errorf("CHECK: execution %s is %s and ended at %v", r.ID, r.State, r.Ended)
 	}
 	event := w.next + 1
+	if len(t.Take) > 0 {
+		if fate, err := w.held(t); err != nil || fate != nil {
+			return fate, err
+		}
+	}
 	var at place
 	if t.Prev == 0 {
 		at, fate, err = w.create(r, event)
@@ -222,6 +231,9 @@ func (w *writer) one(t *flow.Transition) (fate, err error) {
 		}
 	}
 	w.queue = append(w.queue, event, at.n, prev, t.Record.Seq, t.Record.At.UnixMicro(), t.Record.Body)
+	if err := w.keep(t); err != nil {
+		return nil, err
+	}
 	for _, notice := range t.Notices {
 		body, err := json.Marshal(notice)
 		if err != nil {

@@ -20,12 +20,12 @@ var schema3 string
 var schema4 string
 
 // upgrades bring tables from version 1 to 2, from 2 to 3, and so on. There is no way back.
-var upgrades = []string{schema2, schema3, schema4}
+var upgrades = []string{schema2, schema3, schema4, schemaLocks}
 
 // Versions of the tables: that which schema makes, and that which this program knows.
 const (
 	firstVersion  = 2
-	schemaVersion = 4
+	schemaVersion = 5
 )
 
 // migrate brings the tables up to date, under the database's write lock: who comes second finds them so.

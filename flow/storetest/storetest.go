@@ -24,6 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"List", list},
 		{"Search", search},
 		{"Remove", remove},
+		{"Locks", locks},
 		{"Definitions", definitions},
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},

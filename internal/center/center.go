@@ -61,6 +61,7 @@ type Centers struct {
 	Changes      *Changes
 	VirtualAddrs *VirtualAddrs
 	Pause        *Pause
+	Freezes      *Freezes
 	Inspections  *Inspections
 	Credentials  *Credentials
 
@@ -153,6 +154,7 @@ func assemble(config Config, metrics *metrics) *Centers {
 		Changes:      &Changes{shelf[Change]{s, "change/", "change record"}, now, config.KeepChanges},
 		VirtualAddrs: &VirtualAddrs{shelf[RealServer]{s, "virtual/", "real server"}, config.Balancer, now, config.Logger},
 		Pause:        &Pause{shelf[Paused]{s, "pause/", "pause"}, now},
+		Freezes:      &Freezes{shelf[Freeze]{s, "freeze/", "freeze"}, now},
 		Inspections:  &Inspections{shelf[Inspection]{s, "inspect/", "inspection"}, now},
 		Credentials:  &Credentials{shelf: shelf[Credential]{s, "credential/", "credential"}, now: now, view: make(map[string]kept[Credential])},
 		store:        s,
@@ -177,7 +179,7 @@ func (c *Centers) Run(ctx context.Context) error {
 	wait.Go(func() { c.every(ctx, c.reconcile, "reconcile virtual addresses", c.VirtualAddrs.reconcile) })
 	wait.Go(func() {
 		c.every(ctx, time.Minute, "sweep", func(ctx context.Context) error {
-			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()), c.Credentials.sweep(ctx),
+			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()), c.Credentials.sweep(ctx), c.Freezes.sweep(ctx),
 				sweep(ctx, c.Inspections.shelf, func(i Inspection) bool { return i.Until.Before(c.now()) }))
 		})
 	})
@@ -204,13 +206,14 @@ const (
 	WatchFile       = "file"
 	WatchConfig     = "config"
 	WatchPause      = "pause"
+	WatchFreeze     = "freeze"
 	WatchInspection = "inspect"
 )
 
 // Watched is one change: a kind and the key of what changed, as in "d1" of an inspection.
 type Watched struct{ Kind, Key string }
 
-// Watch yields what changes from now on in packages, files, configs, pauses and inspections, with WatchAll first and
+// Watch yields what changes from now on in packages, files, configs, pauses, freezes and inspections, with WatchAll first and
 // whenever changes may have been missed. It ends when ctx does, or after yielding an error of the store.
 func (c *Centers) Watch(ctx context.Context) iter.Seq2[Watched, error] {
 	return func(yield func(Watched, error) bool) {
@@ -234,7 +237,7 @@ func (c *Centers) Watch(ctx context.Context) iter.Seq2[Watched, error] {
 				for _, key := range keys {
 					kind, rest, _ := strings.Cut(key, "/")
 					switch kind {
-					case WatchPackage, WatchFile, WatchConfig, WatchPause, WatchInspection:
+					case WatchPackage, WatchFile, WatchConfig, WatchPause, WatchFreeze, WatchInspection:
 						if !yield(Watched{kind, rest}, nil) {
 							return
 						}

@@ -21,6 +21,8 @@ type Client struct {
 	Resources   controlpbconnect.ResourceServiceClient
 	Devices     controlpbconnect.DeviceServiceClient
 	Flows       controlpbconnect.FlowServiceClient
+	Freezes     controlpbconnect.FreezeServiceClient
+	Triggers    controlpbconnect.TriggerServiceClient
 	Gray        controlpbconnect.GrayServiceClient
 	Scale       controlpbconnect.ScaleServiceClient
 	Drift       controlpbconnect.DriftServiceClient
@@ -63,6 +65,8 @@ func NewClient(client *http.Client, base string) *Client {
 		Resources:   controlpbconnect.NewResourceServiceClient(client, base, limits),
 		Devices:     controlpbconnect.NewDeviceServiceClient(client, base, limits),
 		Flows:       controlpbconnect.NewFlowServiceClient(client, base, limits),
+		Freezes:     controlpbconnect.NewFreezeServiceClient(client, base, limits),
+		Triggers:    controlpbconnect.NewTriggerServiceClient(client, base, limits),
 		Gray:        controlpbconnect.NewGrayServiceClient(client, base, limits),
 		Scale:       controlpbconnect.NewScaleServiceClient(client, base, limits),
 		Drift:       controlpbconnect.NewDriftServiceClient(client, base, limits),

@@ -14,6 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -35,6 +36,7 @@ type Config struct {
 	ScaleOff bool
 	Drift    *drift.Ledger
 	Flow     *flow.Engine
+	Triggers *trigger.Controller
 	Tools    *flow.Tools // those that the engine runs, to be listed
 	Shelf    *flow.Shelf // where pushed tools are kept; nil: none can be pushed
 	Names    *l5server.Server
@@ -141,6 +143,8 @@ func (a *API) Mount(mux *http.ServeMux) {
 	mux.Handle(controlpbconnect.NewResourceServiceHandler(resources{a}, options...))
 	mux.Handle(controlpbconnect.NewDeviceServiceHandler(devices{a}, options...))
 	mux.Handle(controlpbconnect.NewFlowServiceHandler(flows{a}, options...))
+	mux.Handle(controlpbconnect.NewFreezeServiceHandler(freezes{a}, options...))
+	mux.Handle(controlpbconnect.NewTriggerServiceHandler(triggers{a}, options...))
 	mux.Handle(controlpbconnect.NewRegistryServiceHandler(registry{a}, options...))
 	mux.Handle(controlpbconnect.NewGrayServiceHandler(rollouts{a}, options...))
 	mux.Handle(controlpbconnect.NewScaleServiceHandler(scaling{a}, options...))

@@ -10,6 +10,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -79,6 +80,13 @@ var kinds = []struct {
 	{flow.ErrExists, connect.CodeAlreadyExists, "flow.exists"},
 	{flow.ErrState, connect.CodeFailedPrecondition, "flow.state"},
 	{flow.ErrStale, connect.CodeAborted, "contended"},
+	{flow.ErrDenied, connect.CodePermissionDenied, "flow.denied"},
+	{flow.ErrBusy, connect.CodeResourceExhausted, "flow.busy"},
+	{flow.ErrLocked, connect.CodeAborted, "flow.locked"},
+	{trigger.ErrNotFound, connect.CodeNotFound, "trigger.not_found"},
+	{trigger.ErrInvalid, connect.CodeInvalidArgument, "trigger.invalid"},
+	{trigger.ErrPaused, connect.CodeFailedPrecondition, "trigger.paused"},
+	{trigger.ErrContended, connect.CodeAborted, "contended"},
 	{flow.ErrClosed, connect.CodeUnavailable, "flow.closed"},
 	{l5server.ErrNotFound, connect.CodeNotFound, "instance.not_found"},
 	{drift.ErrNotFound, connect.CodeNotFound, "finding.not_found"},

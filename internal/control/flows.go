@@ -118,7 +118,11 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	if err != nil {
 		return nil, err
 	}
-	options := []flow.StartOption{flow.By(c.Actor), flow.Because(c.Reason)}
+	exempt, err := exemption(q.Msg, c)
+	if err != nil {
+		return nil, err
+	}
+	options := append(startedBy(ctx, c), flow.Exempt(exempt))
 	if c.Key != "" {
 		options = append(options, flow.Key(c.Key))
 	}
@@ -134,7 +138,11 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 		return nil, err
 	}
 	c.Execution = id
-	if err := f.audit(ctx, c, "flow.start", "execution/"+id, q.Msg.Flow); err != nil {
+	action := "flow.start"
+	if exempt != "" {
+		action = "flow.start.exempt"
+	}
+	if err := f.audit(ctx, c, action, "execution/"+id, q.Msg.Flow); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.StartFlowResponse{Id: id}), nil

@@ -257,6 +257,7 @@ func TestClosureOfTheClient(t *testing.T) {
 var requirements = map[string]string{
 	"cel.dev/cel-go":                               "expressions in flows and filters: typed, bounded, safe for untrusted authors",
 	"connectrpc.com/connect":                       "wire APIs: gRPC, gRPC-Web and JSON from one handler",
+	"github.com/adhocore/gronx":                    "reads cron expressions; no dependencies of its own",
 	"github.com/anishathalye/porcupine":            "tests: linearizability",
 	"github.com/cenkalti/backoff/v4":               "waiting between attempts",
 	"github.com/envoyproxy/go-control-plane/envoy": "the messages of xDS, for its door",

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
 // Config says where the server keeps its data and whom it serves. Zero fields have the stated defaults.
@@ -25,6 +27,12 @@ type Config struct {
 	// Listen is a TCP address for agents and operators, as "127.0.0.1:7070". Default: the socket alone.
 	// Off loopback, TLS is required.
 	Listen string
+
+	// Hooks is a TCP address for webhooks, as "127.0.0.1:7072": POST /hooks/TRIGGER, and nothing else. Default: none. Off loopback, TLS is required.
+	Hooks string
+
+	// Limits bounds what flows run at a time.
+	Limits flow.Limits
 
 	// Hosts are names, besides loopback's and the listener's own address, by which clients may call.
 	Hosts []string
@@ -43,6 +51,10 @@ type Config struct {
 	// Etcd lists the endpoints of an external cluster, with its TLS files. Default: one embedded member in Dir.
 	Etcd                                  []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
+
+	// FlowStore is a PostgreSQL database, as "postgres://zhiyun@db/flows", in which this server keeps its executions and which it may share with
+	// others: they take over from one that dies. A password belongs into the file that PGPASSFILE names. Default: a file in Dir, for this server alone.
+	FlowStore string
 
 	// Exe is the zhiyun binary that runs the tools. Default: this program's own.
 	Exe string
@@ -80,12 +92,15 @@ func (c Config) filled() (Config, error) {
 	} else {
 		c.Dir = dir
 	}
-	if c.Listen != "" {
-		host, _, err := net.SplitHostPort(c.Listen)
+	for _, door := range []struct{ name, address, example string }{{"Listen", c.Listen, "127.0.0.1:7070"}, {"Hooks", c.Hooks, "127.0.0.1:7072"}} {
+		if door.address == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(door.address)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("server: Listen %q: want host:port, as 127.0.0.1:7070: %w", c.Listen, err))
+			faults = append(faults, fmt.Errorf("server: %s %q: want host:port, as %s: %w", door.name, door.address, door.example, err))
 		} else if addr, err := netip.ParseAddr(host); (err != nil || !addr.IsLoopback()) && host != "localhost" && c.CertFile == "" {
-			faults = append(faults, fmt.Errorf("server: Listen %q is reachable from outside: give CertFile and KeyFile, or listen on 127.0.0.1", c.Listen))
+			faults = append(faults, fmt.Errorf("server: %s %q is reachable from outside: give CertFile and KeyFile, or listen on 127.0.0.1", door.name, door.address))
 		}
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -111,6 +126,9 @@ func (c Config) filled() (Config, error) {
 		if addr, err := netip.ParseAddr(u.Hostname()); (err != nil || !addr.IsLoopback()) && u.Hostname() != "localhost" {
 			faults = append(faults, fmt.Errorf("server: Etcd %q is reached over the network in the clear: who can write there may do everything; use https and EtcdCAFile, and client certificates", endpoint))
 		}
+	}
+	if u, err := url.Parse(c.FlowStore); c.FlowStore != "" && (err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		faults = append(faults, errors.New("server: FlowStore is not a postgres:// URL: only PostgreSQL holds flows of several servers; leave it empty for a file of this server's own"))
 	}
 	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
 		faults = append(faults, errors.New("server: EtcdCertFile and EtcdKeyFile belong together: give both or none"))

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,7 +15,9 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
@@ -43,11 +47,12 @@ type house struct {
 	names     *l5server.Server
 	liveness  *wiring.Liveness
 	holds     *wiring.Holds
-	steps     *sqlitestore.Store
+	steps     flowStore
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
 	shelf     *flow.Shelf // of pushed tools
 	flow      *flow.Engine
+	triggers  *trigger.Controller
 	gray      *gray.Controller // reads and takes orders; the leader's own one acts
 	scale     *scale.Controller
 	faults    *faults // of modules' policies
@@ -59,7 +64,7 @@ type house struct {
 
 func newHouse(config Config, registry *prometheus.Registry, record *record, trust *trust, id string) (*house, error) {
 	h := &house{config: config, registry: registry, record: record, trust: trust, id: id, faults: newFaults(config.Logger)}
-	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.controllers, h.surface} {
+	for _, build := range []func() error{h.keep, h.model, h.naming, h.flows, h.triggering, h.controllers, h.surface} {
 		if err := build(); err != nil {
 			h.close()
 			return nil, err
@@ -172,9 +177,39 @@ func (h *house) withdraw(ctx context.Context, device string) error {
 	return errors.Join(faults...)
 }
 
+// flowStore is where executions are kept.
+type flowStore interface {
+	flow.Store
+	Close() error
+}
+
+// openSteps opens the file of this server, or the database that several servers share.
+func (h *house) openSteps() (flowStore, error) {
+	if h.config.FlowStore == "" {
+		store, err := sqlitestore.Open(filepath.Join(h.config.Dir, "flow.db"))
+		if err != nil {
+			return nil, fmt.Errorf("%w; several servers share flows through PostgreSQL alone (FlowStore)", err)
+		}
+		return store, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	store, err := pgstore.Open(ctx, h.config.FlowStore)
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
+}
+
+// memberName is what the next process of this folder is called as well.
+func (h *house) memberName() string {
+	host, _ := os.Hostname() // without one, the folder has to tell it from others
+	return host + ":" + h.config.Dir
+}
+
 // flows makes the flow engine with its tools.
 func (h *house) flows() (err error) {
-	if h.steps, err = sqlitestore.Open(filepath.Join(h.config.Dir, "flow.db")); err != nil {
+	if h.steps, err = h.openSteps(); err != nil {
 		return err
 	}
 	h.tools = flow.NewTools()
@@ -189,12 +224,12 @@ func (h *house) flows() (err error) {
 		return err
 	}
 	h.flow, err = flow.New(flow.Config{
-		Store: h.steps, Tools: h.tools, Remote: h.dispatch, Notifier: wiring.Notifier{Center: h.centers.Notify},
+		Store: h.steps, Name: h.memberName(), Tools: h.tools, Remote: h.dispatch, Notifier: wiring.Notifier{Center: h.centers.Notify},
 		Env: []string{
 			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
 			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
 		},
-		OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
+		Limits: h.config.Limits, OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
 		return err
@@ -213,7 +248,7 @@ func (h *house) flows() (err error) {
 	if err != nil {
 		return err
 	}
-	h.run(h.flow.Run, func(ctx context.Context) error {
+	h.run(h.runFlows, func(ctx context.Context) error {
 		if err := h.ready(ctx); err != nil { // before the registry is loaded nobody seems to serve
 			return nil // ctx has ended
 		}
@@ -361,7 +396,7 @@ func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Tools: h.tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
+		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)

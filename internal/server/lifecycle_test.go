@@ -143,8 +143,8 @@ func TestSecondServerOnTheSameFolderIsRefused(t *testing.T) {
 
 func TestConfigFaultsComeAllAtOnce(t *testing.T) {
 	t.Parallel()
-	_, err := server.New(server.Config{Listen: "0.0.0.0:1", CertFile: "", KeyFile: "k", EtcdCertFile: "c", Bucket: -1, Approve: "maybe"})
-	for _, want := range []string{"Dir", "Listen", "KeyFile", "EtcdCertFile", "Bucket", "Approve"} {
+	_, err := server.New(server.Config{Listen: "0.0.0.0:1", CertFile: "", KeyFile: "k", EtcdCertFile: "c", FlowStore: "sqlite://flow.db", Bucket: -1, Approve: "maybe"})
+	for _, want := range []string{"Dir", "Listen", "KeyFile", "EtcdCertFile", "FlowStore", "Bucket", "Approve"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

@@ -25,6 +25,7 @@ const drainTime = 3 * time.Second
 // doors are the server's listeners.
 type doors struct {
 	listeners []net.Listener
+	hooks     net.Listener // nil: none
 }
 
 // open listens on the private socket, and on the TCP address if there is one. A socket file that a killed
@@ -49,6 +50,10 @@ func open(config Config, trust *trust) (*doors, error) {
 		d.close()
 		return nil, fmt.Errorf("server: %w", err)
 	}
+	if err := d.openHooks(config, trust); err != nil {
+		d.close()
+		return nil, err
+	}
 	if config.Listen == "" {
 		return d, nil
 	}
@@ -67,6 +72,9 @@ func open(config Config, trust *trust) (*doors, error) {
 func (d *doors) close() {
 	for _, listener := range d.listeners {
 		listener.Close()
+	}
+	if d.hooks != nil {
+		d.hooks.Close()
 	}
 }
 

@@ -25,6 +25,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	addr  string // guarded by mu
+	hooks string // guarded by mu
 	ready chan struct{}
 }
 
@@ -45,6 +46,13 @@ func (s *Server) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.addr
+}
+
+// HooksAddr is the TCP address for webhooks once the server is ready, or "" if there is none.
+func (s *Server) HooksAddr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hooks
 }
 
 // Run serves until ctx ends, then lets calls in flight finish and closes everything in order. It is called once.
@@ -137,8 +145,15 @@ func (s *Server) open(ctx context.Context, group *errgroup.Group, h *house) erro
 	for _, listener := range doors.listeners {
 		group.Go(func() error { return serving.Serve(ctx, listener, drainTime) })
 	}
+	if doors.hooks != nil {
+		hooks := transport.NewServer(h.triggers.Handler())
+		group.Go(func() error { return hooks.Serve(ctx, doors.hooks, drainTime) })
+	}
 	s.mu.Lock()
 	s.addr = doors.addr()
+	if doors.hooks != nil {
+		s.hooks = doors.hooks.Addr().String()
+	}
 	s.mu.Unlock()
 	close(s.ready)
 	s.config.Logger.Info("server is ready", "dir", s.config.Dir, "addr", doors.addr())

@@ -20,6 +20,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -43,6 +44,7 @@ type World struct {
 	Gray     *gray.Controller
 	Shelf    *flow.Shelf  // of pushed tools
 	Flow     *flow.Engine // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
+	Triggers *trigger.Controller
 	Records  *records.DB
 	Blobs    string // the folder of the contents
 	Balancer *Balancer
@@ -106,15 +108,16 @@ func New(t *testing.T) *World {
 	known := tools()
 	w.Shelf = Must(flow.OpenShelf(t.TempDir()))(t)
 	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond}))(t)
+	w.Triggers = Must(trigger.New(trigger.Config{Store: part("trigger"), Engine: w.Flow}))(t)
 	api := Must(control.New(control.Config{
-		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Tools: known, Shelf: w.Shelf, Settle: time.Millisecond,
+		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Triggers: w.Triggers, Tools: known, Shelf: w.Shelf, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()
 			p.Soak = time.Millisecond
 			return p, nil
 		},
 	}))(t)
-	for _, f := range []func(context.Context) error{w.CMDB.Run, w.Centers.Run, w.Names.Run, w.Records.Run, w.Gray.Run, w.Flow.Run, api.Run} {
+	for _, f := range []func(context.Context) error{w.CMDB.Run, w.Centers.Run, w.Names.Run, w.Records.Run, w.Gray.Run, w.Flow.Run, w.Triggers.Run, api.Run} {
 		run(f)
 	}
 	if err := errors.Join(w.CMDB.Ready(ctx), w.Centers.Ready(ctx), w.Names.Ready(ctx)); err != nil {

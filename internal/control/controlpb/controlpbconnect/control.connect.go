@@ -32,6 +32,10 @@ const (
 	DeviceServiceName = "zhiyun.control.v1.DeviceService"
 	// FlowServiceName is the fully-qualified name of the FlowService service.
 	FlowServiceName = "zhiyun.control.v1.FlowService"
+	// FreezeServiceName is the fully-qualified name of the FreezeService service.
+	FreezeServiceName = "zhiyun.control.v1.FreezeService"
+	// TriggerServiceName is the fully-qualified name of the TriggerService service.
+	TriggerServiceName = "zhiyun.control.v1.TriggerService"
 	// GrayServiceName is the fully-qualified name of the GrayService service.
 	GrayServiceName = "zhiyun.control.v1.GrayService"
 	// ScaleServiceName is the fully-qualified name of the ScaleService service.
@@ -140,10 +144,34 @@ const (
 	// FlowServiceToolVersionsProcedure is the fully-qualified name of the FlowService's ToolVersions
 	// RPC.
 	FlowServiceToolVersionsProcedure = "/zhiyun.control.v1.FlowService/ToolVersions"
+	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
+	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
 	// FlowServicePlanProcedure is the fully-qualified name of the FlowService's Plan RPC.
 	FlowServicePlanProcedure = "/zhiyun.control.v1.FlowService/Plan"
 	// FlowServiceDefinitionProcedure is the fully-qualified name of the FlowService's Definition RPC.
 	FlowServiceDefinitionProcedure = "/zhiyun.control.v1.FlowService/Definition"
+	// FreezeServiceFreezeProcedure is the fully-qualified name of the FreezeService's Freeze RPC.
+	FreezeServiceFreezeProcedure = "/zhiyun.control.v1.FreezeService/Freeze"
+	// FreezeServiceUnfreezeProcedure is the fully-qualified name of the FreezeService's Unfreeze RPC.
+	FreezeServiceUnfreezeProcedure = "/zhiyun.control.v1.FreezeService/Unfreeze"
+	// FreezeServiceListProcedure is the fully-qualified name of the FreezeService's List RPC.
+	FreezeServiceListProcedure = "/zhiyun.control.v1.FreezeService/List"
+	// TriggerServiceApplyProcedure is the fully-qualified name of the TriggerService's Apply RPC.
+	TriggerServiceApplyProcedure = "/zhiyun.control.v1.TriggerService/Apply"
+	// TriggerServiceListProcedure is the fully-qualified name of the TriggerService's List RPC.
+	TriggerServiceListProcedure = "/zhiyun.control.v1.TriggerService/List"
+	// TriggerServiceGetProcedure is the fully-qualified name of the TriggerService's Get RPC.
+	TriggerServiceGetProcedure = "/zhiyun.control.v1.TriggerService/Get"
+	// TriggerServiceHistoryProcedure is the fully-qualified name of the TriggerService's History RPC.
+	TriggerServiceHistoryProcedure = "/zhiyun.control.v1.TriggerService/History"
+	// TriggerServicePauseProcedure is the fully-qualified name of the TriggerService's Pause RPC.
+	TriggerServicePauseProcedure = "/zhiyun.control.v1.TriggerService/Pause"
+	// TriggerServiceResumeProcedure is the fully-qualified name of the TriggerService's Resume RPC.
+	TriggerServiceResumeProcedure = "/zhiyun.control.v1.TriggerService/Resume"
+	// TriggerServiceFireProcedure is the fully-qualified name of the TriggerService's Fire RPC.
+	TriggerServiceFireProcedure = "/zhiyun.control.v1.TriggerService/Fire"
+	// TriggerServiceDeleteProcedure is the fully-qualified name of the TriggerService's Delete RPC.
+	TriggerServiceDeleteProcedure = "/zhiyun.control.v1.TriggerService/Delete"
 	// GrayServiceStartProcedure is the fully-qualified name of the GrayService's Start RPC.
 	GrayServiceStartProcedure = "/zhiyun.control.v1.GrayService/Start"
 	// GrayServiceGetProcedure is the fully-qualified name of the GrayService's Get RPC.
@@ -911,6 +939,8 @@ type FlowServiceClient interface {
 	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
 	// ToolVersions lists what was pushed, each version with its digest.
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Locks are the keys that executions hold.
+	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
 	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
 	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
 	// Definition returns a version of a flow with its document.
@@ -1030,6 +1060,13 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		locks: connect.NewClient[controlpb.LocksRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FlowServiceLocksProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Locks")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		plan: connect.NewClient[controlpb.PlanFlowRequest, controlpb.JSON](
 			httpClient,
 			baseURL+FlowServicePlanProcedure,
@@ -1065,6 +1102,7 @@ type flowServiceClient struct {
 	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
 	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
 	toolVersions *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
 	plan         *connect.Client[controlpb.PlanFlowRequest, controlpb.JSON]
 	definition   *connect.Client[controlpb.DefinitionRequest, controlpb.DefinitionResponse]
 }
@@ -1149,6 +1187,11 @@ func (c *flowServiceClient) ToolVersions(ctx context.Context, req *connect.Reque
 	return c.toolVersions.CallUnary(ctx, req)
 }
 
+// Locks calls zhiyun.control.v1.FlowService.Locks.
+func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.locks.CallUnary(ctx, req)
+}
+
 // Plan calls zhiyun.control.v1.FlowService.Plan.
 func (c *flowServiceClient) Plan(ctx context.Context, req *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
 	return c.plan.CallUnary(ctx, req)
@@ -1185,6 +1228,8 @@ type FlowServiceHandler interface {
 	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
 	// ToolVersions lists what was pushed, each version with its digest.
 	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// Locks are the keys that executions hold.
+	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
 	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
 	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
 	// Definition returns a version of a flow with its document.
@@ -1300,6 +1345,13 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceLocksHandler := connect.NewUnaryHandler(
+		FlowServiceLocksProcedure,
+		svc.Locks,
+		connect.WithSchema(flowServiceMethods.ByName("Locks")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServicePlanHandler := connect.NewUnaryHandler(
 		FlowServicePlanProcedure,
 		svc.Plan,
@@ -1348,6 +1400,8 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceUseToolHandler.ServeHTTP(w, r)
 		case FlowServiceToolVersionsProcedure:
 			flowServiceToolVersionsHandler.ServeHTTP(w, r)
+		case FlowServiceLocksProcedure:
+			flowServiceLocksHandler.ServeHTTP(w, r)
 		case FlowServicePlanProcedure:
 			flowServicePlanHandler.ServeHTTP(w, r)
 		case FlowServiceDefinitionProcedure:
@@ -1425,12 +1479,404 @@ func (UnimplementedFlowServiceHandler) ToolVersions(context.Context, *connect.Re
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.ToolVersions is not implemented"))
 }
 
+func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
+}
+
 func (UnimplementedFlowServiceHandler) Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Plan is not implemented"))
 }
 
 func (UnimplementedFlowServiceHandler) Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Definition is not implemented"))
+}
+
+// FreezeServiceClient is a client for the zhiyun.control.v1.FreezeService service.
+type FreezeServiceClient interface {
+	// Freeze lets what runs end, and starts nothing more, but what is exempt. Freezing again takes the new time and reason.
+	Freeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error)
+	Unfreeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error)
+	List(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error)
+}
+
+// NewFreezeServiceClient constructs a client for the zhiyun.control.v1.FreezeService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewFreezeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) FreezeServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	freezeServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("FreezeService").Methods()
+	return &freezeServiceClient{
+		freeze: connect.NewClient[controlpb.FreezeRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FreezeServiceFreezeProcedure,
+			connect.WithSchema(freezeServiceMethods.ByName("Freeze")),
+			connect.WithClientOptions(opts...),
+		),
+		unfreeze: connect.NewClient[controlpb.FreezeRequest, controlpb.ResumeResponse](
+			httpClient,
+			baseURL+FreezeServiceUnfreezeProcedure,
+			connect.WithSchema(freezeServiceMethods.ByName("Unfreeze")),
+			connect.WithClientOptions(opts...),
+		),
+		list: connect.NewClient[controlpb.FreezeRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FreezeServiceListProcedure,
+			connect.WithSchema(freezeServiceMethods.ByName("List")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// freezeServiceClient implements FreezeServiceClient.
+type freezeServiceClient struct {
+	freeze   *connect.Client[controlpb.FreezeRequest, controlpb.JSON]
+	unfreeze *connect.Client[controlpb.FreezeRequest, controlpb.ResumeResponse]
+	list     *connect.Client[controlpb.FreezeRequest, controlpb.Listing]
+}
+
+// Freeze calls zhiyun.control.v1.FreezeService.Freeze.
+func (c *freezeServiceClient) Freeze(ctx context.Context, req *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.freeze.CallUnary(ctx, req)
+}
+
+// Unfreeze calls zhiyun.control.v1.FreezeService.Unfreeze.
+func (c *freezeServiceClient) Unfreeze(ctx context.Context, req *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error) {
+	return c.unfreeze.CallUnary(ctx, req)
+}
+
+// List calls zhiyun.control.v1.FreezeService.List.
+func (c *freezeServiceClient) List(ctx context.Context, req *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.list.CallUnary(ctx, req)
+}
+
+// FreezeServiceHandler is an implementation of the zhiyun.control.v1.FreezeService service.
+type FreezeServiceHandler interface {
+	// Freeze lets what runs end, and starts nothing more, but what is exempt. Freezing again takes the new time and reason.
+	Freeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error)
+	Unfreeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error)
+	List(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error)
+}
+
+// NewFreezeServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewFreezeServiceHandler(svc FreezeServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	freezeServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("FreezeService").Methods()
+	freezeServiceFreezeHandler := connect.NewUnaryHandler(
+		FreezeServiceFreezeProcedure,
+		svc.Freeze,
+		connect.WithSchema(freezeServiceMethods.ByName("Freeze")),
+		connect.WithHandlerOptions(opts...),
+	)
+	freezeServiceUnfreezeHandler := connect.NewUnaryHandler(
+		FreezeServiceUnfreezeProcedure,
+		svc.Unfreeze,
+		connect.WithSchema(freezeServiceMethods.ByName("Unfreeze")),
+		connect.WithHandlerOptions(opts...),
+	)
+	freezeServiceListHandler := connect.NewUnaryHandler(
+		FreezeServiceListProcedure,
+		svc.List,
+		connect.WithSchema(freezeServiceMethods.ByName("List")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.FreezeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case FreezeServiceFreezeProcedure:
+			freezeServiceFreezeHandler.ServeHTTP(w, r)
+		case FreezeServiceUnfreezeProcedure:
+			freezeServiceUnfreezeHandler.ServeHTTP(w, r)
+		case FreezeServiceListProcedure:
+			freezeServiceListHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedFreezeServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedFreezeServiceHandler struct{}
+
+func (UnimplementedFreezeServiceHandler) Freeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FreezeService.Freeze is not implemented"))
+}
+
+func (UnimplementedFreezeServiceHandler) Unfreeze(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.ResumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FreezeService.Unfreeze is not implemented"))
+}
+
+func (UnimplementedFreezeServiceHandler) List(context.Context, *connect.Request[controlpb.FreezeRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FreezeService.List is not implemented"))
+}
+
+// TriggerServiceClient is a client for the zhiyun.control.v1.TriggerService service.
+type TriggerServiceClient interface {
+	Apply(context.Context, *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	List(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Get(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// History is what became of the last times and calls, the newest first.
+	History(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Pause(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	Resume(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// Fire starts the flow now.
+	Fire(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error)
+	Delete(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error)
+}
+
+// NewTriggerServiceClient constructs a client for the zhiyun.control.v1.TriggerService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewTriggerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) TriggerServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	triggerServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("TriggerService").Methods()
+	return &triggerServiceClient{
+		apply: connect.NewClient[controlpb.ApplyTriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServiceApplyProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Apply")),
+			connect.WithClientOptions(opts...),
+		),
+		list: connect.NewClient[controlpb.TriggerRequest, controlpb.Listing](
+			httpClient,
+			baseURL+TriggerServiceListProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("List")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		get: connect.NewClient[controlpb.TriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServiceGetProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Get")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		history: connect.NewClient[controlpb.TriggerRequest, controlpb.Listing](
+			httpClient,
+			baseURL+TriggerServiceHistoryProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("History")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		pause: connect.NewClient[controlpb.TriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServicePauseProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Pause")),
+			connect.WithClientOptions(opts...),
+		),
+		resume: connect.NewClient[controlpb.TriggerRequest, controlpb.JSON](
+			httpClient,
+			baseURL+TriggerServiceResumeProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Resume")),
+			connect.WithClientOptions(opts...),
+		),
+		fire: connect.NewClient[controlpb.TriggerRequest, controlpb.StartFlowResponse](
+			httpClient,
+			baseURL+TriggerServiceFireProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Fire")),
+			connect.WithClientOptions(opts...),
+		),
+		delete: connect.NewClient[controlpb.TriggerRequest, controlpb.Done](
+			httpClient,
+			baseURL+TriggerServiceDeleteProcedure,
+			connect.WithSchema(triggerServiceMethods.ByName("Delete")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// triggerServiceClient implements TriggerServiceClient.
+type triggerServiceClient struct {
+	apply   *connect.Client[controlpb.ApplyTriggerRequest, controlpb.JSON]
+	list    *connect.Client[controlpb.TriggerRequest, controlpb.Listing]
+	get     *connect.Client[controlpb.TriggerRequest, controlpb.JSON]
+	history *connect.Client[controlpb.TriggerRequest, controlpb.Listing]
+	pause   *connect.Client[controlpb.TriggerRequest, controlpb.JSON]
+	resume  *connect.Client[controlpb.TriggerRequest, controlpb.JSON]
+	fire    *connect.Client[controlpb.TriggerRequest, controlpb.StartFlowResponse]
+	delete  *connect.Client[controlpb.TriggerRequest, controlpb.Done]
+}
+
+// Apply calls zhiyun.control.v1.TriggerService.Apply.
+func (c *triggerServiceClient) Apply(ctx context.Context, req *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.apply.CallUnary(ctx, req)
+}
+
+// List calls zhiyun.control.v1.TriggerService.List.
+func (c *triggerServiceClient) List(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.list.CallUnary(ctx, req)
+}
+
+// Get calls zhiyun.control.v1.TriggerService.Get.
+func (c *triggerServiceClient) Get(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.get.CallUnary(ctx, req)
+}
+
+// History calls zhiyun.control.v1.TriggerService.History.
+func (c *triggerServiceClient) History(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.history.CallUnary(ctx, req)
+}
+
+// Pause calls zhiyun.control.v1.TriggerService.Pause.
+func (c *triggerServiceClient) Pause(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.pause.CallUnary(ctx, req)
+}
+
+// Resume calls zhiyun.control.v1.TriggerService.Resume.
+func (c *triggerServiceClient) Resume(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.resume.CallUnary(ctx, req)
+}
+
+// Fire calls zhiyun.control.v1.TriggerService.Fire.
+func (c *triggerServiceClient) Fire(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error) {
+	return c.fire.CallUnary(ctx, req)
+}
+
+// Delete calls zhiyun.control.v1.TriggerService.Delete.
+func (c *triggerServiceClient) Delete(ctx context.Context, req *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.delete.CallUnary(ctx, req)
+}
+
+// TriggerServiceHandler is an implementation of the zhiyun.control.v1.TriggerService service.
+type TriggerServiceHandler interface {
+	Apply(context.Context, *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	List(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Get(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// History is what became of the last times and calls, the newest first.
+	History(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error)
+	Pause(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	Resume(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error)
+	// Fire starts the flow now.
+	Fire(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error)
+	Delete(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error)
+}
+
+// NewTriggerServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewTriggerServiceHandler(svc TriggerServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	triggerServiceMethods := controlpb.File_internal_control_controlpb_control_proto.Services().ByName("TriggerService").Methods()
+	triggerServiceApplyHandler := connect.NewUnaryHandler(
+		TriggerServiceApplyProcedure,
+		svc.Apply,
+		connect.WithSchema(triggerServiceMethods.ByName("Apply")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceListHandler := connect.NewUnaryHandler(
+		TriggerServiceListProcedure,
+		svc.List,
+		connect.WithSchema(triggerServiceMethods.ByName("List")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceGetHandler := connect.NewUnaryHandler(
+		TriggerServiceGetProcedure,
+		svc.Get,
+		connect.WithSchema(triggerServiceMethods.ByName("Get")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceHistoryHandler := connect.NewUnaryHandler(
+		TriggerServiceHistoryProcedure,
+		svc.History,
+		connect.WithSchema(triggerServiceMethods.ByName("History")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServicePauseHandler := connect.NewUnaryHandler(
+		TriggerServicePauseProcedure,
+		svc.Pause,
+		connect.WithSchema(triggerServiceMethods.ByName("Pause")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceResumeHandler := connect.NewUnaryHandler(
+		TriggerServiceResumeProcedure,
+		svc.Resume,
+		connect.WithSchema(triggerServiceMethods.ByName("Resume")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceFireHandler := connect.NewUnaryHandler(
+		TriggerServiceFireProcedure,
+		svc.Fire,
+		connect.WithSchema(triggerServiceMethods.ByName("Fire")),
+		connect.WithHandlerOptions(opts...),
+	)
+	triggerServiceDeleteHandler := connect.NewUnaryHandler(
+		TriggerServiceDeleteProcedure,
+		svc.Delete,
+		connect.WithSchema(triggerServiceMethods.ByName("Delete")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/zhiyun.control.v1.TriggerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case TriggerServiceApplyProcedure:
+			triggerServiceApplyHandler.ServeHTTP(w, r)
+		case TriggerServiceListProcedure:
+			triggerServiceListHandler.ServeHTTP(w, r)
+		case TriggerServiceGetProcedure:
+			triggerServiceGetHandler.ServeHTTP(w, r)
+		case TriggerServiceHistoryProcedure:
+			triggerServiceHistoryHandler.ServeHTTP(w, r)
+		case TriggerServicePauseProcedure:
+			triggerServicePauseHandler.ServeHTTP(w, r)
+		case TriggerServiceResumeProcedure:
+			triggerServiceResumeHandler.ServeHTTP(w, r)
+		case TriggerServiceFireProcedure:
+			triggerServiceFireHandler.ServeHTTP(w, r)
+		case TriggerServiceDeleteProcedure:
+			triggerServiceDeleteHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedTriggerServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedTriggerServiceHandler struct{}
+
+func (UnimplementedTriggerServiceHandler) Apply(context.Context, *connect.Request[controlpb.ApplyTriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Apply is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) List(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.List is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Get(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Get is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) History(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.History is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Pause(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Pause is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Resume(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Resume is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Fire(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.StartFlowResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Fire is not implemented"))
+}
+
+func (UnimplementedTriggerServiceHandler) Delete(context.Context, *connect.Request[controlpb.TriggerRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.TriggerService.Delete is not implemented"))
 }
 
 // GrayServiceClient is a client for the zhiyun.control.v1.GrayService service.

@@ -1,0 +1,87 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+)
+
+// freezes serves FreezeService.
+type freezes struct{ *API }
+
+func frozenObject(module string) string {
+	if module == "" {
+		return "flows"
+	}
+	return "module/" + module
+}
+
+func (f freezes) Freeze(ctx context.Context, q *connect.Request[pb.FreezeRequest]) (*connect.Response[pb.JSON], error) {
+	c, err := f.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	if q.Msg.Module != "" {
+		if _, err := f.config.CMDB.Module(q.Msg.Module); err != nil {
+			return nil, err
+		}
+	}
+	until, err := moment("until", q.Msg.Until)
+	if err != nil {
+		return nil, err
+	}
+	frozen, err := f.config.Centers.Freezes.Press(ctx, q.Msg.Module, until, c.Actor, c.Reason)
+	if err != nil {
+		return nil, err
+	}
+	detail := "until it is lifted"
+	if !frozen.Until.IsZero() {
+		detail = "until " + frozen.Until.Format(time.RFC3339)
+	}
+	return document(frozen, f.audit(ctx, c, "freeze", frozenObject(q.Msg.Module), detail))
+}
+
+func (f freezes) Unfreeze(ctx context.Context, q *connect.Request[pb.FreezeRequest]) (*connect.Response[pb.ResumeResponse], error) {
+	c, err := f.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	was, err := f.config.Centers.Freezes.Lift(ctx, q.Msg.Module, c.Actor)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.audit(ctx, c, "unfreeze", frozenObject(q.Msg.Module), nil); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.ResumeResponse{WasPaused: was}), nil
+}
+
+func (f freezes) List(ctx context.Context, _ *connect.Request[pb.FreezeRequest]) (*connect.Response[pb.Listing], error) {
+	all, err := f.config.Centers.Freezes.List(ctx)
+	return listing(all, "", err)
+}
+
+// Locks are the keys that executions hold.
+func (f flows) Locks(ctx context.Context, _ *connect.Request[pb.LocksRequest]) (*connect.Response[pb.Listing], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	all, err := engine.Locks(ctx)
+	return listing(all, "", err)
+}
+
+// exemption is why an execution goes on through freezes: nobody takes that for granted.
+func exemption(q *pb.StartFlowRequest, c *pb.Cause) (string, error) {
+	switch {
+	case !q.Exempt:
+		return "", nil
+	case c.Reason == "":
+		return "", invalid("cause.reason", "", "say why the execution is to go on through freezes")
+	}
+	return fmt.Sprintf("%s: %s", c.Actor, c.Reason), nil
+}
