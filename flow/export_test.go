@@ -5,14 +5,14 @@ import "strconv"
 // EncodeEvents is for the test of the encoding.
 var EncodeEvents = encodeEvents
 
-// LintAhead lints a document beside others, by name and by name@version, with what the machine does not run.
-func LintAhead(source string, tools *Tools, others map[string]string) []Fault {
-	_, faults := compileWith([]byte(source), ahead(tools, others))
+// LintBeside lints a document beside others, by name and by name@version.
+func LintBeside(source string, tools *Tools, others map[string]string) []Fault {
+	_, faults := compileWith([]byte(source), beside(tools, others))
 	return faults
 }
 
-func ahead(tools *Tools, others map[string]string) library {
-	lib := library{tools: tools, ahead: true}
+func beside(tools *Tools, others map[string]string) library {
+	lib := library{tools: tools}
 	lib.flow = func(name string, version int) *program {
 		if version > 0 {
 			name += "@" + strconv.Itoa(version)
@@ -26,9 +26,9 @@ func ahead(tools *Tools, others map[string]string) library {
 	return lib
 }
 
-// PlanAhead plans a document as LintAhead lints it.
-func PlanAhead(source string, tools *Tools, others map[string]string, params map[string]any) (Plan, error) {
-	p, faults := compileWith([]byte(source), ahead(tools, others))
+// PlanBeside plans a document as LintBeside lints it.
+func PlanBeside(source string, tools *Tools, others map[string]string, params map[string]any) (Plan, error) {
+	p, faults := compileWith([]byte(source), beside(tools, others))
 	if len(faults) > 0 {
 		return Plan{}, &DefinitionError{"", faults}
 	}

@@ -50,7 +50,7 @@ func TestGoodBlocksAreTaken(t *testing.T) {
 	t.Parallel()
 	tools := lintTools()
 	for _, step := range goodBlocks {
-		if faults := flow.LintAhead(blocks(step), tools, others); len(faults) > 0 {
+		if faults := flow.LintBeside(blocks(step), tools, others); len(faults) > 0 {
 			t.Errorf("%s\n%v", step, faults)
 		}
 	}
@@ -149,7 +149,7 @@ func TestBrokenBlocksAreRefused(t *testing.T) {
 	} {
 		column := strings.IndexByte(one.steps, '^')
 		steps := one.steps[:column] + one.steps[column+1:]
-		faults := flow.LintAhead(blocks(steps), tools, others)
+		faults := flow.LintBeside(blocks(steps), tools, others)
 		if len(faults) == 0 {
 			t.Errorf("%s: taken, want %q", steps, one.want)
 			continue
@@ -184,7 +184,7 @@ func TestUnreachableByParameters(t *testing.T) {
 		cases("params.mode == 'a'", "params.n > 1", "params.mode == 'a'  && true"):  "a case before it holds",
 		cases("params.n > 1", "params.mode == 'a'"):                                 "",
 	} {
-		faults := flow.LintAhead(head+step, tools, nil)
+		faults := flow.LintBeside(head+step, tools, nil)
 		if got := fmt.Sprint(faults); (want == "") != (len(faults) == 0) || len(faults) > 1 || !strings.Contains(got, want) {
 			t.Errorf("%s: %v, want %q", step, got, want)
 		}
@@ -207,13 +207,13 @@ func TestBrokenHeadsAreRefused(t *testing.T) {
 	} {
 		column := strings.IndexByte(head, '^')
 		source := lintHead + head[:column] + head[column+1:]
-		faults := flow.LintAhead(source, tools, nil)
+		faults := flow.LintBeside(source, tools, nil)
 		if len(faults) != 1 || faults[0].Line != strings.Count(lintHead, "\n")+1 || faults[0].Column != column+1 || !strings.Contains(faults[0].Message, want) {
 			t.Errorf("%s: %v, want column %d: %s", head, faults, column+1, want)
 		}
 	}
 	good := lintHead + "output: {x: \"${steps.first.devices[0].name}\", y: [1, \"${params.n}\"]}\nlocks: [\"m/${params.module}\"]\nstart: {by: [ann, \"role:operator\"]}\npriority: 9\n"
-	if faults := flow.LintAhead(good, tools, nil); len(faults) > 0 {
+	if faults := flow.LintBeside(good, tools, nil); len(faults) > 0 {
 		t.Error(fmt.Sprint(faults))
 	}
 }

@@ -185,8 +185,8 @@ func FuzzLint(f *testing.F) {
 	f.Add("flow: f\nsteps: [{name: a, tool: acquire, with: {module: |\n  x ${params.y}\n}}]")
 	tools := lintTools()
 	f.Fuzz(func(t *testing.T, source string) {
-		first := fmt.Sprint(flow.LintAhead(source, tools, others))
-		if again := fmt.Sprint(flow.LintAhead(source, tools, others)); first != again {
+		first := fmt.Sprint(flow.LintBeside(source, tools, others))
+		if again := fmt.Sprint(flow.LintBeside(source, tools, others)); first != again {
 			t.Errorf("%s, then %s", first, again)
 		}
 		read, err := flow.Parse([]byte(source))

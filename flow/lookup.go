@@ -9,15 +9,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// runnable refuses what the machine does not run.
-func (d *document) runnable(plan *stepPlan) {
-	for _, field := range []string{"heartbeat"} {
-		if at := d.places[plan.path+"."+field]; at != nil {
-			d.fault(at, plan.path+"."+field, "is not supported by this engine")
-		}
-	}
-}
-
 // lookup fills in what the step's tool says.
 func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 	plan := &stepPlan{Step: step, returned: expr.Any, effect: Keyed}

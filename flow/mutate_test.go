@@ -265,7 +265,7 @@ func checkDefinitions(t *testing.T, from, to uint64) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		doc := strings.TrimSuffix(string(document), "\n")
-		if faults := flow.LintAhead(doc, tools, called); len(faults) > 0 {
+		if faults := flow.LintBeside(doc, tools, called); len(faults) > 0 {
 			t.Errorf("seed %d is good and refused: %v\n%s", seed, faults, doc)
 			continue
 		}
@@ -288,7 +288,7 @@ func checkDefinitions(t *testing.T, from, to uint64) {
 			s := sites[r.IntN(len(sites))]
 			mutated := s.apply(doc)
 			tried[m.name]++
-			faults := flow.LintAhead(mutated, tools, called)
+			faults := flow.LintBeside(mutated, tools, called)
 			switch {
 			case len(faults) == 0:
 				t.Errorf("seed %d, %s in line %d is taken: %q", seed, m.name, s.line, strings.Split(mutated, "\n")[s.line-1])

@@ -98,7 +98,7 @@ func TestPlansOfGeneratedFlows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan, err := flow.PlanAhead(string(document), generatedTools(), called, map[string]any{"p0": "a", "p1": 3, "p2": true, "p3": []any{"x"}})
+		plan, err := flow.PlanBeside(string(document), generatedTools(), called, map[string]any{"p0": "a", "p1": 3, "p2": true, "p3": []any{"x"}})
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
