@@ -67,6 +67,7 @@ type Engine struct {
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
+	resting   resting
 	shared    Shared        // nil: the store is this engine's alone
 	poked     chan struct{} // the store has said that something happened
 
@@ -141,7 +142,7 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
-		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat},
+		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat}, resting: resting{changed: make(chan struct{}, 1)},
 		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
@@ -188,6 +189,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	default:
 		background.Go(func() { e.followLocks(root) })
 		background.Go(func() { e.watchStarts(root) })
+		background.Go(func() { e.watchRests(root) })
 		err = e.takeUp(ctx)
 	}
 	if err == nil {
@@ -259,6 +261,9 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
+			if e.rests(row) {
+				continue
+			}
 			limit <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-limit }()
@@ -312,11 +317,13 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 	return nil
 }
 
+const strandedText = "its definition does not compile with the tools registered here: "
+
 // strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
 func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
 	defer e.forget(r)
 	x.owner = r.owner
-	why := "its definition does not compile with the tools registered here: " + broken.Faults[0].String()
+	why := strandedText + broken.Faults[0].String()
 	if x.State == Stuck && x.Waiting == why {
 		return errStranded
 	}

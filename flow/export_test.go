@@ -57,3 +57,10 @@ func (e *Engine) Load() (waiting, open int) {
 	defer e.mu.Unlock()
 	return waiting, len(e.runs)
 }
+
+// Live is how many executions are in memory.
+func (e *Engine) Live() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.runs)
+}

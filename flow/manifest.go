@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -219,4 +220,22 @@ func (m Manifest) Check() error {
 	var faults []error
 	m.check(func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) })
 	return errors.Join(faults...)
+}
+
+// ProgramVersion is the version of the running program as its build says it, for manifests of tools that are built into it: a release, or
+// the first twelve digits of the revision. Empty if the build does not know.
+func ProgramVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value[:min(12, len(setting.Value))]
+		}
+	}
+	return ""
 }

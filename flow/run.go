@@ -31,6 +31,7 @@ type run struct {
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
+	looked int64 // the execution's Seq when layDown last looked
 
 	flying  sync.WaitGroup          // attempts in flight
 	tickets map[*ticket]struct{}    // that wait; guarded by gate.mu

@@ -209,3 +209,33 @@ func BenchmarkSixHundredTools(b *testing.B) {
 		}
 	})
 }
+
+// Whatever is pushed, nothing is written outside of the shelf, and nothing is left of what is refused.
+func FuzzStage(f *testing.F) {
+	dir := f.TempDir()
+	var good bytes.Buffer
+	if err := flow.PackTool(toolFolder(f, dir, "greet", "1", `"who": {"type": "string"}`), &good); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good.Bytes())
+	f.Add(bytes.ReplaceAll(good.Bytes(), []byte("run"), []byte("../")))
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		dir := t.TempDir()
+		shelf, err := flow.OpenShelf(filepath.Join(dir, "shelf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		staged, err := shelf.Stage(bytes.NewReader(archive))
+		if err == nil {
+			err = staged.Discard()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		outside, _ := os.ReadDir(dir)
+		inside, _ := os.ReadDir(filepath.Join(dir, "shelf"))
+		if len(outside) != 1 || len(inside) != 0 {
+			t.Errorf("left: %v beside the shelf, %v in it", outside, inside)
+		}
+	})
+}

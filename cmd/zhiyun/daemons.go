@@ -139,6 +139,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with (in the environment it may be the token itself); not used once the device has its credential"},
 			&cli.BoolFlag{Name: "believe", Usage: "take programs on this device for the module that they say they are; for development"},
 			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
+			&cli.StringFlag{Name: "tools", Usage: "`FOLDER` of folders with tools of your own for this device"},
 			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
 			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},
 			&cli.DurationFlag{Name: "settle", Value: 30 * time.Second, Usage: "`TIME` that repair waits after the declaration changed"},
@@ -162,7 +163,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			return agent.Run(c.Context, agent.Config{
 				Device: c.String("device"), Addr: c.String("addr"), PortOffset: c.Int("port-offset"), Site: c.String("site"), Root: c.String("root"),
 				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Enrol: c.String("enrol"), Believe: c.Bool("believe"), Exe: c.String("exe"), Listen: c.String("listen"),
-				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
+				Tools: c.String("tools"), Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
 			})
 		},
 	}

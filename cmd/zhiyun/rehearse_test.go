@@ -30,7 +30,7 @@ var reading = []string{
 	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
 	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
-	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
+	"config get", "config render", "permission list", "notify history", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
 	"tool list", "tool describe", "tool lint", "tool versions",
 }
 
@@ -101,6 +101,9 @@ var rehearsals = map[string]struct{ args, says string }{
 	"permission request": {"permission request shop.web shop.cart --reason page", "shop.web"},
 	"permission approve": {"permission approve shop.app shop.cart", "-> active"},
 	"permission revoke":  {"permission revoke shop.app shop.cart", "-> revoked"},
+	"notify retry":       {"notify retry dead-1", "ERROR: center: not found"},
+	"notify set":         {"notify set route ROUTE", "center/notify/route/10-all"},
+	"notify remove":      {"notify remove template brief", "- center/notify/template/brief"},
 	"notify mute":        {"notify mute shop.cart --reason test", "shop.cart"},
 	"notify unmute":      {"notify unmute m-1", "lifted"},
 	"notify silence":     {"notify silence spare --reason disk", "spare"},
@@ -221,6 +224,8 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	_, err = w.Centers.Notify.Silence(ctx, center.Silence{Key: "s-1", Devices: []string{"other"}, Until: time.Now().Add(time.Hour), Actor: "test"})
 	must(err)
+	_, err = w.Centers.Notify.SetTemplate(ctx, center.NoticeTemplate{Name: "brief", Text: "{{.text}}", Actor: "test"})
+	must(err)
 	_, err = w.Centers.Pause.Press(ctx, "", "test", "incident")
 	must(err)
 	_, err = w.Centers.Freezes.Press(ctx, "", time.Time{}, "test", "sale")
@@ -237,7 +242,7 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(packer.Close())
 	for name, content := range map[string]string{
 		"trigger.yaml": "trigger: hourly\nflow: hold\nschedule: {cron: \"0 * * * *\"}\n",
-		"rules.yaml":   "subset: 20\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
+		"rules.yaml":   "subset: 20\n", "route.yaml": "name: 10-all\nseverity: warning\ntemplate: brief\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
 		"flow.yaml": holdFlow + "  - {name: again, stage: apply, tool: wait}\n",
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
@@ -251,7 +256,7 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	kept, err := staged.Keep()
 	must(err)
-	return w, strings.NewReplacer("TOOL", tool, "DIGEST", kept.Digest, "SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
+	return w, strings.NewReplacer("TOOL", tool, "DIGEST", kept.Digest, "SITE", filepath.Join(dir, "site.yaml"), "ROUTE", filepath.Join(dir, "route.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
 		"FILE", filepath.Join(dir, "file"), "EXECUTION", id)
 }
 

@@ -45,6 +45,9 @@ type Config struct {
 	TLS transport.ClientFiles
 	// Exe is the zhiyun binary that runs the device's tools. Default: this program's own.
 	Exe string
+	// Tools is a folder of folders with tools of the device's owner, each with its tool.json. A tool that cannot be registered is an error. Default: the
+	// device has the tools of Exe alone.
+	Tools string
 	// Rescan is the time between two full looks at the declared files; Poll between two at processes and ports.
 	// Default 1 min and 5 s.
 	Rescan, Poll time.Duration

@@ -153,7 +153,9 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	kill()
+	killed := time.Now()
 	await("the dead one is not handed out", other)
+	t.Logf("not handed out %v after the kill", time.Since(killed))
 	if i := s.Name().Instances("shop.cart")[0]; !strings.Contains(i.Down, "exit status 3") && !strings.Contains(i.Down, "killed") {
 		t.Errorf("the reason is %q", i.Down)
 	}
@@ -163,7 +165,9 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
+	mended := time.Now()
 	await("it serves again", both)
+	t.Logf("handed out again %v after it could run", time.Since(mended))
 
 	if err := processes.Stop(t.Context(), "cart", 0); err != nil {
 		t.Fatal(err)

@@ -56,8 +56,9 @@ var Rows = []Row{
 	{"zhiyun.control.v1.PermissionService", reads, "Check List"},
 	{"zhiyun.control.v1.PermissionService", changes, "Request Release Revoke"},
 	{"zhiyun.control.v1.PermissionService", people, "Approve Deny SetApproval"},
-	{"zhiyun.control.v1.NotifyService", reads, "Mutes Silences Deliveries"},
+	{"zhiyun.control.v1.NotifyService", reads, "Mutes Silences Deliveries Rules"},
 	{"zhiyun.control.v1.NotifyService", changes, "Deliver Mute Unmute Silence Unsilence"},
+	{"zhiyun.control.v1.NotifyService", people, "Redeliver SetRule RemoveRule"}, // a sink is an address that the server calls
 	{"zhiyun.control.v1.ChangeService", reads, "List"},
 	{"zhiyun.control.v1.ChangeService", changes, "Record Undo"},
 	{"zhiyun.control.v1.VirtualAddrService", reads, "List"},

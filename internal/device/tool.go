@@ -136,6 +136,9 @@ func run(ctx context.Context, name string, stdin io.Reader, stderr io.Writer, ge
 		if len(input) > inputLimit {
 			return nil, fail("input.invalid", "the input is larger than %d bytes", inputLimit)
 		}
+		if err := t.complete(input); err != nil {
+			return nil, err
+		}
 		env, closeEnv, err := EnvFrom(getenv)
 		if err != nil {
 			return nil, errors.Join(err)
@@ -145,4 +148,22 @@ func run(ctx context.Context, name string, stdin io.Reader, stderr io.Writer, ge
 		return t.run(ctx, env, input)
 	}
 	return nil, fail("tool.unknown", "no device tool %q; see `zhiyun tool list`", name)
+}
+
+// complete refuses an input without a field that the tool requires. Engines look before they call, but what a missing list would mean,
+// as of the files that stay in a mirrored folder, is too much to take a caller's word for.
+func (t Tool) complete(input []byte) error {
+	var form struct {
+		Required []string `json:"required"`
+	}
+	var given map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(t.Input, &form), json.Unmarshal(input, &given)); err != nil {
+		return fail("input.invalid", "%v; see `zhiyun tool describe %s`", err, t.Name)
+	}
+	for _, name := range form.Required {
+		if _, there := given[name]; !there {
+			return fail("input.invalid", "%s is missing; see `zhiyun tool describe %s`", name, t.Name)
+		}
+	}
+	return nil
 }

@@ -112,13 +112,22 @@ func (h *house) model() (err error) {
 	h.centers, err = center.New(center.Config{
 		Store: h.record.store("center"), Dir: filepath.Join(h.config.Dir, "blobs"),
 		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}},
-		Logger: h.config.Logger, Metrics: h.registry,
+		Owner: h.owner, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
 		return err
 	}
 	h.run(h.cmdb.Run, h.balancer.run, h.centers.Run, h.renewOwn)
 	return nil
+}
+
+// owner says whose a module is, as the CMDB has it.
+func (h *house) owner(module string) string {
+	m, err := h.cmdb.Module(module)
+	if err != nil {
+		return ""
+	}
+	return m.Owner
 }
 
 // naming makes the name service, and what finds lost devices by it.

@@ -85,7 +85,7 @@ func define[In, Out any](name, title, stage string, effect flow.Effect, undo str
 func Manifests(exe string) []flow.Manifest {
 	var out []flow.Manifest
 	for _, t := range table() {
-		t.Command = []string{exe, "tool", t.Name}
+		t.Command, t.Version = []string{exe, "tool", t.Name}, flow.ProgramVersion()
 		out = append(out, t.Manifest)
 	}
 	return out

@@ -88,6 +88,7 @@ type Expr struct {
 	program cel.Program
 	guarded bool       // its cost lies in the values: run under limits
 	given   [2][]Field // fields that are there if it is false, true
+	path    []string   // of an expression that only selects: its variable and fields
 }
 
 // Given returns the fields that are there for sure where the expression, a condition, has this outcome.
@@ -120,7 +121,7 @@ func (e *Env) Compile(source string, check func(Ref) string) (*Expr, []Issue) {
 	tree := parsed.NativeRep()
 	r := &reader{info: tree.SourceInfo()}
 	r.read(tree.Expr(), nil, nil)
-	x := &Expr{Source: source, Refs: r.refs, guarded: r.loops || r.copying > maxCopies}
+	x := &Expr{Source: source, Refs: r.refs, guarded: r.loops || r.copying > maxCopies, path: selection(tree.Expr())}
 	for i, outcome := range []bool{false, true} {
 		x.given[i] = facts(tree.Expr(), outcome, nil)
 	}
@@ -189,6 +190,9 @@ var ErrCost = errors.New("the expression costs too much on these values; do the 
 
 // Eval returns the expression's value in the form that Decode yields.
 func (x *Expr) Eval(vars map[string]any) (any, error) {
+	if value, ok := lookUp(vars, x.path); ok {
+		return value, nil
+	}
 	ctx := context.Background()
 	evaluate := func() (any, error) {
 		value, _, err := x.program.Eval(vars)

@@ -318,6 +318,15 @@ const (
 	// NotifyServiceDeliveriesProcedure is the fully-qualified name of the NotifyService's Deliveries
 	// RPC.
 	NotifyServiceDeliveriesProcedure = "/zhiyun.control.v1.NotifyService/Deliveries"
+	// NotifyServiceRedeliverProcedure is the fully-qualified name of the NotifyService's Redeliver RPC.
+	NotifyServiceRedeliverProcedure = "/zhiyun.control.v1.NotifyService/Redeliver"
+	// NotifyServiceRulesProcedure is the fully-qualified name of the NotifyService's Rules RPC.
+	NotifyServiceRulesProcedure = "/zhiyun.control.v1.NotifyService/Rules"
+	// NotifyServiceSetRuleProcedure is the fully-qualified name of the NotifyService's SetRule RPC.
+	NotifyServiceSetRuleProcedure = "/zhiyun.control.v1.NotifyService/SetRule"
+	// NotifyServiceRemoveRuleProcedure is the fully-qualified name of the NotifyService's RemoveRule
+	// RPC.
+	NotifyServiceRemoveRuleProcedure = "/zhiyun.control.v1.NotifyService/RemoveRule"
 	// ChangeServiceRecordProcedure is the fully-qualified name of the ChangeService's Record RPC.
 	ChangeServiceRecordProcedure = "/zhiyun.control.v1.ChangeService/Record"
 	// ChangeServiceUndoProcedure is the fully-qualified name of the ChangeService's Undo RPC.
@@ -3883,6 +3892,13 @@ type NotifyServiceClient interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceClient constructs a client for the zhiyun.control.v1.NotifyService service. By
@@ -3947,6 +3963,31 @@ func NewNotifyServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		redeliver: connect.NewClient[controlpb.RedeliverRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceRedeliverProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+			connect.WithClientOptions(opts...),
+		),
+		rules: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Listing](
+			httpClient,
+			baseURL+NotifyServiceRulesProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceSetRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+			connect.WithClientOptions(opts...),
+		),
+		removeRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Done](
+			httpClient,
+			baseURL+NotifyServiceRemoveRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -3960,6 +4001,10 @@ type notifyServiceClient struct {
 	silences   *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
 	deliver    *connect.Client[controlpb.JSON, controlpb.JSON]
 	deliveries *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
+	redeliver  *connect.Client[controlpb.RedeliverRequest, controlpb.JSON]
+	rules      *connect.Client[controlpb.NotifyRuleRequest, controlpb.Listing]
+	setRule    *connect.Client[controlpb.NotifyRuleRequest, controlpb.JSON]
+	removeRule *connect.Client[controlpb.NotifyRuleRequest, controlpb.Done]
 }
 
 // Mute calls zhiyun.control.v1.NotifyService.Mute.
@@ -4002,6 +4047,26 @@ func (c *notifyServiceClient) Deliveries(ctx context.Context, req *connect.Reque
 	return c.deliveries.CallUnary(ctx, req)
 }
 
+// Redeliver calls zhiyun.control.v1.NotifyService.Redeliver.
+func (c *notifyServiceClient) Redeliver(ctx context.Context, req *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.redeliver.CallUnary(ctx, req)
+}
+
+// Rules calls zhiyun.control.v1.NotifyService.Rules.
+func (c *notifyServiceClient) Rules(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.rules.CallUnary(ctx, req)
+}
+
+// SetRule calls zhiyun.control.v1.NotifyService.SetRule.
+func (c *notifyServiceClient) SetRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.setRule.CallUnary(ctx, req)
+}
+
+// RemoveRule calls zhiyun.control.v1.NotifyService.RemoveRule.
+func (c *notifyServiceClient) RemoveRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.removeRule.CallUnary(ctx, req)
+}
+
 // NotifyServiceHandler is an implementation of the zhiyun.control.v1.NotifyService service.
 type NotifyServiceHandler interface {
 	Mute(context.Context, *connect.Request[controlpb.MuteRequest]) (*connect.Response[controlpb.JSON], error)
@@ -4012,6 +4077,13 @@ type NotifyServiceHandler interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -4072,6 +4144,31 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	notifyServiceRedeliverHandler := connect.NewUnaryHandler(
+		NotifyServiceRedeliverProcedure,
+		svc.Redeliver,
+		connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRulesHandler := connect.NewUnaryHandler(
+		NotifyServiceRulesProcedure,
+		svc.Rules,
+		connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceSetRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceSetRuleProcedure,
+		svc.SetRule,
+		connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRemoveRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceRemoveRuleProcedure,
+		svc.RemoveRule,
+		connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.NotifyService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NotifyServiceMuteProcedure:
@@ -4090,6 +4187,14 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 			notifyServiceDeliverHandler.ServeHTTP(w, r)
 		case NotifyServiceDeliveriesProcedure:
 			notifyServiceDeliveriesHandler.ServeHTTP(w, r)
+		case NotifyServiceRedeliverProcedure:
+			notifyServiceRedeliverHandler.ServeHTTP(w, r)
+		case NotifyServiceRulesProcedure:
+			notifyServiceRulesHandler.ServeHTTP(w, r)
+		case NotifyServiceSetRuleProcedure:
+			notifyServiceSetRuleHandler.ServeHTTP(w, r)
+		case NotifyServiceRemoveRuleProcedure:
+			notifyServiceRemoveRuleHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -4129,6 +4234,22 @@ func (UnimplementedNotifyServiceHandler) Deliver(context.Context, *connect.Reque
 
 func (UnimplementedNotifyServiceHandler) Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Deliveries is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Redeliver is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Rules is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.SetRule is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.RemoveRule is not implemented"))
 }
 
 // ChangeServiceClient is a client for the zhiyun.control.v1.ChangeService service.
