@@ -239,6 +239,10 @@ func (c *compiler) varies(path string, condition *expr.Expr, always, never strin
 	}
 	value, constant, err := condition.Constant()
 	switch {
+	case !constant && condition.Type == expr.Boolean && c.always(condition):
+		c.d.fault(c.d.places[path], path, "is true whatever the parameters are: %s", always)
+	case !constant && condition.Type == expr.Boolean && !c.reached(condition, nil):
+		c.d.fault(c.d.places[path], path, "is false whatever the parameters are: %s", never)
 	case !constant:
 	case err != nil:
 		c.d.fault(c.d.places[path], path, "%v", err)
@@ -259,7 +263,11 @@ func (c *compiler) choice(plan *stepPlan, paths, conditions []string, sc scope) 
 		} else if plan.If != "" {
 			c.varies(path, condition, "write the steps of then without it", "take the step out, or write the steps of else without it")
 		} else {
+			before := len(c.d.faults)
 			c.varies(path, condition, "no case after it is reached: write its steps as else", "its steps never run: take the case out")
+			if condition != nil && len(c.d.faults) == before && !c.reached(condition, plan.cases) {
+				c.d.fault(c.d.places[path], path, "its steps never run: whatever the parameters are, a case before it holds if this one does")
+			}
 		}
 		plan.cases = append(plan.cases, condition)
 		c.known[plan.blocks[i]] = sc.given(condition, true).known

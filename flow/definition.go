@@ -7,7 +7,7 @@ import (
 )
 
 // Definition is one version of a flow: what it takes and what it does. It is made from a document by Engine.Save
-// (or Parse) and never changes afterwards; an execution keeps the version with which it was started.
+// (or Parse), or by hand, to be written as a document by Build; a saved one never changes, and an execution keeps the version with which it was started.
 type Definition struct {
 	Name    string  `json:"flow"`
 	Title   string  `json:"title,omitempty"`

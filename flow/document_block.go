@@ -61,3 +61,23 @@ func (d *document) approvers(a *Approve, path string) {
 		d.fault(d.places[path+".count"], path+".count", "%d have to approve, and by names %d", a.Count, len(a.By))
 	}
 }
+
+// checkWindow says of each field of a time window by itself what is wrong with it.
+func (d *document) checkWindow(w *Window, path string) {
+	try := func(field string, one Window) {
+		at := d.places[path+"."+field]
+		if _, err := parseWindow(&one); err != nil && at != nil {
+			d.fault(at, path+"."+field, "%v", err)
+		}
+	}
+	try("from", Window{From: w.From, To: "24:00"})
+	try("to", Window{From: "00:00", To: w.To})
+	try("zone", Window{From: "00:00", To: "24:00", Zone: w.Zone})
+	for i, day := range w.Days {
+		field := fmt.Sprintf("days[%d]", i)
+		try(field, Window{From: "00:00", To: "24:00", Days: []string{day}})
+		if slices.Contains(w.Days[:i], day) {
+			d.fault(d.places[path+"."+field], path+"."+field, "%s is said twice", day)
+		}
+	}
+}

@@ -89,6 +89,9 @@ func (d *document) combination(s *Step, node *yaml.Node, path string) {
 			}
 		}
 	}
+	if s.Window != nil {
+		d.checkWindow(s.Window, path+".window")
+	}
 	if s.Approve != nil {
 		d.approvers(s.Approve, path+".approve")
 	}

@@ -266,3 +266,38 @@ steps:
 		}
 	})
 }
+
+// A step may pin the version of the flow that it calls; whatever is saved of that flow since, the version runs, and what it is given is checked against it.
+func TestPinnedFlowsRunTheirVersion(t *testing.T) {
+	t.Parallel()
+	tools := flow.NewTools()
+	flow.Func(tools, "echo", func(_ context.Context, in map[string]any) (map[string]any, error) { return in, nil })
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
+	save(t, engine, "flow: inner\nparams: {n: int}\nsteps: [{name: a, tool: echo, with: {n: \"${params.n}\"}}]")
+	save(t, engine, "flow: inner\nparams: {text: {type: string, required: true}}\nsteps: [{name: a, tool: echo, with: {text: \"${params.text}\"}}]")
+	save(t, engine, "flow: outer\nsteps: [{name: a, flow: inner@1, with: {n: 1}}, {name: b, flow: inner, with: {text: x}}]")
+	for step, want := range map[string]string{
+		"flow: inner, with: {n: 1}":      "has no parameter \"n\"",
+		"flow: inner@1, with: {text: x}": "has no parameter \"text\"",
+		"flow: inner@3":                  "has no version 3",
+		"flow: last":                     "would run itself: last -> last",
+	} {
+		if _, err := engine.Save(t.Context(), []byte("flow: last\nsteps: [{name: a, "+step+"}]")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", step, err)
+		}
+	}
+	if _, err := engine.Save(t.Context(), []byte("flow: inner\nsteps: [{name: a, flow: outer}]")); err == nil || !strings.Contains(err.Error(), "inner -> outer -> inner") {
+		t.Errorf("a circle: %v", err)
+	}
+	id, err := engine.Start(t.Context(), "outer", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, err := engine.Wait(t.Context(), id); err != nil || x.State != flow.Done {
+		t.Fatal(x.State, x.Error, err)
+	}
+	rows, _, err := engine.List(t.Context(), flow.Filter{Flow: "inner"})
+	if err != nil || len(rows) != 2 || rows[0].Version != 2 || rows[1].Version != 1 {
+		t.Errorf("%+v, %v", rows, err)
+	}
+}

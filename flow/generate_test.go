@@ -50,11 +50,20 @@ type generator struct {
 	r     *rand.Rand
 	names int
 	terms []term
+	runs  bool // on no device, and without steps that are skipped: what refers to them would fail
 }
 
 // generate returns the definition of a seed.
 func generate(seed uint64) flow.Definition {
-	g := &generator{r: rand.New(rand.NewPCG(seed, 7))}
+	return (&generator{r: rand.New(rand.NewPCG(seed, 7))}).definition(seed)
+}
+
+// generateRunning returns one that runs to its end.
+func generateRunning(seed uint64) flow.Definition {
+	return (&generator{r: rand.New(rand.NewPCG(seed, 7)), runs: true}).definition(seed)
+}
+
+func (g *generator) definition(seed uint64) flow.Definition {
 	d := flow.Definition{Name: fmt.Sprintf("made-%d", seed)}
 	for _, kind := range []string{"string", "int", "bool", "list<string>"} {
 		name := "p" + fmt.Sprint(g.names)
@@ -210,10 +219,13 @@ func (g *generator) step(depth int) flow.Step {
 	if g.one(4) {
 		s.Title, s.Stage = "Do: "+s.Name, "stage"
 	}
-	if g.one(5) {
+	if g.one(5) && !g.runs {
 		s.When = g.condition()
 	}
-	kinds := []string{"tool", "tool", "tool", "flow", "notify", "signal", "approve", "sleep", "window", "device"}
+	kinds := []string{"tool", "tool", "tool", "flow", "notify", "signal", "approve", "sleep", "window"}
+	if !g.runs {
+		kinds = append(kinds, "device")
+	}
 	if depth < 3 {
 		kinds = append(kinds, "if", "switch", "branches", "if")
 	}

@@ -160,6 +160,37 @@ func TestBrokenBlocksAreRefused(t *testing.T) {
 	}
 }
 
+// What parameters of few values decide is tried with all of them.
+func TestUnreachableByParameters(t *testing.T) {
+	t.Parallel()
+	const head = "flow: f\nparams: {mode: {enum: [a, b, c], required: true}, free: {enum: [a, b]}, dry: bool, n: int}\nsteps:\n  - "
+	tools := lintTools()
+	cases := func(conditions ...string) string {
+		for i, one := range conditions {
+			conditions[i] = fmt.Sprintf(`{when: "%s", steps: [{name: s%d, tool: free}]}`, one, i)
+		}
+		return "{name: x, switch: [" + strings.Join(conditions, ", ") + "]}"
+	}
+	for step, want := range map[string]string{
+		`{name: x, tool: free, when: "params.mode == 'd'"}`:                         "4:33: steps[0].when: is false whatever",
+		`{name: x, tool: free, when: "params.mode != 'd' || params.dry"}`:           "is true whatever",
+		`{name: x, tool: free, when: "params.mode == 'a' && params.dry"}`:           "",
+		`{name: x, tool: free, when: "params.free == ''"}`:                          "", // it is empty if nobody says it
+		`{name: x, tool: free, when: "params.mode == 'd' || params.n > 1"}`:         "",
+		`{name: x, if: "params.dry && !params.dry", then: [{name: y, tool: free}]}`: "is false whatever",
+		cases("params.mode == 'a'", "params.mode == 'b'", "params.mode == 'c'"):     "",
+		cases("params.mode == 'a'", "params.mode == 'a' && params.dry"):             "a case before it holds",
+		cases("params.mode != 'a'", "params.dry", "params.mode == 'b'"):             "a case before it holds",
+		cases("params.mode == 'a'", "params.n > 1", "params.mode == 'a'  && true"):  "a case before it holds",
+		cases("params.n > 1", "params.mode == 'a'"):                                 "",
+	} {
+		faults := flow.LintBeside(head+step, tools, nil)
+		if got := fmt.Sprint(faults); (want == "") != (len(faults) == 0) || len(faults) > 1 || !strings.Contains(got, want) {
+			t.Errorf("%s: %v, want %q", step, got, want)
+		}
+	}
+}
+
 // Outside of the steps.
 func TestBrokenHeadsAreRefused(t *testing.T) {
 	t.Parallel()

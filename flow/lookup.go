@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -67,7 +66,10 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 	case step.Approve != nil:
 		plan.returned = approvalOutput
 	case step.Window != nil:
-		plan.window = d.window(step.Window, path+".window")
+		var err error
+		if plan.window, err = parseWindow(step.Window); err != nil {
+			d.fault(d.places[path+".window"], path+".window", "%v", err)
+		}
 	}
 	if plan.Timeout == 0 {
 		switch step.kind() {
@@ -93,30 +95,6 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 		}
 	}
 	return plan
-}
-
-// window reads a time window, and says of each field by itself what is wrong with it.
-func (d *document) window(w *Window, path string) *window {
-	out, err := parseWindow(w)
-	if err == nil {
-		return out
-	}
-	try := func(field string, one Window) {
-		if _, err := parseWindow(&one); err != nil {
-			d.fault(d.places[path+"."+field], path+"."+field, "%v", err)
-		}
-	}
-	try("from", Window{From: w.From, To: "24:00"})
-	try("to", Window{From: "00:00", To: w.To})
-	try("zone", Window{From: "00:00", To: "24:00", Zone: w.Zone})
-	for i, day := range w.Days {
-		field := fmt.Sprintf("days[%d]", i)
-		try(field, Window{From: "00:00", To: "24:00", Days: []string{day}})
-		if slices.Contains(w.Days[:i], day) {
-			d.fault(d.places[path+"."+field], path+"."+field, "%s is said twice", day)
-		}
-	}
-	return nil
 }
 
 func (t *Tools) names() []string {

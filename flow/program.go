@@ -48,10 +48,10 @@ type stepPlan struct {
 	signal      *template    // its name: a text
 	question    *template    // Approve's text
 	sleep       *template    // see sleepTime
+	until       *expr.Expr   // over output and index
+	mapped      *template    // the output mapping, over output; with each it is done per item. nil: the output as it is
+	exclusive   *template    // a text; with each one per item
 	window      *window
-	until       *expr.Expr // over output and index
-	mapped      *template  // the output mapping, over output; with each it is done per item. nil: the output as it is
-	exclusive   *template  // a text; with each one per item
 	quota       quota
 	flowName    string
 	flowVersion int // 0: the latest

@@ -102,3 +102,23 @@ func TestHostileExpressions(t *testing.T) {
 		}
 	}
 }
+
+// The longest that a hostile expression runs before it is stopped.
+func BenchmarkHostile(b *testing.B) {
+	env, vars := hostileEnv(b), hostileVars()
+	worst := time.Duration(0)
+	for b.Loop() {
+		for _, source := range hostile {
+			x, issues := env.Compile(source, nil)
+			if len(issues) > 0 {
+				continue
+			}
+			began := time.Now()
+			if _, err := x.Eval(vars); err == nil {
+				continue
+			}
+			worst = max(worst, time.Since(began))
+		}
+	}
+	b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
+}

@@ -53,7 +53,7 @@ func limiter(env *cel.Env) interpreter.InterpretableDecoratorV2 {
 			do = func(v ...ref.Val) ref.Val { return types.Equal(v[0], v[1]) }
 		case operators.NotEquals:
 			do = func(v ...ref.Val) ref.Val { return types.Bool(types.Equal(v[0], v[1]) != types.True) }
-		case operators.Add, operators.In, operators.OldIn, "replace", "join", "indexOf", "lastIndexOf", "format":
+		case operators.Add, operators.In, operators.OldIn, "replace", "join", "split", "indexOf", "lastIndexOf", "format":
 			if declared := known[name]; declared != nil {
 				bindings, err := declared.Bindings()
 				if err != nil {
@@ -155,6 +155,8 @@ func affordable(name string, values []ref.Val) bool {
 		return spend(values[0], &left) && spend(values[1], &left)
 	case "replace":
 		return len(text(0))+strings.Count(text(0), text(1))*max(0, len(text(2))-len(text(1))) <= maxResult
+	case "split":
+		return strings.Count(text(0), text(1)) <= maxEntries
 	case "indexOf", "lastIndexOf":
 		return len(text(0))*max(1, len(text(1))) <= maxSearch
 	case "join":
