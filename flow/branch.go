@@ -2,7 +2,9 @@ package flow
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // holds reports whether the step is one that holds others: if, switch, branches.
@@ -10,16 +12,22 @@ func (p *stepPlan) holds() bool { return p.If != "" || len(p.Switch) > 0 || len(
 
 // enter begins what a step holds: all of its branches, or the way that its conditions choose. It reports whether the step ended with that.
 func (m *machine) enter(s *StepStatus, plan *stepPlan) bool {
-	way := ""
-	if len(plan.Branches) == 0 {
+	way := s.Chosen
+	if way == "" && len(plan.Branches) == 0 {
 		var err error
 		if way, err = m.choose(plan); err != nil {
-			return m.failStep(s, plan, failure(CodeExpression, "%v", err))
+			// Which way is right is for a person to say: a guess, or to undo everything for want of one, would be worse.
+			m.emit(Event{Kind: EventStepHeld, Step: s.Name, Error: failure(CodeExpression, "%v", err)})
+			return false
 		}
 		if way == "" {
 			m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: plan.neither()})
 			return true
 		}
+	}
+	if way == "else" && len(plan.Else) == 0 {
+		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "a person has chosen that nothing of it runs"})
+		return true
 	}
 	m.emit(Event{Kind: EventStepEntered, Step: s.Name, Case: way})
 	m.inwards(s)
@@ -60,6 +68,54 @@ func (m *machine) choose(plan *stepPlan) (string, error) {
 		return "else", nil
 	}
 	return "", nil
+}
+
+// ways are those that a person may choose.
+func (p *stepPlan) ways() []string {
+	var out []string
+	if p.If != "" {
+		out = append(out, "then")
+	}
+	for i := range p.Switch {
+		out = append(out, "case "+strconv.Itoa(i))
+	}
+	return append(out, "else")
+}
+
+// chooseWay notes which way a person has an if or a switch go.
+func (m *machine) chooseWay(in input) {
+	x := m.x
+	at := x.stepIndex(in.step)
+	if at < 0 {
+		m.refuse("flow %s has no step %q", x.Flow, in.step)
+		return
+	}
+	s, plan := &x.Steps[at], m.p.steps[at]
+	switch {
+	case plan.If == "" && len(plan.Switch) == 0:
+		m.refuse("step %q is neither an if nor a switch", in.step)
+		return
+	case !slices.Contains(plan.ways(), in.name):
+		m.refuse("step %q has no case %q; it has %s", in.step, in.name, strings.Join(plan.ways(), ", "))
+		return
+	case x.Target != "":
+		m.refuse("execution %s is turning back; wait for its end", x.ID)
+		return
+	case s.State != StepWaiting && !x.here(at):
+		m.refuse("execution %s is past step %q; take it back there first", x.ID, in.step)
+		return
+	case s.Case != "" && s.Case == in.name:
+		m.refuse("step %q has gone the way %q", in.step, in.name)
+		return
+	}
+	m.unpark(in)
+	m.emit(Event{Kind: EventStepChosen, Step: s.Name, Case: in.name, Actor: in.actor, Reason: in.reason})
+	switch {
+	case s.unopened():
+		m.emit(Event{Kind: EventStepRetried, Step: s.Name, Actor: in.actor, Reason: in.reason})
+	case s.Case != "":
+		m.turn(Event{Kind: EventReturning, Step: s.Name, Actor: in.actor, Reason: in.reason})
+	}
 }
 
 // neither says why nothing of the step runs.

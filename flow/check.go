@@ -48,24 +48,26 @@ func Check(ctx context.Context, store Store) ([]Violation, error) {
 
 // checkRow returns what is wrong with one execution.
 func checkRow(ctx context.Context, store Store, row Row, definitions map[versionKey]*Definition) ([]string, error) {
-	key := versionKey{row.Flow, row.Version}
-	def := definitions[key]
-	if def == nil {
-		r, err := store.Definition(ctx, row.Flow, row.Version)
+	lookup := func(version int) (*Definition, error) {
+		key := versionKey{row.Flow, version}
+		if def := definitions[key]; def != nil {
+			return def, nil
+		}
+		r, err := store.Definition(ctx, row.Flow, version)
 		if err != nil {
-			return []string{fmt.Sprintf("its definition cannot be read: %v", err)}, nil
+			return nil, fmt.Errorf("its definition cannot be read: %w", err)
 		}
 		d := parse(r.Source)
 		d.Version = r.Version
-		def = &d.Definition
-		definitions[key] = def
+		definitions[key] = &d.Definition
+		return &d.Definition, nil
 	}
 	for {
 		records, err := store.History(ctx, row.ID, 0, 0)
 		if err != nil {
 			return nil, err
 		}
-		x, found := refold(def, row.ID, records)
+		x, found := refold(lookup, row.ID, records)
 		if len(found) > 0 {
 			return found, nil
 		}
@@ -86,26 +88,40 @@ func checkRow(ctx context.Context, store Store, row Row, definitions map[version
 }
 
 // refold replays a history.
-func refold(def *Definition, id string, records []Record) (*Execution, []string) {
-	x := newExecution(def, id)
+func refold(lookup func(version int) (*Definition, error), id string, records []Record) (*Execution, []string) {
+	var x *Execution
+	var seq int64
 	for _, record := range records {
-		if record.Seq != x.Seq+1 {
-			return nil, []string{fmt.Sprintf("its history goes from event %d to %d", x.Seq, record.Seq)}
+		if record.Seq != seq+1 {
+			return nil, []string{fmt.Sprintf("its history goes from event %d to %d", seq, record.Seq)}
 		}
 		events, err := DecodeEvents(id, record)
 		if err != nil {
 			return nil, []string{err.Error()}
 		}
 		for i := range events {
-			if (x.Seq == 0) != (events[i].Kind == EventStarted) {
-				return nil, []string{fmt.Sprintf("event %d is %s", x.Seq+1, events[i].Kind)}
+			if (seq == 0) != (events[i].Kind == EventStarted) {
+				return nil, []string{fmt.Sprintf("event %d is %s", seq+1, events[i].Kind)}
+			}
+			if x == nil {
+				def, err := lookup(events[i].Version)
+				if err != nil {
+					return nil, []string{err.Error()}
+				}
+				x = newExecution(def, id)
+				x.lookup = lookup
 			}
 			x.apply(&events[i])
+			seq = x.Seq
 		}
 	}
-	if len(records) == 0 {
+	switch {
+	case x == nil:
 		return nil, []string{"it has no history"}
+	case x.broken != nil:
+		return nil, []string{x.broken.Error()}
 	}
+	x.lookup = nil
 	return x, nil
 }
 
@@ -131,6 +147,9 @@ func (x *Execution) violations(row Row) []string {
 	}
 	for i := range x.Steps {
 		s := &x.Steps[i]
+		if s.active < 0 || s.active > 0 && s.State != StepRunning && x.Target == "" {
+			bad("step %s is %s, and %d of its tasks are under way", s.Name, s.State, s.active)
+		}
 		for j := range s.Tasks {
 			t := &s.Tasks[j]
 			if x.State == Done && open(t.State) {

@@ -139,7 +139,7 @@ func (m *machine) undoEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 	switch {
 	case err == nil:
 		e.Kind = EventUndoDone
-	case !err.Permanent && t.Undo.Tries < plan.undo.Retry.Attempts:
+	case plan.undo.Retry.again(err) && t.Undo.Tries < plan.undo.Retry.Attempts:
 		e.Kind, e.RetryAt = EventUndoFailed, m.now.Add(plan.undo.Retry.delay(t.Undo.Tries))
 	case plan.undo.OnFailure == Skip:
 		e.Kind = EventUndoSkipped
@@ -181,6 +181,22 @@ func (m *machine) settle(in input) {
 		return
 	}
 	s := &m.x.Steps[at]
+	if plan := m.p.steps[at]; in.done && t.State == TaskHeld {
+		switch {
+		case plan.holds():
+			m.refuse("step %q holds others; choose the way that it goes, or skip it", s.Name)
+			return
+		case plan.mapped != nil && !s.unopened():
+			output := in.result.Output
+			if len(output) == 0 {
+				output = json.RawMessage("{}")
+			}
+			if _, err := m.mapOutput(s, plan, t, output); err != nil {
+				m.refuse("the output given for step %q: %v", s.Name, err)
+				return
+			}
+		}
+	}
 	said := Event{Kind: EventSettled, Step: s.Name, Item: t.Item, Actor: in.actor, Reason: in.reason}
 	switch {
 	case t.Undo != nil && t.Undo.State == TaskHeld:

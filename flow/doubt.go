@@ -52,6 +52,15 @@ func (m *machine) again(s *StepStatus, plan *stepPlan, t *Task, by Event) {
 		m.park(s, plan, by)
 		return
 	}
+	if s.unopened() {
+		m.emit(Event{Kind: EventStepRetried, Step: s.Name, Actor: by.Actor, Reason: by.Reason})
+		m.ready = append(m.ready, plan.block)
+		return
+	}
+	if t.Attempt == 0 && t.Input == nil { // its input could not be resolved
+		m.startTask(s, plan, t.Item)
+		return
+	}
 	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Again: true, Device: t.Device, Actor: by.Actor, Reason: by.Reason})
 }
 
@@ -94,11 +103,10 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 		e.Kind = EventAttemptHeld
 		m.emit(e)
 	case *said.Done:
-		e.Kind, e.Output = EventAttemptDone, said.Output
-		if len(e.Output) == 0 {
-			e.Output = json.RawMessage("{}")
+		if len(said.Output) == 0 {
+			said.Output = json.RawMessage("{}")
 		}
-		m.emit(e)
+		m.succeed(s, plan, t, e, said.Output)
 	default:
 		e.Error = &Error{Code: CodeUnprobed, Message: "the probe says that it had no effect"}
 		m.retryOrFail(s, plan, t, e)

@@ -37,6 +37,7 @@ const (
 	CodeDeviceLost = "device.lost"    // the device's worker is gone
 	CodePerson     = "person"         // a person ended it
 	CodeRefused    = "refused"        // people did not approve
+	CodeRepeat     = "repeat"         // as many iterations as there may be, and the condition does not hold
 	CodeLost       = "attempt.lost"   // the process that ran the attempt died
 	CodeExit       = "exit"           // the tool exited with a status other than 0 and said nothing more
 	CodeOutput     = "output.invalid" // what the tool printed is not what its manifest promises

@@ -19,6 +19,7 @@ const (
 	EventResumed      EventKind = "execution.resumed"
 	EventSignalled    EventKind = "execution.signalled" // Signal came, with Output
 	EventRetried      EventKind = "execution.retried"   // a person had what is held tried again
+	EventMigrated     EventKind = "execution.migrated"  // to Version, with Params
 	EventSettled      EventKind = "execution.settled"   // a person said how a held task ended
 	EventReturning    EventKind = "execution.returning" // a person takes it back to Step
 	EventReturned     EventKind = "execution.returned"  // everything since Step is undone
@@ -28,17 +29,21 @@ const (
 	EventFailed       EventKind = "execution.failed"
 	EventCancelled    EventKind = "execution.cancelled"
 
-	EventStepSkipping EventKind = "step.skipping" // by a person; what runs of it is stopped
-	EventStepEntered  EventKind = "step.entered"  // the steps that it holds begin; Case says which, if not all
-	EventStepHandling EventKind = "step.handling" // it has failed with Error, and its handler begins
-	EventStepParked   EventKind = "step.parked"   // waits for what Text says, until RetryAt
-	EventApproved     EventKind = "step.approved" // by Actor
-	EventRefused      EventKind = "step.refused"  // by Actor
-	EventStepFanned   EventKind = "step.fanned"   // into Items tasks
-	EventStepDone     EventKind = "step.done"
-	EventStepSkipped  EventKind = "step.skipped"
-	EventStepFailed   EventKind = "step.failed"
-	EventNoticed      EventKind = "step.noticed"
+	EventStepSkipping  EventKind = "step.skipping"  // by a person; what runs of it is stopped
+	EventStepEntered   EventKind = "step.entered"   // the steps that it holds begin; Case says which, if not all
+	EventStepHandling  EventKind = "step.handling"  // it has failed with Error, and its handler begins
+	EventStepParked    EventKind = "step.parked"    // waits for what Text says, until RetryAt
+	EventApproved      EventKind = "step.approved"  // by Actor
+	EventRefused       EventKind = "step.refused"   // by Actor
+	EventStepChosen    EventKind = "step.chosen"    // by a person: Case is the way that it goes
+	EventStepHeld      EventKind = "step.held"      // it cannot begin, and waits for a person
+	EventStepRetried   EventKind = "step.retried"   // it begins again
+	EventStepRepeating EventKind = "step.repeating" // its next iteration, Item, begins, at RetryAt if that is set
+	EventStepFanned    EventKind = "step.fanned"    // into Items tasks
+	EventStepDone      EventKind = "step.done"
+	EventStepSkipped   EventKind = "step.skipped"
+	EventStepFailed    EventKind = "step.failed"
+	EventNoticed       EventKind = "step.noticed"
 
 	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"
@@ -114,6 +119,7 @@ func (e Event) String() string {
 		set  bool
 		text string
 	}{
+		{"version", e.Kind == EventMigrated, strconv.Itoa(e.Version)},
 		{"attempt", e.Attempt > 0, strconv.Itoa(e.Attempt)},
 		{"again", e.Again, "true"},
 		{"items", e.Items > 0, strconv.Itoa(e.Items)},

@@ -68,41 +68,45 @@ const (
 
 // Execution is one run of a definition.
 type Execution struct {
-	ID      string         `json:"id"`
-	Flow    string         `json:"flow"`
-	Version int            `json:"version"`
-	Key     string         `json:"key,omitempty"`
-	Actor   string         `json:"actor,omitempty"`
-	Reason  string         `json:"reason,omitempty"`
-	Parent  string         `json:"parent,omitempty"` // the execution that called this one as a sub-flow
-	Params  map[string]any `json:"params,omitempty"`
-	State   State          `json:"state"`
-	Target  State          `json:"target,omitempty"` // how it will end once compensated
-	Paused  bool           `json:"paused,omitempty"`
-	Step    string         `json:"step,omitempty"`    // the step that it is at
-	Waiting string         `json:"waiting,omitempty"` // what for, if for a person
-	Wake    Wake           `json:"wake"`
-	Locks   []string       `json:"locks,omitempty"` // its flow's, that it holds
-	Started time.Time      `json:"started"`
-	Updated time.Time      `json:"updated"`
-	Ended   time.Time      `json:"ended,omitzero"`
-	Error   *Error         `json:"error,omitempty"`
-	Steps   []StepStatus   `json:"steps,omitempty"` // not in lists
-	Seq     int64          `json:"seq"`             // of the last event
+	ID      string          `json:"id"`
+	Flow    string          `json:"flow"`
+	Version int             `json:"version"`
+	Key     string          `json:"key,omitempty"`
+	Actor   string          `json:"actor,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
+	Parent  string          `json:"parent,omitempty"` // the execution that called this one as a sub-flow
+	Params  map[string]any  `json:"params,omitempty"`
+	State   State           `json:"state"`
+	Target  State           `json:"target,omitempty"` // how it will end once compensated
+	Paused  bool            `json:"paused,omitempty"`
+	Step    string          `json:"step,omitempty"`    // the step that it is at
+	Waiting string          `json:"waiting,omitempty"` // what for, if for a person
+	Wake    Wake            `json:"wake"`
+	Locks   []string        `json:"locks,omitempty"` // its flow's, that it holds
+	Started time.Time       `json:"started"`
+	Updated time.Time       `json:"updated"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	Error   *Error          `json:"error,omitempty"`
+	Output  json.RawMessage `json:"output,omitempty"` // what a flow returns that is done
+	Steps   []StepStatus    `json:"steps,omitempty"`  // not in lists
+	Seq     int64           `json:"seq"`              // of the last event
 
 	def     *Definition
 	owner   int64 // the member for which it was loaded; 0 without a Shared store
 	shape   *layout
-	blocks  []blockState   // beside shape.blocks
-	vars    map[string]any // for expressions; outputs are decoded when first used
-	last    int            // no step behind it has begun
-	undoing int            // the step that compensation is at
-	floor   int            // the step at which compensation ends
-	active  int            // forward attempts and probes in flight
-	undos   int            // undo attempts in flight
-	timers  int            // tasks and undos that wait for a timer
-	clock   timers         // theirs
-	held    int            // tasks and undos that wait for a person
+	blocks  []blockState                           // beside shape.blocks
+	next    *Definition                            // that a migration goes to
+	lookup  func(version int) (*Definition, error) // for those that are folded
+	broken  error                                  // a version to which it was moved is not there
+	vars    map[string]any                         // for expressions; outputs are decoded when first used
+	last    int                                    // no step behind it has begun
+	undoing int                                    // the step that compensation is at
+	floor   int                                    // the step at which compensation ends
+	active  int                                    // forward attempts and probes in flight
+	undos   int                                    // undo attempts in flight
+	timers  int                                    // tasks and undos that wait for a timer
+	clock   timers                                 // theirs
+	held    int                                    // tasks and undos that wait for a person
 	parked  [waitPeople + 1]parked
 	kept    map[string][]heardSignal // by name, in the order in which they came
 	heard   map[string]bool          // IDs of signals
@@ -145,6 +149,8 @@ type StepStatus struct {
 	// Case is the way that an if or a switch has gone: then, else, case 0.
 	Case      string     `json:"case,omitempty"`
 	Approvals []Approval `json:"approvals,omitempty"` // of a step that asks for them
+	// Chosen is the way that a person wants it to go.
+	Chosen string `json:"chosen,omitempty"`
 	// Handling: it has failed, and its handler runs.
 	Handling bool `json:"handling,omitempty"`
 

@@ -38,6 +38,16 @@ func (x *Execution) apply(e *Event) {
 		x.State, x.Target, x.Error, x.Waiting = Compensating, e.Target, e.Error, ""
 		x.Ended, x.floor = time.Time{}, 0
 		x.undoing = x.last
+	case EventMigrated:
+		def := x.next
+		if def == nil && x.lookup != nil {
+			def, x.broken = x.lookup(e.Version)
+		}
+		if def != nil {
+			x.become(def)
+			x.Params = e.Params
+			x.bindVars()
+		}
 	case EventSignalled:
 		if x.kept == nil {
 			x.kept, x.heard = map[string][]heardSignal{}, map[string]bool{}
@@ -55,6 +65,7 @@ func (x *Execution) apply(e *Event) {
 	case EventRetried:
 		x.unstick()
 	case EventDone, EventFailed, EventCancelled:
+		x.Output = e.Output
 		x.State, x.Ended = State(strings.TrimPrefix(string(e.Kind), "execution.")), e.At
 	}
 }
@@ -64,7 +75,9 @@ func (x *Execution) restart(from int) {
 	outputs, _ := x.vars["steps"].(map[string]any)
 	for i := from; i < len(x.Steps); i++ {
 		delete(outputs, x.Steps[i].Name)
+		chosen := x.Steps[i].Chosen
 		x.Steps[i] = x.fresh(i, x.Steps[i].Round+1)
+		x.Steps[i].Chosen = chosen
 		for _, b := range x.shape.steps[i].blocks {
 			x.blocks[b] = blockState{}
 		}
@@ -92,6 +105,21 @@ func (x *Execution) reopen(at, from int) {
 			x.Steps[at].open++
 		}
 	}
+}
+
+// unhold makes a step that could not begin as if it had not been looked at.
+func (x *Execution) unhold(s *StepStatus) {
+	if s.unopened() {
+		x.held--
+		chosen := s.Chosen
+		*s = x.fresh(s.at, s.Round)
+		s.Chosen = chosen
+	}
+}
+
+// unopened reports whether the step could not begin, and waits for a person.
+func (s *StepStatus) unopened() bool {
+	return len(s.Tasks) == 1 && s.Tasks[0].State == TaskHeld && s.Tasks[0].Attempt == 0 && s.undo == 0
 }
 
 // enter begins a block.
@@ -141,11 +169,30 @@ func (x *Execution) applyStep(e *Event) {
 	x.last = max(x.last, at)
 	switch e.Kind {
 	case EventStepEntered:
+		x.unhold(s)
 		s.State, s.Started, s.Case = StepRunning, e.At, e.Case
 		for _, b := range x.shape.steps[at].blocks {
 			if block := &x.shape.blocks[b]; !block.handler && (e.Case == "" || e.Case == block.name) {
 				x.enter(b)
 			}
+		}
+	case EventStepChosen:
+		s.Chosen = e.Case
+	case EventStepHeld:
+		s.State, s.Started, s.Tasks, s.active, s.undo = StepRunning, e.At, []Task{{State: TaskHeld, Error: e.Error}}, 1, 0
+		x.held++
+		x.Step = s.Name
+	case EventStepRetried:
+		x.unhold(s)
+	case EventStepRepeating:
+		s.Tasks = append(s.Tasks, Task{Item: e.Item, State: TaskWaiting})
+		s.undo = len(s.Tasks)
+		if !e.RetryAt.IsZero() {
+			t := &s.Tasks[e.Item]
+			t.State, t.RetryAt = TaskRetrying, e.RetryAt
+			s.active++
+			x.count(t.State, t.RetryAt, 1, false)
+			x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
 		}
 	case EventStepHandling:
 		if s.State == StepWaiting {
@@ -199,8 +246,8 @@ func (x *Execution) applyStep(e *Event) {
 // output composes a step's output from its tasks.
 func (s *StepStatus) output() json.RawMessage {
 	if !s.Fanned {
-		if len(s.Tasks) == 1 {
-			return s.Tasks[0].Output
+		if n := len(s.Tasks); n > 0 {
+			return s.Tasks[n-1].Output
 		}
 		return nil
 	}
@@ -308,6 +355,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		x.Step = s.Name
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
+		s.next = max(s.next, e.Item+1)
 		if kept := x.kept[e.Signal]; e.Signal != "" && len(kept) > 0 {
 			x.kept[e.Signal] = kept[1:]
 		}
@@ -327,6 +375,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 		t.State, t.Error = TaskDoubt, e.Error
 	case EventAttemptHeld:
 		t.State, t.Error = TaskHeld, e.Error
+		s.next = max(s.next, e.Item+1)
 	case EventProbeStarted:
 		t.State = TaskDoubt
 		t.probes++
@@ -348,7 +397,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 
 // prepare notes what an attempt runs with.
 func (t *Task) prepare(s *StepStatus, before TaskState, e *Event) {
-	if before == TaskWaiting {
+	if before == TaskWaiting || t.Attempt == 0 && t.Input == nil {
 		t.Started, t.Input, t.Device = e.At, e.Input, e.Device
 		s.next = max(s.next, e.Item+1)
 	} else if e.Input != nil { // edited by a person

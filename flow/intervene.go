@@ -17,6 +17,10 @@ type Intervention struct {
 	// Output is what Skip takes for the step's output; a JSON object. Default: none, and the step counts as skipped. For Settle it is
 	// what the tool returned; default {}.
 	Output json.RawMessage
+	// Case is the way that Choose has an if or a switch go: then, else, or case 0, case 1, ...
+	Case string
+	// Version is the one that Migrate moves to; 0 is the latest.
+	Version int
 	// Done is for Settle: the step, or its undo, had its effect. Otherwise it had none: the step fails, or the undo is left out.
 	Done   bool
 	Actor  string
@@ -47,7 +51,7 @@ func (i *Intervention) input(kind inputKind) input {
 	if kind == inRetryStep {
 		data = i.Input
 	}
-	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles}
+	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles, name: i.Case, version: i.Version}
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
@@ -72,6 +76,28 @@ func (e *Engine) RetryStep(ctx context.Context, id string, i Intervention) error
 // the execution goes on from there, with new idempotency keys.
 func (e *Engine) Back(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inBack, i)
+}
+
+// Choose says which way an if or a switch goes, whatever its conditions say: one that has not begun, or whose conditions could not be worked out, so that
+// it waits for a person. If the execution is on another way of it already, what was done there is undone first. One at which the execution
+// has been and no longer is, is an ErrState: take the execution back to it first.
+func (e *Engine) Choose(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inChoose, i)
+}
+
+// Migrate moves an open execution to another version of its flow, 0 for the latest. What it has come through stays, outputs and undos and keys and all, and must
+// be in the new version with the same names, kinds and order; what is under way must be the same but for its title, stage, retry, timeouts, parallel, batch,
+// quota and on_failure; what comes after is the new version's. Otherwise it is an ErrState that names every reason.
+func (e *Engine) Migrate(ctx context.Context, id string, version int, actor, reason string) error {
+	return e.tell(ctx, id, input{kind: inMigrate, version: version, actor: actor, reason: reason})
+}
+
+// resolve gives an input that moves an execution of a flow to another version that version's program.
+func (e *Engine) resolve(ctx context.Context, flow string, in *input) (err error) {
+	if in.kind == inMigrate && in.program == nil {
+		in.program, err = e.version(ctx, flow, in.version)
+	}
+	return err
 }
 
 // Settle says how one item ended that waits for a person, or its undo.
@@ -138,13 +164,16 @@ func (m *machine) skip(in input) {
 		return
 	}
 	if len(in.result.Output) > 0 {
-		if plan.holds() {
+		switch {
+		case plan.holds():
 			m.refuse("step %q holds others and has no output", s.Name)
 			return
-		}
-		if err := plan.fits(in.result.Output); err != nil {
-			m.refuse("the output given for step %q: %v", s.Name, err)
-			return
+		case plan.mapped != nil: // what others see of it is not what its tool returns
+		default:
+			if err := plan.fits(in.result.Output); err != nil {
+				m.refuse("the output given for step %q: %v", s.Name, err)
+				return
+			}
 		}
 	}
 	m.unpark(in)
@@ -216,7 +245,7 @@ func (m *machine) fail(in input) {
 		return
 	}
 	m.drop(s, t, byPerson("failed", in), in)
-	if plan.OnFailure != Skip {
+	if plan.failing(s) {
 		m.giveUp(s)
 	}
 }
@@ -231,12 +260,16 @@ func (m *machine) retryStep(in input) {
 		m.refuse("item %d of step %q waits neither for a person nor for its next attempt", in.item, s.Name)
 		return
 	}
-	if m.x.Paused {
+	switch {
+	case m.x.Paused:
 		m.refuse("execution %s is paused; resume it first", m.x.ID)
+		return
+	case len(in.result.Output) > 0 && (s.unopened() || plan.kind().waits() != waitNothing):
+		m.refuse("step %q has not come to its input; retry it without one", s.Name)
 		return
 	}
 	m.unpark(in)
-	if plan.kind().waits() != waitNothing {
+	if len(in.result.Output) == 0 {
 		m.again(s, plan, t, Event{Actor: in.actor, Reason: in.reason})
 		return
 	}

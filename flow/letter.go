@@ -30,13 +30,14 @@ type letterBody struct {
 	Name    string          `json:"name,omitempty"`
 	ID      string          `json:"id,omitempty"`
 	Roles   []string        `json:"roles,omitempty"`
+	Version int             `json:"version,omitempty"`
 	Done    bool            `json:"done,omitempty"`
 }
 
 func encodeInput(in input) ([]byte, error) {
 	return json.Marshal(letterBody{
 		Kind: in.kind, Step: in.step, Item: in.item, Attempt: in.attempt, Undo: in.undo, Probe: in.probe,
-		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Actor: in.actor, Reason: in.reason, At: in.at, Name: in.name, ID: in.id, Roles: in.roles, Done: in.done,
+		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Actor: in.actor, Reason: in.reason, At: in.at, Name: in.name, ID: in.id, Roles: in.roles, Version: in.version, Done: in.done,
 	})
 }
 
@@ -47,7 +48,7 @@ func decodeInput(body []byte) (input, error) {
 	}
 	return input{
 		kind: b.Kind, step: b.Step, item: b.Item, attempt: b.Attempt, undo: b.Undo, probe: b.Probe,
-		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran}, actor: b.Actor, reason: b.Reason, at: b.At, name: b.Name, id: b.ID, roles: b.Roles, done: b.Done,
+		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran}, actor: b.Actor, reason: b.Reason, at: b.At, name: b.Name, id: b.ID, roles: b.Roles, version: b.Version, done: b.Done,
 	}, nil
 }
 

@@ -137,7 +137,7 @@ func (s *lockSim) restart() {
 	ids := slices.Sorted(maps.Keys(s.records))
 	s.Rand().Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	for _, id := range ids {
-		x, found := refold(&s.p.Definition, id, s.records[id])
+		x, found := refold(func(int) (*Definition, error) { return &s.p.Definition, nil }, id, s.records[id])
 		if len(found) > 0 {
 			s.Fail(fmt.Errorf("restart of %s: %v", id, found))
 			return
@@ -310,7 +310,7 @@ func (s *lockSim) runTool(id string, a action) {
 // check: everything has ended, and nobody holds anything.
 func (s *lockSim) check() error {
 	for _, id := range slices.Sorted(maps.Keys(s.records)) {
-		x, found := refold(&s.p.Definition, id, s.records[id])
+		x, found := refold(func(int) (*Definition, error) { return &s.p.Definition, nil }, id, s.records[id])
 		if len(found) > 0 {
 			return fmt.Errorf("the store: %s: %v", id, found)
 		}

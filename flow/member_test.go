@@ -167,8 +167,8 @@ func fill(t *testing.T, v reflect.Value, path string) {
 		fill(t, v.Elem(), path)
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type() == reflect.TypeFor[input]() && v.Type().Field(i).Name == "grant" {
-				continue // of this engine's own admission, not a verb's
+			if v.Type() == reflect.TypeFor[input]() && slices.Contains([]string{"grant", "program"}, v.Type().Field(i).Name) {
+				continue // of this engine's own admission, and of its own programs: the version travels
 			}
 			fill(t, v.Field(i), path+"."+v.Type().Field(i).Name)
 		}
@@ -183,7 +183,7 @@ func fill(t *testing.T, v reflect.Value, path string) {
 // Errors that callers tell apart are the same on the other side.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	for _, err := range []error{nil, fmt.Errorf("%w: it is done", ErrState), fmt.Errorf("%w: no", ErrInvalid), fmt.Errorf("%w: nobody", ErrNotFound), errors.New("line 1\nline 2")} {
+	for _, err := range []error{nil, fmt.Errorf("%w: it is done", ErrState), fmt.Errorf("%w: no", ErrInvalid), fmt.Errorf("%w: nobody", ErrNotFound), fmt.Errorf("%w: bob", ErrNotAsked), errors.New("line 1\nline 2")} {
 		got := parseAnswer(answerText(err))
 		if (err == nil) != (got == nil) || err != nil && got.Error() != err.Error() {
 			t.Errorf("%v became %v", err, got)

@@ -32,6 +32,7 @@ type run struct {
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
+	looked int64 // the execution's Seq when layDown last looked
 
 	flying  sync.WaitGroup          // attempts in flight
 	tickets map[*ticket]struct{}    // that wait; guarded by gate.mu
@@ -94,7 +95,9 @@ func (r *run) drive() {
 		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], gate: r}
 		prev := r.x.Seq
 		for i := range batch {
-			m.step(batch[i].in)
+			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
+				m.step(batch[i].in)
+			}
 			batch[i].refused = m.refused
 			if batch[i].letter != 0 {
 				m.answers = append(m.answers, Answer{batch[i].letter, answerText(m.refused)})
@@ -107,7 +110,7 @@ func (r *run) drive() {
 		if err != nil {
 			return
 		}
-		r.events = m.events
+		r.p, r.events = m.p, m.events
 		clear(r.events)
 		if r.x.State.Ended() {
 			r.engine.forget(r)
@@ -194,6 +197,7 @@ func (r *run) perform(a *action, hold bool) {
 	switch a.kind {
 	case actRun:
 		if !hold {
+			a.secrets = r.x.def.secrets(r.x.Params)
 			r.start(*a)
 		}
 	case actUnused:
@@ -313,16 +317,19 @@ func (e *Engine) admitted(ctx context.Context, r *run, a action) (Result, bool) 
 // attempt runs one attempt to its end, wherever it runs.
 func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	call := a.call
-	if e.config.OnLog != nil {
-		call.Log = func(p []byte) { e.config.OnLog(a.call, p) }
-	}
 	started := time.Now()
+	log := e.attemptLog(&a, started)
+	if log != nil {
+		call.Log = log.write
+	}
 	var result Result
 	switch {
 	case a.flow && call.Undo:
 		result = e.undoSubflow(ctx, call)
 	case a.flow:
-		result = e.subflow(ctx, r, call)
+		if result.Error = e.exposed(ctx, &a); result.Error == nil {
+			result = e.subflow(ctx, r, call)
+		}
 	case a.remote && e.config.Remote == nil:
 		result = Result{Error: failure(CodeTool, "%s runs on device %s, and the engine has no Config.Remote", call.Tool, call.Device)}
 	case a.remote:
@@ -330,6 +337,7 @@ func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	default:
 		result = e.config.Tools.Run(ctx, call, e.config.Env)
 	}
+	log.close(result.Logs)
 	e.metrics.attempt(result, time.Since(started))
 	return result
 }
@@ -366,6 +374,13 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
 		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+	}
+	whole, err := e.load(e.away, id) // with what is struck out elsewhere
+	switch {
+	case err != nil:
+		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
+	case len(whole.Output) > 0:
+		return Result{Output: whole.Output}
 	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }

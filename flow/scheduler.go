@@ -3,77 +3,11 @@ package flow
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strconv"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
-
-// inputKind is what happens to an execution from outside.
-type inputKind uint8
-
-const (
-	inGo      inputKind = iota + 1 // the engine has room: start, or go on
-	inRecover                      // an engine has loaded it from the store
-	inEnded                        // an attempt, a probe or an undo has ended
-	inDue                          // a retry's time has come
-	inCancel
-	inPause
-	inResume
-	inRetry  // a person: try what is held again
-	inSettle // a person: this is how a held task ended
-	inSkip   // a person: end the step, and go on
-	inFail
-	inRetryStep
-	inBack // a person: go back to a step
-	inSignal
-	inApprove
-	inRefuse
-	inAdmitted // a queued attempt may start
-	inLocked   // the locks of the flow may be free
-)
-
-// input is one thing that happens to an execution.
-type input struct {
-	kind    inputKind
-	step    string
-	item    int
-	attempt int
-	undo    bool
-	probe   bool
-	result  Result
-	actor   string
-	reason  string
-	at      time.Time // inDue: the RetryAt that the timer was set for
-	name    string    // inSignal
-	id      string    // inSignal: tells a repetition
-	roles   []string  // of the actor
-	grant   *ticket   // inAdmitted: the leave
-	done    bool      // inSettle: it had its effect; inCancel: an execution that is done is turned back as well
-}
-
-// actionKind is what the shell has to do once a transition is durable.
-type actionKind uint8
-
-const (
-	actRun    actionKind = iota + 1 // run an attempt; hand its end back as inEnded
-	actStop                         // stop an attempt that runs; its end comes as inEnded all the same
-	actTimer                        // hand in inDue at the time
-	actUnused                       // give leave back
-)
-
-// action is one thing for the shell to do.
-type action struct {
-	kind   actionKind
-	call   Call
-	remote bool
-	attach bool    // the attempt may be running or finished elsewhere already
-	flow   bool    // run the flow named by call.Tool
-	grant  *ticket // the leave to run
-	lock   string  // an undo: the exclusive key of its task
-	at     time.Time
-}
 
 // machine is one application of the pure step function
 //
@@ -151,6 +85,10 @@ func (m *machine) step(in input) {
 		m.signal(in)
 	case inApprove:
 		m.approve(in)
+	case inChoose:
+		m.chooseWay(in)
+	case inMigrate:
+		m.migrate(in)
 	case inRefuse:
 		m.disapprove(in)
 	case inAdmitted:
@@ -272,6 +210,14 @@ func (m *machine) closing(b int) int {
 // finish ends the execution.
 func (m *machine) finish(state State) {
 	e := Event{Kind: EventKind("execution." + string(state))}
+	if state == Done {
+		output, err := m.result()
+		if err != nil {
+			m.abandon(Failed, failure(CodeExpression, "output: %v", err), input{})
+			return
+		}
+		e.Output = output
+	}
 	if m.x.Parent == "" {
 		e.Keys = m.x.Locks
 		if m.gate != nil {
@@ -327,7 +273,7 @@ func (m *machine) forward(i int) bool {
 		return m.skipped(i)
 	}
 	switch {
-	case s.open > 0:
+	case s.open > 0 || s.unopened():
 		return false
 	case s.State == StepRunning && (plan.holds() || s.Handling):
 		m.close(i)
@@ -341,23 +287,23 @@ func (m *machine) forward(i int) bool {
 	if s.active > 0 && plan.kind().waits() != waitNothing {
 		m.awaited(s, plan)
 	}
+	if plan.Repeat != nil {
+		return m.iterate(s, plan)
+	}
 	tasks := 1
 	if s.Fanned {
 		tasks = len(s.Tasks)
 	}
-	failing := func() bool { return s.failed > 0 && plan.OnFailure != Skip }
-	for s.next < tasks && s.active < plan.Parallel && !failing() {
+	for s.next < tasks && (plan.room(s) || m.planted == "no batches" && s.active < plan.Parallel) && !plan.failing(s) {
 		m.startTask(s, plan, s.next)
 	}
-	if s.active > 0 || (s.next < tasks && !failing()) {
-		return false
-	}
 	switch {
-	case failing(), s.failed > 0 && !s.Fanned:
+	case s.active > 0 || s.next < tasks && !plan.failing(s):
+		return false
+	case plan.failing(s), s.failed > 0 && !s.Fanned:
 		return m.failStep(s, plan, s.lastErr)
 	}
-	m.emit(Event{Kind: EventStepDone, Step: s.Name})
-	return true
+	return m.endStep(s, plan)
 }
 
 // open looks at a step that has not begun: its condition, its list, its notice. It reports whether the step ended with that.
@@ -405,114 +351,14 @@ func (m *machine) open(s *StepStatus, plan *stepPlan) bool {
 	return false
 }
 
-// items returns the list of an each step. It is worked out again after a restart: expressions over the same outputs
-// have the same values.
-func (m *machine) items(s *StepStatus, plan *stepPlan) ([]any, error) {
-	if s.items != nil {
-		return s.items, nil
-	}
-	value, err := plan.each.Eval(m.vars(plan))
-	if err != nil {
-		return nil, err
-	}
-	items, ok := value.([]any)
-	if !ok {
-		return nil, fmt.Errorf("%q is %s, want a list", plan.Each, describe(value))
-	}
-	s.items = items
-	return items, nil
-}
-
-// vars returns the variables of the expressions of a step, with the outputs that they read decoded, and in a handler the failure.
-func (m *machine) vars(plan *stepPlan) map[string]any {
-	steps, _ := m.x.vars["steps"].(map[string]any)
-	for _, at := range plan.uses {
-		s := &m.x.Steps[at]
-		if _, there := steps[s.Name]; there || s.State != StepDone {
-			continue
-		}
-		if value, err := expr.Decode(s.Output, m.outputSchema(s, m.p.steps[at])); err == nil {
-			steps[s.Name] = value
-		}
-	}
-	if plan.handles < 0 {
-		return m.x.vars
-	}
-	vars := maps.Clone(m.x.vars)
-	failed := map[string]any{"step": m.x.Steps[plan.handles].Name, "code": "", "message": ""}
-	if err := m.x.Steps[plan.handles].Error; err != nil {
-		failed["code"], failed["message"] = err.Code, err.Message
-	}
-	vars["failure"] = failed
-	return vars
-}
-
-// outputSchema is that of a step's output: of its tool's, or of a list of those.
-func (m *machine) outputSchema(s *StepStatus, plan *stepPlan) *expr.Schema {
-	if s.Fanned {
-		return &expr.Schema{Type: "object", Properties: map[string]*expr.Schema{"items": expr.List(plan.output)}}
-	}
-	return plan.output
-}
-
-// itemVars adds item and index.
-func (m *machine) itemVars(s *StepStatus, plan *stepPlan, item int) (map[string]any, error) {
-	vars := m.vars(plan)
-	if !s.Fanned {
-		return vars, nil
-	}
-	items, err := m.items(s, plan)
-	if err != nil {
-		return nil, err
-	}
-	if item >= len(items) {
-		return nil, fmt.Errorf("each: the list has %d entries, there is no entry %d", len(items), item)
-	}
-	vars = maps.Clone(vars)
-	vars["item"], vars["index"] = items[item], int64(item)
-	return vars, nil
-}
-
 // startTask resolves the input of one item and starts its first attempt.
 func (m *machine) startTask(s *StepStatus, plan *stepPlan, item int) {
 	resolved, device, key, err := m.resolve(s, plan, item)
 	if err != nil {
-		m.emit(Event{Kind: EventAttemptFailed, Step: s.Name, Item: item, Error: failure(CodeExpression, "%v", err)})
+		m.failTask(s, plan, Event{Step: s.Name, Item: item, Error: failure(CodeExpression, "%v", err)})
 		return
 	}
 	m.begin(s, plan, item, Event{Step: s.Name, Item: item, Attempt: 1, Device: device, Input: resolved, Lock: key})
-}
-
-// resolve works out a task's input, its device and its exclusive key.
-func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (input json.RawMessage, device, key string, err error) {
-	vars, err := m.itemVars(s, plan, item)
-	if err != nil {
-		return nil, "", "", err
-	}
-	if input, err = plan.input(vars); err != nil {
-		return nil, "", "", err
-	}
-	if device, err = textOf(plan.on, vars, "on", plan.On, "the name of a device"); err != nil {
-		return nil, "", "", err
-	}
-	key, err = textOf(plan.exclusive, vars, "exclusive", plan.Exclusive, "a text")
-	return input, device, key, err
-}
-
-// textOf is the text that a field of a step stands for; none without the field.
-func textOf(t *template, vars map[string]any, field, source, want string) (string, error) {
-	if t == nil {
-		return "", nil
-	}
-	value, err := t.eval(vars)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
-	}
-	text, _ := value.(string)
-	if text == "" {
-		return "", fmt.Errorf("%s: %q is %s, want %s", field, source, describe(value), want)
-	}
-	return text, nil
 }
 
 // key is what a tool keeps its effect under. It is the same for all attempts of one item, until the execution was taken back over the step: then
@@ -579,9 +425,11 @@ func (m *machine) ended(in input) {
 	case t.Stopping != nil:
 		e.Kind, e.Error = EventAttemptFailed, t.Stopping
 		m.emit(e)
+		if plan.failing(s) {
+			m.giveUp(s)
+		}
 	case err == nil:
-		e.Kind, e.Output = EventAttemptDone, in.result.Output
-		m.emit(e)
+		m.succeed(s, plan, t, e, in.result.Output)
 	case m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)
@@ -592,6 +440,19 @@ func (m *machine) ended(in input) {
 	}
 }
 
+// succeed ends a task with what its tool returned. If the output that the step makes of it cannot be made, it has failed all the same.
+func (m *machine) succeed(s *StepStatus, plan *stepPlan, t *Task, e Event, output json.RawMessage) {
+	e.Kind, e.Output = EventAttemptDone, output
+	if plan.mapped != nil && !m.turning(s) {
+		if _, err := m.mapOutput(s, plan, t, output); err != nil {
+			e.Output, e.Error = nil, failure(CodeExpression, "output: %v", err)
+			m.failTask(s, plan, e)
+			return
+		}
+	}
+	m.emit(e)
+}
+
 // retryOrFail plans another attempt, or gives the task up.
 func (m *machine) retryOrFail(s *StepStatus, plan *stepPlan, t *Task, e Event) {
 	e.Kind = EventAttemptFailed
@@ -599,22 +460,27 @@ func (m *machine) retryOrFail(s *StepStatus, plan *stepPlan, t *Task, e Event) {
 		t.Tries = 0
 	}
 	next := m.now.Add(plan.Retry.delay(t.Tries))
-	again := e.Error == nil || !e.Error.Permanent
-	again = again && t.Tries < plan.Retry.Attempts && (s.failed == 0 || plan.OnFailure == Skip)
+	again := plan.Retry.again(e.Error) && t.Tries < plan.Retry.Attempts && !plan.failing(s)
 	again = again && (plan.Total == 0 || next.Before(t.Started.Add(time.Duration(plan.Total))))
 	switch {
 	case again:
 		e.RetryAt = next
 		m.emit(e)
 		m.timer(s, t.Item, false, next)
-	case plan.OnFailure == Pause:
-		e.Kind = EventAttemptHeld
-		m.emit(e)
 	default:
-		m.emit(e)
-		if plan.OnFailure != Skip {
-			m.giveUp(s)
-		}
+		m.failTask(s, plan, e)
+	}
+}
+
+// failTask gives a task up: what its step's on_failure says of it, as long as no person has spoken.
+func (m *machine) failTask(s *StepStatus, plan *stepPlan, e Event) {
+	e.Kind = EventAttemptFailed
+	if plan.OnFailure == Pause && s.failed >= plan.spare(s) {
+		e.Kind = EventAttemptHeld
+	}
+	m.emit(e)
+	if plan.failing(s) {
+		m.giveUp(s)
 	}
 }
 
@@ -629,10 +495,10 @@ func (m *machine) giveUp(s *StepStatus) {
 		switch {
 		case t.State == TaskParked:
 			e.Error = &Error{Code: CodeCancelled, Message: "given up before it came: " + t.For}
-		case t.State == TaskQueued && t.Error == nil:
-			e.Error = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
 		case t.RetryAt.IsZero() && t.State != TaskHeld && t.State != TaskQueued:
 			continue
+		case t.Error == nil:
+			e.Error = &Error{Code: CodeCancelled, Message: "given up while it waited for its turn"}
 		}
 		m.emit(e)
 	}
@@ -648,6 +514,11 @@ func (m *machine) failStep(s *StepStatus, plan *stepPlan, err *Error) bool {
 		m.emit(Event{Kind: EventStepHandling, Step: s.Name, Error: err})
 		m.inwards(s)
 		return false
+	case Pause:
+		if len(s.Tasks) == 0 {
+			m.emit(Event{Kind: EventStepHeld, Step: s.Name, Error: err})
+			return false
+		}
 	}
 	m.emit(Event{Kind: EventStepFailed, Step: s.Name, Error: err})
 	m.abandon(Failed, &Error{Code: err.Code, Message: "step " + s.Name + ": " + err.Message}, input{})
@@ -681,6 +552,10 @@ func (m *machine) due(in input) {
 		return
 	case TaskParked:
 		m.waited(s, plan, t)
+		return
+	}
+	if t.Attempt == 0 { // the next iteration
+		m.startTask(s, plan, t.Item)
 		return
 	}
 	m.begin(s, plan, t.Item, Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt + 1, Device: t.Device})

@@ -24,8 +24,9 @@ var update = flag.Bool("update", false, "record the outcome of scripts anew")
 //	ok STEP[ITEM] [JSON] | fail STEP[ITEM] CODE | fatal STEP[ITEM] CODE | unknown STEP[ITEM] | due STEP[ITEM]
 //	settle STEP[ITEM] done|undone | wait DURATION
 //	skip STEP [JSON] | abort STEP[ITEM] | again STEP[ITEM] [JSON] | back STEP: what a person does
-//	signal NAME ID [JSON] | approve STEP NAME[/ROLE] COMMENT | refuse STEP NAME REASON
+//	choose STEP CASE | signal NAME ID [JSON] | approve STEP NAME[/ROLE] COMMENT | refuse STEP NAME REASON
 //
+// Several documents, with --- between them, are versions of the flow; migrate N moves to one of them.
 // ok and so on take "undo " or "probe " in front. Record again with go test -run TestScripts -update, and read the diff.
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -75,24 +76,33 @@ func scriptTools() *Tools {
 
 // script is a play in progress.
 type script struct {
-	t       *testing.T
-	out     bytes.Buffer
-	p       *program
-	x       *Execution
-	records []Record
-	now     time.Time
+	versions []*program
+	t        *testing.T
+	out      bytes.Buffer
+	p        *program
+	x        *Execution
+	records  []Record
+	now      time.Time
 }
 
 func playScript(t *testing.T, source string) string {
-	document, lines, found := strings.Cut(source, "\n---\n")
-	if !found {
+	parts := strings.Split(source, "\n---\n")
+	if len(parts) < 2 {
 		t.Fatal("the script has no line ---")
 	}
-	p, faults := compile([]byte(document), scriptTools())
-	if len(faults) > 0 {
-		t.Fatal(faults)
+	var versions []*program
+	for i, document := range parts[:len(parts)-1] {
+		p, faults := compile([]byte(document), scriptTools())
+		if len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		if len(parts) > 2 {
+			p.Version = i + 1
+		}
+		versions = append(versions, p)
 	}
-	s := &script{t: t, p: p, x: newExecution(&p.Definition, "x"), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	p, lines := versions[0], parts[len(parts)-1]
+	s := &script{t: t, p: p, versions: versions, x: newExecution(&p.Definition, "x"), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	params, err := p.bind(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -129,9 +139,17 @@ func (s *script) command(line string) {
 	in.kind = map[string]inputKind{
 		"go": inGo, "recover": inRecover, "retry": inRetry, "pause": inPause, "resume": inResume, "cancel": inCancel,
 		"ok": inEnded, "fail": inEnded, "fatal": inEnded, "unknown": inEnded, "due": inDue, "settle": inSettle,
-		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "signal": inSignal, "approve": inApprove, "refuse": inRefuse,
+		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "choose": inChoose, "migrate": inMigrate, "signal": inSignal, "approve": inApprove, "refuse": inRefuse,
 	}[words[0]]
 	switch words[0] {
+	case "migrate":
+		version, err := strconv.Atoi(words[1])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		in.step, in.program = "", s.versions[version-1]
+	case "choose":
+		in.name = strings.Join(words[2:], " ")
 	case "signal":
 		in.name, in.step, in.id = in.step, "", words[2]
 		if len(words) > 3 {
@@ -166,7 +184,7 @@ func (s *script) command(line string) {
 		fmt.Fprintf(&s.out, "> %s\n", line)
 		return
 	case "crash":
-		x, found := refold(&s.p.Definition, "x", s.records)
+		x, found := refold(s.lookup, "x", s.records)
 		if len(found) > 0 {
 			s.t.Fatal(found)
 		}
@@ -180,10 +198,15 @@ func (s *script) command(line string) {
 	s.play(line, func(m *machine) { m.step(in) })
 }
 
+func (s *script) lookup(version int) (*Definition, error) {
+	return &s.versions[version-1].Definition, nil
+}
+
 func (s *script) play(line string, do func(*machine)) {
 	m := &machine{p: s.p, x: s.x, now: s.now}
 	prev := s.x.Seq
 	do(m)
+	s.p = m.p
 	fmt.Fprintf(&s.out, "> %s\n", line)
 	for _, e := range m.events {
 		fmt.Fprintf(&s.out, "  %s", e)

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -38,6 +39,8 @@ steps:
           if: "has(steps.a) && steps.a.ok"
           then: [{name: y2, tool: keyed, each: "[1, 2]", parallel: 2, retry: {attempts: 3, backoff: 100ms}}]
           else: [{name: y3, tool: manual, on_failure: skip}]
+  - {name: rounds, tool: keyed, repeat: {until: "index > 1", every: 500ms, max: 4}, retry: {attempts: 3, backoff: 100ms}}
+  - {name: roll, tool: keyed, each: "[1, 2, 3, 4, 5]", parallel: 2, batch: 2, quota: "2", retry: {attempts: 2, backoff: 100ms}, output: {n: "${item}"}}
   - {name: d, tool: manual}
   - {name: nap, sleep: 3s}
   - {name: hear, signal: go, timeout: 20s, on_failure: skip}
@@ -48,7 +51,7 @@ steps:
   - {name: g, tool: keyed, retry: {attempts: 2, backoff: 100ms}}
 `
 
-func simProgram(t *testing.T) *program {
+func simProgram(t *testing.T) []*program {
 	t.Helper()
 	tools := NewTools()
 	for _, m := range []Manifest{
@@ -63,12 +66,20 @@ func simProgram(t *testing.T) *program {
 	} {
 		tools.add(m, nil)
 	}
-	p, faults := compile([]byte(simFlow), tools)
-	if len(faults) > 0 {
-		t.Fatal(faults)
+	var out []*program
+	for i, source := range []string{
+		simFlow,
+		// What a person may move an execution to while it is under way, wherever it is: there is more behind, and less patience.
+		strings.Replace(simFlow, "timeout: 40s", "timeout: 30s", 1) + "  - {name: tail, tool: keyed, retry: {attempts: 3, backoff: 100ms}}\n",
+	} {
+		p, faults := compile([]byte(source), tools)
+		if len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		p.Version = i + 1
+		out = append(out, p)
 	}
-	p.Version = 1
-	return p
+	return out
 }
 
 const (
@@ -79,8 +90,9 @@ const (
 // simWorld is an engine with its disk, a device with its disk, and the effects of tools on the world.
 type simWorld struct {
 	*sim.World
-	p       *program
-	planted string
+	p        *program // the first version
+	versions []*program
+	planted  string
 
 	// On the engine's disk.
 	records []Record
@@ -108,10 +120,11 @@ type simWorld struct {
 
 func spot(c Call) string { return fmt.Sprintf("%s/%d", c.Step, c.Item) }
 
-func simScenario(p *program, planted string) sim.Scenario {
+func simScenario(versions []*program, planted string) sim.Scenario {
+	p := versions[0]
 	return func(w *sim.World) func() error {
 		s := &simWorld{
-			World: w, p: p, planted: planted, asked: map[string]Call{}, journal: map[string]*Result{}, running: map[string]Call{},
+			World: w, p: p, versions: versions, planted: planted, asked: map[string]Call{}, journal: map[string]*Result{}, running: map[string]Call{},
 			applied: map[string]bool{}, doubled: map[string]int{}, unsettled: map[string]Call{}, done: map[string]bool{}, signals: map[string]int{},
 		}
 		w.OnCrash(simEngine, s.engineCrash, s.engineRestart)
@@ -194,13 +207,19 @@ func (s *simWorld) intervene() {
 		return
 	}
 	if s.Rand().IntN(8) == 0 {
+		s.post(input{kind: inMigrate, program: s.versions[s.Rand().IntN(2)], actor: "person"})
+		return
+	}
+	if s.Rand().IntN(8) == 0 {
 		s.post(input{kind: inPause, actor: "person"})
 		s.After("", time.Duration(s.Rand().IntN(20_000))*time.Millisecond, s.resume)
 		return
 	}
 	at := spots[s.Rand().IntN(len(spots))]
 	in := input{step: s.x.Steps[at].Name, item: s.Rand().IntN(max(1, len(s.x.Steps[at].Tasks))), actor: "person"}
-	switch s.Rand().IntN(4) {
+	switch s.Rand().IntN(5) {
+	case 4:
+		in.kind, in.step, in.name = inChoose, "way", []string{"then", "else"}[s.Rand().IntN(2)]
 	case 0:
 		in.kind = inSkip
 		if s.Rand().IntN(2) == 0 && !s.x.Steps[at].Fanned {
@@ -209,7 +228,7 @@ func (s *simWorld) intervene() {
 	case 1:
 		in.kind = inFail
 	case 2:
-		if s.p.steps[at].effect == Manual {
+		if s.program().steps[at].effect == Manual {
 			return // a person looks first: askPerson
 		}
 		in.kind = inRetryStep
@@ -244,6 +263,7 @@ func (s *simWorld) store(t *Transition) {
 			s.Fail(fmt.Errorf("the end of attempt %d of step %s item %d was taken when it is %s at attempt %d", e.Attempt, e.Step, e.Item, t.State, t.Attempt))
 		}
 		s.heard(&e)
+		s.disk.lookup = s.lookup
 		s.disk.apply(&e)
 		s.Trace("%s", e)
 		switch e.Kind {
@@ -269,7 +289,7 @@ func (s *simWorld) post(in input) {
 	if s.writing != nil {
 		return
 	}
-	m := &machine{p: s.p, x: s.x, now: s.clock(), planted: s.planted}
+	m := &machine{p: s.program(), x: s.x, now: s.clock(), planted: s.planted}
 	prev := s.x.Seq
 	for _, one := range s.inbox {
 		m.step(one)
@@ -286,7 +306,7 @@ func (s *simWorld) post(in input) {
 		s.store(s.writing)
 		s.writing = nil
 		// I9: what is in memory is what a restart would make of the disk.
-		if x, found := refold(&s.p.Definition, "x", s.records); len(found) == 0 && s.Rand().IntN(4) == 0 {
+		if x, found := refold(s.lookup, "x", s.records); len(found) == 0 && s.Rand().IntN(4) == 0 {
 			if diff := stateDiff(x, s.x); diff != "" {
 				s.Fail(fmt.Errorf("I9: memory differs from the replay of what was stored: %s", diff))
 			}
@@ -304,6 +324,12 @@ func (s *simWorld) post(in input) {
 // heard: no signal is taken twice, none that has not come.
 func (s *simWorld) heard(e *Event) {
 	switch {
+	case e.Kind == EventAttemptStarted && e.Step == "roll" && e.Attempt == 1:
+		for i := range e.Item / 2 * 2 {
+			if t := s.disk.task(s.disk.stepIndex("roll"), i); open(t.State) || t.State == TaskWaiting {
+				s.Fail(fmt.Errorf("step roll item %d begins, and item %d of an earlier batch is %s", e.Item, i, t.State))
+			}
+		}
 	case e.Kind == EventSignalled && s.signals[e.ID] > 0:
 		s.Fail(fmt.Errorf("signal %s is taken in twice", e.ID))
 	case e.Kind == EventSignalled:
@@ -317,7 +343,17 @@ func (s *simWorld) heard(e *Event) {
 	}
 }
 
+func (s *simWorld) lookup(version int) (*Definition, error) {
+	return &s.versions[version-1].Definition, nil
+}
+
+// program is that of the version that the execution is of.
+func (s *simWorld) program() *program { return s.versions[s.x.Version-1] }
+
 func stateDiff(a, b *Execution) string {
+	if bytes.Equal(mustJSON(a), mustJSON(b)) {
+		return "" // what cmp says takes long to say
+	}
 	return cmp.Diff(*a, *b, cmpopts.IgnoreUnexported(Execution{}, StepStatus{}, Task{}), cmpopts.EquateEmpty())
 }
 
@@ -392,13 +428,13 @@ func (s *simWorld) invariants(c Call) {
 	if c.Probe || c.Undo {
 		return
 	}
-	at := s.p.index[c.Step]
+	at := s.versions[1].index[c.Step]
 	if before, again := s.unsettled[spot(c)]; again {
 		// I3: a tool whose effect is unacknowledged is run again only with its idempotency key.
 		if before.Key != c.Key {
 			s.Fail(fmt.Errorf("I3: step %s item %d runs again with key %s, before with %s", c.Step, c.Item, c.Key, before.Key))
 		}
-		if s.p.steps[at].effect == Manual && !s.person {
+		if s.versions[1].steps[at].effect == Manual && !s.person {
 			s.Fail(fmt.Errorf("I3: step %s item %d is manual, and runs again though nobody knows what became of it", c.Step, c.Item))
 		}
 	}
@@ -497,7 +533,7 @@ func (s *simWorld) engineCrash() {
 }
 
 func (s *simWorld) engineRestart() {
-	x, found := refold(&s.p.Definition, "x", s.records)
+	x, found := refold(s.lookup, "x", s.records)
 	if len(found) > 0 {
 		s.Fail(fmt.Errorf("restart: %v", found))
 		return
@@ -520,13 +556,13 @@ func (s *simWorld) askPerson() {
 		for i := range s.x.Steps {
 			for j := range s.x.Steps[i].Tasks {
 				t := &s.x.Steps[i].Tasks[j]
-				if t.State == TaskHeld && s.p.steps[i].effect == Manual {
+				if t.State == TaskHeld && s.program().steps[i].effect == Manual {
 					// The person goes and looks.
 					step := s.x.Steps[i].Name
 					s.post(input{kind: inSettle, step: step, item: j, done: s.applied[s.key(i, j)], actor: "person"})
 					return
 				}
-				if t.State == TaskHeld && s.p.steps[i].kind().waits() != waitNothing && s.Rand().IntN(2) == 0 {
+				if t.State == TaskHeld && s.program().steps[i].kind().waits() != waitNothing && s.Rand().IntN(2) == 0 {
 					s.post(input{kind: inSettle, step: s.x.Steps[i].Name, done: true, actor: "person"})
 					return
 				}
@@ -540,7 +576,7 @@ func (s *simWorld) askPerson() {
 
 // check looks at the world once the run is over.
 func (s *simWorld) check() error {
-	x, found := refold(&s.p.Definition, "x", s.records)
+	x, found := refold(s.lookup, "x", s.records)
 	if len(found) > 0 {
 		return fmt.Errorf("the store: %v", found)
 	}
@@ -556,7 +592,7 @@ func (s *simWorld) check() error {
 	if kept != 0 {
 		return fmt.Errorf("%d signals more are kept than came and were not taken", kept)
 	}
-	for i, plan := range s.p.steps {
+	for i, plan := range s.versions[x.Version-1].steps {
 		if plan.effect == Pure || plan.Tool == "" {
 			continue
 		}
@@ -575,7 +611,7 @@ func (s *simWorld) check() error {
 }
 
 func simConfig(seeds int) sim.Config {
-	return sim.Config{Nodes: []string{simEngine, simDevice}, Seeds: seeds, Duration: 5 * time.Minute}
+	return sim.Config{Nodes: []string{simEngine, simDevice}, Seeds: seeds, Duration: 8 * time.Minute}
 }
 
 // I3, I9, and that every execution ends, each effect there exactly once or undone.
@@ -595,6 +631,7 @@ func TestSimulationFindsPlantedBugs(t *testing.T) {
 		"forget tries",   // I9
 		"take late ends", // an end that is not the current attempt's
 		"skip an undo",
+		"no batches",
 		"take signals twice",
 		"join early", // a step with branches ends with the first of them
 		"undo what runs",

@@ -350,7 +350,7 @@ func (s *sharedServer) adopt(id string, member int64) {
 	if s.runs[id] != nil {
 		return
 	}
-	x, found := refold(&s.p.Definition, id, s.records[id])
+	x, found := refold(func(int) (*Definition, error) { return &s.p.Definition, nil }, id, s.records[id])
 	if len(found) > 0 {
 		s.Fail(fmt.Errorf("%s: %v", id, found))
 		return

@@ -173,7 +173,13 @@ func (e *Engine) tell(ctx context.Context, id string, in input) error {
 		case live:
 			err = e.revive(ctx, id, in, 0)
 		default:
+			e.rest.RLock()
+			if e.live() {
+				e.rest.RUnlock()
+				continue // Run has begun meanwhile
+			}
 			err = e.tellAtRest(ctx, id, in)
+			e.rest.RUnlock()
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -182,6 +188,13 @@ func (e *Engine) tell(ctx context.Context, id string, in input) error {
 		}
 		return err
 	}
+}
+
+// live reports whether Run takes executions up.
+func (e *Engine) live() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running && !e.draining
 }
 
 // tellOwner hands an input to an execution of a Shared store that is not live here.
@@ -208,10 +221,13 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
 	}
 	if !row.State.Ended() {
-		if err := e.adopt(ctx, id, member); err != nil {
+		err := e.adopt(ctx, id, member)
+		switch {
+		case err == nil:
+			return errNotLive
+		case in.kind != inMigrate || !errors.Is(err, errStranded):
 			return err
 		}
-		return errNotLive
 	}
 	r, fresh := e.reserve(id, member)
 	if !fresh {
@@ -220,6 +236,9 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 	x, err := e.load(ctx, id)
 	var p *program
 	if err == nil {
+		err = e.resolve(ctx, x.Flow, &in)
+	}
+	if p = in.program; err == nil && p == nil { // it is not stranded
 		p, err = e.version(ctx, x.Flow, x.Version)
 	}
 	if err != nil {
@@ -230,7 +249,10 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 	fate := make(chan error, 1)
 	r.first(message{in: in, fate: fate})
 	r.drive()
-	return <-fate
+	if err = <-fate; err != nil && !x.State.Ended() {
+		e.forget(r)
+	}
+	return err
 }
 
 // tellAtRest records an input while no engine runs; the next Run acts on it.
@@ -244,6 +266,9 @@ func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
 	if err != nil {
+		return err
+	}
+	if err := e.resolve(ctx, x.Flow, &in); err != nil {
 		return err
 	}
 	m := &machine{p: p, x: x, now: now(), hold: true}
@@ -393,6 +418,15 @@ func (e *Engine) watch(id string) <-chan struct{} {
 // Watch yields every event of an execution from its first, then those that come, in order, each once, secrets struck out. It ends after the
 // execution's last event, when ctx ends, or after yielding an error.
 func (e *Engine) Watch(ctx context.Context, id string) iter.Seq2[Event, error] {
+	return e.events(ctx, id, true)
+}
+
+// History yields the events that an execution has so far, as Watch does, and ends.
+func (e *Engine) History(ctx context.Context, id string) iter.Seq2[Event, error] {
+	return e.events(ctx, id, false)
+}
+
+func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		var after int64
 		var secrets []string
@@ -432,7 +466,7 @@ func (e *Engine) Watch(ctx context.Context, id string) iter.Seq2[Event, error] {
 			if len(records) > 0 {
 				continue
 			}
-			if ended {
+			if ended || !follow {
 				return
 			}
 			select {

@@ -162,11 +162,7 @@ func (m *machine) waited(s *StepStatus, plan *stepPlan, t *Task) {
 
 // lapse ends the task of a parked step without what it waited for.
 func (m *machine) lapse(s *StepStatus, plan *stepPlan, err *Error, by Event) {
-	e := Event{Kind: EventAttemptFailed, Step: s.Name, Error: err, Actor: by.Actor, Reason: by.Reason}
-	if plan.OnFailure == Pause {
-		e.Kind = EventAttemptHeld
-	}
-	m.emit(e)
+	m.failTask(s, plan, Event{Step: s.Name, Error: err, Actor: by.Actor, Reason: by.Reason})
 }
 
 // maxSignals bounds the signals that an execution keeps.
