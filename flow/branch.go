@@ -29,6 +29,9 @@ func (m *machine) enter(s *StepStatus, plan *stepPlan) bool {
 		m.emit(Event{Kind: EventStepSkipped, Step: s.Name, Reason: "a person has chosen that nothing of it runs"})
 		return true
 	}
+	if m.planted == "enter twice" && way != "" {
+		way = ""
+	}
 	m.emit(Event{Kind: EventStepEntered, Step: s.Name, Case: way})
 	m.inwards(s)
 	return false

@@ -2,6 +2,8 @@ package flow
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"strings"
 	"sync"
 )
@@ -29,6 +31,24 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// ReadFrom implements io.ReaderFrom, with a buffer of the size of what tools write: io.Copy takes 32 KiB for each.
+func (t *tail) ReadFrom(from io.Reader) (int64, error) { return pour(t, from) }
+
+func pour(to io.Writer, from io.Reader) (n int64, err error) {
+	buffer := make([]byte, 4<<10)
+	for {
+		got, err := from.Read(buffer)
+		n += int64(got)
+		_, _ = to.Write(buffer[:got]) // to memory: never fails
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,6 +65,9 @@ type limited struct {
 	limit    int
 	overflow bool
 }
+
+// ReadFrom implements io.ReaderFrom, as that of tail.
+func (l *limited) ReadFrom(from io.Reader) (int64, error) { return pour(l, from) }
 
 func (l *limited) Write(p []byte) (int, error) {
 	if room := l.limit - l.buffer.Len(); len(p) > room {

@@ -14,7 +14,7 @@ type Violation struct {
 func (v Violation) String() string { return v.Execution + ": " + v.Message }
 
 // Check verifies a whole store: that every history is without gaps and folds to the row that stands for it, and that every
-// open execution has exactly one source that wakes it, which fits its state. It reads only, and may run beside an
+// open execution has exactly one source that wakes it, which fits its state, and that no lock is held by an execution that has ended. It reads only, and may run beside an
 // engine; an execution that moves meanwhile is looked at again.
 func Check(ctx context.Context, store Store) ([]Violation, error) {
 	definitions := map[versionKey]*Definition{}
@@ -36,9 +36,14 @@ func Check(ctx context.Context, store Store) ([]Violation, error) {
 			after = row.ID
 		}
 		if len(rows) < 500 {
-			return out, nil
+			break
 		}
 	}
+	stray, err := strayLocks(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("flow: check: %w", err)
+	}
+	return append(out, stray...), nil
 }
 
 // checkRow returns what is wrong with one execution.
@@ -120,6 +125,20 @@ func refold(lookup func(version int) (*Definition, error), id string, records []
 	return x, nil
 }
 
+// ways returns how many of an if's or a switch's ways have begun.
+func (x *Execution) ways(at int) (n int) {
+	step := &x.shape.steps[at]
+	if len(step.step.Branches) > 0 {
+		return 0
+	}
+	for _, b := range step.blocks {
+		if x.blocks[b].entered {
+			n++
+		}
+	}
+	return n
+}
+
 // violations compares what the history says with the row, and looks for what no history should say.
 func (x *Execution) violations(row Row) []string {
 	var out []string
@@ -127,6 +146,9 @@ func (x *Execution) violations(row Row) []string {
 	want := x.row()
 	if want.State != row.State || want.Paused != row.Paused || want.Step != row.Step || want.Error != row.Error {
 		bad("its row says %s (paused %t) at step %q, its history %s (paused %t) at step %q", row.State, row.Paused, row.Step, want.State, want.Paused, want.Step)
+	}
+	if x.Version != row.Version {
+		bad("its row says version %d, its history %d", row.Version, x.Version)
 	}
 	if want.Wake.Kind != row.Wake.Kind || !want.Wake.At.Equal(row.Wake.At) || want.Wake.For != row.Wake.For {
 		bad("its row is woken by %+v, its history by %+v", row.Wake, want.Wake)
@@ -142,6 +164,9 @@ func (x *Execution) violations(row Row) []string {
 	}
 	for i := range x.Steps {
 		s := &x.Steps[i]
+		if ways := x.ways(i); ways > 1 {
+			bad("step %s goes %d ways", s.Name, ways)
+		}
 		if s.active < 0 || s.active > 0 && s.State != StepRunning && x.Target == "" {
 			bad("step %s is %s, and %d of its tasks are under way", s.Name, s.State, s.active)
 		}

@@ -52,6 +52,16 @@
 // with the same key, asked about, or put before a person. A step that has failed for good turns the execution back: what was begun is undone in
 // reverse, durably and with retries. An undo that keeps failing waits for a person, and the execution is stuck: Retry or Settle it.
 //
+// One policy holds for errors, timeouts and losses: what is not known is settled by the effect, then a try that is left is made, then on_failure decides. The
+// table is in docs/guides/flow-failures.md.
+//
+// Blocks (if, switch, branches, a handler) make a flow a tree; a step runs at most once. Steps that wait (sleep, window, signal, approve) cost
+// nothing meanwhile, and the execution's Wake says for what it waits and until when: exactly one source, the engine's own work before a time, a time
+// before a signal, a signal before people. Signals are kept until a step takes them, once per ID.
+//
+// People act on what runs: Pause, Resume, Cancel, Retry, RetryStep, Settle, Skip, Fail, Back, Choose, Approve, Refuse, and Migrate to another
+// version of the flow.
+//
 // # Life cycle
 //
 // New checks the Config and starts nothing. Run takes up what is open, works until its context ends, and drains. One engine runs on a
@@ -72,10 +82,19 @@
 // StartTx starts a flow in a transaction of the embedder's, together with whatever else that writes; Wake has the engine go on with it. Executions that wait for a
 // time, a signal or a person leave memory and are loaded when it is time, or when somebody asks. Check verifies a whole store.
 //
-// # Limits
+// # Limits, locks and freezes
+//
+// Config.Limits bounds what runs at a time of a tool, on a device and for a module, how often a tool starts, and how many executions may be open. A flow's
+// locks keep two executions from one module or device, a step's exclusive key two tasks from one place; they stand in the store, and several engines on it
+// keep to them. SetFreezes keeps everything, or a module's executions, from going on. An attempt that has to wait is queued, which is stored before its start is: it says what it
+// waits for, and is never in doubt. Greater priorities go first, executions take turns, and nobody waits for ever. See Limits, Lock and Freeze; package
+// trigger starts flows on schedules and by webhooks.
+//
+// # Bounds
 //
 // A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. An expression is bounded by what it may cost when it is
-// saved, and by 50 ms when it runs. Steps run one after another; branches and each run in parallel. The history of an execution is read whole when it is shown or taken up again.
+// saved, and by 50 ms when it runs. Steps run one after another; branches and each run in parallel. The history of an execution is read whole when it is shown or taken up again. An execution keeps 1,000
+// signals that no step has taken, each of 256 KiB at most.
 // Secret parameters are struck out of everything that is shown, but they stand in the store as they are: keep its file
 // to its owner.
 package flow

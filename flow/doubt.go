@@ -31,7 +31,7 @@ func (m *machine) doubt(s *StepStatus, plan *stepPlan, t *Task, e Event, crashed
 		m.emit(e)
 		m.again(s, plan, t, Event{})
 	case Probe:
-		e.Kind = EventAttemptDoubt
+		e.Kind, e.Again = EventAttemptDoubt, crashed
 		m.emit(e)
 		m.startProbe(s, plan, t)
 	default:
@@ -107,6 +107,8 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 			said.Output = json.RawMessage("{}")
 		}
 		m.succeed(s, plan, t, e, said.Output)
+	case t.cut:
+		m.again(s, plan, t, Event{})
 	default:
 		e.Error = &Error{Code: CodeUnprobed, Message: "the probe says that it had no effect"}
 		m.retryOrFail(s, plan, t, e)

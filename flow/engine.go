@@ -167,6 +167,11 @@ func New(config Config) (*Engine, error) {
 	}
 	e.logs = newLogbook(config.LogDir, config.LogLimit, e.log)
 	e.gate = newGate(&config, &e.attempts)
+	if config.Metrics != nil {
+		if err := config.Metrics.Register(e.gate); err != nil {
+			return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
+		}
+	}
 	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
 }
@@ -301,7 +306,7 @@ func (e *Engine) takeUp(ctx context.Context) error {
 // adopt loads an open execution, which is the member's in a Shared store, and goes on with it, unless it is live already.
 func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 	r, fresh := e.reserve(id, member)
-	if !fresh && r.owner != member {
+	if !fresh && (r == nil || r.owner != member) {
 		return errNotLive // a start without an owner, or what the last member ran, is just leaving
 	}
 	if !fresh {
@@ -352,14 +357,17 @@ func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// reserve makes the live entry of an execution, owned (busy) by the caller, for a member of a Shared store.
-func (e *Engine) reserve(id string, member int64) (*run, bool) {
+// reserve makes the live entry of an execution, owned (busy) by the caller, for a member of a Shared store. For one that is gone there is none.
+func (e *Engine) reserve(id string, member int64) (r *run, fresh bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r := e.runs[id]; r != nil {
 		return r, false
 	}
-	r := &run{engine: e, id: id, owner: member, busy: true, hold: e.draining, stops: map[string]context.CancelCauseFunc{}}
+	if member != 0 && member != e.part.current() {
+		return nil, false
+	}
+	r = &run{engine: e, id: id, owner: member, busy: true, hold: e.draining, stops: map[string]context.CancelCauseFunc{}}
 	e.runs[id] = r
 	return r, true
 }

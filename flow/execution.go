@@ -199,6 +199,7 @@ type Task struct {
 	Lock   string    `json:"lock,omitempty"` // its exclusive key
 
 	probes int
+	cut    bool   // it is in doubt since the engine died, which is not the tool's fault
 	again  bool   // queued: the start will not count
 	by     string // queued: who asked for it
 	asked  bool   // queued: the gate knows
@@ -292,7 +293,7 @@ func (x *Execution) wake() Wake {
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":
-		return Wake{Kind: WakeRunnable}
+		return Wake{Kind: WakeRunnable, For: x.waitsFor()}
 	case x.timers > 0:
 		return x.timerWake()
 	case len(x.parked[waitSignal]) > 0:

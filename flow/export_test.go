@@ -44,15 +44,9 @@ var AppendValue = appendValue
 
 // Load is how many attempts wait, and how many executions are open.
 func (e *Engine) Load() (waiting, open int) {
-	e.gate.mu.Lock()
-	a := e.gate.admission
-	waiting = a.process.queue.live
-	for _, in := range []map[string]*gauge{a.tools, a.devices, a.modules} {
-		for _, g := range in {
-			waiting += g.queue.live
-		}
+	for _, n := range e.gate.waits() {
+		waiting += n
 	}
-	e.gate.mu.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return waiting, len(e.runs)

@@ -133,9 +133,12 @@ func (x *Execution) enter(b int) {
 // leave goes on behind a step that has ended.
 func (x *Execution) leave(at int) {
 	in := &x.shape.steps[at]
-	for i := at + 1; i < in.end; i++ { // what it holds ends with it
-		if s := &x.Steps[i]; s.State == StepRunning {
+	for i := at; i < in.end && len(in.blocks) > 0; i++ { // what it holds ends with it
+		if s := &x.Steps[i]; i > at && s.State == StepRunning {
 			s.State, s.Ended, s.Reason, s.Skipping = StepSkipped, x.Updated, x.Steps[at].Reason, false
+		}
+		for _, b := range x.shape.steps[i].blocks {
+			x.blocks[b].entered = false
 		}
 	}
 	x.Steps[at].open, x.Steps[at].items = 0, nil
@@ -372,7 +375,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 			}
 		}
 	case EventAttemptDoubt:
-		t.State, t.Error = TaskDoubt, e.Error
+		t.State, t.Error, t.cut = TaskDoubt, e.Error, e.Again
 	case EventAttemptHeld:
 		t.State, t.Error = TaskHeld, e.Error
 		s.next = max(s.next, e.Item+1)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // gate stands where attempts start. It is the shell around admission and locks: it has the clock, the mutex, and the runs that wait.
@@ -400,4 +402,46 @@ func (g *gate) seize(r *run, q request) *ticket {
 	}
 	g.admission.seize(t)
 	return t
+}
+
+// waits counts the attempts, and the executions, that wait: by what for.
+func (g *gate) waits() map[string]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := map[string]int{"process": g.admission.process.queue.live, "tool": 0, "device": 0, "module": 0, "lock": 0, "freeze": len(g.parked)}
+	for what, in := range map[string]map[string]*gauge{"tool": g.admission.tools, "device": g.admission.devices, "module": g.admission.modules} {
+		for _, one := range in {
+			out[what] += one.queue.live
+		}
+	}
+	for _, k := range g.locks.keys {
+		out["lock"] += len(k.line)
+	}
+	return out
+}
+
+var waitsDesc = prometheus.NewDesc("zhiyun_flow_waiting", "Attempts that wait before they start, by what for: process, tool, device, module, lock or freeze; executions that wait for their flow's locks count with lock.", []string{"for"}, nil)
+
+// Describe implements prometheus.Collector.
+func (g *gate) Describe(out chan<- *prometheus.Desc) { out <- waitsDesc }
+
+// Collect implements prometheus.Collector.
+func (g *gate) Collect(out chan<- prometheus.Metric) {
+	for what, n := range g.waits() {
+		out <- prometheus.MustNewConstMetric(waitsDesc, prometheus.GaugeValue, float64(n), what)
+	}
+}
+
+// introduce notes what the gate has to know of a run. It stays so: others read it while the run is live.
+func (g *gate) introduce(r *run, p *program, x *Execution) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r.root != "" {
+		return
+	}
+	r.root, r.exempt, r.as = x.holder(), x.exempt, x.as
+	r.module, r.priority = x.module(), DefaultPriority
+	if p.Priority != nil {
+		r.priority = int8(*p.Priority)
+	}
 }

@@ -11,18 +11,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
+	"github.com/zhiyun-ops/zhiyun/internal/pgtest"
 )
 
 // gauge is a tool that takes a second, and counts how often it runs at a time.
 type gauge struct {
-	mu          sync.Mutex // guards what follows
-	now, most   int
-	order       []string
-	started     []time.Duration
-	since       time.Time
-	byExecution map[string]int
+	mu        sync.Mutex // guards what follows
+	now, most int
+	order     []string
+	started   []time.Duration
+	since     time.Time
 }
 
 func (g *gauge) run(ctx context.Context, in struct {
@@ -43,6 +47,13 @@ func (g *gauge) run(ctx context.Context, in struct {
 	g.now--
 	g.mu.Unlock()
 	return struct{}{}, ctx.Err()
+}
+
+// counts returns how many ran at a time at most, and the order in which all began.
+func (g *gauge) counts() (most int, order []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.most, slices.Clone(g.order)
 }
 
 // limited is an engine in virtual time with the tool slow.
@@ -92,10 +103,23 @@ func ended(t *testing.T, engine *flow.Engine, id string, want flow.State) flow.E
 func TestToolLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		engine, g := limited(t, flow.Config{Limits: flow.Limits{Tools: map[string]flow.ToolLimit{"slow": {Concurrency: 2}}}})
+		registry := prometheus.NewRegistry()
+		engine, g := limited(t, flow.Config{Metrics: registry, Limits: flow.Limits{Tools: map[string]flow.ToolLimit{"slow": {Concurrency: 2}}}})
 		save(t, engine, manySlow)
 		id := launch(t, engine, "many", nil)
 		synctest.Wait()
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP zhiyun_flow_waiting Attempts that wait before they start, by what for: process, tool, device, module, lock or freeze; executions that wait for their flow's locks count with lock.
+# TYPE zhiyun_flow_waiting gauge
+zhiyun_flow_waiting{for="device"} 0
+zhiyun_flow_waiting{for="freeze"} 0
+zhiyun_flow_waiting{for="lock"} 0
+zhiyun_flow_waiting{for="module"} 0
+zhiyun_flow_waiting{for="process"} 0
+zhiyun_flow_waiting{for="tool"} 8
+`), "zhiyun_flow_waiting"); err != nil {
+			t.Error(err)
+		}
 		x, err := engine.Get(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
@@ -339,13 +363,15 @@ func TestLocksSurviveTheEngine(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+		g.mu.Lock()
 		g.now, g.most = 0, 0
+		g.mu.Unlock()
 		next := start(t, config)
 		for _, id := range ids {
 			ended(t, next, id, flow.Done)
 		}
-		if g.most != 1 {
-			t.Errorf("%d ran at a time", g.most)
+		if most, _ := g.counts(); most != 1 {
+			t.Errorf("%d ran at a time", most)
 		}
 	})
 }
@@ -487,5 +513,37 @@ func TestLimitsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
+	}
+}
+
+// Two engines on one PostgreSQL: a lock that an execution of one holds is waited for by the other's, which gets it when it is free.
+func TestLocksOfSeveralEngines(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Start(t).Database(t)
+	g := &gauge{}
+	var engines []*flow.Engine
+	for range 2 {
+		store, err := pgstore.Open(t.Context(), database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { store.Close() })
+		tools := flow.NewTools()
+		flow.Func(tools, "slow", g.run, flow.WithEffect(flow.Keyed))
+		engines = append(engines, start(t, flow.Config{Store: store, Tools: tools}))
+	}
+	save(t, engines[0], lockedFlow)
+	var ids []string
+	for i := range 6 {
+		ids = append(ids, launch(t, engines[i%2], "change", map[string]any{"module": "a", "name": fmt.Sprint(i)}))
+	}
+	for i, id := range ids {
+		ended(t, engines[i%2], id, flow.Done)
+	}
+	if most, order := g.counts(); most != 1 || len(order) != 6 {
+		t.Errorf("%d ran at a time, %d in all", most, len(order))
+	}
+	if locks, err := engines[1].Locks(t.Context()); err != nil || len(locks) > 0 {
+		t.Errorf("%v is left, %v", locks, err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,13 +32,9 @@ func (e *Engine) refreshLocks(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	live := make(map[string]bool, len(e.runs))
-	for id, r := range e.runs {
-		live[id] = true
-		live[r.root] = true
-	}
+	runs := slices.Collect(maps.Values(e.runs))
 	e.mu.Unlock()
-	e.gate.refresh(held, live)
+	e.gate.refresh(held, runs)
 	return nil
 }
 
@@ -81,10 +79,14 @@ func (g *gate) anyWaits() bool {
 }
 
 // refresh takes in what is stored. What a live run holds it knows best itself.
-func (g *gate) refresh(held []Lock, live map[string]bool) {
+func (g *gate) refresh(held []Lock, runs []*run) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at := now()
+	live := make(map[string]bool, len(runs))
+	for _, r := range runs {
+		live[r.id], live[r.root] = true, true
+	}
 	stored := make(map[string]bool, len(held))
 	for _, lock := range held {
 		stored[lock.Key] = true
@@ -121,4 +123,53 @@ func (g *gate) untaken(taken []keyChange, err error) {
 	if errors.As(err, &locked) {
 		g.seizeKey(locked.Lock.Execution, locked.Lock.Key, locked.Lock.Since)
 	}
+}
+
+// inherit learns which locks an execution holds that another engine has run until now, those of its sub-flows too: its end has to free them.
+func (e *Engine) inherit(p *program, x *Execution) {
+	if e.shared == nil || x.Seq <= 1 || !p.locking() {
+		return
+	}
+	held, err := e.Locks(context.Background())
+	if err != nil {
+		e.log.Warn("locks cannot be read: those that sub-flows took may outlive their execution", "execution", x.ID, "error", err)
+		return
+	}
+	for _, lock := range held {
+		if lock.Execution == x.holder() && !strings.HasPrefix(lock.Key, exclusivePrefix) {
+			e.gate.seizeKey(lock.Execution, lock.Key, lock.Since)
+		}
+	}
+}
+
+// locking reports whether executions of the flow may hold locks.
+func (p *program) locking() bool {
+	return len(p.locks) > 0 || slices.ContainsFunc(p.steps, func(s *stepPlan) bool { return s.Flow != "" })
+}
+
+// strayLocks finds locks of executions that have ended, or are not there.
+func strayLocks(ctx context.Context, store Store) ([]Violation, error) {
+	held, err := store.Locks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Violation
+	for _, lock := range held {
+		row, err := store.Get(ctx, lock.Execution)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			out = append(out, Violation{lock.Execution, "it is not there, and holds " + lock.Key})
+		case err != nil:
+			return nil, err
+		case row.State.Ended():
+			again, err := store.Locks(ctx) // it may have ended between the two reads
+			if err != nil {
+				return nil, err
+			}
+			if slices.ContainsFunc(again, func(l Lock) bool { return l.Key == lock.Key && l.Execution == lock.Execution }) {
+				out = append(out, Violation{lock.Execution, fmt.Sprintf("it is %s, and holds %s", row.State, lock.Key)})
+			}
+		}
+	}
+	return out, nil
 }

@@ -58,7 +58,9 @@ func (m *machine) iterate(s *StepStatus, plan *stepPlan) bool {
 			if plan.OnFailure != Pause {
 				return m.failStep(s, plan, spent)
 			}
-			m.emit(Event{Kind: EventAttemptHeld, Step: s.Name, Item: t.Item, Attempt: t.Attempt, Error: spent})
+			// A person who has it tried again grants another iteration.
+			m.emit(Event{Kind: EventStepRepeating, Step: s.Name, Item: t.Item + 1})
+			m.emit(Event{Kind: EventAttemptHeld, Step: s.Name, Item: t.Item + 1, Error: spent})
 			return false
 		}
 		next := Event{Kind: EventStepRepeating, Step: s.Name, Item: len(s.Tasks)}

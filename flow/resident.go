@@ -50,6 +50,7 @@ type resident struct {
 	errors  *os.File
 	read    chan struct{} // closed when stderr has ended
 	timer   *time.Timer   // ends it while it is free
+	rest    [1 << 10]byte // of the owner, for drain
 
 	mu  sync.Mutex // guards what follows
 	log *tail      // of the call that it serves, or of the time between
@@ -370,9 +371,8 @@ func (r *resident) drain() {
 	if err != nil {
 		return
 	}
-	var buffer [4 << 10]byte
 	_ = raw.Control(func(fd uintptr) {
-		for r.pull(int(fd), buffer[:]) > 0 {
+		for r.pull(int(fd), r.rest[:]) > 0 {
 		}
 	})
 }

@@ -192,6 +192,21 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
+// comesTrue polls a condition outside of this process's control.
+func comesTrue(t *testing.T, condition func() bool) {
+	t.Helper()
+	deadline, tick := time.NewTimer(15*time.Second), time.NewTicker(time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatal("the condition did not come true within 15s")
+		}
+	}
+}
+
 func TestResidentPoolIsBounded(t *testing.T) {
 	t.Parallel()
 	tools := residentTools(t, flow.Manifest{Resident: &flow.Resident{Processes: 2}})
@@ -223,9 +238,7 @@ func TestBusyPoolDoesNotBegin(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
 	wait.Go(func() { tools.Run(ctx, flow.Call{ID: "x", Tool: "echo", Input: input}, talker) })
-	for _, err := os.Stat(file); err != nil; _, err = os.Stat(file) {
-		syscall.Nanosleep(&syscall.Timespec{Nsec: 1e6}, nil)
-	}
+	comesTrue(t, func() bool { _, err := os.Stat(file); return err == nil })
 	result := tools.Run(t.Context(), flow.Call{ID: "y", Tool: "echo", Input: []byte("{}"), Timeout: 20 * time.Millisecond}, talker)
 	if result.Error == nil || result.Error.Code != flow.CodeTimeout || result.Error.Unknown {
 		t.Errorf("%+v: want a timeout that is known to have had no effect", result.Error)
@@ -239,12 +252,7 @@ func TestResidentEndsWhenIdle(t *testing.T) {
 	tools := residentTools(t, flow.Manifest{Resident: &flow.Resident{Idle: flow.Duration(20 * time.Millisecond)}})
 	_, out := ask(t, tools, "1", "", "")
 	pid, _ := strconv.Atoi(out["pid"])
-	for deadline := time.Now().Add(10 * time.Second); alive(pid); {
-		if time.Now().After(deadline) {
-			t.Fatal("the process does not end")
-		}
-		syscall.Nanosleep(&syscall.Timespec{Nsec: 1e6}, nil)
-	}
+	comesTrue(t, func() bool { return !alive(pid) })
 	if _, again := ask(t, tools, "2", "", ""); again["pid"] == "" || again["pid"] == out["pid"] {
 		t.Errorf("then served by %q", again["pid"])
 	}

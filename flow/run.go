@@ -11,9 +11,10 @@ import (
 // run is an execution that is live in this engine. Whoever brings it something to do while nobody works on it drives it until its inbox is empty: at most one
 // goroutine at a time touches the program and the state.
 type run struct {
-	engine   *Engine
-	id       string
-	owner    int64  // the member for which it runs; 0 without a Shared store
+	engine *Engine
+	id     string
+	owner  int64 // the member for which it runs; 0 without a Shared store
+	// Of the gate, written once, under its mutex, before the first attempt.
 	root     string // the execution in whose name it locks
 	module   string
 	exempt   string // from freezes; why
@@ -145,11 +146,8 @@ func (r *run) again(batch []message) error {
 func (r *run) bind(p *program, x *Execution) {
 	r.p, r.x = p, x
 	x.owner = r.owner
-	r.root, r.exempt, r.as = x.holder(), x.exempt, x.as
-	r.module, r.priority = x.module(), DefaultPriority
-	if p.Priority != nil {
-		r.priority = int8(*p.Priority)
-	}
+	r.engine.gate.introduce(r, p, x)
+	r.engine.inherit(p, x)
 	for i := range x.Steps {
 		for j := range x.Steps[i].Tasks {
 			if t := &x.Steps[i].Tasks[j]; t.locked {
@@ -233,6 +231,7 @@ func (r *run) start(a action) {
 	if r.hold || r.closed != nil { // the engine began to stop meanwhile, or was fenced; the next one takes the attempt up
 		r.mu.Unlock()
 		stop(nil)
+		e.gate.unused(a.grant)
 		return
 	}
 	r.stops[a.call.ID] = stop

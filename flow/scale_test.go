@@ -15,15 +15,15 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 )
 
-// slowDevices are devices that take their time, and notes when two changes meet on one.
-type slowDevices struct {
+// manyDevices is devices that take their time, and notes when two changes meet on one.
+type manyDevices struct {
 	mu      sync.Mutex // guards what follows
 	running map[string]string
 	met     int
 	most    int
 }
 
-func (f *slowDevices) Run(ctx context.Context, call flow.Call) flow.Result {
+func (f *manyDevices) Run(ctx context.Context, call flow.Call) flow.Result {
 	f.mu.Lock()
 	if other := f.running[call.Device]; other != "" && other != call.Execution {
 		f.met++
@@ -41,7 +41,7 @@ func (f *slowDevices) Run(ctx context.Context, call flow.Call) flow.Result {
 	return flow.Result{Output: []byte("{}")}
 }
 
-func (f *slowDevices) Acknowledge(flow.Call) {}
+func (f *manyDevices) Acknowledge(flow.Call) {}
 
 // An hour of 9,132 changes over 161,679 devices, with a change of 10,000 devices among them: all end in bounded time, no two meet on a device, none starves, and what
 // waits is bounded. Little's law gives the floor: 9,132 an hour of 31 s each are 79 at a time.
@@ -52,7 +52,7 @@ func TestScaleOut(t *testing.T) {
 	}
 	began := time.Now()
 	synctest.Test(t, func(t *testing.T) {
-		f := &slowDevices{running: map[string]string{}}
+		f := &manyDevices{running: map[string]string{}}
 		tools := flow.NewTools()
 		flow.Func(tools, "check", func(ctx context.Context, _ struct{}) (struct{}, error) {
 			time.Sleep(time.Second)

@@ -53,6 +53,14 @@ steps:
 
 func simProgram(t *testing.T) []*program {
 	t.Helper()
+	// What a person may move an execution to while it is under way, wherever it is: there is more behind, and less patience.
+	more := strings.Replace(simFlow, "timeout: 40s", "timeout: 30s", 1) + "  - {name: tail, tool: keyed, retry: {attempts: 3, backoff: 100ms}}\n"
+	return simVersions(t, simFlow, more)
+}
+
+// simVersions compiles the versions of a flow over the tools of the simulation.
+func simVersions(t *testing.T, sources ...string) []*program {
+	t.Helper()
 	tools := NewTools()
 	for _, m := range []Manifest{
 		{Name: "keyed", Effect: Keyed, Undo: "undo"},
@@ -67,14 +75,10 @@ func simProgram(t *testing.T) []*program {
 		tools.add(m, nil)
 	}
 	var out []*program
-	for i, source := range []string{
-		simFlow,
-		// What a person may move an execution to while it is under way, wherever it is: there is more behind, and less patience.
-		strings.Replace(simFlow, "timeout: 40s", "timeout: 30s", 1) + "  - {name: tail, tool: keyed, retry: {attempts: 3, backoff: 100ms}}\n",
-	} {
+	for i, source := range sources {
 		p, faults := compile([]byte(source), tools)
 		if len(faults) > 0 {
-			t.Fatal(faults)
+			t.Fatalf("%v\n%s", faults, source)
 		}
 		p.Version = i + 1
 		out = append(out, p)
@@ -115,6 +119,7 @@ type simWorld struct {
 	unsettled map[string]Call // by step and item: invoked, end not durable
 	done      map[string]bool // by step and item: the end is durable
 	person    bool            // has been asked
+	asking    bool            // somebody is on the way to look
 	signals   map[string]int  // by ID: 1 acknowledged, 2 taken by a step
 }
 
@@ -131,7 +136,11 @@ func simScenario(versions []*program, planted string) sim.Scenario {
 		w.OnCrash(simDevice, func() { clear(s.running) }, s.deviceRestart)
 		s.x, s.disk = newExecution(&p.Definition, "x"), newExecution(&p.Definition, "x")
 		m := &machine{p: p, x: s.x, now: s.clock(), planted: planted}
-		m.emit(Event{Kind: EventStarted, Flow: "sim", Version: 1})
+		params, err := p.bind(nil)
+		if err != nil {
+			w.Fail(err)
+		}
+		m.emit(Event{Kind: EventStarted, Flow: "sim", Version: 1, Params: params})
 		m.step(input{kind: inGo})
 		t := m.transition(0)
 		s.store(&t)
@@ -182,7 +191,13 @@ func (s *simWorld) answer() {
 	if !s.Up(simEngine) || s.x.State.Ended() {
 		return
 	}
-	in := input{kind: inApprove, step: "ask", actor: []string{"ann", "bob", "eve"}[s.Rand().IntN(3)]}
+	asked := ""
+	for i := range s.x.Steps {
+		if s.program().steps[i].Approve != nil && s.x.here(i) {
+			asked = s.x.Steps[i].Name
+		}
+	}
+	in := input{kind: inApprove, step: asked, actor: []string{"ann", "bob", "eve"}[s.Rand().IntN(3)]}
 	if s.Rand().IntN(8) == 0 {
 		in.kind = inRefuse
 	}
@@ -219,7 +234,15 @@ func (s *simWorld) intervene() {
 	in := input{step: s.x.Steps[at].Name, item: s.Rand().IntN(max(1, len(s.x.Steps[at].Tasks))), actor: "person"}
 	switch s.Rand().IntN(5) {
 	case 4:
-		in.kind, in.step, in.name = inChoose, "way", []string{"then", "else"}[s.Rand().IntN(2)]
+		for i, plan := range s.program().steps { // the first that has not ended
+			if s.x.Steps[i].Ended.IsZero() && plan.holds() && len(plan.Branches) == 0 {
+				in.kind, in.step, in.name = inChoose, plan.Name, plan.ways()[s.Rand().IntN(len(plan.ways()))]
+				break
+			}
+		}
+		if in.kind == 0 {
+			return
+		}
 	case 0:
 		in.kind = inSkip
 		if s.Rand().IntN(2) == 0 && !s.x.Steps[at].Fanned {
@@ -528,7 +551,7 @@ func (s *simWorld) engineCrash() {
 	if s.writing != nil && s.Rand().IntN(2) == 0 {
 		s.store(s.writing)
 	}
-	s.x, s.inbox, s.writing = nil, nil, nil
+	s.x, s.inbox, s.writing, s.asking = nil, nil, nil, false
 	clear(s.asked)
 }
 
@@ -546,10 +569,12 @@ func (s *simWorld) engineRestart() {
 
 // askPerson has somebody look at an execution that is stuck.
 func (s *simWorld) askPerson() {
-	if s.x.State != Stuck {
+	if s.x.State != Stuck || s.asking {
 		return
 	}
+	s.asking = true
 	s.After(simEngine, 2*time.Second, func() {
+		s.asking = false
 		if s.x.State != Stuck {
 			return
 		}

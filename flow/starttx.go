@@ -17,7 +17,7 @@ type Tx interface {
 // Transactional is a Store in which executions may appear that its engine did not put there: by a Tx.
 type Transactional interface {
 	Store
-	// Runnable returns the IDs of open executions that wait for the engine to go on: all, or many of them.
+	// Runnable returns the IDs of open executions that wait for the engine to go on, and for nothing else: all, or many of them.
 	Runnable(ctx context.Context) ([]string, error)
 }
 

@@ -160,3 +160,47 @@ func TestStructuredFlow(t *testing.T) {
 		}
 	})
 }
+
+// An execution moves to another version of its flow while it waits, on every store, and no step that it has come through runs again.
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, store flow.Store) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		engine, stop := engineRun(t, store)
+		save(t, engine, "flow: move\nsteps:\n  - {name: a, tool: echo, with: {text: one}}\n  - {name: w, signal: go}\n  - {name: b, tool: echo, with: {text: old}}")
+		id, err := engine.Start(ctx, "move", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wakes(t, engine, id, flow.WakeSignal)
+		save(t, engine, "flow: move\nparams: {n: {type: int, default: 2}}\noutput: {of: \"${steps.c.text}\"}\nsteps:\n  - {name: a, tool: echo, with: {text: other}}\n  - {name: w, signal: go}\n  - {name: c, tool: echo, with: {text: \"${steps.a.text + string(params.n)}\"}}")
+		save(t, engine, "flow: move\nsteps:\n  - {name: b, tool: echo, with: {text: one}}\n  - {name: w, signal: go}")
+		if err := engine.Migrate(ctx, id, 3, "ann", "test"); !errors.Is(err, flow.ErrState) {
+			t.Errorf("to a version without what is done: %v, want ErrState", err)
+		}
+		if err := engine.Migrate(ctx, id, 9, "ann", "test"); !errors.Is(err, flow.ErrNotFound) {
+			t.Errorf("to a version that is not there: %v, want ErrNotFound", err)
+		}
+		if err := engine.Migrate(ctx, id, 2, "ann", "test"); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		engine, stop = engineRun(t, store)
+		defer func() { stop() }()
+		if err := engine.Signal(ctx, id, "go", nil); err != nil {
+			t.Fatal(err)
+		}
+		x, err := engine.Wait(ctx, id)
+		if err != nil || x.State != flow.Done || x.Version != 2 || string(x.Output) != `{"of":"one2"}` {
+			t.Errorf("%s, version %d, output %s, %v, %v", x.State, x.Version, x.Output, x.Error, err)
+		}
+		rows, _, err := engine.List(ctx, flow.Filter{Flow: "move"})
+		if err != nil || len(rows) != 1 || rows[0].Version != 2 {
+			t.Errorf("listed: %+v, %v", rows, err)
+		}
+		if found, err := flow.Check(ctx, store); err != nil || len(found) > 0 {
+			t.Fatal(found, err)
+		}
+	})
+}

@@ -77,7 +77,14 @@ func serverProcess(dsn string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- engine.Run(ctx) }()
+	go func() { // ends with the process
+		err := engine.Run(ctx)
+		if ctx.Err() == nil {
+			fmt.Println("stopped:", err)
+			os.Exit(1)
+		}
+		done <- err
+	}()
 	var starts sync.WaitGroup
 	var out sync.Mutex
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
@@ -236,7 +243,10 @@ func (f *fleet) until(what string, is func() bool) {
 	f.t.Helper()
 	for end := time.Now().Add(90 * time.Second); !is(); {
 		if time.Now().After(end) {
-			f.t.Fatalf("not within 90s: %s", what)
+			conn := f.connect()
+			defer conn.Close(context.Background())
+			f.t.Fatalf("not within 90s: %s; members %q; open: %q", what, query[string](f, conn, "SELECT m::text FROM flow_member m"),
+				query[string](f, conn, "SELECT concat_ws(' ', id, step, wake, wake_for, seq, owner, updated) FROM flow_run WHERE open"))
 		}
 		<-time.After(5 * time.Millisecond)
 	}
@@ -256,14 +266,18 @@ func (f *fleet) owned(conn *pgx.Conn, name string) []string {
 	return query[string](f, conn, "SELECT r.id FROM flow_run r JOIN flow_member m ON m.id = r.owner WHERE r.open AND m.name = $1", name)
 }
 
-// goneOn waits until each of the executions has moved after a time, and returns how long after that the first and the last did.
+// goneOn waits until each of the executions has moved after a time, and returns how long after that the first and the last did. One whose last
+// commit was on its way then has ended without.
 func (f *fleet) goneOn(conn *pgx.Conn, ids []string, after time.Time) (first, last time.Duration) {
 	f.t.Helper()
-	var at []time.Time
+	const moved = `SELECT (SELECT min(e.at) FROM flow_event e WHERE e.id = r.id AND e.at > $2) FROM flow_run r
+		WHERE r.id = ANY($1) AND (NOT r.open OR EXISTS (SELECT FROM flow_event e WHERE e.id = r.id AND e.at > $2)) ORDER BY 1`
+	var at []*time.Time
 	f.until("what ran there goes on elsewhere", func() bool {
-		at = query[time.Time](f, conn, "SELECT min(at) FROM flow_event WHERE id = ANY($1) AND at > $2 GROUP BY id ORDER BY 1", ids, after)
+		at = query[*time.Time](f, conn, moved, ids, after)
 		return len(at) == len(ids)
 	})
+	at = slices.DeleteFunc(at, func(t *time.Time) bool { return t == nil })
 	if len(at) == 0 {
 		return 0, 0
 	}
@@ -371,9 +385,6 @@ func TestTwoServers(t *testing.T) {
 	at := time.Now()
 	killed.process.Process.Kill()
 	f.askAgain(1)
-	ids = slices.DeleteFunc(ids, func(id string) bool { // it ended before it was killed
-		return len(query[bool](f, conn, "SELECT open FROM flow_run WHERE id = $1 AND open", id)) == 0
-	})
 	first, last := f.goneOn(conn, ids, at)
 	t.Logf("%d executions of the killed server went on after %s to %s", len(ids), first, last)
 	f.finish(2 * executions)

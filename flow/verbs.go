@@ -106,7 +106,10 @@ func (e *Engine) start(ctx context.Context, p *program, name string, bound map[s
 	if err := e.room(&o); err != nil {
 		return "", member, fmt.Errorf("flow: start %s: %w", name, err)
 	}
-	r, _ := e.reserve(id, member)
+	r, fresh := e.reserve(id, member)
+	if !fresh {
+		return "", member, ErrFenced // just now
+	}
 	first := o.started(p, bound)
 	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
 		x := newExecution(&p.Definition, id)
@@ -352,9 +355,7 @@ func (e *Engine) List(ctx context.Context, filter Filter) (executions []Executio
 			ID: r.ID, Flow: r.Flow, Version: r.Version, Key: r.Key, Parent: r.Parent, State: r.State, Paused: r.Paused, Step: r.Step, Wake: r.Wake,
 			Seq: r.Seq, Actor: r.Actor, Reason: r.Reason, Started: r.Started, Updated: r.Updated, Ended: r.Ended,
 		}
-		if r.Wake.Kind == WakePerson {
-			x.Waiting = r.Wake.For
-		}
+		x.Waiting = r.Wake.For
 		if r.Error != "" {
 			x.Error = parseError(r.Error)
 		}

@@ -1,4 +1,4 @@
-// Command flow-server runs flows: an engine with SQLite in a folder, workers of devices, and a JSON API.
+// Command flow-server runs flows: an engine with SQLite in a folder or PostgreSQL, workers of devices, and a JSON API.
 package main
 
 import (
@@ -25,6 +25,7 @@ func main() {
 func run(ctx context.Context) error {
 	listen := flag.String("listen", "unix:///run/zhiyun/flow.sock", "unix:///path, made with mode 0600")
 	data := flag.String("data", "/var/lib/zhiyun/flow", "folder of the store")
+	store := flag.String("store", os.Getenv("ZHIYUN_FLOW_STORE"), "postgres:// URL of a database that several servers may share, in place of the folder; a password goes into the file PGPASSFILE")
 	flows := flag.String("flows", "", "folder of documents, *.yaml, saved at the start")
 	manifests := flag.String("manifests", "", "folder of tools' manifests, *.json")
 	flag.Usage = func() {
@@ -33,7 +34,7 @@ func run(ctx context.Context) error {
 	}
 	flag.Parse()
 	d, err := daemon.New(daemon.Config{
-		Listen: *listen, Data: *data, Flows: *flows, Manifests: *manifests, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Listen: *listen, Data: *data, Store: *store, Flows: *flows, Manifests: *manifests, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err

@@ -67,8 +67,8 @@ Examples:
 				&cli.StringFlag{Name: "stage", Usage: "only those of this `STAGE`"}, &cli.StringFlag{Name: "tag", Usage: "only those with this `TAG`"}, folderFlag()),
 			toolVerb("describe", "NAME|DIR", "show what a tool takes, returns and promises", "zhiyun tool describe device.acquire", describeTool, folderFlag()),
 			toolVerb("lint", "NAME|DIR ...", "tell what is wrong with a tool's manifest, or missing", "zhiyun tool lint ./db.backup", lintTools, folderFlag()),
-			toolVerb("test", "DIR ...", "hold tools to the contract, each by its own examples, in temporary folders", "zhiyun tool test ./db.backup", testTools,
-				&cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "`TIME` for all of it"}),
+			toolVerb("test", "DIR|NAME ...", "hold tools to the contract, each by its own examples, in temporary folders", "zhiyun tool test ./db.backup", testTools,
+				&cli.DurationFlag{Name: "timeout", Value: 5 * time.Minute, Usage: "`TIME` for all of it"}, &cli.StringFlag{Name: "dir", Value: ".", Usage: "`FOLDER` below which tools are looked for by their names"}),
 			toolVerb("new", "NAME", "write a tool that passes the test, to begin with", "zhiyun tool new db.backup --lang python", newTool,
 				&cli.StringFlag{Name: "lang", Value: "sh", Usage: "`LANGUAGE`: " + strings.Join(tooltest.Languages(), ", ")},
 				&cli.StringFlag{Name: "dir", Usage: "`FOLDER` to write, which is not there yet", DefaultText: "./NAME"}),
@@ -247,7 +247,10 @@ func testTools(c *cli.Context) error {
 	failed := 0
 	for _, dir := range c.Args().Slice() {
 		if _, err := os.Stat(filepath.Join(dir, flow.ManifestFile)); err != nil {
-			return usage("tool test %q: it is no folder with a %s in it", dir, flow.ManifestFile)
+			dir = filepath.Join(c.String("dir"), dir)
+		}
+		if _, err := os.Stat(filepath.Join(dir, flow.ManifestFile)); err != nil {
+			return usage("tool test %q: it is no folder with a %s in it; tools that are built into zhiyun are tested with it", dir, flow.ManifestFile)
 		}
 		found, err := tooltest.Check(ctx, tooltest.Config{Dir: dir})
 		for _, f := range found {

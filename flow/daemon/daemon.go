@@ -29,6 +29,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
@@ -39,8 +40,11 @@ type Config struct {
 	Listen string
 	// TLS is required for host:port, and has to demand client certificates.
 	TLS *tls.Config
-	// Data is the folder of the store. Required.
+	// Data is the folder of the store. Required, unless Store is given.
 	Data string
+	// Store is a PostgreSQL database, as "postgres://zhiyun@db/flows", that several daemons may share: they take over from one that dies. A password belongs
+	// into the file that PGPASSFILE names. Default: a file in Data, for this daemon alone.
+	Store string
 	// Flows is a folder of documents to save at the start. Default: none.
 	Flows string
 	// Manifests is a folder of tools' manifests. Default: none.
@@ -68,8 +72,11 @@ func New(config Config) (*Daemon, error) {
 			faults = append(faults, errors.New("field TLS must be set and demand client certificates (tls.RequireAndVerifyClientCert) for host:port; use unix:///path on one machine"))
 		}
 	}
-	if config.Data == "" {
+	if config.Data == "" && config.Store == "" {
 		faults = append(faults, errors.New("field Data is empty: give the folder of the store"))
+	}
+	if config.Store != "" && !strings.HasPrefix(config.Store, "postgres://") && !strings.HasPrefix(config.Store, "postgresql://") {
+		faults = append(faults, errors.New("field Store is not a postgres:// URL: only PostgreSQL holds flows of several daemons; leave it empty for a file in Data"))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("flow/daemon: config: %w", err)
@@ -94,7 +101,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
 	defer tools.Close()
-	store, err := sqlitestore.Open(filepath.Join(d.config.Data, "flow.db"))
+	store, err := d.open(ctx)
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
@@ -122,6 +129,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return engine.Run(inner) })
 	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, 2*time.Second) })
 	return group.Wait()
+}
+
+// open opens the file of this daemon, or the database that several share.
+func (d *Daemon) open(ctx context.Context) (interface {
+	flow.Store
+	Close() error
+}, error) {
+	if d.config.Store != "" {
+		return pgstore.Open(ctx, d.config.Store)
+	}
+	return sqlitestore.Open(filepath.Join(d.config.Data, "flow.db"))
 }
 
 // manifests registers every manifest of a folder, and every tool in a folder of it.

@@ -92,3 +92,15 @@ func post(t *testing.T, client *http.Client, url, body string) (int, string) {
 	}
 	return response.StatusCode, string(data)
 }
+
+func TestStoreIsPostgreSQLOrAFolder(t *testing.T) {
+	t.Parallel()
+	for _, config := range []daemon.Config{{Listen: "unix:///s"}, {Listen: "unix:///s", Store: "sqlite:///srv/flow.db"}} {
+		if _, err := daemon.New(config); err == nil || !strings.Contains(err.Error(), "field") {
+			t.Errorf("%+v: %v", config, err)
+		}
+	}
+	if _, err := daemon.New(daemon.Config{Listen: "unix:///s", Store: "postgres://zhiyun@db/flows"}); err != nil {
+		t.Error(err)
+	}
+}

@@ -224,7 +224,7 @@ func TestWorkerRestartRunsKeyedToolAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(dir, "d1")); return err == nil })
+	waitFor(t, func() bool { data, _ := os.ReadFile(filepath.Join(dir, "d1")); return len(data) > 0 }) // the shell makes it before it writes
 	stop()
 	runWorker(t, config)
 	x := finish(t, engine, id)

@@ -176,10 +176,10 @@ WITH alive AS MATERIALIZED (
 ), moved AS (
 	UPDATE flow_run r
 	SET state = t.state, open = t.wake <> 'none', paused = t.paused, step = t.step, wake = t.wake, wake_at = t.wake_at, wake_for = t.wake_for, seq = t.seq,
-		updated = t.updated, ended = t.ended, error = t.error, owner = t.owner
+		updated = t.updated, ended = t.ended, error = t.error, owner = t.owner, version = t.version
 	FROM unnest($19::text[], $20::bigint[], $21::text[], $22::bool[], $23::text[], $24::text[], $25::timestamptz[], $26::text[], $27::bigint[], $28::timestamptz[],
-		$29::timestamptz[], $30::text[], $43::bigint[])
-		AS t (id, prev, state, paused, step, wake, wake_at, wake_for, seq, updated, ended, error, owner)
+		$29::timestamptz[], $30::text[], $43::bigint[], $47::int[])
+		AS t (id, prev, state, paused, step, wake, wake_at, wake_for, seq, updated, ended, error, owner, version)
 	WHERE r.id = t.id AND r.seq = t.prev AND (r.owner IS NOT DISTINCT FROM t.owner OR NOT r.open) AND (t.owner IS NULL OR t.owner IN (SELECT id FROM alive))
 	RETURNING r.id
 ), taken AS (
@@ -244,7 +244,7 @@ func (s *Store) write(ctx context.Context, conn querier, batch []flow.Transition
 		made.actor, made.reason, made.started, made.updated, made.ended, made.failure,
 		moved.id, moved.prev, moved.state, moved.paused, moved.step, moved.wake, moved.wakeAt, moved.wakeFor, moved.seq, moved.updated, moved.ended, moved.failure,
 		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue,
-		owners, made.owner, moved.owner, answerRun, answerID, answerText)
+		owners, made.owner, moved.owner, answerRun, answerID, answerText, moved.version)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func (s *Store) Runnable(ctx context.Context) (ids []string, err error) {
 		err := rows.Scan(&id)
 		ids = append(ids, id)
 		return err
-	}, "SELECT id FROM flow_now JOIN flow_run USING (n) WHERE wake = 'runnable' LIMIT 1000")
+	}, "SELECT id FROM flow_now JOIN flow_run USING (n) WHERE wake = 'runnable' AND wake_for IS NULL LIMIT 1000")
 	return ids, err
 }
 

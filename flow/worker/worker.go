@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"time"
@@ -33,6 +32,9 @@ import (
 type Config struct {
 	// Target is the server: unix:///path, http://127.0.0.1:port or https://host:port. Required.
 	Target string
+	// Others are further servers that share the flows of the first: each of them may have this device run an attempt, and any goes on where another
+	// has died. They are called as Target is, with the same Token and TLS. Default: none.
+	Others []string
 	// Token is sent as a bearer token. Default: none.
 	Token string
 	// TLS is used for https targets. Default: the system's roots.
@@ -61,13 +63,11 @@ type Worker struct {
 	log     *slog.Logger
 	journal journal
 	tasks   sync.WaitGroup
-	ready   chan struct{} // there are unsent results
+	links   []*link // one for each server
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards what follows, and the links
 	attempts map[string]*attempt
-	out      chan *flowpb.WorkRequest // logs for the stream that is up; nil if none
-	unsent   map[string]*flow.Result  // results to tell on the stream that is up
-	failing  bool                     // the folder could not be written to last
+	failing  bool // the folder could not be written to last
 }
 
 // attempt is one that runs, or whose result is not acknowledged.
@@ -93,6 +93,11 @@ func New(config Config) (*Worker, error) {
 	} else if _, _, err := transport.Dial(transport.DialConfig{Target: config.Target}); err != nil {
 		faults = append(faults, fmt.Errorf("worker: Config.Target: %w", err))
 	}
+	for i, target := range config.Others {
+		if _, _, err := transport.Dial(transport.DialConfig{Target: target}); err != nil {
+			faults = append(faults, fmt.Errorf("worker: Config.Others[%d]: %w", i, err))
+		}
+	}
 	if config.Device == "" {
 		missing("Device", "give the device's name")
 	}
@@ -114,7 +119,10 @@ func New(config Config) (*Worker, error) {
 	if config.Keep == 0 {
 		config.Keep = 24 * time.Hour
 	}
-	w := &Worker{config: config, log: config.Logger, journal: journal{dir: filepath.Join(config.Dir, "attempts")}, attempts: map[string]*attempt{}, unsent: map[string]*flow.Result{}, ready: make(chan struct{}, 1)}
+	w := &Worker{config: config, log: config.Logger, journal: journal{dir: filepath.Join(config.Dir, "attempts")}, attempts: map[string]*attempt{}}
+	for _, target := range append([]string{config.Target}, config.Others...) {
+		w.links = append(w.links, &link{worker: w, target: target, ready: make(chan struct{}, 1), unsent: map[string]*flow.Result{}})
+	}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -129,20 +137,24 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	root, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
-	client, base, err := transport.Dial(transport.DialConfig{Target: w.config.Target, Token: w.config.Token, TLS: w.config.TLS})
-	if err != nil {
-		return fmt.Errorf("worker: %w", err)
-	}
-	defer client.CloseIdleConnections()
-	service := flowpbconnect.NewDispatchServiceClient(client, base, connect.WithGRPC(), connect.WithReadMaxBytes(8<<20))
-
-	// The stream stays up while attempts finish, so that their results still get through.
+	// The streams stay up while attempts finish, so that their results still get through.
 	streaming, hangUp := context.WithCancel(root)
-	var link sync.WaitGroup
-	link.Go(func() { w.connect(streaming, root, service) })
+	defer hangUp()
+	var background sync.WaitGroup
+	for _, l := range w.links {
+		client, base, err := transport.Dial(transport.DialConfig{Target: l.target, Token: w.config.Token, TLS: w.config.TLS})
+		if err != nil {
+			hangUp()
+			background.Wait()
+			return fmt.Errorf("worker: %w", err)
+		}
+		defer client.CloseIdleConnections()
+		service := flowpbconnect.NewDispatchServiceClient(client, base, connect.WithGRPC(), connect.WithReadMaxBytes(8<<20))
+		background.Go(func() { l.connect(streaming, root, service) })
+	}
 	<-ctx.Done()
 	finished := make(chan struct{})
-	link.Go(func() {
+	background.Go(func() {
 		w.tasks.Wait()
 		close(finished)
 	})
@@ -154,7 +166,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	hangUp()
 	kill()
-	link.Wait()
+	background.Wait()
 	return nil
 }
 
@@ -179,146 +191,39 @@ func (w *Worker) recover() error {
 	return nil
 }
 
-// connect keeps a stream up until ctx ends.
-func (w *Worker) connect(ctx, root context.Context, service flowpbconnect.DispatchServiceClient) {
-	const least, most = 50 * time.Millisecond, 5 * time.Second
-	wait := least
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := w.stream(ctx, root, service)
-		if ctx.Err() != nil {
-			return
-		}
-		w.save()
-		if time.Since(began) > most {
-			wait = least
-		}
-		w.log.Warn("no stream to the server, trying again", "target", w.config.Target, "error", err, "after", wait)
-		timer := time.NewTimer(wait/2 + rand.N(wait))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-		wait = min(wait*2, most)
-	}
-}
-
-// stream holds one stream until it breaks.
-func (w *Worker) stream(ctx, root context.Context, service flowpbconnect.DispatchServiceClient) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream := service.Work(ctx)
-	out := make(chan *flowpb.WorkRequest, 256)
-	hello := w.greet(out)
-	var writer sync.WaitGroup
-	writer.Go(func() {
-		defer cancel()
-		// Until the request is closed, the transport does not see that its context has ended.
-		defer stream.CloseRequest()
-		w.write(ctx, stream, hello, out)
-	})
-	defer func() {
-		w.mu.Lock()
-		if w.out == out {
-			w.out = nil
-		}
-		w.mu.Unlock()
-		cancel()
-		writer.Wait()
-		// The stream is gone either way; its closing error says nothing more.
-		_ = stream.CloseResponse()
-	}()
-	for {
-		message, err := stream.Receive()
-		if err != nil {
-			return err
-		}
-		switch kind := message.GetKind().(type) {
-		case *flowpb.WorkResponse_Run:
-			w.take(root, kind.Run)
-		case *flowpb.WorkResponse_Stop:
-			w.end(kind.Stop.GetId())
-		case *flowpb.WorkResponse_Acknowledge:
-			w.forget(kind.Acknowledge.GetId())
-		}
-	}
-}
-
-// greet makes out the current stream and says what is known here.
-func (w *Worker) greet(out chan *flowpb.WorkRequest) *flowpb.Hello {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.out = out
-	clear(w.unsent)
-	hello := &flowpb.Hello{Device: w.config.Device, Plans: true}
-	for id, a := range w.attempts {
-		switch {
-		case a.Result == nil:
-			hello.Running = append(hello.Running, id)
-		case time.Since(a.At) > w.config.Keep:
-			if err := w.journal.remove(id); err == nil {
-				delete(w.attempts, id)
-			}
-		default:
-			hello.Finished = append(hello.Finished, id)
-			w.unsent[id] = a.Result
-		}
-	}
-	return hello
-}
-
-// write sends the greeting, then results and logs until the stream breaks.
-func (w *Worker) write(ctx context.Context, stream *connect.BidiStreamForClient[flowpb.WorkRequest, flowpb.WorkResponse], hello *flowpb.Hello, logs <-chan *flowpb.WorkRequest) {
-	if stream.Send(&flowpb.WorkRequest{Kind: &flowpb.WorkRequest_Hello{Hello: hello}}) != nil {
-		return
-	}
-	w.log.Info("connecting", "target", w.config.Target, "device", w.config.Device, "running", len(hello.Running), "finished", len(hello.Finished))
-	for {
-		w.mu.Lock()
-		results := w.unsent
-		w.unsent = map[string]*flow.Result{}
-		w.mu.Unlock()
-		for id, result := range results {
-			if stream.Send(finished(id, result)) != nil {
-				return
-			}
-		}
-		select {
-		case message := <-logs:
-			if stream.Send(message) != nil {
-				return
-			}
-		case <-w.ready:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// tell has a result sent. A stream that breaks loses nothing: the next one begins with all results that are kept.
+// tell has a result sent to every server: the one that asked may be dead, and another go on. One that does not know the attempt lets it pass.
 func (w *Worker) tell(id string, result *flow.Result) {
 	w.mu.Lock()
-	w.unsent[id] = result
+	for _, l := range w.links {
+		if l.out != nil { // else the next stream begins with it
+			l.unsent[id] = result
+		}
+	}
 	w.mu.Unlock()
-	select {
-	case w.ready <- struct{}{}:
-	default:
+	for _, l := range w.links {
+		select {
+		case l.ready <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// forward sends a piece of a log, if the stream has room for it.
+// forward sends a piece of a log, if a stream has room for it.
 func (w *Worker) forward(id string, data []byte) {
 	w.mu.Lock()
-	out := w.out
-	w.mu.Unlock()
-	if out == nil {
-		return
-	}
-	piece := append([]byte(nil), data...)
-	select {
-	case out <- &flowpb.WorkRequest{Kind: &flowpb.WorkRequest_Log{Log: &flowpb.Log{Id: id, Data: piece}}}:
-	default:
+	defer w.mu.Unlock()
+	var message *flowpb.WorkRequest
+	for _, l := range w.links {
+		if l.out == nil {
+			continue
+		}
+		if message == nil {
+			message = &flowpb.WorkRequest{Kind: &flowpb.WorkRequest_Log{Log: &flowpb.Log{Id: id, Data: append([]byte(nil), data...)}}}
+		}
+		select {
+		case l.out <- message:
+		default:
+		}
 	}
 }
 

@@ -189,7 +189,7 @@ func (a *parts) worker() (*worker.Worker, error) {
 	}
 	a.closers = append(a.closers, tools.Close)
 	return worker.New(worker.Config{
-		Target: a.config.Server, Token: a.dial.Token, TLS: a.dial.TLS, Device: a.config.Device, Tools: tools,
+		Target: a.config.Server, Others: a.config.FlowServers, Token: a.dial.Token, TLS: a.dial.TLS, Device: a.config.Device, Tools: tools,
 		Dir: a.config.state("worker"), Env: a.env(), Logger: a.config.Logger,
 	})
 }

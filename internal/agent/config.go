@@ -31,6 +31,9 @@ type Config struct {
 	Root string
 	// Server is "unix:///path", "http://127.0.0.1:port" or "https://host:port". Required.
 	Server string
+	// FlowServers are further servers that share the flows of the first: each of them may have the device run a step. They are called as the first is, so its
+	// credential must be good there: servers that share flows sign with one CA. Default: none.
+	FlowServers []string
 	// Enrol is a token of the role enrol, as text or, better, as "@/path" of a file of mode 0600: it is exchanged once for a
 	// credential of the device's own, which the agent keeps below Root and renews by itself. Ignored while there is one.
 	Enrol string

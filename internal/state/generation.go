@@ -3,6 +3,8 @@ package state
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/zhiyun-ops/zhiyun/internal/store"
@@ -124,8 +126,9 @@ func (r *replica) generation(changes []RowChange, record store.Record) []RowChan
 		return changes
 	}
 	r.verdicts[g.id] = accepted
-	for n, row := range g.rows {
-		changes = r.show(changes, n, row, g.published)
+	changes = slices.Grow(changes, len(g.rows))
+	for _, n := range slices.SortedFunc(maps.Keys(g.rows), compareNames) { // neighbours share nodes of the tree, which are copied once
+		changes = r.show(changes, n, g.rows[n], g.published)
 	}
 	return changes
 }

@@ -10,6 +10,7 @@
 //	scale.Launcher    <- flow        Launcher
 //	l5/server.Sink    <- records     Sink
 //	l5/server.Grants  <- center      (center.Permissions as it is)
+//	cmdb, flow        <- one another: Holds gives back what executions that are over left held
 //	drift.Desired     <- cmdb, center through the control API
 //	drift.Repairer    <- the device's tools and supervisor
 package wiring

@@ -26,7 +26,8 @@
 // until probes succeed again, the first after Config.Balance.EjectFor and then twice as late each time: no user's call
 // is spent on that. A program that is wrong harms only itself. That an instance answers probes and yet serves nobody
 // is believed of three processes that each ejected it, or had two time-outs in a row, within 10 s; that it answers nobody, of
-// three with a time-out while the probe has no answer either. At most Config.Balance.MaxEjected of a service is down. Without
+// three with a time-out while the probe has no answer either; of three of one user and module only while nobody else on the
+// device calls the service. At most Config.Balance.MaxEjected of a service is down. Without
 // the agent, each program goes on by what it sees itself. Doors see the same by Lookup.
 //
 // # When push is cut
@@ -43,6 +44,9 @@
 // Its stream upstream is the lease of everything registered with its device as the owner. A program that
 // disconnects without draining is removed after Config.LocalGrace: on one device that is certain. An agent that is
 // restarted finds the registrations in its file, and the programs come back to it.
+//
+// Whoever embeds the agent and knows at which addresses of the device nobody serves, because a process has ended, tells by Say:
+// callers everywhere hear of it at once.
 //
 // Outcomes are summed up per caller and instance and sent upstream twice a second; while no server takes them the sums
 // grow, bounded by the number of instances, and beyond 100,000 the programs keep them.

@@ -28,6 +28,10 @@
 // Deregister, SetShare) is never held back. Of two who registered one address the later one counts; the earlier one that
 // comes back is refused while the later one lives.
 //
+// An owner may say on its stream at which of its addresses nobody serves (RegisterRequest.outages): what is registered there
+// takes no calls, and Explain gives the owner's reason, until it says otherwise. An instance below its full share is left
+// alone, and one that serves again and is only waited with is used if its service has no other.
+//
 // # Several servers
 //
 // Servers over one store serve the same, and any may die: give clients and agents a list of targets. Each keeps in the store
