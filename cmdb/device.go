@@ -2,6 +2,7 @@ package cmdb
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/state"
@@ -10,12 +11,15 @@ import (
 // Device is a host (设备). A document declares what it is; State and the fields below it are changed by the
 // life cycle's verbs only.
 type Device struct {
-	Name   string            `json:"name"`
-	Addr   string            `json:"addr"` // IPv4 or IPv6, without port
-	Site   string            `json:"site"`
-	Type   string            `json:"type"`
-	Serial string            `json:"serial,omitempty"` // asset number
-	Labels map[string]string `json:"labels,omitempty"`
+	Name string `json:"name"`
+	Addr string `json:"addr"` // IPv4 or IPv6, without port
+	Site string `json:"site"`
+	Type string `json:"type"`
+	// PortOffset is added to every port that a module's manifest names, on this device: for devices that share an address.
+	// 0 to 50000.
+	PortOffset int               `json:"port_offset,omitempty"`
+	Serial     string            `json:"serial,omitempty"` // asset number
+	Labels     map[string]string `json:"labels,omitempty"`
 
 	State       State     `json:"state" life:"yes"`
 	Since       time.Time `json:"since,omitzero" life:"yes"`        // it is in State
@@ -27,6 +31,11 @@ type Device struct {
 	Acquisition string    `json:"acquisition,omitempty" life:"yes"` // the one that took it, "owner/key"; kept in service
 	Meta        Meta      `json:"meta,omitzero"`
 }
+
+const maxPortOffset = 50_000
+
+// Port is the port on this device that a module's manifest calls port.
+func (d *Device) Port(port int) int { return port + d.PortOffset }
 
 // Ref implements Object.
 func (d *Device) Ref() Ref { return Ref{KindDevice, d.Name} }
@@ -54,6 +63,9 @@ func (d *Device) check(c *checker) {
 	c.name("name", d.Name)
 	if _, err := netip.ParseAddr(d.Addr); err != nil {
 		c.fault("addr", d.Addr, "is not an IP address", "give one without a port, such as 10.1.2.3 or fd00::1")
+	}
+	if d.PortOffset < 0 || d.PortOffset > maxPortOffset {
+		c.fault("port_offset", strconv.Itoa(d.PortOffset), "is out of bounds", "give 0 to 50000; 0, if no other device has the address")
 	}
 	c.required("site", d.Site)
 	c.required("type", d.Type)

@@ -16,6 +16,7 @@ import (
 type PortCollector struct {
 	addr   string
 	lister ProcessLister
+	own    bool // others have the address, too
 	proc   string
 }
 
@@ -24,6 +25,14 @@ type PortCollector struct {
 // those apart that listen at all addresses for another device on the same machine.
 func Ports(addr string, lister ProcessLister) *PortCollector {
 	return &PortCollector{addr: addr, lister: lister, proc: "/proc"}
+}
+
+// OwnPorts is Ports for a device that shares its address with others: only what one of lister's processes listens on is
+// seen, where the system tells who listens.
+func OwnPorts(addr string, lister ProcessLister) *PortCollector {
+	c := Ports(addr, lister)
+	c.own = true
+	return c
 }
 
 // Kinds implements Collector.
@@ -67,7 +76,7 @@ func (c *PortCollector) Collect(ctx context.Context, want State, _ []string) (St
 			continue
 		}
 		owner, known := owners[s.inode]
-		if addr.IsUnspecified() && !known && c.lister != nil && err == nil {
+		if (addr.IsUnspecified() || c.own && s.inode != 0) && !known && c.lister != nil && err == nil {
 			continue // another device's, on the same machine
 		}
 		ports = append(ports, Port{Proto: s.proto, Addr: addr.String(), Port: int(s.port), Process: owner.Name, PID: owner.PID, Exe: owner.Exe})

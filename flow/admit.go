@@ -7,16 +7,19 @@ import (
 
 // admission decides which attempts run. It has no clock and no lock, and does no I/O: gate is the shell around it.
 //
-// An attempt needs a unit of each gauge that bounds it, and takes them one after another, from the narrowest: its device's, its
-// module's, its tool's, the process's. What it has it keeps while it waits for the next.
+// An attempt needs a unit of each gauge that bounds it: its device's, its module's, its tool's, the process's. It gets them all at once.
 //
 //	           every unit free
 //	ask ---------------------------> granted ---> release
 //	  \                               ^
-//	   `-> waits at the first gauge   | the others, in order
-//	       without a unit ------------'
+//	   `-> waits at a gauge without a | and the others have one, too
+//	       unit, until it is served --'
+//	        ^                       \
+//	        `------ at another ------'
 //
-// All take in that order, so nobody waits in a circle; each gauge serves those who wait in the order of queue, so nobody waits for ever.
+// Whoever waits holds nothing, so that a device is not kept from one change by another that waits for a tool. One that was sent from gauge to
+// gauge often goes on otherwise: it takes its units one after another, in the order above, and keeps what it has. All take in that
+// order, so nobody waits in a circle; each gauge serves those who wait in the order of queue, so nobody waits for ever.
 type admission struct {
 	process          gauge
 	limits           Limits
@@ -33,6 +36,9 @@ type ticket struct {
 	since    time.Time
 	gauges   [4]*gauge
 	n, held  int8 // gauges that it needs, and of how many it has a unit
+	at       int8 // the gauge at which it waits, if it does
+	waits    bool
+	moves    int8 // from gauge to gauge
 
 	// Of the gate.
 	owner            *run
@@ -100,24 +106,50 @@ func named(in map[string]*gauge, what, name string, limit int) *gauge {
 	return g
 }
 
+// patience is how often a ticket may be sent from gauge to gauge before it keeps what it gets.
+const patience = 16
+
 // ask takes what the ticket needs, or lets it wait; it reports whether it may run.
 func (a *admission) ask(now time.Time, t *ticket) bool {
 	t.since = now
-	return a.climb(now, t)
+	return a.place(now, t, -1)
 }
 
-// climb takes units from where the ticket stands.
+// place takes all that the ticket needs, or has it wait. turn is the gauge whose turn to serve the ticket has come; -1 is none.
+func (a *admission) place(now time.Time, t *ticket, turn int8) bool {
+	if t.moves >= patience {
+		return a.climb(now, t)
+	}
+	for i, g := range t.gauges[:t.n] {
+		if !g.free(now) || g.queue.live > 0 && int8(i) != turn {
+			t.moves++
+			t.wait(int8(i))
+			return false
+		}
+	}
+	for ; t.held < t.n; t.held++ {
+		t.gauges[t.held].take(now)
+	}
+	return true
+}
+
+// climb takes units from where the ticket stands, and keeps them.
 func (a *admission) climb(now time.Time, t *ticket) bool {
 	for t.held < t.n {
 		g := t.gauges[t.held]
 		if g.queue.live > 0 || !g.free(now) {
-			g.queue.push(t)
+			t.wait(t.held)
 			return false
 		}
 		g.take(now)
 		t.held++
 	}
 	return true
+}
+
+func (t *ticket) wait(at int8) {
+	t.at, t.waits = at, true
+	t.gauges[at].queue.push(t)
 }
 
 // seize takes what the ticket needs whether it is free or not: it runs already.
@@ -129,10 +161,10 @@ func (a *admission) seize(t *ticket) {
 
 // release gives back what the ticket has, and withdraws it if it waits. Who may run now is in granted.
 func (a *admission) release(now time.Time, t *ticket) {
-	waits := t.held < t.n && !t.gone
 	t.gone = true
-	if waits {
-		t.gauges[t.held].queue.withdraw()
+	if t.waits {
+		t.waits = false
+		t.gauges[t.at].queue.withdraw()
 	}
 	held := t.held
 	t.held = 0
@@ -164,9 +196,16 @@ func (a *admission) discard(g *gauge) {
 func (a *admission) serve(now time.Time, g *gauge) {
 	for g.queue.live > 0 && g.free(now) {
 		t := g.queue.pop()
-		g.take(now)
-		t.held++
-		if a.climb(now, t) {
+		t.waits = false
+		granted := false
+		if t.moves >= patience && t.gauges[t.held] == g {
+			g.take(now)
+			t.held++
+			granted = a.climb(now, t)
+		} else {
+			granted = a.place(now, t, t.at)
+		}
+		if granted {
 			a.granted = append(a.granted, t)
 		}
 	}
@@ -223,10 +262,10 @@ func (g *gauge) take(now time.Time) {
 
 // why says what a ticket waits for.
 func (t *ticket) why(now time.Time) string {
-	if t.held >= t.n {
+	if !t.waits {
 		return ""
 	}
-	g := t.gauges[t.held]
+	g := t.gauges[t.at]
 	what := g.what
 	if g.name != "" {
 		what += " " + g.name

@@ -170,7 +170,7 @@ func TestAdmissionProperties(t *testing.T) {
 				}
 			}
 			for _, one := range waiting {
-				if g := one.gauges[one.held]; g.free(admitEpoch) {
+				if g := one.gauges[one.at]; g.free(admitEpoch) || !one.waits {
 					t.Fatalf("it waits for %s %s, which has room", g.what, g.name)
 				}
 			}

@@ -23,6 +23,9 @@ func (t *Tools) Run(ctx context.Context, call Call, env []string) (result Result
 	if one == nil || one.run == nil {
 		return Result{Error: failure(CodeTool, "tool %s is not registered where it should run; register it and retry", call.Tool)}
 	}
+	if one.wrong != nil {
+		return Result{Error: failure(CodeTool, "the manifest of %s is wrong: %v", call.Tool, one.wrong)}
+	}
 	if !one.runsHere() {
 		return Result{Error: failure(CodeTool, "tool %s runs on %v, not here", call.Tool, one.Platforms)}
 	}

@@ -9,13 +9,15 @@ import (
 // maxBatch bounds how many transitions one commit carries.
 const maxBatch = 512
 
-// committer turns all transitions that arrive while a commit is in flight into the next one. It has no goroutine: whoever comes to an idle
-// committer leads, commits what has gathered until its own transition is through, and hands the lead to one that waits.
+// committer turns all transitions that arrive while a commit is in flight into the next one. Whoever comes to an idle committer commits for itself; what has gathered
+// meanwhile is committed by a goroutine that goes on until nothing has, so that the disk waits for nobody who has other things to do. Those whose
+// transitions it carries wait for it.
 type committer struct {
 	store   Store
 	context func() context.Context // of a commit: ends when nobody waits for the store any more
 	failed  func(error)            // called once, when the store has failed
-	batch   []Transition           // of the leader
+
+	spare sync.Pool // of pendings: every step needs one for the time of a commit
 
 	mu    sync.Mutex // guards what follows
 	queue []*pending
@@ -26,66 +28,76 @@ type committer struct {
 type pending struct {
 	transition Transition
 	fate       error
-	wake       chan bool // true: lead; false: your fate is there
+	done       chan struct{} // the fate is there
 }
 
 // commit returns once the transition is durable or refused.
 func (c *committer) commit(t Transition) error {
-	p := &pending{transition: t}
+	p, _ := c.spare.Get().(*pending)
+	if p == nil {
+		p = &pending{done: make(chan struct{}, 1)}
+	}
+	p.transition = t
+	defer func() {
+		p.transition, p.fate = Transition{}, nil
+		c.spare.Put(p)
+	}()
 	c.mu.Lock()
 	if c.err != nil {
-		c.mu.Unlock()
+		defer c.mu.Unlock()
 		return c.err
 	}
-	c.queue = append(c.queue, p)
 	if c.busy {
-		p.wake = make(chan bool, 1)
+		c.queue = append(c.queue, p)
 		c.mu.Unlock()
-		if lead := <-p.wake; !lead {
-			return p.fate
-		}
-		c.mu.Lock()
+		<-p.done
+		return p.fate
 	}
 	c.busy = true
-	batch := c.queue
-	if len(batch) > maxBatch {
-		batch = batch[:maxBatch:maxBatch]
-	}
-	c.queue = append([]*pending(nil), c.queue[len(batch):]...)
 	c.mu.Unlock()
-
-	c.write(batch)
-	c.mu.Lock()
-	switch {
-	case len(c.queue) > 0:
-		c.queue[0].wake <- true // before the others wake, so that the disk does not wait for them
-	default:
-		c.busy = false
-	}
-	c.mu.Unlock()
-	for _, one := range batch {
-		if one != p {
-			one.wake <- false
-		}
+	c.write([]*pending{p})
+	if batch := c.next(); batch != nil {
+		go c.lead(batch) // ends when nobody waits for it any more
 	}
 	return p.fate
 }
 
-// write commits a batch. Its leader is the first of it.
-func (c *committer) write(batch []*pending) {
-	for _, one := range batch {
-		c.batch = append(c.batch, one.transition)
+// lead commits a batch, and what has gathered by then, until nothing has.
+func (c *committer) lead(batch []*pending) {
+	for ; batch != nil; batch = c.next() {
+		c.write(batch)
+		for _, one := range batch {
+			one.done <- struct{}{}
+		}
 	}
-	defer func() {
-		clear(c.batch)
-		c.batch = c.batch[:0]
-	}()
+}
+
+// next takes what has gathered; nil, and the committer is idle, if nothing has.
+func (c *committer) next() []*pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.queue), maxBatch)
+	if n == 0 {
+		c.busy = false
+		return nil
+	}
+	batch := c.queue[:n:n]
+	c.queue = append([]*pending(nil), c.queue[n:]...)
+	return batch
+}
+
+// write commits a batch, and sets its fates.
+func (c *committer) write(batch []*pending) {
+	transitions := make([]Transition, len(batch))
+	for i, one := range batch {
+		transitions[i] = one.transition
+	}
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()
 	var fates []error
 	if err == nil {
-		if fates, err = c.store.Commit(c.context(), c.batch); err != nil {
+		if fates, err = c.store.Commit(c.context(), transitions); err != nil {
 			err = fmt.Errorf("flow: the store failed, mend it and start the engine again: %w", err)
 			c.mu.Lock()
 			c.err = err

@@ -45,9 +45,6 @@ func (d *document) compile(lib library) *program {
 	for _, at := range c.p.layout.steps {
 		plan := d.lookup(*at.step, at.path, lib.tools)
 		plan.place, plan.handles = at, c.p.handled(at)
-		if !lib.ahead {
-			d.runnable(plan)
-		}
 		c.p.steps = append(c.p.steps, plan)
 	}
 	params := object()
@@ -64,6 +61,9 @@ func (d *document) compile(lib library) *program {
 		return nil
 	}
 	for i := range c.p.steps {
+		if len(d.faults) >= maxFaults {
+			return nil
+		}
 		c.step(i)
 	}
 	c.flow()

@@ -34,8 +34,15 @@
 //	    retry: {attempts: 3, backoff: 200ms, max: 5s}
 //	    timeout: 30s
 //
-// Other fields of a step: title, stage, notify or flow (a sub-flow) in place of tool, total (a bound on all attempts), undo (another tool
-// and input, or none) and on_failure (fail, skip, pause).
+// A step is one of ten kinds: it runs a tool or another flow (pinned as NAME@3, or its latest version), sends a notice (notify), chooses a way (if with
+// then and else, switch), does several things side by side (branches), or waits, for a signal, for people to approve, for a time (sleep) or a time window.
+// A tool or flow may run once per entry of a list (each, in parallel, in batches, with a quota of failures) or until a condition
+// holds (repeat). More fields say how it is retried, what its output is, how it is undone, what becomes of its failure. A step sees
+// the outputs of steps that surely came before it, and with has(steps.NAME) asks for those whose way may not have been chosen. The file docs/guides/flow-format.md
+// lists all fields; JSONSchema is for editors.
+//
+// Build makes the same document of a Definition in Go. Engine.Plan tells what a flow would do with given parameters, Graph draws it, and Diff compares two
+// versions. An execution keeps the version with which it was started.
 //
 // # Execution
 //
@@ -58,12 +65,22 @@
 // # Life cycle
 //
 // New checks the Config and starts nothing. Run takes up what is open, works until its context ends, and drains. One engine runs on a
-// store at a time. Tools that run on devices go through Config.Remote: see packages dispatch and worker.
+// store at a time, unless the store is Shared. Tools that run on devices go through Config.Remote: see packages dispatch and worker.
+//
+// # Several engines
+//
+// Engines on one Shared store (pgstore) share its executions: each is run by the engine that started it, until that one dies, is stopped or
+// ends; then the others go on with it within three heartbeats. Every verb, Wait and Watch reach it through any of them. Tools and what they need must be the same everywhere, as
+// must the devices that Remote reaches.
+//
+//	store, err := pgstore.Open(ctx, "postgres://zhiyun@db/flows")
+//	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Name: "server-1"})
 //
 // # Limits
 //
-// A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. An execution keeps 1,000
-// signals that no step has taken, each of 256 KiB at most. The history of an execution is read whole when it is shown or taken up again.
+// A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. An expression is bounded by what it may cost when it is
+// saved, and by 50 ms when it runs. An execution keeps 1,000 signals that no step has taken, each of 256 KiB at most. The history of an
+// execution is read whole when it is shown or taken up again.
 // Secret parameters are struck out of everything that is shown, but they stand in the store as they are: keep its file
 // to its owner.
 package flow

@@ -21,6 +21,7 @@ const (
 	maxDepth    = 64 // of values within values
 	maxNesting  = 16 // of steps within steps
 	maxCount    = 100_000
+	maxFaults   = 100 // that are listed
 )
 
 var (
@@ -44,7 +45,11 @@ type document struct {
 	depth   int // of blocks
 }
 
+// fault keeps what is wrong. After the first hundred nobody reads on.
 func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
+	if len(d.faults) >= maxFaults {
+		return
+	}
 	line, column := 1, 1
 	if node != nil {
 		line, column = max(node.Line, 1), max(node.Column, 1)

@@ -48,8 +48,15 @@ type Config struct {
 	// OnEvent is called with every event once it is durable, in order for each execution. It must return soon, and must not call
 	// the engine. Default: none.
 	OnEvent func(Event)
-	// OnLog is called with what attempts write to stderr, as it comes. It must return soon. Default: none.
+	// OnLog is called with what attempts write to stderr, as it comes, secrets struck out. It must return soon. Default: none.
 	OnLog func(Call, []byte)
+	// LogDir is a folder for what attempts write to stderr, a file each, secrets struck out. Default: none; then the last MaxLogs bytes of
+	// an attempt stand in the history, and there alone.
+	LogDir string
+	// LogLimit bounds the file of one attempt, in bytes; what comes after is dropped, and the file says so. Default DefaultLogLimit.
+	LogLimit int64
+	// Retention says how long executions that have ended are kept. Default: for ever.
+	Retention Retention
 }
 
 // Engine runs flows.
@@ -63,10 +70,12 @@ type Engine struct {
 	log       *slog.Logger
 	metrics   *metrics
 	committer *committer
+	logs      *logbook
 	gate      *gate
 	attempts  sync.WaitGroup
 	failed    chan error    // the store's failure, once
 	noticed   chan struct{} // there are notices to deliver
+	resting   resting
 	shared    Shared        // nil: the store is this engine's alone
 	poked     chan struct{} // the store has said that something happened
 
@@ -116,6 +125,10 @@ func New(config Config) (*Engine, error) {
 	if config.Grace < 0 {
 		faults = append(faults, fmt.Errorf("flow: Config.Grace is %s: want a positive duration, or 0 for 5s", config.Grace))
 	}
+	if config.LogLimit < 0 {
+		faults = append(faults, fmt.Errorf("flow: Config.LogLimit is %d: want a positive number of bytes, or 0 for %d", config.LogLimit, DefaultLogLimit))
+	}
+	faults = append(faults, config.Retention.check()...)
 	if config.Heartbeat < 0 || config.Heartbeat > 0 && config.Heartbeat < 10*time.Millisecond {
 		faults = append(faults, fmt.Errorf("flow: Config.Heartbeat is %s: want at least 10ms, or 0 for 2s", config.Heartbeat))
 	}
@@ -141,7 +154,7 @@ func New(config Config) (*Engine, error) {
 	e := &Engine{
 		config: config, log: config.Logger,
 		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
-		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat},
+		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat}, resting: resting{changed: make(chan struct{}, 1)},
 		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
@@ -152,6 +165,7 @@ func New(config Config) (*Engine, error) {
 	if e.metrics, err = newMetrics(config.Metrics); err != nil {
 		return nil, fmt.Errorf("flow: Config.Metrics: %w", err)
 	}
+	e.logs = newLogbook(config.LogDir, config.LogLimit, e.log)
 	e.gate = newGate(&config, &e.attempts)
 	e.committer = &committer{store: config.Store, context: e.patience, failed: func(err error) { e.failed <- err }}
 	return e, nil
@@ -179,6 +193,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.config.Notifier != nil {
 		background.Go(func() { e.deliver(root) })
 	}
+	if e.config.Retention.on() {
+		background.Go(func() { e.retain(root) })
+	}
 	err := e.refreshLocks(ctx)
 	switch {
 	case err != nil:
@@ -188,6 +205,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	default:
 		background.Go(func() { e.followLocks(root) })
 		background.Go(func() { e.watchStarts(root) })
+		background.Go(func() { e.watchRests(root) })
 		err = e.takeUp(ctx)
 	}
 	if err == nil {
@@ -259,6 +277,9 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
+			if e.rests(row) {
+				continue
+			}
 			limit <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-limit }()
@@ -312,11 +333,13 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 	return nil
 }
 
+const strandedText = "its definition does not compile with the tools registered here: "
+
 // strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
 func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
 	defer e.forget(r)
 	x.owner = r.owner
-	why := "its definition does not compile with the tools registered here: " + broken.Faults[0].String()
+	why := strandedText + broken.Faults[0].String()
 	if x.State == Stuck && x.Waiting == why {
 		return errStranded
 	}

@@ -2,7 +2,6 @@ package flow
 
 import (
 	"encoding/json"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -13,7 +12,8 @@ import (
 func encodeEvents(events []Event) []byte {
 	size := 2
 	for i := range events {
-		size += 160 + len(events[i].Input) + len(events[i].Output) + len(events[i].Logs)
+		e := &events[i]
+		size += 80 + len(e.Step) + len(e.Tool) + len(e.Device) + len(e.Input) + len(e.Output) + len(e.Logs)
 	}
 	b := append(make([]byte, 0, size), '[')
 	for i := range events {
@@ -131,7 +131,12 @@ func appendValue(b []byte, value any) ([]byte, error) {
 		return appendText(b, v), nil
 	case map[string]any:
 		b = append(b, '{')
-		for i, name := range slices.Sorted(maps.Keys(v)) {
+		names := make([]string, 0, 16)
+		for name := range v {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for i, name := range names {
 			if i > 0 {
 				b = append(b, ',')
 			}

@@ -40,7 +40,7 @@ func (t *Tools) Exec(m Manifest) {
 		return
 	}
 	m.Command = slices.Clone(m.Command)
-	p := &executable{name: m.Name, command: m.Command, dir: m.dir, digest: m.Digest, resources: m.Resources}
+	p := &executable{name: m.Name, command: m.Command, dir: m.Dir, digest: m.Digest, resources: m.Resources}
 	if m.Resident != nil {
 		stay := newPool(p, *m.Resident)
 		t.mu.Lock()

@@ -3,6 +3,7 @@ package flow_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 )
 
 func shell(t testing.TB, m flow.Manifest, script string) *flow.Tools {
@@ -147,12 +149,18 @@ func TestDigestIsCheckedBeforeEachProcess(t *testing.T) {
 	if err := os.Chtimes(program, old, old); err != nil { // old enough for its state to be kept
 		t.Fatal(err)
 	}
+	file := filepath.Join(dir, flow.ManifestFile)
+	if err := os.WriteFile(file, []byte(`{"name": "sh", "version": "1.2.0", "command": ["./run"]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	digest, err := flow.DigestDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest := `{"name": "sh", "version": "1.2.0", "command": ["./run"], "digest": "` + digest + `"}`
-	if err := os.WriteFile(filepath.Join(dir, flow.ManifestFile), []byte(manifest), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(`{"name": "sh", "version": "1.2.0", "command": ["./run"], "digest": "`+digest+`"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, old, old); err != nil {
 		t.Fatal(err)
 	}
 	tools := flow.NewTools()
@@ -237,6 +245,51 @@ func BenchmarkProcess(b *testing.B) {
 			if err := exec.Command(program).Run(); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+}
+
+// A step's heartbeat holds for each attempt; what missed it is in doubt, and settled by the effect.
+func TestHeartbeatOfAStep(t *testing.T) {
+	t.Parallel()
+	tools := shell(t, flow.Manifest{Effect: flow.Keyed}, `[ "$ZHIYUN_ATTEMPT" = 1 ] && sleep 60; echo '{}'`)
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
+	save(t, engine, "flow: beat\nsteps:\n  - {name: s, tool: sh, heartbeat: 200ms, retry: {attempts: 2, backoff: 1ms}}\n")
+	id, err := engine.Start(t.Context(), "beat", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, lines := finish(t, engine, id)
+	if x.State != flow.Done || !strings.Contains(strings.Join(lines, "\n"), flow.CodeHeartbeat) {
+		t.Errorf("%s:\n%s", x.State, strings.Join(lines, "\n"))
+	}
+}
+
+func ExampleTools_Plan() {
+	tools := flow.NewTools()
+	tools.Exec(flow.Manifest{
+		Name: "device.hold", Effect: flow.Keyed, Plan: true,
+		Command: []string{"/bin/sh", "-c", `[ -n "$ZHIYUN_PLAN" ] && echo '{"touches": [{"kind": "device", "name": "d7", "change": "idle -> held"}]}'`},
+	})
+	plan, err := tools.Plan(context.Background(), flow.Call{Tool: "device.hold", Key: "k", Input: []byte(`{}`)}, nil)
+	fmt.Println(plan.Touches, err)
+	// Output: [{device d7 idle -> held}] <nil>
+}
+
+func FuzzDecodeManifest(f *testing.F) {
+	f.Add([]byte(`{"name": "a.b", "command": ["./run"], "timeout": "1s", "resident": {"processes": 2, "idle": "1m"}, "platforms": ["linux/arm64"], "input": {"type": "object"}}`))
+	f.Add([]byte(`{"name": "a", "effect": "sometimes"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := flow.DecodeManifest(data)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := flow.DecodeManifest(again); err != nil {
+			t.Fatalf("%s was read, and written as %s: %v", data, again, err)
 		}
 	})
 }

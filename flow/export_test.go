@@ -5,9 +5,14 @@ import "strconv"
 // EncodeEvents is for the test of the encoding.
 var EncodeEvents = encodeEvents
 
-// LintAhead lints a document beside others, by name and by name@version, with what the machine does not run.
-func LintAhead(source string, tools *Tools, others map[string]string) []Fault {
-	lib := library{tools: tools, ahead: true}
+// LintBeside lints a document beside others, by name and by name@version.
+func LintBeside(source string, tools *Tools, others map[string]string) []Fault {
+	_, faults := compileWith([]byte(source), beside(tools, others))
+	return faults
+}
+
+func beside(tools *Tools, others map[string]string) library {
+	lib := library{tools: tools}
 	lib.flow = func(name string, version int) *program {
 		if version > 0 {
 			name += "@" + strconv.Itoa(version)
@@ -18,9 +23,44 @@ func LintAhead(source string, tools *Tools, others map[string]string) []Fault {
 		p, _ := compileWith([]byte(others[name]), lib)
 		return p
 	}
-	_, faults := compileWith([]byte(source), lib)
-	return faults
+	return lib
+}
+
+// PlanBeside plans a document as LintBeside lints it.
+func PlanBeside(source string, tools *Tools, others map[string]string, params map[string]any) (Plan, error) {
+	p, faults := compileWith([]byte(source), beside(tools, others))
+	if len(faults) > 0 {
+		return Plan{}, &DefinitionError{"", faults}
+	}
+	bound, err := p.bind(params)
+	if err != nil {
+		return Plan{}, err
+	}
+	return p.plan(bound), nil
 }
 
 // AppendValue is for the test that holds it to encoding/json.
 var AppendValue = appendValue
+
+// Load is how many attempts wait, and how many executions are open.
+func (e *Engine) Load() (waiting, open int) {
+	e.gate.mu.Lock()
+	a := e.gate.admission
+	waiting = a.process.queue.live
+	for _, in := range []map[string]*gauge{a.tools, a.devices, a.modules} {
+		for _, g := range in {
+			waiting += g.queue.live
+		}
+	}
+	e.gate.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return waiting, len(e.runs)
+}
+
+// Live is how many executions are in memory.
+func (e *Engine) Live() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.runs)
+}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Folder registers the tool that lies in a folder: its manifest, in ManifestFile, names a program of the folder or of the machine.
@@ -80,7 +81,7 @@ func ReadManifest(dir string) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, fmt.Errorf("flow: %s: %w", path, err)
 	}
-	if m.dir, err = filepath.Abs(dir); err != nil {
+	if m.Dir, err = filepath.Abs(dir); err != nil {
 		return Manifest{}, fmt.Errorf("flow: %s: %w", path, err)
 	}
 	return m, nil
@@ -89,19 +90,20 @@ func ReadManifest(dir string) (Manifest, error) {
 // DecodeManifest reads a manifest as a program prints it. A field that no manifest has is an error.
 func DecodeManifest(data []byte) (Manifest, error) {
 	var m Manifest
-	if err := json.Unmarshal(data, &m); err != nil {
-		return Manifest{}, fmt.Errorf("not a manifest: %w", err)
-	}
-	var shape struct {
+	shape := struct {
 		*manifestFields
 		Timeout   Duration `json:"timeout"`
 		Heartbeat Duration `json:"heartbeat"`
-	}
-	shape.manifestFields = &manifestFields{}
+	}{manifestFields: (*manifestFields)(&m)}
 	strict := json.NewDecoder(bytes.NewReader(data))
 	strict.DisallowUnknownFields()
-	if err := strict.Decode(&shape); err != nil {
+	err := strict.Decode(&shape)
+	if err == nil && strict.More() {
+		err = errors.New("something follows the object")
+	}
+	if err != nil {
 		return Manifest{}, fmt.Errorf("not a manifest: %w", err)
 	}
+	m.Timeout, m.Heartbeat = time.Duration(shape.Timeout), time.Duration(shape.Heartbeat)
 	return m, m.Check()
 }

@@ -81,7 +81,7 @@ func leafFields() []field[Step] {
 			codec: asDuration(func(s *Step) *Duration { return &s.Timeout })},
 		{name: "total", kinds: leaves, form: durationForm, about: "Bounds all attempts of an item together; by default there is none.", codec: asDuration(func(s *Step) *Duration { return &s.Total })},
 		{name: "heartbeat", kinds: toolsOnly, form: durationForm, about: "A tool that says nothing for so long is lost.", codec: asDuration(func(s *Step) *Duration { return &s.Heartbeat })},
-		{name: "exclusive", kinds: leaves, form: textForm, about: "A key that may hold expressions: of all steps of all executions, one runs under it at a time.",
+		{name: "exclusive", kinds: toolsOnly, form: textForm, about: "A key that may hold expressions: of all steps of all executions, one runs under it at a time.",
 			codec: asFullText(func(s *Step) *string { return &s.Exclusive })},
 		{name: "undo", kinds: leaves, form: map[string]any{"oneOf": []any{enumForm("none"), refForm("undo")}}, about: "How the step is taken back when its execution fails or is cancelled: none, or a mapping; by default the tool's own.",
 			codec: codec[Step]{
@@ -158,10 +158,10 @@ func approveFields() []field[Approve] {
 }
 
 func windowFields() []field[Window] {
-	clock := map[string]any{"type": "string", "pattern": `^([01]?[0-9]|2[0-3]):[0-5][0-9]$`}
+	clock := map[string]any{"type": "string", "pattern": `^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$`}
 	return []field[Window]{
 		{name: "from", must: "a window has from and to, as in 01:00", form: clock, about: "The time of the day at which it opens: 01:00.", codec: asFullText(func(w *Window) *string { return &w.From })},
-		{name: "to", must: "a window has from and to, as in 05:30", form: clock, about: "The time at which it closes; if that is before from, on the next day.", codec: asFullText(func(w *Window) *string { return &w.To })},
+		{name: "to", must: "a window has from and to, as in 05:30", form: clock, about: "The time at which it closes, at most 24:00; if that is not after from, on the next day.", codec: asFullText(func(w *Window) *string { return &w.To })},
 		{name: "days", form: map[string]any{"type": "array", "items": enumForm("mon", "tue", "wed", "thu", "fri", "sat", "sun"), "minItems": 1}, about: "The days on which it opens; by default all.",
 			codec: asTexts(func(w *Window) *[]string { return &w.Days })},
 		{name: "zone", form: textForm, about: "The time zone by its IANA name, as in Asia/Shanghai; by default UTC.", codec: asFullText(func(w *Window) *string { return &w.Zone })},

@@ -69,4 +69,6 @@ type action struct {
 	grant  *ticket // the leave to run
 	lock   string  // an undo: the exclusive key of its task
 	at     time.Time
+
+	secrets []string // of the shell: what logs must not show
 }

@@ -53,7 +53,7 @@ func decodeInput(body []byte) (input, error) {
 }
 
 // fates are the errors that keep their identity on the way back.
-var fates = map[string]error{"state": ErrState, "invalid": ErrInvalid, "not found": ErrNotFound, "not asked": ErrNotAsked}
+var fates = map[string]error{"state": ErrState, "invalid": ErrInvalid, "not found": ErrNotFound, "not asked": ErrNotAsked, "denied": ErrDenied, "busy": ErrBusy}
 
 // answerText is an error for a letter's answer.
 func answerText(err error) string {

@@ -50,7 +50,7 @@ func TestGoodBlocksAreTaken(t *testing.T) {
 	t.Parallel()
 	tools := lintTools()
 	for _, step := range goodBlocks {
-		if faults := flow.LintAhead(blocks(step), tools, others); len(faults) > 0 {
+		if faults := flow.LintBeside(blocks(step), tools, others); len(faults) > 0 {
 			t.Errorf("%s\n%v", step, faults)
 		}
 	}
@@ -140,10 +140,16 @@ func TestBrokenBlocksAreRefused(t *testing.T) {
 		{`{name: a, flow: other, with: {n: ^"${params.module}"}}`, "has type string, want int"},
 		{`{name: a, flow: other, with: {n: 1, ^nam: x}}`, "has no parameter"},
 		{`{name: a, flow: other, with: {n: 1}}, {name: b, tool: free, with: {x: "${steps.a^.ipp}"}}`, "undefined field 'ipp'"},
+		{`{name: a, window: {from: ^"25:00", to: "03:00"}}`, "25:00"},
+		{`{name: a, window: {from: "01:00", to: "03:00", zone: ^Mars/Olympus}}`, "Mars/Olympus"},
+		{`{name: a, window: {from: "01:00", to: "03:00", days: [^monday]}}`, "monday"},
+		{`{name: a, window: {from: "01:00", to: ^"1:00"}}`, "1:00"},
+		{`{name: a, window: {from: "01:00", to: "03:00", days: [mon, tue, ^mon]}}`, "is said twice"},
+		{`{name: a, flow: other, exclusive: ^x, with: {n: 1}}`, "is not for flow steps"},
 	} {
 		column := strings.IndexByte(one.steps, '^')
 		steps := one.steps[:column] + one.steps[column+1:]
-		faults := flow.LintAhead(blocks(steps), tools, others)
+		faults := flow.LintBeside(blocks(steps), tools, others)
 		if len(faults) == 0 {
 			t.Errorf("%s: taken, want %q", steps, one.want)
 			continue
@@ -170,13 +176,13 @@ func TestBrokenHeadsAreRefused(t *testing.T) {
 	} {
 		column := strings.IndexByte(head, '^')
 		source := lintHead + head[:column] + head[column+1:]
-		faults := flow.LintAhead(source, tools, nil)
+		faults := flow.LintBeside(source, tools, nil)
 		if len(faults) != 1 || faults[0].Line != strings.Count(lintHead, "\n")+1 || faults[0].Column != column+1 || !strings.Contains(faults[0].Message, want) {
 			t.Errorf("%s: %v, want column %d: %s", head, faults, column+1, want)
 		}
 	}
 	good := lintHead + "output: {x: \"${steps.first.devices[0].name}\", y: [1, \"${params.n}\"]}\nlocks: [\"m/${params.module}\"]\nstart: {by: [ann, \"role:operator\"]}\npriority: 9\n"
-	if faults := flow.LintAhead(good, tools, nil); len(faults) > 0 {
+	if faults := flow.LintBeside(good, tools, nil); len(faults) > 0 {
 		t.Error(fmt.Sprint(faults))
 	}
 }

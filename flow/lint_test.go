@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 )
@@ -159,17 +160,46 @@ func TestBrokenDocumentsAreRefused(t *testing.T) {
 	}
 }
 
-// No document makes the parser panic, and one that is taken is taken again in the same way.
+// A document of many faults is refused as soon as one of one fault: what nobody reads is not looked for.
+func TestManyFaultsAreNotListed(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("flow: f\nsteps:\n")
+	for i := range 5000 {
+		fmt.Fprintf(&b, "  - {name: s%d, tool: free, with: {x: \"${steps.s%d_.y}\"}}\n", i, i)
+	}
+	if faults := lint(t, lintEngine(t), b.String()); len(faults) != 100 {
+		t.Errorf("%d faults, want the first 100", len(faults))
+	}
+}
+
+// No document makes the parser panic; one that is taken is taken again in the same way, and what is read of it is written as a document that says
+// the same.
 func FuzzLint(f *testing.F) {
 	for _, step := range goodSteps {
 		f.Add(lintHead + "  - " + step)
 	}
+	for _, steps := range goodBlocks {
+		f.Add(blocks(steps))
+	}
 	f.Add("flow: f\nsteps: [{name: a, tool: acquire, with: {module: |\n  x ${params.y}\n}}]")
-	engine := lintEngine(f)
+	tools := lintTools()
 	f.Fuzz(func(t *testing.T, source string) {
-		first := fmt.Sprint(lint(t, engine, source))
-		if again := fmt.Sprint(lint(t, engine, source)); first != again {
+		first := fmt.Sprint(flow.LintBeside(source, tools, others))
+		if again := fmt.Sprint(flow.LintBeside(source, tools, others)); first != again {
 			t.Errorf("%s, then %s", first, again)
+		}
+		read, err := flow.Parse([]byte(source))
+		if err != nil {
+			return
+		}
+		written, err := flow.Build(read)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		again, err := flow.Parse(written)
+		if diff := cmp.Diff(read, again, sameDefinition); diff != "" || err != nil {
+			t.Errorf("%v%s\n%s", err, diff, written)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -8,15 +9,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 	"go.yaml.in/yaml/v3"
 )
-
-// runnable refuses what the machine does not run.
-func (d *document) runnable(plan *stepPlan) {
-	for _, field := range []string{"heartbeat"} {
-		if at := d.places[plan.path+"."+field]; at != nil {
-			d.fault(at, plan.path+"."+field, "is not supported by this engine")
-		}
-	}
-}
 
 // lookup fills in what the step's tool says.
 func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
@@ -40,6 +32,10 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 		found := tools.get(step.Tool)
 		if found == nil {
 			d.fault(d.places[path+".tool"], path+".tool", "no tool is called %q%s", step.Tool, meant(step.Tool, tools.names()))
+			return plan
+		}
+		if found.wrong != nil {
+			d.fault(d.places[path+".tool"], path+".tool", "the manifest of %s is wrong: %v", step.Tool, found.wrong)
 			return plan
 		}
 		plan.effect, plan.probe, plan.returned, plan.returns = found.Effect, found.Probe, found.output, found.returns
@@ -71,10 +67,7 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 	case step.Approve != nil:
 		plan.returned = approvalOutput
 	case step.Window != nil:
-		var err error
-		if plan.window, err = parseWindow(step.Window); err != nil {
-			d.fault(d.places[path+".window"], path+".window", "%v", err)
-		}
+		plan.window = d.window(step.Window, path+".window")
 	}
 	if plan.Timeout == 0 {
 		switch step.kind() {
@@ -100,6 +93,30 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 		}
 	}
 	return plan
+}
+
+// window reads a time window, and says of each field by itself what is wrong with it.
+func (d *document) window(w *Window, path string) *window {
+	out, err := parseWindow(w)
+	if err == nil {
+		return out
+	}
+	try := func(field string, one Window) {
+		if _, err := parseWindow(&one); err != nil {
+			d.fault(d.places[path+"."+field], path+"."+field, "%v", err)
+		}
+	}
+	try("from", Window{From: w.From, To: "24:00"})
+	try("to", Window{From: "00:00", To: w.To})
+	try("zone", Window{From: "00:00", To: "24:00", Zone: w.Zone})
+	for i, day := range w.Days {
+		field := fmt.Sprintf("days[%d]", i)
+		try(field, Window{From: "00:00", To: "24:00", Days: []string{day}})
+		if slices.Contains(w.Days[:i], day) {
+			d.fault(d.places[path+"."+field], path+"."+field, "%s is said twice", day)
+		}
+	}
+	return nil
 }
 
 func (t *Tools) names() []string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -66,8 +67,8 @@ type Manifest struct {
 	OnDevice bool `json:"on_device,omitempty"`
 	// Examples are inputs with the outputs to expect, for people and for tests: zhiyun tool test runs them.
 	Examples []Example `json:"examples,omitempty"`
-
-	dir string // the tool's folder, in which its processes start; "" is the caller's
+	// Dir is the tool's folder, in which its processes start. ReadManifest sets it. Default: the folder in which this process is.
+	Dir string `json:"-"`
 }
 
 // Resident says how a tool is served by processes that stay. They are started when calls need them, with ZHIYUN_RESIDENT=1 in
@@ -126,7 +127,7 @@ func (m *Manifest) check(fail func(format string, args ...any)) {
 			fail("platform %q: want a system as in linux, or a system and an architecture as in linux/arm64", platform)
 		}
 	}
-	if m.dir != "" && len(m.Command) > 0 && !path.IsAbs(m.Command[0]) && strings.Contains(m.Command[0], "..") {
+	if m.Dir != "" && len(m.Command) > 0 && !path.IsAbs(m.Command[0]) && strings.Contains(m.Command[0], "..") {
 		fail("command %q leaves the tool's folder; name a program within it", m.Command[0])
 	}
 }
@@ -201,9 +202,6 @@ type Ran struct {
 	Limits  string `json:"limits,omitempty"`  // what kept Manifest.Resources: "cgroup2", "cgroup1", "rlimit for memory", with what was not bounded
 }
 
-// Dir is the folder from which the manifest was read; empty if it was not.
-func (m Manifest) Dir() string { return m.dir }
-
 // ValidateJSON says what a JSON Schema of a manifest has against a value; nil if it has nothing. closed: properties that the schema does not list are
 // refused unless it says otherwise, as they are in inputs.
 func ValidateJSON(schema, value json.RawMessage, closed bool) error {
@@ -222,4 +220,22 @@ func (m Manifest) Check() error {
 	var faults []error
 	m.check(func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) })
 	return errors.Join(faults...)
+}
+
+// ProgramVersion is the version of the running program as its build says it, for manifests of tools that are built into it: a release, or
+// the first twelve digits of the revision. Empty if the build does not know.
+func ProgramVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value[:min(12, len(setting.Value))]
+		}
+	}
+	return ""
 }

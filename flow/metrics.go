@@ -12,6 +12,7 @@ type metrics struct {
 	events   *prometheus.CounterVec
 	attempts *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	gone     prometheus.Counter
 	engines  prometheus.Gauge
 	silent   prometheus.Counter
 	taken    prometheus.Counter
@@ -42,7 +43,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "zhiyun_flow_claims_total", Help: "Executions that this engine has claimed from engines that are gone, or that had no owner.",
 		}),
 	}
-	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds, m.engines, m.silent, m.taken} {
+	m.gone = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "zhiyun_flow_removed_total", Help: "Executions that were removed since they had ended longer ago than they are kept.",
+	})
+	for _, collector := range []prometheus.Collector{m.events, m.attempts, m.seconds, m.gone, m.engines, m.silent, m.taken} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -69,6 +73,12 @@ func (m *metrics) attempt(result Result, took time.Duration) {
 	}
 	m.attempts.WithLabelValues(outcome).Inc()
 	m.seconds.Observe(took.Seconds())
+}
+
+func (m *metrics) pruned(n int) {
+	if m.on {
+		m.gone.Add(float64(n))
+	}
 }
 
 func (m *metrics) members(n int) {

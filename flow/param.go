@@ -70,7 +70,12 @@ func (t *valueType) accept(value any) (any, error) {
 		return nil, fmt.Errorf("is null, want %s", t.name())
 	}
 	value = plain(value)
-	mismatch := func() error { return fmt.Errorf("is %s, want %s", describe(value), t.name()) }
+	mismatch := func() error {
+		if t.secret {
+			return errors.New("is no text, and a secret is one") // and not for the eyes of who reads errors
+		}
+		return fmt.Errorf("is %s, want %s", describe(value), t.name())
+	}
 	switch t.kind {
 	case "string":
 		if _, ok := value.(string); !ok {

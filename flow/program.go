@@ -48,10 +48,10 @@ type stepPlan struct {
 	signal      *template    // its name: a text
 	question    *template    // Approve's text
 	sleep       *template    // see sleepTime
-	until       *expr.Expr   // over output and index
-	mapped      *template    // the output mapping, over output; with each it is done per item. nil: the output as it is
-	exclusive   *template    // a text; with each one per item
 	window      *window
+	until       *expr.Expr // over output and index
+	mapped      *template  // the output mapping, over output; with each it is done per item. nil: the output as it is
+	exclusive   *template  // a text; with each one per item
 	quota       quota
 	flowName    string
 	flowVersion int // 0: the latest
@@ -129,8 +129,6 @@ type library struct {
 	tools *Tools
 	// flow returns a version of a flow, 0 for the latest; nil if it is not known. It may be nil: then no flow is.
 	flow func(name string, version int) *program
-	// ahead takes what the machine does not run as well.
-	ahead bool
 }
 
 // compile checks a document against the tools and flows at hand and returns the program, or nil if there are faults. A flow that is not

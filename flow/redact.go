@@ -1,8 +1,11 @@
 package flow
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"strings"
+	"time"
 )
 
 const struckOut = "******"
@@ -12,11 +15,28 @@ func redact[T any](value T, secrets []string) T {
 	if len(secrets) == 0 {
 		return value
 	}
+	var zero T
 	data, err := json.Marshal(value)
 	if err != nil {
-		var zero T
 		return zero
 	}
+	out := value // keeps what JSON does not carry
+	resetJSON(&out)
+	if err := json.Unmarshal(redactJSON(data, secrets), &out); err == nil {
+		return out
+	}
+	// A secret of digits stands in a number or a time as well: those are left alone.
+	out = value
+	resetJSON(&out)
+	careful, err := redactTexts(data, secrets)
+	if err != nil || json.Unmarshal(careful, &out) != nil {
+		return zero
+	}
+	return out
+}
+
+// redactJSON strikes secrets out of JSON, wherever they stand.
+func redactJSON(data []byte, secrets []string) []byte {
 	text := string(data)
 	for _, secret := range secrets {
 		quoted, err := json.Marshal(secret)
@@ -31,13 +51,38 @@ func redact[T any](value T, secrets []string) T {
 		}
 		text = strings.ReplaceAll(text, inner, struckOut)
 	}
-	out := value // keeps what JSON does not carry
-	resetJSON(&out)
-	if err := json.Unmarshal([]byte(text), &out); err != nil {
-		var zero T
-		return zero
+	return []byte(text)
+}
+
+// redactTexts strikes secrets out of the texts of JSON that are no times.
+func redactTexts(data []byte, secrets []string) ([]byte, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return nil, err
 	}
-	return out
+	return json.Marshal(redactValue(value, secrets))
+}
+
+func redactValue(value any, secrets []string) any {
+	switch v := value.(type) {
+	case string:
+		if _, err := time.Parse(time.RFC3339Nano, v); err == nil {
+			return v
+		}
+		return redactText(v, secrets)
+	case []any:
+		for i := range v {
+			v[i] = redactValue(v[i], secrets)
+		}
+	case map[string]any:
+		for key, inner := range v {
+			delete(v, key)
+			v[redactText(key, secrets)] = redactValue(inner, secrets)
+		}
+	}
+	return value
 }
 
 // resetJSON drops what unmarshalling would merge into.
@@ -47,7 +92,12 @@ func resetJSON(value any) {
 		v.Params, v.Steps, v.Error, v.Output, v.vars = nil, nil, nil, nil, nil
 	case *Event:
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
-	case *Notice:
+	case *Export:
+		*v = Export{}
+	case *DryRun:
+		*v = DryRun{}
+	case *Plan:
+		v.Params, v.Locks, v.Steps, v.Output = nil, nil, nil, nil
 	}
 }
 
@@ -58,6 +108,58 @@ func redactText(text string, secrets []string) string {
 		}
 	}
 	return text
+}
+
+// Strike returns a text with the secrets of an execution struck out, for records of what was done to it. What cannot be struck, since the
+// execution is not there, is not told at all.
+func (e *Engine) Strike(ctx context.Context, id, text string) string {
+	if text == "" {
+		return ""
+	}
+	records, err := e.config.Store.History(ctx, id, 0, 1)
+	if err != nil || len(records) == 0 {
+		return struckOut
+	}
+	events, err := DecodeEvents(id, records[0])
+	if err != nil || len(events) == 0 {
+		return struckOut
+	}
+	def, err := e.definition(ctx, events[0].Flow, events[0].Version)
+	if err != nil {
+		return struckOut
+	}
+	return redactText(text, def.secrets(events[0].Params))
+}
+
+// exposed refuses to hand a secret to a sub-flow in a parameter that is no secret there: it would be shown.
+func (e *Engine) exposed(ctx context.Context, a *action) *Error {
+	if len(a.secrets) == 0 {
+		return nil
+	}
+	name, version, err := parseCall(a.call.Tool)
+	if err != nil {
+		return nil // Start says what is wrong
+	}
+	def, err := e.definition(ctx, name, version)
+	if err != nil {
+		return nil
+	}
+	params, err := decodeParams(a.call.Input)
+	if err != nil {
+		return nil
+	}
+	for i := range def.Params {
+		p := &def.Params[i]
+		value, given := params[p.Name]
+		if !given || p.value == nil || p.value.secret {
+			continue
+		}
+		plain := mustJSON(value)
+		if !bytes.Equal(redactJSON(plain, a.secrets), plain) {
+			return failure(CodeInput, "parameter %q of flow %s would show a secret; make it of the type secret there", p.Name, name)
+		}
+	}
+	return nil
 }
 
 func parseError(text string) *Error {

@@ -189,17 +189,21 @@ func (p *pool) expire(r *resident) {
 	}
 }
 
-// close ends what is free, and what serves once it has answered.
-func (p *pool) close() {
+// shut ends what is free, and lets what serves end once it has answered.
+func (p *pool) shut() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.closed = true
-	free := p.free
-	p.free = nil
-	for _, r := range free {
+	for _, r := range p.free {
 		r.timer.Stop()
 		p.retire(r)
 	}
-	p.mu.Unlock()
+	p.free = nil
+}
+
+// close is shut, and waits for all of it.
+func (p *pool) close() {
+	p.shut()
 	for range cap(p.slots) { // all calls have ended
 		p.slots <- struct{}{}
 	}

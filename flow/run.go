@@ -31,6 +31,7 @@ type run struct {
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
 	timers []*time.Timer
+	looked int64 // the execution's Seq when layDown last looked
 
 	flying  sync.WaitGroup          // attempts in flight
 	tickets map[*ticket]struct{}    // that wait; guarded by gate.mu
@@ -198,6 +199,7 @@ func (r *run) perform(a *action, hold bool) {
 	switch a.kind {
 	case actRun:
 		if !hold {
+			a.secrets = r.x.def.secrets(r.x.Params)
 			r.start(*a)
 		}
 	case actUnused:
@@ -317,16 +319,19 @@ func (e *Engine) admitted(ctx context.Context, r *run, a action) (Result, bool) 
 // attempt runs one attempt to its end, wherever it runs.
 func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	call := a.call
-	if e.config.OnLog != nil {
-		call.Log = func(p []byte) { e.config.OnLog(a.call, p) }
-	}
 	started := time.Now()
+	log := e.attemptLog(&a, started)
+	if log != nil {
+		call.Log = log.write
+	}
 	var result Result
 	switch {
 	case a.flow && call.Undo:
 		result = e.undoSubflow(ctx, call)
 	case a.flow:
-		result = e.subflow(ctx, r, call)
+		if result.Error = e.exposed(ctx, &a); result.Error == nil {
+			result = e.subflow(ctx, r, call)
+		}
 	case a.remote && e.config.Remote == nil:
 		result = Result{Error: failure(CodeTool, "%s runs on device %s, and the engine has no Config.Remote", call.Tool, call.Device)}
 	case a.remote:
@@ -334,6 +339,7 @@ func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	default:
 		result = e.config.Tools.Run(ctx, call, e.config.Env)
 	}
+	log.close(result.Logs)
 	e.metrics.attempt(result, time.Since(started))
 	return result
 }

@@ -3,6 +3,7 @@ package flow
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +16,11 @@ import (
 	"time"
 )
 
-// ManifestFile is the name under which a manifest lies in its tool's folder. The digest of the folder leaves it out, since it may hold the digest.
+// ManifestFile is the name under which a manifest lies in its tool's folder.
 const ManifestFile = "tool.json"
 
-// DigestDir returns the digest of a tool's folder: of the path, the executable bit and the content of each file but the manifest. A link
-// or anything else that is not a file or a folder is an error, since what it leads to may change.
+// DigestDir returns the digest of a tool's folder: of the path, the executable bit and the content of each file, the manifest's without its own
+// digest and spaces. A link or anything else that is not a file or a folder is an error, since what it leads to may change.
 func DigestDir(dir string) (string, error) {
 	digest, _, err := digestDir(dir)
 	return digest, err
@@ -37,7 +38,7 @@ func digestDir(dir string) (string, []string, error) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() || path == ManifestFile:
+		case entry.IsDir():
 			return nil
 		case !entry.Type().IsRegular():
 			return fmt.Errorf("%s is neither a file nor a folder; put the file itself there", path)
@@ -56,7 +57,7 @@ func digestDir(dir string) (string, []string, error) {
 		var sum string
 		var info fs.FileInfo
 		if sum, info, err = digestFile(root, path); err == nil {
-			fmt.Fprintf(whole, "%s %t %q\n", sum, info.Mode()&0o111 != 0, path)
+			fmt.Fprintf(whole, "%s %t %q\n", sum, path != ManifestFile && info.Mode()&0o111 != 0, path)
 			state = append(state, identity(path, info))
 			young = young || time.Since(info.ModTime()) < time.Second
 		}
@@ -81,10 +82,29 @@ func digestFile(root *os.Root, path string) (string, fs.FileInfo, error) {
 		return "", nil, err
 	}
 	sum := sha256.New()
-	if _, err := io.Copy(sum, file); err != nil {
+	if path == ManifestFile {
+		err = digestManifest(sum, file)
+	} else {
+		_, err = io.Copy(sum, file)
+	}
+	if err != nil {
 		return "", nil, err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), info, nil
+}
+
+// digestManifest writes a manifest as it would be without its digest.
+func digestManifest(sum io.Writer, file io.Reader) error {
+	data, err := io.ReadAll(io.LimitReader(file, maxManifest+1))
+	if err != nil {
+		return err
+	}
+	m, err := DecodeManifest(data)
+	if err != nil {
+		return err
+	}
+	m.Digest = ""
+	return json.NewEncoder(sum).Encode(m)
 }
 
 // seal knows what a folder was like when its digest was right. Files are read again when one of them has changed its size, its time of change
@@ -122,9 +142,6 @@ func folderState(dir string) ([]string, error) {
 			return err
 		}
 		relative := strings.TrimPrefix(path[len(dir):], "/")
-		if relative == ManifestFile {
-			return nil
-		}
 		if !entry.Type().IsRegular() {
 			return errors.New("not a file")
 		}

@@ -35,7 +35,8 @@ func (e *Engine) RehearseSignal(ctx context.Context, id, name string, payload js
 	if err != nil {
 		return nil, err
 	}
-	return e.rehearse(ctx, id, in)
+	_, events, err := e.rehearse(ctx, id, in)
+	return events, err
 }
 
 func signalInput(name string, payload json.RawMessage, options []SignalOption) (input, error) {

@@ -24,11 +24,36 @@ const (
 // tool is a registered manifest with what was made of it.
 type tool struct {
 	Manifest
-	run           func(context.Context, Call, []string) Result // nil: known here, run elsewhere
+	run   func(context.Context, Call, []string) Result // nil: known here, run elsewhere
+	typed bool                                         // a Go function: what it returns has its type
+
+	once          sync.Once // prepares what follows
 	input, output *expr.Schema
-	typed         bool               // a Go function: what it returns has its type
 	accepts       *jsonschema.Schema // nil: anything
 	returns       *jsonschema.Schema
+	wrong         error // with the schemas
+}
+
+// prepare compiles the schemas, once. It takes most of a millisecond: hundreds of tools are prepared as they are needed.
+func (one *tool) prepare() {
+	one.once.Do(func() {
+		one.input, one.output = expr.Map(nil), expr.Any
+		for _, side := range []struct {
+			name     string
+			source   json.RawMessage
+			closed   bool
+			form     **expr.Schema
+			compiled **jsonschema.Schema
+		}{{"input", one.Input, true, &one.input, &one.accepts}, {"output", one.Output, false, &one.output, &one.returns}} {
+			if len(side.source) == 0 {
+				continue
+			}
+			var err error
+			if *side.form, *side.compiled, err = compileSchema(one.Name+"/"+side.name, side.source, side.closed); err != nil {
+				one.wrong = errors.Join(one.wrong, fmt.Errorf("%s: %w", side.name, err))
+			}
+		}
+	})
 }
 
 // Tools is a registry of tools. Register everything first, then hand it to New, which reports what is
@@ -74,14 +99,17 @@ func (t *Tools) Manifests() []Manifest {
 
 // Manifest returns the manifest of one tool.
 func (t *Tools) Manifest(name string) (Manifest, bool) {
-	found := t.get(name)
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	found := t.tools[name]
 	if found == nil {
 		return Manifest{}, false
 	}
 	return found.Manifest, true
 }
 
-// Err reports everything wrong with the registered tools: bad schemas, undo and probe tools that do not exist.
+// Err reports everything wrong with the registered tools: bad schemas, undo and probe tools that do not exist. The schemas of tools that lie in folders are looked at when
+// a flow first names the tool, which is told what is wrong with them.
 func (t *Tools) Err() error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -98,17 +126,22 @@ func (t *Tools) Err() error {
 	return errors.Join(faults...)
 }
 
+// get returns a tool, prepared; nil if there is none.
 func (t *Tools) get(name string) *tool {
 	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.tools[name]
+	one := t.tools[name]
+	t.mu.RUnlock()
+	if one != nil {
+		one.prepare()
+	}
+	return one
 }
 
 // add checks a manifest and registers it.
 func (t *Tools) add(m Manifest, run func(context.Context, Call, []string) Result) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	one := &tool{Manifest: m, run: run, input: expr.Map(nil), output: expr.Any}
+	one := &tool{Manifest: m, run: run}
 	fail := func(format string, args ...any) {
 		t.faults = append(t.faults, fmt.Errorf("tool %q: "+format, append([]any{m.Name}, args...)...))
 	}
@@ -120,16 +153,9 @@ func (t *Tools) add(m Manifest, run func(context.Context, Call, []string) Result
 	if m.Effect == "" {
 		one.Effect = Manual
 	}
-	if len(m.Input) > 0 {
-		var err error
-		if one.input, one.accepts, err = compileSchema(m.Name+"/input", m.Input, true); err != nil {
-			fail("input: %v", err)
-		}
-	}
-	if len(m.Output) > 0 {
-		var err error
-		if one.output, one.returns, err = compileSchema(m.Name+"/output", m.Output, false); err != nil {
-			fail("output: %v", err)
+	if m.Dir == "" { // one of few, by code: its schemas are held to be right at once
+		if one.prepare(); one.wrong != nil {
+			fail("%w", one.wrong)
 		}
 	}
 	t.tools[m.Name] = one

@@ -420,6 +420,15 @@ func (e *Engine) watch(id string) <-chan struct{} {
 // Watch yields every event of an execution from its first, then those that come, in order, each once, secrets struck out. It ends after the
 // execution's last event, when ctx ends, or after yielding an error.
 func (e *Engine) Watch(ctx context.Context, id string) iter.Seq2[Event, error] {
+	return e.events(ctx, id, true)
+}
+
+// History yields the events that an execution has so far, as Watch does, and ends.
+func (e *Engine) History(ctx context.Context, id string) iter.Seq2[Event, error] {
+	return e.events(ctx, id, false)
+}
+
+func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		var after int64
 		var secrets []string
@@ -459,7 +468,7 @@ func (e *Engine) Watch(ctx context.Context, id string) iter.Seq2[Event, error] {
 			if len(records) > 0 {
 				continue
 			}
-			if ended {
+			if ended || !follow {
 				return
 			}
 			select {

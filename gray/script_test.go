@@ -4,17 +4,14 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/zhiyun-ops/zhiyun/gray"
+	"github.com/zhiyun-ops/zhiyun/internal/scripttest"
 )
 
 var update = flag.Bool("update", false, "write the outcomes of scripts to testdata")
@@ -27,43 +24,11 @@ var update = flag.Bool("update", false, "write the outcomes of scripts to testda
 //	abort|promote|pause|resume
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var out strings.Builder
-			s := script{start: time.Unix(0, 0).UTC()}
-			s.now = s.start
-			for line := range strings.Lines(string(text)) {
-				if strings.HasPrefix(line, ">") {
-					continue
-				}
-				out.WriteString(line)
-				if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
-					continue
-				}
-				for _, outcome := range s.run(t, strings.Fields(line)) {
-					out.WriteString("> " + outcome + "\n")
-				}
-			}
-			if *update {
-				if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(text), out.String()); diff != "" {
-				t.Errorf("outcome (-recorded +got); record it again with -update:\n%s", diff)
-			}
-		})
-	}
+	scripttest.Run(t, *update, func(t *testing.T, text string) string {
+		s := script{start: time.Unix(0, 0).UTC()}
+		s.now = s.start
+		return scripttest.Lines(text, func(words []string) []string { return s.run(t, words) })
+	})
 }
 
 type script struct {
@@ -74,11 +39,7 @@ type script struct {
 // run carries out one command and describes what came of it.
 func (s *script) run(t *testing.T, words []string) []string {
 	t.Helper()
-	options := make(map[string]string)
-	for _, word := range words[1:] {
-		key, value, _ := strings.Cut(word, "=")
-		options[key] = value
-	}
+	options := scripttest.Settings(words[1:])
 	var effect gray.Effect
 	switch verb := words[0]; verb {
 	case "rollout":

@@ -8,7 +8,7 @@ import (
 
 var (
 	// ErrNotFound says that there is no module of the given name.
-	ErrNotFound = errors.New("scale: no such module; Modules decides which there are")
+	ErrNotFound = errors.New("scale: no such module among those that are scaled; Modules decides which these are")
 	// ErrRefused says that an order by hand breaks a bound of the module.
 	ErrRefused = errors.New("scale: order refused")
 	// ErrNoDevices says that no idle device fits the module.

@@ -3,15 +3,12 @@ package scale_test
 import (
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/zhiyun-ops/zhiyun/internal/scripttest"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
@@ -29,43 +26,11 @@ var update = flag.Bool("update", false, "write the outcomes of scripts to testda
 //	decide
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var out strings.Builder
-			s := script{start: time.Unix(1e9, 0).UTC()}
-			s.now = s.start
-			for line := range strings.Lines(string(text)) {
-				if strings.HasPrefix(line, ">") {
-					continue
-				}
-				out.WriteString(line)
-				if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
-					continue
-				}
-				if outcome := s.run(t, strings.Fields(line)); outcome != "" {
-					out.WriteString("> " + outcome + "\n")
-				}
-			}
-			if *update {
-				if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(text), out.String()); diff != "" {
-				t.Errorf("outcome (-recorded +got); record it again with -update:\n%s", diff)
-			}
-		})
-	}
+	scripttest.Run(t, *update, func(t *testing.T, text string) string {
+		s := script{start: time.Unix(1e9, 0).UTC()}
+		s.now = s.start
+		return scripttest.Lines(text, func(words []string) []string { return s.run(t, words) })
+	})
 }
 
 type script struct {
@@ -75,13 +40,9 @@ type script struct {
 }
 
 // run carries out one command; what it returns is recorded.
-func (s *script) run(t *testing.T, words []string) string {
+func (s *script) run(t *testing.T, words []string) []string {
 	t.Helper()
-	options := make(map[string]string)
-	for _, word := range words[1:] {
-		key, value, _ := strings.Cut(word, "=")
-		options[key] = value
-	}
+	options := scripttest.Settings(words[1:])
 	switch words[0] {
 	case "module":
 		s.module(t, options)
@@ -99,51 +60,51 @@ func (s *script) run(t *testing.T, words []string) string {
 		}
 	case "load":
 		from, to, line := strings.Cut(words[1], "-")
-		a := number(t, from)
+		a := scripttest.Number(t, from)
 		b := a
 		if line {
-			b = number(t, to)
+			b = scripttest.Number(t, to)
 		}
-		seconds := int(duration(t, words[2]).Seconds())
+		seconds := int(scripttest.Duration(t, words[2]).Seconds())
 		for i := range seconds {
 			rate := a + (b-a)*float64(i+1)/float64(seconds)
-			s.h = append(s.h, scale.Sample{At: s.now, Rate: rate, Lost: number(t, options["lost"]), Valid: true})
+			s.h = append(s.h, scale.Sample{At: s.now, Rate: rate, Lost: scripttest.Number(t, options["lost"]), Valid: true})
 			s.now = s.now.Add(time.Second)
 		}
 	case "gap":
-		for range int(duration(t, words[1]).Seconds()) {
+		for range int(scripttest.Duration(t, words[1]).Seconds()) {
 			s.h = append(s.h, scale.Sample{At: s.now})
 			s.now = s.now.Add(time.Second)
 		}
 	case "silence":
-		s.now = s.now.Add(duration(t, words[1]))
+		s.now = s.now.Add(scripttest.Duration(t, words[1]))
 	case "decide":
 		d := scale.Decide(s.now, s.m, s.h)
-		return fmt.Sprintf("%v have %d want %d (%+d) short %.4g keep %.4g: %s", s.now.Sub(s.start), d.Have, d.Want, d.Delta, d.Shortage, d.Keep, d.Reason)
+		return []string{fmt.Sprintf("%v have %d want %d (%+d) short %.4g keep %.4g: %s", s.now.Sub(s.start), d.Have, d.Want, d.Delta, d.Shortage, d.Keep, d.Reason)}
 	default:
 		t.Fatalf("unknown command %v", words)
 	}
-	return ""
+	return nil
 }
 
 func (s *script) module(t *testing.T, options map[string]string) {
 	t.Helper()
 	s.m = scale.Module{Name: "shop.cart", Capacity: make(map[string]float64), Policy: s.m.Policy,
 		LastOut: s.m.LastOut, LastIn: s.m.LastIn, LastFail: s.m.LastFail, Fails: s.m.Fails, Spent: s.m.Spent}
-	s.m.Min, s.m.Max = int(number(t, options["min"])), int(number(t, options["max"]))
-	s.m.Loss = number(t, options["loss"])
+	s.m.Min, s.m.Max = int(scripttest.Number(t, options["min"])), int(scripttest.Number(t, options["max"]))
+	s.m.Loss = scripttest.Number(t, options["loss"])
 	_, s.m.Paused = options["paused"]
 	for pair := range strings.SplitSeq(options["cap"], ",") {
 		name, capacity, _ := strings.Cut(pair, ":")
-		s.m.Capacity[name] = number(t, capacity)
+		s.m.Capacity[name] = scripttest.Number(t, capacity)
 	}
 	share := 100
 	if text, ok := options["share"]; ok {
-		share = int(number(t, text))
+		share = int(scripttest.Number(t, text))
 	}
 	s.m.Serving = devices(t, "d", options["serving"], share)
 	s.m.Pending = devices(t, "p", options["pending"], 0)
-	for i := range int(number(t, options["leaving"])) {
+	for i := range int(scripttest.Number(t, options["leaving"])) {
 		s.m.Leaving = append(s.m.Leaving, s.m.Serving[i].Name)
 	}
 }
@@ -154,7 +115,7 @@ func devices(t *testing.T, prefix, text string, share int) []scale.Device {
 	var out []scale.Device
 	for part := range strings.SplitSeq(text, ",") {
 		name, count, _ := strings.Cut(part, "*")
-		for range int(number(t, count)) {
+		for range int(scripttest.Number(t, count)) {
 			out = append(out, scale.Device{Name: prefix + strconv.Itoa(len(out)), Type: name, Site: "sz1", City: "sz", Share: share})
 		}
 	}
@@ -168,54 +129,33 @@ func (s *script) policy(t *testing.T, options map[string]string) {
 	for key, value := range options {
 		switch key {
 		case "react":
-			p.ReactWithin = duration(t, value)
+			p.ReactWithin = scripttest.Duration(t, value)
 		case "stale":
-			p.StaleAfter = duration(t, value)
+			p.StaleAfter = scripttest.Duration(t, value)
 		case "inafter":
-			p.InAfter = duration(t, value)
+			p.InAfter = scripttest.Duration(t, value)
 		case "cooldown":
-			p.Cooldown = duration(t, value)
+			p.Cooldown = scripttest.Duration(t, value)
 		case "cooldownin":
-			p.CooldownIn = duration(t, value)
+			p.CooldownIn = scripttest.Duration(t, value)
 		case "window":
-			p.Window, p.NoForecast = duration(t, value), false
+			p.Window, p.NoForecast = scripttest.Duration(t, value), false
 		case "lead":
-			p.Lead = duration(t, value)
+			p.Lead = scripttest.Duration(t, value)
 		case "target":
-			p.Target = number(t, value)
+			p.Target = scripttest.Number(t, value)
 		case "high":
-			p.High = number(t, value)
+			p.High = scripttest.Number(t, value)
 		case "outstep":
-			p.OutStep = int(number(t, value))
+			p.OutStep = int(scripttest.Number(t, value))
 		case "instep":
-			p.InStep = int(number(t, value))
+			p.InStep = int(scripttest.Number(t, value))
 		case "perhour":
-			p.PerHour = int(number(t, value))
+			p.PerHour = int(scripttest.Number(t, value))
 		case "spent":
-			s.m.Spent = int(number(t, value))
+			s.m.Spent = int(scripttest.Number(t, value))
 		default:
 			t.Fatalf("unknown option %q", key)
 		}
 	}
-}
-
-func number(t *testing.T, text string) float64 {
-	t.Helper()
-	if text == "" {
-		return 0
-	}
-	f, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func duration(t *testing.T, text string) time.Duration {
-	t.Helper()
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }

@@ -22,6 +22,7 @@ figures are this machine's; ratios travel. It needs about a minute, no server, a
 Examples:
 
   $ zhiyun bench l5 flow
+  $ zhiyun bench flow --store postgres --dsn postgres://localhost/bench
   $ zhiyun bench all --json`,
 		Flags: []cli.Flag{
 			outputFlag(),
@@ -29,10 +30,20 @@ Examples:
 			&cli.DurationFlag{Name: "span", Value: 300 * time.Millisecond, Usage: "`TIME` to measure each figure for"},
 			&cli.Float64Flag{Name: "part", Value: 1, Usage: "`SHARE` of the full scale (161,679 instances and devices) to fill tables with, up to 1"},
 			&cli.BoolFlag{Name: "long", Usage: "measure at full scale what takes minutes: 10,000 streams"},
+			&cli.StringFlag{Name: "store", Value: "sqlite", Usage: "`KIND` of store that flows are measured on: sqlite or postgres"},
+			&cli.StringFlag{Name: "dsn", Usage: "PostgreSQL server for --store postgres, as a `URL`; what is made there is dropped", EnvVars: []string{"ZHIYUN_BENCH_DSN"}},
 			&cli.StringFlag{Name: "dir", Usage: "`FOLDER` below which files are written: its disk is measured", DefaultText: "the temporary folder"},
 		},
 		Action: func(c *cli.Context) error {
 			config := bench.Config{Span: c.Duration("span"), Part: c.Float64("part"), Dir: c.String("dir"), Long: c.Bool("long")}
+			switch store, dsn := c.String("store"), c.String("dsn"); {
+			case store == "postgres" && !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://"):
+				return usage("bench: --store postgres needs --dsn postgres://USER@HOST/DATABASE, a server that may be written to")
+			case store == "postgres":
+				config.DSN = dsn
+			case store != "sqlite":
+				return usage("bench: --store %q: there are sqlite and postgres", store)
+			}
 			for _, name := range c.Args().Slice() {
 				if name == "all" {
 					config.Packages = bench.Packages()

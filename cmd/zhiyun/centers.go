@@ -241,15 +241,27 @@ func notifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "notify", Usage: "notices, mutes and silences",
 		Subcommands: []*cli.Command{
-			verb("list", "", "list the notices and what became of them", "zhiyun notify list", []cli.Flag{limitFlag()}, with(func(c *cli.Context, a *control.Client) error {
-				items, err := pages(c.Int("limit"), func(page *controlpb.Page) (*controlpb.Listing, error) {
-					return call(c.Context, a.Notify.Deliveries, &controlpb.NotifyListRequest{Page: page})
-				})
+			noticeHistory(),
+			change("retry", "ID", "have the sinks that have not taken a notice tried again", "zhiyun notify retry 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+				answer, err := call(c.Context, a.Notify.Redeliver, &controlpb.RedeliverRequest{Id: c.Args().First(), Cause: cause(c)})
 				if err != nil {
 					return err
 				}
-				return printDocuments(c, items, "AT:notice.at", "KIND:notice.kind", "MODULE:notice.module", "DEVICE:notice.device", "OUTCOME:outcome", "TEXT:notice.text")
+				return printDocuments(c, []json.RawMessage{answer.Json}, noticeColumns...)
 			})),
+			noticeRules("routes", "route", "list the routes, in the order in which they are tried", "NAME:name", "SEVERITY:severity", "KINDS:kinds", "MODULES:modules", "OWNERS:owners", "SINKS:sinks", "TEMPLATE:template", "CONTINUE:continue"),
+			noticeRules("templates", "template", "list the templates of notices", "NAME:name", "TITLE:title", "TEXT:text", "BY:actor"),
+			noticeRules("sinks", "sink", "list the sinks that were set up", "NAME:name", "KIND:kind", "URL:url", "ADDR:addr", "TO:to", "BY:actor"),
+			change("set", "route|template|sink FILE", "keep a route, a template or a sink, in place of one of its name; '-' is stdin", "zhiyun notify set route 10-critical.yaml --dry-run", []cli.Flag{reasonFlag()}, with(setNoticeRule)),
+			change("remove", "route|template|sink NAME", "remove a route, or a template or sink that no route uses", "zhiyun notify remove route 10-critical", []cli.Flag{reasonFlag()},
+				with(func(c *cli.Context, a *control.Client) error {
+					name, err := arg(c, 1, "name")
+					if err != nil {
+						return err
+					}
+					_, err = call(c.Context, a.Notify.RemoveRule, &controlpb.NotifyRuleRequest{Kind: c.Args().First(), Name: name, Cause: cause(c)})
+					return err
+				})),
 			change("mute", "MODULE", "hold back the load events of a module", "zhiyun notify mute shop.cart --for 30m --reason 'load test'", []cli.Flag{expiry, reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
 					why := cause(c)

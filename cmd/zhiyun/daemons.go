@@ -70,6 +70,7 @@ Examples:
 			&cli.DurationFlag{Name: "bucket", Value: 10 * time.Second, Usage: "`WIDTH` of the buckets that outcomes are folded into"},
 			&cli.DurationFlag{Name: "tick", Value: time.Second, Usage: "`TIME` between two looks of a controller"},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
+			&cli.DurationFlag{Name: "flow-keep", Usage: "`TIME` that executions are kept after their end", DefaultText: "for ever"},
 			&cli.StringFlag{Name: "haproxy", Usage: "admin `SOCKET` of the HAProxy that holds the virtual addresses", DefaultText: "the built-in TCP proxy"},
 			&cli.StringFlag{Name: "approve", Value: "manual", Usage: "how permission requests are answered: manual or auto"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider; --scale=false leaves scaling to people"},
@@ -94,7 +95,7 @@ Examples:
 				CAFile: c.String("ca"), CAKeyFile: c.String("ca-key"), DeviceLife: c.Duration("device-life"),
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
 				FlowStore: c.String("flow-store"),
-				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"),
+				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"), FlowKeep: c.Duration("flow-keep"),
 				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {
@@ -133,11 +134,13 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			configFlag(),
 			&cli.StringFlag{Name: "device", EnvVars: []string{"ZHIYUN_DEVICE"}, Required: true, Usage: "the device's `NAME` in the CMDB"},
 			&cli.StringFlag{Name: "addr", EnvVars: []string{"ZHIYUN_ADDR"}, Required: true, Usage: "its IP `ADDRESS`"},
+			&cli.IntFlag{Name: "port-offset", EnvVars: []string{"ZHIYUN_PORT_OFFSET"}, Usage: "`NUMBER` that is added to the ports of modules, as in the CMDB: the device shares its address with others"},
 			&cli.StringFlag{Name: "site", Usage: "the `SITE` where it stands"},
 			&cli.StringFlag{Name: "root", EnvVars: []string{"ZHIYUN_ROOT"}, Value: "/srv/zhiyun", Usage: "`FOLDER` that the device's files live under"},
 			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with (in the environment it may be the token itself); not used once the device has its credential"},
 			&cli.BoolFlag{Name: "believe", Usage: "take programs on this device for the module that they say they are; for development"},
 			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
+			&cli.StringFlag{Name: "tools", Usage: "`FOLDER` of folders with tools of your own for this device"},
 			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
 			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},
 			&cli.DurationFlag{Name: "settle", Value: 30 * time.Second, Usage: "`TIME` that repair waits after the declaration changed"},
@@ -159,9 +162,9 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 				return usage("--enrol: others can read a command line; give @FILE with the token, or the token in ZHIYUN_ENROL")
 			}
 			return agent.Run(c.Context, agent.Config{
-				Device: c.String("device"), Addr: c.String("addr"), Site: c.String("site"), Root: c.String("root"),
+				Device: c.String("device"), Addr: c.String("addr"), PortOffset: c.Int("port-offset"), Site: c.String("site"), Root: c.String("root"),
 				Server: server, TokenFile: c.String("token-file"), TLS: tlsFiles(c), Enrol: c.String("enrol"), Believe: c.Bool("believe"), Exe: c.String("exe"), Listen: c.String("listen"),
-				Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
+				Tools: c.String("tools"), Rescan: c.Duration("rescan"), Poll: c.Duration("poll"), Settle: c.Duration("settle"), Doors: open, Logger: log,
 			})
 		},
 	}

@@ -28,6 +28,7 @@ Examples:
 			&cli.StringFlag{Name: "dir", Usage: "`FOLDER` for data and logs; a short path. It is kept", DefaultText: "a new temporary one"},
 			&cli.BoolFlag{Name: "keep", Usage: "keep the temporary folder"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider"},
+			oneAddressFlag(),
 			&cli.DurationFlag{Name: "hang", Usage: "`TIME` after which a chapter in which nothing more happens has failed", DefaultText: "4m"},
 		},
 		Action: guarded(func(c *cli.Context) error {
@@ -35,7 +36,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			config := demo.Config{Exe: exe, Keep: c.Bool("keep"), Out: c.App.Writer, Decide: c.Bool("scale"), Hang: c.Duration("hang")}
+			config := demo.Config{Exe: exe, Keep: c.Bool("keep"), Out: c.App.Writer, Decide: c.Bool("scale"), OneAddress: c.Bool("one-address"), Hang: c.Duration("hang")}
 			if c.String("dir") != "" {
 				if config.Dir, err = filepath.Abs(c.String("dir")); err != nil {
 					return err

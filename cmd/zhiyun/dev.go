@@ -58,12 +58,20 @@ func guarded(action cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
+// oneAddressFlag has devices share 127.0.0.1.
+func oneAddressFlag() cli.Flag {
+	return &cli.BoolFlag{
+		Name: "one-address", Value: dev.OneAddress(), DefaultText: "false on Linux, true elsewhere",
+		Usage: "devices share 127.0.0.1, with ports of their own: {addr}:PORT in a manifest is PORT plus the device's offset",
+	}
+}
+
 func devCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
 		Usage: "run a whole Zhiyun on this machine: a server and some devices",
-		Description: `Each device is an agent process with its own loopback address and root folder, known to the CMDB as idle. The verbs find
-this server by themselves. Ctrl-C ends all of it; what the record holds is there again the next time.
+		Description: `Each device is an agent process with its own loopback address, or ports of its own, and its own root folder, known to the CMDB as idle. The verbs find
+this server by themselves. A server that is killed is started again. Ctrl-C ends all of it; what the record holds is there again the next time.
 
 Example:
 
@@ -74,6 +82,7 @@ Example:
 			&cli.IntFlag{Name: "devices", Value: 4, Usage: "`NUMBER` of devices, 1 to 100"},
 			&cli.StringFlag{Name: "dir", Value: filepath.Join(defaultDir(), "dev"), Usage: "`FOLDER` for all data; a short path, since sockets stand below it"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider"},
+			oneAddressFlag(),
 		},
 		Action: guarded(func(c *cli.Context) error {
 			if err := fromFile(c); err != nil {
@@ -92,12 +101,11 @@ Example:
 				return err
 			}
 			config := dev.Config{Dir: dir, Exe: exe, ServerFlags: dev.FastServer(c.Bool("scale")), AgentFlags: dev.FastAgent()}
-			addresses, err := dev.Addresses(0, n)
-			if err != nil {
+			if config.Devices, err = dev.Places(0, n, c.Bool("one-address")); err != nil {
 				return err
 			}
-			for i, addr := range addresses {
-				config.Devices = append(config.Devices, dev.Device{Name: fmt.Sprintf("d%02d", i+1), Addr: addr})
+			for i := range config.Devices {
+				config.Devices[i].Name = fmt.Sprintf("d%02d", i+1)
 			}
 			return runDev(c, config)
 		}),
@@ -122,11 +130,23 @@ func runDev(c *cli.Context, config dev.Config) error {
 	}
 	fmt.Fprintf(c.App.Writer, "ready: %s\nlogs: %s, %s\nCtrl-C ends it\n", environment.Target(),
 		filepath.Join(environment.ServerDir(), "server.log"), filepath.Join(environment.Root("d01"), "run", "agent.log"))
-	select {
-	case <-c.Context.Done():
-		fmt.Fprintln(c.App.Writer, "stopping")
-		return nil
-	case <-environment.ServerDone():
-		return errors.New("the server has ended; its log says why: " + filepath.Join(environment.ServerDir(), "server.log"))
+	for began := time.Now(); ; began = time.Now() {
+		select {
+		case <-c.Context.Done():
+			fmt.Fprintln(c.App.Writer, "stopping")
+			return nil
+		case <-environment.ServerDone():
+		}
+		log := filepath.Join(environment.ServerDir(), "server.log")
+		if time.Since(began) < 5*time.Second {
+			return errors.New("the server ends again and again; its log says why: " + log)
+		}
+		fmt.Fprintf(c.App.Writer, "the server has ended, its log says why: %s; starting it again\n", log)
+		again, cancel := context.WithTimeout(c.Context, time.Minute)
+		err := environment.StartServer(again)
+		cancel()
+		if err != nil {
+			return err
+		}
 	}
 }

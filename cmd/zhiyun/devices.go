@@ -18,7 +18,7 @@ func declareDevices(ctx context.Context, a *control.Client, devices []dev.Device
 	var text strings.Builder
 	text.WriteString("kind: site\nname: here\ncity: here\n---\nkind: device_type\nname: small\ncores: 1\nmemory_mb: 1024\n")
 	for _, device := range devices {
-		fmt.Fprintf(&text, "---\nkind: device\nname: %s\naddr: %s\nsite: here\ntype: small\n", device.Name, device.Addr)
+		fmt.Fprintf(&text, "---\nkind: device\nname: %s\naddr: %s\nport_offset: %d\nsite: here\ntype: small\n", device.Name, device.Addr, device.PortOffset)
 	}
 	_, err := call(ctx, a.Resources.Apply, &controlpb.ApplyRequest{
 		Documents: []*controlpb.SourceDocument{{Name: "dev", Text: []byte(text.String())}},

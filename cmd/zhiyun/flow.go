@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
-	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
 )
 
 // with dials the server and hands its connection to do.
@@ -49,10 +47,14 @@ func flowCommand() *cli.Command {
 					&cli.BoolFlag{Name: "watch", Usage: "print each event until the execution ends"}, reasonFlag(),
 					&cli.BoolFlag{Name: "exempt", Usage: "go on through freezes; --reason says why"},
 				}, with(runFlow)),
-			verb("list", "", "list executions, the newest first", "zhiyun flow list --open",
-				[]cli.Flag{&cli.BoolFlag{Name: "open", Usage: "only those that have not ended"}, &cli.StringFlag{Name: "flow", Usage: "only those of this `FLOW`"}, limitFlag()},
+			verb("list", "", "list executions, the newest first", "zhiyun flow list --module shop.cart --device d7 --state stuck --since 2h",
+				append(filterFlags(), &cli.BoolFlag{Name: "open", Usage: "only those that have not ended"}, &cli.BoolFlag{Name: "oldest", Usage: "the oldest first"}, limitFlag()),
 				with(listFlows)),
-			verb("show", "ID", "show an execution, step by step", "zhiyun flow show 3f2a", nil, with(showFlow)),
+			verb("show", "ID", "show an execution, step by step", "zhiyun flow show 3f2a --timing",
+				[]cli.Flag{&cli.BoolFlag{Name: "timing", Usage: "where its time went"}}, with(showFlow)),
+			verb("logs", "ID [STEP]", "print what the steps of an execution wrote to stderr", "zhiyun flow logs 3f2a install -f", flowLogFlags(), with(flowLogs)),
+			verb("export", "ID", "print an execution as one document, which a test can replay", "zhiyun flow export 3f2a > night.json", nil, with(exportFlow)),
+			change("prune", "", "remove executions that ended longer ago than they are kept", "zhiyun flow prune --flow expand --older-than 720h", pruneFlags(), with(pruneFlows)),
 			verb("watch", "ID", "print each event of an execution until it ends", "zhiyun flow watch 3f2a", nil, with(func(c *cli.Context, a *control.Client) error {
 				id, err := arg(c, 0, "execution's id")
 				if err != nil {
@@ -60,8 +62,8 @@ func flowCommand() *cli.Command {
 				}
 				return watchFlow(c, a, id)
 			})),
-			steerFlow("cancel", "undo what was done, and end the execution", controlpbconnect.FlowServiceClient.Cancel),
-			steerFlow("retry", "try again what an execution is stuck at", controlpbconnect.FlowServiceClient.Retry),
+			steerFlow("cancel", "undo what was done, and end the execution"),
+			steerFlow("retry", "try again what an execution is stuck at"),
 			intervene("skip", "end the step an execution is at, and go on", "", resultFlag()),
 			intervene("fail", "end the step an execution is at as failed", "", itemFlag()),
 			intervene("retry-step", "try one step again, with another input if one is given", " --input '{\"count\": 2}'", itemFlag(),
@@ -69,9 +71,15 @@ func flowCommand() *cli.Command {
 			intervene("back", "undo what came after the beginning of a step, and go on from there", ""),
 			intervene("settle", "say how a step ended that waits for a person", " --done", itemFlag(), resultFlag(),
 				&cli.BoolFlag{Name: "done", Usage: "it had its effect"}, &cli.BoolFlag{Name: "undone", Usage: "it had none"}),
-			steerFlow("pause", "start no further step", controlpbconnect.FlowServiceClient.Pause),
-			steerFlow("resume", "go on with a paused execution", controlpbconnect.FlowServiceClient.Resume),
-			verb("lint", "FILE", "check a definition against the server's tools; keeps nothing", "zhiyun flow lint expand.yaml", nil, with(lintFlow)),
+			signalFlow(),
+			intervene("approve", "say yes to a step that asks", ""),
+			intervene("refuse", "say no to a step that asks: it fails", ""),
+			intervene("choose", "say which way an if or a switch takes", " --case then",
+				&cli.StringFlag{Name: "case", Required: true, Usage: "`WAY`: then, else, or the number of a case, from 0"}),
+			migrateFlow(),
+			steerFlow("pause", "start no further step"),
+			steerFlow("resume", "go on with a paused execution"),
+			lintCommand(), flowPlanCommand(), graphCommand(), diffCommand(), schemaCommand(),
 			change("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				text, err := readArg(c)
 				if err != nil {
@@ -184,11 +192,13 @@ func watchFlow(c *cli.Context, a *control.Client, id string) error {
 		return plainError(err)
 	}
 	defer stream.Close()
+	where := make(attemptDevices)
 	for stream.Receive() {
 		event, err := decode[flow.Event](stream.Msg().Json)
 		if err != nil {
 			return err
 		}
+		where.fill(&event)
 		if c.String("output") == "json" {
 			fmt.Fprintln(c.App.Writer, string(stream.Msg().Json))
 		} else {
@@ -212,6 +222,26 @@ func watchFlow(c *cli.Context, a *control.Client, id string) error {
 	return nil
 }
 
+// attemptDevices are the devices of attempts that were seen to start: only their start says where they are.
+type attemptDevices map[struct {
+	step string
+	item int
+}]string
+
+func (a attemptDevices) fill(e *flow.Event) {
+	key := struct {
+		step string
+		item int
+	}{e.Step, e.Item}
+	switch {
+	case !strings.HasPrefix(string(e.Kind), "attempt."):
+	case e.Device != "":
+		a[key] = e.Device
+	default:
+		e.Device = a[key]
+	}
+}
+
 // eventLine is one event for people.
 func eventLine(e flow.Event) string {
 	parts := []string{e.At.Local().Format("15:04:05.000"), fmt.Sprintf("%-20s", e.Kind)}
@@ -230,19 +260,27 @@ func eventLine(e flow.Event) string {
 }
 
 func listFlows(c *cli.Context, a *control.Client) error {
+	filter, err := filterOf(c)
+	if err != nil {
+		return err
+	}
+	filter.Open = c.Bool("open")
 	items, err := pages(c.Int("limit"), func(page *controlpb.Page) (*controlpb.Listing, error) {
-		return call(c.Context, a.Flows.List, &controlpb.ListExecutionsRequest{Flow: c.String("flow"), Open: c.Bool("open"), Page: page})
+		return call(c.Context, a.Flows.List, &controlpb.ListExecutionsRequest{Filter: filter, Oldest: c.Bool("oldest"), Page: page})
 	})
 	if err != nil {
 		return err
 	}
-	return printDocuments(c, items, "ID:id", "FLOW:flow", "STATE:state", "STEP:step", "PAUSED:paused", "WAITS FOR:waiting", "BY:actor", "STARTED:started", "ENDED:ended")
+	return printDocuments(c, items, "ID:id", "FLOW:flow", "STATE:state", "STEP:step", "PAUSED:paused", "WAITS FOR:wake.for", "SINCE:updated", "BY:actor", "STARTED:started", "ENDED:ended", "ERROR:error.message")
 }
 
 func showFlow(c *cli.Context, a *control.Client) error {
 	id, err := arg(c, 0, "execution's id")
 	if err != nil {
 		return err
+	}
+	if c.Bool("timing") {
+		return showTiming(c, a, id)
 	}
 	answer, err := call(c.Context, a.Flows.Get, &controlpb.ExecutionRequest{Id: id})
 	if err != nil {
@@ -260,51 +298,38 @@ func showFlow(c *cli.Context, a *control.Client) error {
 	if execution.Paused {
 		fmt.Fprintf(w, "paused: zhiyun flow resume %s\n", execution.ID)
 	}
-	if execution.Waiting != "" {
-		fmt.Fprintf(w, "waits for: %s\n", execution.Waiting)
+	if wake := execution.Wake; wake.For != "" || wake.Kind == flow.WakeTimer {
+		fmt.Fprintf(w, "waits for: %s\n", waitsFor(execution))
 	}
 	if execution.Error != nil {
 		fmt.Fprintf(w, "error: %v\n", execution.Error)
 	}
-	t := table{columns: []string{"STEP", "STATE", "TASKS", "STARTED", "TOOK"}}
+	t := table{columns: []string{"STEP", "STATE", "TASKS", "STARTED", "TOOK", "WAITS FOR"}}
 	for _, step := range execution.Steps {
 		var took time.Duration
 		if !step.Ended.IsZero() {
 			took = step.Ended.Sub(step.Started)
 		}
-		t.add(step.Name, step.State, len(step.Tasks), step.Started, took)
+		t.add(step.Name, step.State, len(step.Tasks), step.Started, took, stepWaits(step))
 	}
-	return printTable(w, t)
-}
-
-type steer = func(controlpbconnect.FlowServiceClient, context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
-
-func steerFlow(name, short string, do steer) *cli.Command {
-	return change(name, "ID", short, "zhiyun flow "+name+" 3f2a --reason 'wrong module'", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
-		id, err := arg(c, 0, "execution's id")
-		if err != nil {
-			return err
+	if err := printTable(w, t); err != nil {
+		return err
+	}
+	for _, step := range execution.Steps {
+		if lost := lostOf(step); len(lost) > 0 {
+			fmt.Fprintf(w, "%s went on without: %s\n", step.Name, strings.Join(lost, "; "))
 		}
-		_, err = do(a.Flows, c.Context, connect.NewRequest(&controlpb.ExecutionRequest{Id: id, Cause: cause(c)}))
-		return plainError(err)
-	}))
+	}
+	return nil
 }
 
-func lintFlow(c *cli.Context, a *control.Client) error {
-	text, err := readArg(c)
-	if err != nil {
-		return err
+// lostOf is what the tool of a step says that it went on without, under the name lost of its output.
+func lostOf(step flow.StepStatus) []string {
+	var out struct {
+		Lost []string `json:"lost"`
 	}
-	answer, err := call(c.Context, a.Flows.Lint, &controlpb.LintFlowRequest{Document: text})
-	if err != nil {
-		return err
+	if json.Unmarshal(step.Output, &out) != nil {
+		return nil // it has no output, or another thing by that name
 	}
-	if len(answer.Items) == 0 {
-		fmt.Fprintln(c.App.Writer, "no faults")
-		return nil
-	}
-	if err := printDocuments(c, raws(answer.Items), "LINE:line", "COLUMN:column", "PATH:path", "PROBLEM:problem"); err != nil {
-		return err
-	}
-	return cli.Exit(fmt.Sprintf("%d faults", len(answer.Items)), exitFailed)
+	return out.Lost
 }

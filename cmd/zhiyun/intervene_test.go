@@ -149,3 +149,32 @@ processes: [{name: cart, package: cart, command: [bin/cart]}]
 		t.Errorf("doctor: %v\n%s", err, out)
 	}
 }
+
+// Only the start of an attempt says where it runs; who watches is told so of its end, too.
+func TestWatchSaysWhereAnAttemptEnded(t *testing.T) {
+	where := make(attemptDevices)
+	for i, device := range []string{"d1", "d2"} {
+		where.fill(&flow.Event{Kind: flow.EventAttemptStarted, Step: "install", Item: i, Device: device})
+	}
+	done := flow.Event{Kind: flow.EventAttemptDone, Step: "install", Item: 1}
+	where.fill(&done)
+	if !strings.Contains(eventLine(done), "d2") {
+		t.Errorf("the line is %q", eventLine(done))
+	}
+	other := flow.Event{Kind: flow.EventStepDone, Step: "install"}
+	if where.fill(&other); other.Device != "" {
+		t.Errorf("a step ended on %q", other.Device)
+	}
+}
+
+// What a step went on without is read from its output, if its tool says such a thing.
+func TestShowSaysWhatAStepWentOnWithout(t *testing.T) {
+	for output, want := range map[string]string{
+		`{"rollouts": [], "lost": ["d2 is faulty: agent lost"]}`: "d2 is faulty: agent lost",
+		`{"lost": 3}`: "", `{}`: "", ``: "",
+	} {
+		if got := strings.Join(lostOf(flow.StepStatus{Output: json.RawMessage(output)}), "; "); got != want {
+			t.Errorf("of %s: %q, want %q", output, got, want)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zhiyun-ops/zhiyun/internal/bench/fleet"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench"
 	"github.com/zhiyun-ops/zhiyun/internal/guard"
 )
 
@@ -24,6 +25,7 @@ const (
 
 func main() {
 	fleet.Main() // a process of bench's; returns if this is none
+	flowbench.Main()
 	switch {
 	case guard.Is(os.Args):
 		os.Exit(guard.Main(os.Args))

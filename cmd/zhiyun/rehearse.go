@@ -63,7 +63,17 @@ func printRehearsal(c *cli.Context, changes []control.Change) error {
 		return nil
 	}
 	for _, change := range changes {
+		standing, is := "", false
+		if id, found := strings.CutPrefix(change.Object, "execution/"); found && change.Before != nil && change.After != nil {
+			standing, is = printStanding(id, change.Before, change.After)
+		}
 		switch {
+		case is:
+			fmt.Fprintln(w, standing)
+		case change.Object == "dryrun":
+			if err := printDryRun(w, change.After); err != nil {
+				return err
+			}
 		case change.Object == "execution":
 			if err := printStart(w, change.After); err != nil {
 				return err
@@ -92,18 +102,7 @@ func printStart(w io.Writer, document json.RawMessage) error {
 		return err
 	}
 	fmt.Fprintf(w, "+ execution of %s, version %d, with %s\n", start.Flow, start.Version, params)
-	t := table{columns: []string{"  STEP", "STAGE", "DOES", "ON", "IF"}}
-	for _, step := range start.Steps {
-		does := step.Tool
-		switch {
-		case step.Flow != "":
-			does = "flow " + step.Flow
-		case step.Notify != nil:
-			does = "notify"
-		}
-		t.add("  "+step.Name, step.Stage, does, step.On, step.When)
-	}
-	return printTable(w, t)
+	return nil
 }
 
 // printFields tells the fields in which two documents differ, one a line.

@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
@@ -26,11 +27,11 @@ import (
 
 // reading are the verbs that change nothing.
 var reading = []string{
-	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow lint", "flow definitions", "flow locks", "flow freezes",
+	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
 	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
-	"config get", "config render", "permission list", "notify list", "device counts", "audit", "doctor", "token list", "certs show",
-	"tool list", "tool describe", "tool lint",
+	"config get", "config render", "permission list", "notify history", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
+	"tool list", "tool describe", "tool lint", "tool versions",
 }
 
 const madeToBePrinted = "a token is made to be printed; it is in the audit record, and can be revoked"
@@ -64,6 +65,8 @@ var rehearsals = map[string]struct{ args, says string }{
 	"device fault":       {"device fault spare other --reason smoke", "other"},
 	"device repair":      {"device repair broken", "faulty -> idle"},
 	"device retire":      {"device retire spare", "idle -> retired"},
+	"tool push":          {"tool push TOOL", "tool/note.lay"},
+	"tool use":           {"tool use note.lay DIGEST", "tool/note.lay"},
 	"flow run":           {"flow run hold seconds=5", "wait"},
 	"flow cancel":        {"flow cancel EXECUTION", "compensating"},
 	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: not possible"},
@@ -74,6 +77,12 @@ var rehearsals = map[string]struct{ args, says string }{
 	"flow retry-step":    {"flow retry-step EXECUTION wait", "ERROR: flow: not possible"},
 	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
 	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: flow: not possible"},
+	"flow choose":        {"flow choose EXECUTION wait --case then", "ERROR: flow: not possible"},
+	"flow migrate":       {"flow migrate EXECUTION", "ERROR: flow: not possible"},
+	"flow signal":        {"flow signal EXECUTION loaded", "execution.signalled"},
+	"flow approve":       {"flow approve EXECUTION wait", "ERROR: flow: not possible"},
+	"flow refuse":        {"flow refuse EXECUTION wait", "ERROR: flow: not possible"},
+	"flow prune":         {"flow prune --older-than 1h", "nothing would change"},
 	"flow save":          {"flow save FLOW", "flow/hold/2"},
 	"trigger apply":      {"trigger apply TRIGGER", "+ trigger/hourly"},
 	"trigger pause":      {"trigger pause nightly", "becomes: paused"},
@@ -98,6 +107,9 @@ var rehearsals = map[string]struct{ args, says string }{
 	"permission request": {"permission request shop.web shop.cart --reason page", "shop.web"},
 	"permission approve": {"permission approve shop.app shop.cart", "-> active"},
 	"permission revoke":  {"permission revoke shop.app shop.cart", "-> revoked"},
+	"notify retry":       {"notify retry dead-1", "ERROR: center: not found"},
+	"notify set":         {"notify set route ROUTE", "center/notify/route/10-all"},
+	"notify remove":      {"notify remove template brief", "- center/notify/template/brief"},
 	"notify mute":        {"notify mute shop.cart --reason test", "shop.cart"},
 	"notify unmute":      {"notify unmute m-1", "lifted"},
 	"notify silence":     {"notify silence spare --reason disk", "spare"},
@@ -218,6 +230,8 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(err)
 	_, err = w.Centers.Notify.Silence(ctx, center.Silence{Key: "s-1", Devices: []string{"other"}, Until: time.Now().Add(time.Hour), Actor: "test"})
 	must(err)
+	_, err = w.Centers.Notify.SetTemplate(ctx, center.NoticeTemplate{Name: "brief", Text: "{{.text}}", Actor: "test"})
+	must(err)
 	_, err = w.Centers.Pause.Press(ctx, "", "test", "incident")
 	must(err)
 	_, err = w.Centers.Freezes.Press(ctx, "", time.Time{}, "test", "sale")
@@ -234,12 +248,21 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	must(packer.Close())
 	for name, content := range map[string]string{
 		"trigger.yaml": "trigger: hourly\nflow: hold\nschedule: {cron: \"0 * * * *\"}\n",
-		"rules.yaml":   "subset: 20\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
+		"rules.yaml":   "subset: 20\n", "route.yaml": "name: 10-all\nseverity: warning\ntemplate: brief\n", "site.yaml": "kind: site\nname: sh-1\ncity: shanghai\n", "package.tar": archive.String(), "file": "hello\n",
 		"flow.yaml": holdFlow + "  - {name: again, stage: apply, tool: wait}\n",
 	} {
 		must(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
-	return w, strings.NewReplacer("SITE", filepath.Join(dir, "site.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
+	tool := filepath.Join(dir, "note.lay")
+	_, err = tooltest.New(tool, "note.lay", "sh")
+	must(err)
+	var packed bytes.Buffer
+	must(flow.PackTool(tool, &packed))
+	staged, err := w.Shelf.Stage(&packed)
+	must(err)
+	kept, err := staged.Keep()
+	must(err)
+	return w, strings.NewReplacer("TOOL", tool, "DIGEST", kept.Digest, "SITE", filepath.Join(dir, "site.yaml"), "ROUTE", filepath.Join(dir, "route.yaml"), "RULES", filepath.Join(dir, "rules.yaml"), "TRIGGER", filepath.Join(dir, "trigger.yaml"), "PACKAGE", filepath.Join(dir, "package.tar"), "FLOW", filepath.Join(dir, "flow.yaml"),
 		"FILE", filepath.Join(dir, "file"), "EXECUTION", id)
 }
 
@@ -282,6 +305,11 @@ func everything(t *testing.T, w *controltest.World) map[string]any {
 		t.Fatal(err)
 	}
 	out["audit"] = len(audited)
+	versions, err := w.Shelf.List("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out["tools"] = versions
 	err = filepath.WalkDir(w.Blobs, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
 			out["blob "+path] = true
@@ -330,6 +358,48 @@ func TestARehearsalComesTrue(t *testing.T) {
 	}
 	if out, err := run(t, "device", "retire", "spare", "--dry-run", "--server", w.Target); err == nil && !strings.Contains(out, "nothing would change") {
 		t.Errorf("rehearsed again: %v\n%s", err, out)
+	}
+}
+
+// A pushed tool runs from then on; one that would break a flow is refused, and the rehearsal names the flow.
+func TestPushedToolRuns(t *testing.T) {
+	w := controltest.New(t)
+	dir := filepath.Join(t.TempDir(), "note.lay")
+	if _, err := tooltest.New(dir, "note.lay", "sh"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "tool", "push", dir, "--server", w.Target); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := w.Flow.Save(t.Context(), []byte("flow: notes\nsteps:\n  - {name: lay, tool: note.lay, with: {name: hello}}\n")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, flow.ManifestFile)
+	manifest, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.ReplaceAll(manifest, []byte(`"name": {"type"`), []byte(`"note": {"type"`))
+	changed = bytes.ReplaceAll(changed, []byte(`["name"]`), []byte(`["note"]`))
+	changed = bytes.ReplaceAll(changed, []byte(`{"name": "hello"}`), []byte(`{"note": "hello"}`))
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "tool", "push", dir, "--dry-run", "--server", w.Target); err != nil || !strings.Contains(out, "flow/notes/1") {
+		t.Errorf("rehearsed: %v\n%s", err, out)
+	}
+	if out, err := run(t, "tool", "push", dir, "--server", w.Target); err == nil || !strings.Contains(err.Error(), "flow notes version 1") {
+		t.Errorf("pushed although it breaks a flow: %v\n%s", err, out)
+	}
+	if out, err := run(t, "tool", "push", dir, "--break", "--server", w.Target); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	versions, err := w.Shelf.List("note.lay")
+	if err != nil || len(versions) != 2 {
+		t.Fatalf("%d versions, %v", len(versions), err)
+	}
+	if out, err := run(t, "tool", "versions", "note.lay", "--server", w.Target); err != nil || !strings.Contains(out, versions[0].Manifest.Digest) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

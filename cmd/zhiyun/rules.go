@@ -116,7 +116,7 @@ func isolate(c *cli.Context, a *control.Client) error {
 	q := &controlpb.IsolateRequest{Service: service, Addr: addr, Cause: cause(c)}
 	if !c.Bool("end") {
 		if q.Reason = c.String("reason"); q.Reason == "" {
-			return errors.New("--reason is empty: say why the instance takes no calls; everybody who looks at it will be shown that")
+			return usage("--reason is empty: say why the instance takes no calls; everybody who looks at it will be shown that")
 		}
 	}
 	_, err = call(c.Context, a.Registry.Isolate, q)

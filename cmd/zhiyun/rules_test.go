@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/rule"
@@ -37,7 +39,8 @@ func TestRulesAreSetShownAndRefused(t *testing.T) {
 	if out, err := verb("set", "shop.cart", file, "--revision", "0"); err != nil || !strings.Contains(out, "prefer: site") {
 		t.Errorf("set: %s %v", out, err)
 	}
-	if _, err := verb("isolate", "shop.cart", "127.0.0.1:80"); err == nil || !strings.Contains(err.Error(), "--reason is empty") {
+	_, err := verb("isolate", "shop.cart", "127.0.0.1:80")
+	if exit, ok := err.(cli.ExitCoder); !ok || exit.ExitCode() != exitUsage || !strings.Contains(err.Error(), "--reason is empty") {
 		t.Errorf("without a reason: %v", err)
 	}
 	if _, err := verb("isolate", "shop.cart", "127.0.0.1:80", "--reason", "heap dump"); err != nil {

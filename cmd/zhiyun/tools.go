@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
+	"github.com/zhiyun-ops/zhiyun/internal/control"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
@@ -69,6 +72,11 @@ Examples:
 			toolVerb("new", "NAME", "write a tool that passes the test, to begin with", "zhiyun tool new db.backup --lang python", newTool,
 				&cli.StringFlag{Name: "lang", Value: "sh", Usage: "`LANGUAGE`: " + strings.Join(tooltest.Languages(), ", ")},
 				&cli.StringFlag{Name: "dir", Usage: "`FOLDER` to write, which is not there yet", DefaultText: "./NAME"}),
+			change("push", "DIR", "have the server run a tool from now on, in place of the one of its name", "zhiyun tool push ./db.backup --dry-run",
+				[]cli.Flag{breakFlag(), reasonFlag()}, with(pushTool)),
+			change("use", "NAME DIGEST", "go back, or forth, to a version that was pushed before", "zhiyun tool use db.backup 9f86d081884c",
+				[]cli.Flag{breakFlag(), reasonFlag()}, with(useTool)),
+			verb("versions", "[NAME]", "list the versions of pushed tools, the newest first", "zhiyun tool versions db.backup", nil, with(toolVersions)),
 		},
 		Action: func(c *cli.Context) error {
 			name := c.Args().First()
@@ -283,4 +291,61 @@ func newTool(c *cli.Context) error {
 		fmt.Fprintf(c.App.ErrWriter, "build it: (cd %s && go build -o run .)\n", dir)
 	}
 	return nil
+}
+
+func breakFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "break", Usage: "even if flows no longer compile; --dry-run tells which"}
+}
+
+func pushTool(c *cli.Context, a *control.Client) error {
+	dir, err := arg(c, 0, "folder of the tool")
+	if err != nil {
+		return err
+	}
+	m, err := flow.ReadManifest(dir)
+	if err != nil {
+		return usage("tool push: %v", err)
+	}
+	for _, p := range tooltest.Lint(m) {
+		if p.Fatal {
+			return usage("tool push %s: %s: %s", dir, p.Field, p.Message)
+		}
+	}
+	reader, writer := io.Pipe()
+	defer reader.Close()
+	go func() { writer.CloseWithError(flow.PackTool(dir, writer)) }() // ends with the reader
+	pushed, err := a.PushTool(c.Context, reader, c.Bool("break"), cause(c))
+	if err != nil {
+		return plainError(err)
+	}
+	return printTool(c, pushed)
+}
+
+func useTool(c *cli.Context, a *control.Client) error {
+	if c.NArg() < 2 {
+		return usage("tool use: name the tool and a digest; 'zhiyun tool versions' lists them")
+	}
+	answer, err := call(c.Context, a.Flows.UseTool, &controlpb.UseToolRequest{Name: c.Args().Get(0), Digest: c.Args().Get(1), BreakFlows: c.Bool("break"), Cause: cause(c)})
+	if err != nil {
+		return err
+	}
+	used, err := decode[flow.Manifest](answer.Json)
+	if err != nil {
+		return err
+	}
+	return printTool(c, used)
+}
+
+func printTool(c *cli.Context, m flow.Manifest) error {
+	t := table{columns: []string{"NAME", "VERSION", "DIGEST"}, data: m}
+	t.add(m.Name, m.Version, m.Digest)
+	return print(c, t)
+}
+
+func toolVersions(c *cli.Context, a *control.Client) error {
+	answer, err := call(c.Context, a.Flows.ToolVersions, &controlpb.ToolsRequest{Name: c.Args().First()})
+	if err != nil {
+		return err
+	}
+	return printDocuments(c, raws(answer.Items), "NAME:manifest.name", "VERSION:manifest.version", "DIGEST:manifest.digest", "CURRENT:current", "PUSHED:at", "TITLE:manifest.title")
 }

@@ -93,6 +93,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
+	defer tools.Close()
 	store, err := sqlitestore.Open(filepath.Join(d.config.Data, "flow.db"))
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
@@ -123,7 +124,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// manifests registers every manifest of a folder.
+// manifests registers every manifest of a folder, and every tool in a folder of it.
 func manifests(dir string) (*flow.Tools, error) {
 	tools := flow.NewTools()
 	files, err := list(dir, ".json")
@@ -140,6 +141,11 @@ func manifests(dir string) (*flow.Tools, error) {
 			return nil, fmt.Errorf("manifest %s: %w", file, err)
 		}
 		tools.Exec(m)
+	}
+	if dir != "" {
+		if err := tools.Folders(dir); err != nil {
+			return nil, err
+		}
 	}
 	return tools, nil
 }

@@ -28,6 +28,8 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 		{"Definitions", definitions},
 		{"Notices", notices},
 		{"ConcurrentWriters", concurrentWriters},
+		{"Linearizable", linearizable},
+		{"Wakes", wakes},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			t.Parallel()

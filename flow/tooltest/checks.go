@@ -364,9 +364,15 @@ func (s *subject) toldToEnd(ctx context.Context) error {
 		return err
 	}
 	defer w.Close()
-	const early = 2 * time.Millisecond
-	if out := run(ctx, s.command(w, s.call("key", example.Input)), early, syscall.SIGTERM); out.took > termGrace+early {
-		return fmt.Errorf("it ended %s after SIGTERM; it would have been killed after %s", out.took.Round(time.Millisecond), termGrace)
+	whole := run(ctx, s.command(w, s.call("whole", example.Input)), 0, 0)
+	middle := max(whole.took/2, time.Millisecond)
+	fresh, err := s.world()
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	if out := run(ctx, s.command(fresh, s.call("key", example.Input)), middle, syscall.SIGTERM); out.took > middle+termGrace {
+		return fmt.Errorf("it ended %s after SIGTERM; it would have been killed after %s", (out.took - middle).Round(time.Millisecond), termGrace)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func Lint(m flow.Manifest) []Problem {
 	out = append(out, schemaProblems("input", m.Input)...)
 	out = append(out, schemaProblems("output", m.Output)...)
 	out = append(out, exampleProblems(m)...)
-	if dir := m.Dir(); dir != "" && len(m.Command) > 0 && strings.ContainsRune(m.Command[0], '/') {
+	if dir := m.Dir; dir != "" && len(m.Command) > 0 && strings.ContainsRune(m.Command[0], '/') {
 		path := m.Command[0]
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(dir, path)

@@ -70,7 +70,7 @@ func TestChecksFind(t *testing.T) {
 		"undo forgets":             {script: [2]string{`= "$ZHIYUN_KEY" ]; then rm -f "$note"; fi`, `= "$ZHIYUN_KEY" ]; then :; fi`}, fails: "undo"},
 		"undo fails without do":    {script: [2]string{`= "$ZHIYUN_KEY" ]; then rm -f "$note"; fi`, `= "$ZHIYUN_KEY" ]; then rm -f "$note"; else exit 3; fi`}, fails: "undo of nothing"},
 		"half a note":              {script: [2]string{`printf '%s' "$ZHIYUN_KEY" > "$note.tmp"`, `printf 'half' > "$note"; sleep 0.2; printf '%s' "$ZHIYUN_KEY" > "$note.tmp"`}, fails: "killed"},
-		"deaf":                     {script: [2]string{"set -eu\n", "set -eu\ntrap '' TERM\nsleep 2.2\n"}, fails: "told to end"},
+		"deaf":                     {script: [2]string{"set -eu\n", "set -eu\ntrap '' TERM\ni=0; while [ $i -lt 46 ]; do sleep 0.1; i=$((i+1)); done\n"}, fails: "told to end"},
 		"leaves a process":         {script: [2]string{`mkdir -p "$notes"`, `mkdir -p "$notes"; sleep 60 >/dev/null 2>&1 &`}, fails: "nothing left"},
 		"does what it should plan": {script: [2]string{`[ -n "${ZHIYUN_PLAN:-}" ]`, `mkdir -p "$notes" && [ -n "${ZHIYUN_PLAN:-}" ]`}, fails: "plan"},
 		"is not resident":          {manifest: func(m map[string]any) { m["resident"] = map[string]any{} }, fails: "resident"},

@@ -2,11 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,8 +31,8 @@ import (
 	l5agent "github.com/zhiyun-ops/zhiyun/l5/agent"
 )
 
-// Run is the agent: it serves its device until ctx ends, or until a part of it fails for good. That the server cannot
-// be reached is no failure: routes are served from memory and disk, processes are kept, results wait.
+// Run is the agent: it serves its device until ctx ends, or until a part of it fails for good. ErrRefused says that the
+// server does not take its credential. That the server cannot be reached is no failure: routes are served from memory and disk, processes are kept, results wait.
 // The device's processes outlive the agent; the next one adopts them.
 func Run(ctx context.Context, config Config) error {
 	config, err := config.filled()
@@ -100,6 +102,9 @@ func (a *parts) prove(ctx context.Context) (err error) {
 		if err := a.credential.obtain(ctx); err != nil {
 			return err
 		}
+		if err := a.credential.accepted(ctx); errors.Is(err, ErrRefused) {
+			return err
+		} // a server that does not answer now may later
 	}
 	if a.tokenFile, a.files, err = a.credential.files(); err != nil {
 		return err
@@ -127,6 +132,10 @@ func (a *parts) assemble() error {
 	if err != nil {
 		return err
 	}
+	eye, err := newStanding(a.credential, a.registry)
+	if err != nil {
+		return fmt.Errorf("agent: metrics: %w", err)
+	}
 	names, err := l5agent.New(l5agent.Config{
 		Upstream: config.Server, Device: config.Device, Socket: config.RoutesSocket(),
 		SnapshotFile: config.state("l5.snapshot"), Token: a.dial.Token, TLS: a.dial.TLS, Logger: config.Logger, Metrics: a.registry,
@@ -152,7 +161,7 @@ func (a *parts) assemble() error {
 		return err
 	}
 	serve := device.ServeConfig{Path: config.DeviceSocket(), Supervisor: supervisor, Routes: a.routes, Logger: config.Logger}
-	a.runs = append(a.runs, a.credential.run, supervisor.Run, names.Run, notice.run, opened.Run, work.Run, declared.run, watch.Run, a.metrics,
+	a.runs = append(a.runs, a.credential.run, eye.run, supervisor.Run, names.Run, notice.run, opened.Run, work.Run, declared.run, watch.Run, a.metrics,
 		func(ctx context.Context) error { return device.Serve(ctx, serve) })
 	return nil
 }
@@ -163,6 +172,7 @@ func (a *parts) env() []string {
 		"ZHIYUN_ROOT="+a.config.Root, "ZHIYUN_AGENT="+a.config.DeviceSocket(), "ZHIYUN_SERVER="+a.config.Server,
 		"ZHIYUN_TOKEN_FILE="+a.tokenFile, "ZHIYUN_DEVICE="+a.config.Device, "ZHIYUN_ADDR="+a.config.Addr,
 		"ZHIYUN_L5=unix://"+a.config.RoutesSocket(), "ZHIYUN_SITE="+a.config.Site,
+		"ZHIYUN_PORT_OFFSET="+strconv.Itoa(a.config.PortOffset),
 	)
 }
 
@@ -172,6 +182,12 @@ func (a *parts) worker() (*worker.Worker, error) {
 	for _, manifest := range wiring.DeviceTools(a.config.Exe) {
 		tools.Exec(manifest)
 	}
+	if a.config.Tools != "" {
+		if err := errors.Join(tools.Folders(a.config.Tools), tools.Err()); err != nil {
+			return nil, fmt.Errorf("agent: Tools: %w", err)
+		}
+	}
+	a.closers = append(a.closers, tools.Close)
 	return worker.New(worker.Config{
 		Target: a.config.Server, Token: a.dial.Token, TLS: a.dial.TLS, Device: a.config.Device, Tools: tools,
 		Dir: a.config.state("worker"), Env: a.env(), Logger: a.config.Logger,
@@ -192,12 +208,16 @@ func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declarat
 	a.closers = append(a.closers, client.CloseIdleConnections, blobs.Close)
 	declared := &declaration{client: controlpbconnect.NewAgentServiceClient(client, base), device: config.Device, logger: config.Logger, changed: make(chan struct{}, 1)}
 	repairer := &repairs{supervisor: supervisor, env: device.Env{
-		Root: config.Root, Device: config.Device, Addr: config.Addr, Blobs: blobs, Logger: config.Logger,
+		Root: config.Root, Device: config.Device, Addr: config.Addr, PortOffset: config.PortOffset, Blobs: blobs, Logger: config.Logger,
 	}}
 	lister := drift.Named(drift.Proc(config.Root), named(supervisor))
+	ports := drift.Ports(config.Addr, lister)
+	if config.PortOffset != 0 {
+		ports = drift.OwnPorts(config.Addr, lister)
+	}
 	watch, err := drift.New(drift.Config{
 		Device: config.Device, Desired: declared, Repairer: repairer, Reporter: declared,
-		Collectors: []drift.Collector{drift.Files(config.Root), drift.Processes(lister), drift.Ports(config.Addr, lister)},
+		Collectors: []drift.Collector{drift.Files(config.Root), drift.Processes(lister), ports},
 		Rescan:     config.Rescan, Poll: config.Poll, Settle: config.Settle, Logger: config.Logger, Metrics: a.registry,
 	})
 	return watch, declared, err

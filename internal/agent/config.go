@@ -21,6 +21,9 @@ type Config struct {
 	Device string
 	// Addr is its address. Required.
 	Addr string
+	// PortOffset is added to the ports that manifests name, as in the CMDB: the device shares its address with others, and
+	// only ports of its own processes count as its. Default: the address is its own.
+	PortOffset int
 	// Site is where it stands; handed to scripts and processes.
 	Site string
 	// Root is the folder that the device's files live under: nothing outside of it is written. Required; made if absent.
@@ -42,6 +45,9 @@ type Config struct {
 	TLS transport.ClientFiles
 	// Exe is the zhiyun binary that runs the device's tools. Default: this program's own.
 	Exe string
+	// Tools is a folder of folders with tools of the device's owner, each with its tool.json. A tool that cannot be registered is an error. Default: the
+	// device has the tools of Exe alone.
+	Tools string
 	// Rescan is the time between two full looks at the declared files; Poll between two at processes and ports.
 	// Default 1 min and 5 s.
 	Rescan, Poll time.Duration
@@ -66,6 +72,9 @@ func (c Config) filled() (Config, error) {
 	if _, err := netip.ParseAddr(c.Addr); err != nil {
 		faults = append(faults, fmt.Errorf("agent: Addr %q: give the device's IP address: %w", c.Addr, err))
 	}
+	if c.PortOffset < 0 || c.PortOffset > 50_000 {
+		faults = append(faults, fmt.Errorf("agent: PortOffset %d: want 0 to 50000, as the device has it in the CMDB", c.PortOffset))
+	}
 	if c.Root == "" {
 		faults = append(faults, errors.New("agent: Root is empty: name the folder that the device's files live under"))
 	} else if root, err := filepath.Abs(c.Root); err != nil || len(root) > 80 {
@@ -83,6 +92,10 @@ func (c Config) filled() (Config, error) {
 		if addr, err := netip.ParseAddrPort(c.Listen); err != nil || !addr.Addr().IsLoopback() {
 			faults = append(faults, fmt.Errorf("agent: Listen %q: metrics are for this host alone; give a loopback address, as 127.0.0.1:7071", c.Listen))
 		}
+	}
+	if c.Doors.Opens() && c.Doors.Caller == "" {
+		faults = append(faults, errors.New("agent: Doors are open and their Caller is empty: the server gives a device routes for modules that are placed on it, and for nobody else; "+
+			"name the module whose programs ask, with --door-caller"))
 	}
 	if c.Exe == "" {
 		exe, err := os.Executable()

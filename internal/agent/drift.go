@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/internal/backoff"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
@@ -47,17 +48,23 @@ func (d *declaration) Desired(context.Context) (drift.State, string, error) {
 // Changed implements drift.Desired.
 func (d *declaration) Changed() <-chan struct{} { return d.changed }
 
-// run keeps a stream to the server, and takes it up again a second after it was lost.
+// run keeps a stream to the server, and takes it up again a second after it was lost; later and later while the server turns
+// this device away.
 func (d *declaration) run(ctx context.Context) error {
-	last := ""
+	last, lost := "", backoff.New(backoff.Config{First: time.Second, Most: time.Second, Jitter: 0.1})
+	turnedAway := backoff.New(backoff.Config{First: time.Second, Most: time.Minute, Jitter: 0.3})
 	for ctx.Err() == nil {
-		if err := d.follow(ctx); err != nil && ctx.Err() == nil && err.Error() != last {
+		err := d.follow(ctx)
+		if err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
-			d.logger.Warn("what this device should be is not followed; trying again each second", "error", err)
+			d.logger.Warn("what this device should be is not followed; trying again", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
+		switch connect.CodeOf(err) {
+		case connect.CodeUnauthenticated, connect.CodePermissionDenied:
+			_ = turnedAway.Wait(ctx) // ends with ctx, which is looked at above
+		default:
+			turnedAway.Reset()
+			_ = lost.Wait(ctx)
 		}
 	}
 	return nil

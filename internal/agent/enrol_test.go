@@ -170,6 +170,84 @@ func (p *party) works(t *testing.T, root, file string) string {
 	return id
 }
 
+// An agent whose credential was changed, or revoked, ends and says what to do; one whose server is away does not.
+func TestAnAgentWithoutACredentialThatCountsEnds(t *testing.T) {
+	t.Parallel()
+	p := enrolling(t, false, time.Hour)
+	start := func(root string, server string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		config := p.config(root, "")
+		config.Enrol, config.Addr, config.Server = "", "127.0.0.1", server
+		return agent.Run(ctx, config)
+	}
+	root := short(t)
+	_, file := p.token(t, "d1", time.Hour)
+	if err := agent.Obtain(t.Context(), p.config(root, file), nil); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, "var", "zhiyun", "credential", "device.token")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := append([]byte{}, good...)
+	if last := len(bad) - 2; bad[last] == 'A' {
+		bad[last] = 'B'
+	} else {
+		bad[last] = 'A'
+	}
+	if err := os.WriteFile(path, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(root, p.target); !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), "zhiyun token enrol d1") {
+		t.Errorf("with another secret: %v", err)
+	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.revoke(t, &controlpb.RevokeTokenRequest{Id: p.works(t, root, file), Cause: &controlpb.Cause{Actor: "test", Reason: "stolen"}})
+	if err := start(root, p.target); !errors.Is(err, agent.ErrRefused) || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("revoked: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	config := p.config(root, "")
+	config.Enrol, config.Addr, config.Server = "", "127.0.0.1", "http://127.0.0.1:1"
+	if err := agent.Run(ctx, config); err != nil {
+		t.Errorf("with a server that is away: %v", err)
+	}
+}
+
+// An agent may come before its device is declared: doctor says so, since nothing will be placed there.
+func TestDoctorNamesAnAgentWithoutADevice(t *testing.T) {
+	t.Parallel()
+	p := enrolling(t, false, time.Hour)
+	_, file := p.token(t, "d1", time.Hour)
+	if err := agent.Obtain(t.Context(), p.config(short(t), file), nil); err != nil {
+		t.Fatal(err)
+	}
+	said := func() string {
+		answer, err := p.Ops.Doctor(t.Context(), connect.NewRequest(&controlpb.InfoRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%s", answer.Msg.Items)
+	}
+	if out := said(); !strings.Contains(out, "that the CMDB does not have: d1") {
+		t.Errorf("doctor says %s", out)
+	}
+	if _, err := p.Resources.Apply(t.Context(), connect.NewRequest(&controlpb.ApplyRequest{
+		Documents: []*controlpb.SourceDocument{{Name: "x", Text: []byte("{kind: site, name: s, city: c}\n---\n{kind: device_type, name: t, cores: 1}\n---\n{kind: device, name: d1, addr: 10.0.0.1, site: s, type: t}\n")}},
+		Cause:     &controlpb.Cause{Actor: "test", Reason: "its device"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	if out := said(); !strings.Contains(out, "all of declared devices") {
+		t.Errorf("doctor says %s", out)
+	}
+}
+
 func TestEnrolmentIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	p := enrolling(t, true, time.Hour)

@@ -13,13 +13,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/supervise"
 	l5agent "github.com/zhiyun-ops/zhiyun/l5/agent"
 )
-
-// ListenVar is the environment variable of a process that names the TCP ports on which it serves, with commas in between.
-// The agent gives the name service notice when one of them serves nobody.
-const ListenVar = "ZHIYUN_LISTEN"
 
 const (
 	// outageTick is the pace at which a port is asked for that is to open.
@@ -160,7 +157,7 @@ func sightOf(processes []supervise.Process) (s sight) {
 // ports are those on which the processes of a spec serve.
 func ports(spec supervise.Spec) (out []int) {
 	for _, variable := range spec.Env {
-		list, ok := strings.CutPrefix(variable, ListenVar+"=")
+		list, ok := strings.CutPrefix(variable, device.ListenVar+"=")
 		if !ok {
 			continue
 		}

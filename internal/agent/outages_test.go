@@ -115,7 +115,7 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 	l5test.Await(t, "the agent serves", func() bool { _, err := processes.List(t.Context()); return err == nil })
 	broken := filepath.Join(root, "broken")
 	spec := supervise.Spec{Name: "cart", Command: []string{os.Args[0]}, Dir: "/", Module: "shop.cart", Env: []string{
-		fmt.Sprintf("ZHIYUN_TEST_LISTEN=127.0.0.1:%d", port), "ZHIYUN_TEST_BROKEN=" + broken, fmt.Sprintf("%s=%d", agent.ListenVar, port),
+		fmt.Sprintf("ZHIYUN_TEST_LISTEN=127.0.0.1:%d", port), "ZHIYUN_TEST_BROKEN=" + broken, fmt.Sprintf("%s=%d", device.ListenVar, port),
 	}}
 	if err := processes.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,9 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	kill()
+	killed := time.Now()
 	await("the dead one is not handed out", other)
+	t.Logf("not handed out %v after the kill", time.Since(killed))
 	if i := s.Name().Instances("shop.cart")[0]; !strings.Contains(i.Down, "exit status 3") && !strings.Contains(i.Down, "killed") {
 		t.Errorf("the reason is %q", i.Down)
 	}
@@ -163,7 +165,9 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
+	mended := time.Now()
 	await("it serves again", both)
+	t.Logf("handed out again %v after it could run", time.Since(mended))
 
 	if err := processes.Stop(t.Context(), "cart", 0); err != nil {
 		t.Fatal(err)

@@ -31,8 +31,9 @@ var Rows = []Row{
 	{"zhiyun.control.v1.ResourceService", changes, "Apply Delete"},
 	{"zhiyun.control.v1.DeviceService", reads, "Query Counts"},
 	{"zhiyun.control.v1.DeviceService", changes, "Acquire Renew Release Serve Hold MarkFaulty Repair Retire InitFiles"},
-	{"zhiyun.control.v1.FlowService", reads, "Lint Definitions Get List Watch Tools Locks"},
-	{"zhiyun.control.v1.FlowService", changes, "Save Start Cancel Retry Pause Resume Intervene"},
+	{"zhiyun.control.v1.FlowService", reads, "Lint Definitions Definition Plan Get List Watch Tools ToolVersions Logs Timing Export Locks"},
+	{"zhiyun.control.v1.FlowService", changes, "Save Start Cancel Retry Pause Resume Intervene Signal"},
+	{"zhiyun.control.v1.FlowService", people, "Bulk Prune PushTool UseTool"}, // what is pushed runs as the server
 	{"zhiyun.control.v1.FreezeService", reads, "List"},
 	{"zhiyun.control.v1.FreezeService", people, "Freeze Unfreeze"},
 	{"zhiyun.control.v1.TriggerService", reads, "List Get History"},
@@ -55,8 +56,9 @@ var Rows = []Row{
 	{"zhiyun.control.v1.PermissionService", reads, "Check List"},
 	{"zhiyun.control.v1.PermissionService", changes, "Request Release Revoke"},
 	{"zhiyun.control.v1.PermissionService", people, "Approve Deny SetApproval"},
-	{"zhiyun.control.v1.NotifyService", reads, "Mutes Silences Deliveries"},
+	{"zhiyun.control.v1.NotifyService", reads, "Mutes Silences Deliveries Rules"},
 	{"zhiyun.control.v1.NotifyService", changes, "Deliver Mute Unmute Silence Unsilence"},
+	{"zhiyun.control.v1.NotifyService", people, "Redeliver SetRule RemoveRule"}, // a sink is an address that the server calls
 	{"zhiyun.control.v1.ChangeService", reads, "List"},
 	{"zhiyun.control.v1.ChangeService", changes, "Record Undo"},
 	{"zhiyun.control.v1.VirtualAddrService", reads, "List"},

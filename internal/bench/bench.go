@@ -3,8 +3,8 @@
 //
 //	rows, err := bench.Run(ctx, bench.Config{Packages: []string{"l5"}})
 //
-// The name service is measured with processes of its own around it, which are the calling program, started again: it must
-// call fleet.Main before it does anything else.
+// The name service and flows are measured with processes of their own, which are the calling program, started again: it must
+// call fleet.Main and flowbench.Main before it does anything else.
 //
 // A row's Ratio is ours by the floor where smaller is better, and the floor by ours where larger is: so 1 is the floor
 // itself, and more is what we cost.
@@ -43,6 +43,8 @@ type Config struct {
 	Long bool
 	// Dir is where files are written; it decides which disk is measured. Default: a new temporary folder.
 	Dir string
+	// DSN is a PostgreSQL server, as a postgres:// URL, on which flows are measured, in schemas that are dropped. Default: SQLite, in Dir.
+	DSN string
 	// Progress is told what is measured next. It may be nil.
 	Progress func(what string)
 }

@@ -12,10 +12,12 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/bench"
 	"github.com/zhiyun-ops/zhiyun/internal/bench/fleet"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench"
 )
 
 func TestMain(m *testing.M) {
 	fleet.Main()
+	flowbench.Main()
 	os.Exit(m.Run())
 }
 

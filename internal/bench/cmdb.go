@@ -70,7 +70,10 @@ func (s *suite) cmdb(ctx context.Context) (err error) {
 	if err := s.cmdbReads(db, plain, byModule); err != nil {
 		return err
 	}
-	return s.cmdbLife(ctx, db)
+	if err := s.cmdbLife(ctx, db); err != nil {
+		return err
+	}
+	return s.cmdbApply(ctx, objects)
 }
 
 func (s *suite) cmdbReads(db *cmdb.DB, plain map[string]*cmdb.Device, byModule map[string][]*cmdb.Device) error {

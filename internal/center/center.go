@@ -33,6 +33,8 @@ type Config struct {
 	Approve Approval
 	// Sinks take notices out. Default: none; notices are only recorded.
 	Sinks []Sink
+	// Owner tells whose a module is, for routes by owner. It must return soon. Default: nobody's.
+	Owner func(module string) string
 	// Silencer takes silences to an alert system. Default: none; silences stop notices of this center alone.
 	Silencer Silencer
 	// Balancer serves virtual addresses. Default: none; adding a real server is then ErrNoBalancer.
@@ -148,7 +150,11 @@ func assemble(config Config, metrics *metrics) *Centers {
 			mutes:      shelf[Mute]{s, "notify/mute/", "mute"},
 			silences:   shelf[Silence]{s, "notify/silence/", "silence"},
 			deliveries: shelf[Delivery]{s, "notify/delivery/", "delivery"},
-			sinks:      config.Sinks, silencer: config.Silencer, now: now,
+			templates:  shelf[NoticeTemplate]{s, "notify/template/", "template"},
+			routes:     shelf[Route]{s, "notify/route/", "route"},
+			specs:      shelf[SinkSpec]{s, "notify/sink/", "sink"},
+			owner:      config.Owner, due: make(chan struct{}, 1),
+			sinks: config.Sinks, silencer: config.Silencer, now: now,
 			logger: config.Logger, metrics: metrics, most: config.KeepDeliveries,
 		},
 		Changes:      &Changes{shelf[Change]{s, "change/", "change record"}, now, config.KeepChanges},
@@ -176,10 +182,11 @@ func (c *Centers) Run(ctx context.Context) error {
 		ready := sync.OnceFunc(func() { close(c.known[i]) })
 		wait.Go(func() { c.again(ctx, one.what, func() error { return one.follow(ctx, ready) }) })
 	}
+	wait.Go(func() { c.Notify.run(ctx) })
 	wait.Go(func() { c.every(ctx, c.reconcile, "reconcile virtual addresses", c.VirtualAddrs.reconcile) })
 	wait.Go(func() {
 		c.every(ctx, time.Minute, "sweep", func(ctx context.Context) error {
-			return errors.Join(c.Notify.resend(ctx), c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()), c.Credentials.sweep(ctx), c.Freezes.sweep(ctx),
+			return errors.Join(c.Notify.sweep(ctx), c.Changes.sweep(ctx), c.Blobs.sweep(c.now()), c.Credentials.sweep(ctx), c.Freezes.sweep(ctx),
 				sweep(ctx, c.Inspections.shelf, func(i Inspection) bool { return i.Until.Before(c.now()) }))
 		})
 	})

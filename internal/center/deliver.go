@@ -21,8 +21,10 @@ type Notice struct {
 	ID       string            `json:"id"`   // the same id is delivered once
 	Kind     string            `json:"kind"` // load, alert, flow, gray, drift, device, ...
 	Module   string            `json:"module,omitempty"`
+	Owner    string            `json:"owner,omitempty"` // default: the module's
 	Device   string            `json:"device,omitempty"`
-	Severity Severity          `json:"severity"` // default info
+	Severity Severity          `json:"severity"`        // default info
+	Title    string            `json:"title,omitempty"` // default: severity, kind, module and device
 	Text     string            `json:"text"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	At       time.Time         `json:"at"` // default now
@@ -35,7 +37,8 @@ type Outcome string
 const (
 	Sending   Outcome = "sending"   // recorded, not yet out; after a crash it is sent again
 	Delivered Outcome = "delivered" // every sink took it
-	Failed    Outcome = "failed"    // at least one sink did not take it; see Faults
+	Failed    Outcome = "failed"    // at least one sink has not taken it yet, see Faults; it is tried again
+	Dead      Outcome = "dead"      // at least one sink was given up; Redeliver tries again
 	Muted     Outcome = "muted"     // a mute stopped it
 	Silenced  Outcome = "silenced"  // a silence stopped it
 )
@@ -46,7 +49,18 @@ type Delivery struct {
 	Outcome Outcome           `json:"outcome"`
 	By      string            `json:"by,omitempty"`     // key of the mute or silence that stopped it
 	Faults  map[string]string `json:"faults,omitempty"` // by sink
+	Targets []Target          `json:"targets,omitempty"`
 	At      time.Time         `json:"at"`
+}
+
+// Target is a sink that a notice goes to, and how far it is.
+type Target struct {
+	Sink      string    `json:"sink"`
+	Template  string    `json:"template,omitempty"`
+	Attempts  int       `json:"attempts,omitempty"`
+	Delivered bool      `json:"delivered,omitempty"`
+	Dead      bool      `json:"dead,omitempty"`
+	Next      time.Time `json:"next,omitzero"` // when it is tried again, at the earliest
 }
 
 // Sink takes notices to people: a log, a web hook, an alert system. Deliver may be called twice with one notice
@@ -56,8 +70,8 @@ type Sink interface {
 	Deliver(ctx context.Context, notice Notice) error
 }
 
-// Deliver sends a notice to every sink, unless a mute or silence stops it, and records which. A notice with the same
-// ID is sent once. A sink that fails is recorded in the delivery and does not stop the others; the error
+// Deliver takes a notice to the sinks that its routes name, unless a mute or silence stops it, and records which. A notice with the same
+// ID is taken once. A sink that fails is recorded in the delivery, does not stop the others, and is tried again by Run; the error
 // is only of the center itself.
 func (n *Notify) Deliver(ctx context.Context, notice Notice) (Delivery, error) {
 	if notice.At.IsZero() {
@@ -65,6 +79,9 @@ func (n *Notify) Deliver(ctx context.Context, notice Notice) (Delivery, error) {
 	}
 	if notice.Severity == "" {
 		notice.Severity = Info
+	}
+	if notice.Owner == "" && notice.Module != "" && n.owner != nil {
+		notice.Owner = n.owner(notice.Module)
 	}
 	notice.At = notice.At.UTC()
 	if err := notice.check(); err != nil {
@@ -74,31 +91,30 @@ func (n *Notify) Deliver(ctx context.Context, notice Notice) (Delivery, error) {
 	if err != nil {
 		return Delivery{}, err
 	}
+	var targets []Target
+	if outcome == Sending {
+		if targets, err = n.targets(ctx, notice); err != nil {
+			return Delivery{}, err
+		}
+	}
 	done, fresh, err := n.deliveries.change(ctx, notice.ID, func(old Delivery, exists bool) (Delivery, verdict, error) {
 		if exists {
 			return old, keep, nil
 		}
-		return Delivery{Notice: notice, Outcome: outcome, By: by, At: n.now().UTC()}, write, nil
+		d := Delivery{Notice: notice, Outcome: outcome, By: by, Targets: targets, At: n.now().UTC()}
+		d.claim(n.now())
+		return d, write, nil
 	})
 	if err != nil {
 		return Delivery{}, err
 	}
-	if done.value.Outcome != Sending {
+	if !fresh || done.value.Outcome != Sending {
 		if fresh {
 			n.metrics.notice(done.value.Outcome)
 		}
 		return done.value, nil
 	}
-	final := done.value
-	final.Outcome, final.Faults = n.send(ctx, notice)
-	if _, _, err := n.deliveries.change(ctx, notice.ID, func(Delivery, bool) (Delivery, verdict, error) {
-		final.At = n.now().UTC()
-		return final, write, nil
-	}); err != nil {
-		return final, err
-	}
-	n.metrics.notice(final.Outcome)
-	return final, nil
+	return n.send(ctx, done.value)
 }
 
 func (n Notice) check() error {
@@ -141,30 +157,6 @@ func (n *Notify) stopped(ctx context.Context, notice Notice) (Outcome, string, e
 	return Sending, "", nil
 }
 
-// sinkTimeout bounds one sink, so that a dead one does not hold the others up for long.
-const sinkTimeout = 10 * time.Second
-
-func (n *Notify) send(ctx context.Context, notice Notice) (Outcome, map[string]string) {
-	var faults map[string]string
-	for _, sink := range n.sinks {
-		bound, cancel := context.WithTimeout(ctx, sinkTimeout)
-		err := sink.Deliver(bound, notice)
-		cancel()
-		if err == nil {
-			continue
-		}
-		if faults == nil {
-			faults = make(map[string]string)
-		}
-		faults[sink.Name()] = clip(err.Error())
-		n.logger.Warn("a sink did not take a notice", "sink", sink.Name(), "notice", notice.ID, "error", err)
-	}
-	if faults != nil {
-		return Failed, faults
-	}
-	return Delivered, nil
-}
-
 // Deliveries lists what became of notices, newest first; an empty outcome matches all.
 func (n *Notify) Deliveries(ctx context.Context, outcome Outcome, page Page) ([]Delivery, string, error) {
 	all, err := byTime(ctx, n.deliveries, Delivery.at)
@@ -175,20 +167,3 @@ func (n *Notify) Deliveries(ctx context.Context, outcome Outcome, page Page) ([]
 }
 
 func (d Delivery) at() time.Time { return d.Notice.At }
-
-// resend sends what a former process recorded and did not finish.
-func (n *Notify) resend(ctx context.Context) error {
-	all, err := n.deliveries.list(ctx, "")
-	if err != nil {
-		return err
-	}
-	for _, one := range all {
-		// A younger one may be on its way in another process.
-		if one.value.Outcome == Sending && n.now().Sub(one.value.At) > sinkTimeout*time.Duration(len(n.sinks)+1) {
-			if _, err := n.Deliver(ctx, one.value.Notice); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}

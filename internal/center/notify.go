@@ -11,14 +11,19 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
-// Notify is the notification center. A notice goes to every sink, unless a mute stops it (for a kind of event of a
+// Notify is the notification center. A notice goes to the sinks that its routes name, every sink if none does, unless a mute stops it (for a kind of event of a
 // module: an expansion mutes the load events that it answers) or a silence does (for the alerts of devices that are
 // being worked on). What was done with each notice is recorded.
 type Notify struct {
 	mutes      shelf[Mute]
 	silences   shelf[Silence]
 	deliveries shelf[Delivery]
+	templates  shelf[NoticeTemplate]
+	routes     shelf[Route]
+	specs      shelf[SinkSpec]
 	sinks      []Sink
+	owner      func(module string) string // may be nil
+	due        chan struct{}              // something may be due
 	silencer   Silencer
 	now        func() time.Time
 	logger     *slog.Logger

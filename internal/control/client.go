@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
@@ -137,6 +138,27 @@ func (c *Client) PushPackage(ctx context.Context, name, version string, archive 
 		closed = err
 	}
 	return Decode[center.Package](answer, closed)
+}
+
+// PushTool sends a tool's folder, as flow.PackTool writes it. breaks allows that flows no longer compile.
+func (c *Client) PushTool(ctx context.Context, archive io.Reader, breaks bool, cause *pb.Cause) (flow.Manifest, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := c.Flows.PushTool(ctx)
+	err := send(archive, stream.Send, func(i int, part []byte) *pb.PushToolRequest {
+		if i == 0 {
+			return &pb.PushToolRequest{BreakFlows: breaks, Cause: cause, Chunk: part}
+		}
+		return &pb.PushToolRequest{Chunk: part}
+	})
+	if err != nil {
+		cancel() // half a content must not look like a whole one
+	}
+	answer, closed := stream.CloseAndReceive()
+	if err != nil {
+		closed = err
+	}
+	return Decode[flow.Manifest](answer, closed)
 }
 
 // PushFile sends a content to the file source.

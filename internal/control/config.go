@@ -38,6 +38,7 @@ type Config struct {
 	Flow     *flow.Engine
 	Triggers *trigger.Controller
 	Tools    *flow.Tools // those that the engine runs, to be listed
+	Shelf    *flow.Shelf // where pushed tools are kept; nil: none can be pushed
 	Names    *l5server.Server
 
 	// GrayPolicy is the policy that a module's manifest asks for, for rollouts that name none. Default: gray.Default.
@@ -74,6 +75,7 @@ type API struct {
 	news   *news
 
 	exchanges *auth.Limiter // of enrolment tokens and device credentials, by id
+	pushing   sync.Mutex    // held while the tools that run change
 }
 
 // New checks the config, reporting all faults at once. It starts nothing.

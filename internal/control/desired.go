@@ -136,7 +136,7 @@ func (a *API) declared(ctx context.Context, name string) (drift.State, cmdb.Modu
 		state.Processes = append(state.Processes, process)
 	}
 	for _, p := range module.Ports {
-		state.Ports = append(state.Ports, drift.Port{Proto: p.Protocol, Port: p.Port, Process: p.Process})
+		state.Ports = append(state.Ports, drift.Port{Proto: p.Protocol, Port: device.Port(p.Port), Process: p.Process})
 	}
 	return state, module, nil
 }
@@ -225,6 +225,7 @@ func (a *API) scope(device cmdb.Device, module cmdb.Module) (center.Scope, error
 	} else {
 		// How a device stands in its life changes while it works; a file that showed it would never be as declared.
 		fresh := facts["device"].(map[string]any)
+		fresh["port_offset"] = device.PortOffset // also where it is 0
 		for _, field := range []string{"state", "since", "holder", "held_until", "held_from", "fault", "acquired", "meta"} {
 			delete(fresh, field)
 		}

@@ -102,7 +102,20 @@ func (f findings) Peers(ctx context.Context, q *connect.Request[pb.PeersRequest]
 	if err != nil {
 		return nil, err
 	}
-	return listing(drift.Peers(fresh, serving), "", nil)
+	return listing(drift.Peers(f.alike(fresh, q.Msg.Device), f.alike(serving, q.Msg.Peer)), "", nil)
+}
+
+// alike numbers the ports of a device as its module's manifest does, so that devices that share an address compare.
+func (f findings) alike(state drift.State, name string) drift.State {
+	device, err := f.config.CMDB.Device(name)
+	if err != nil || device.PortOffset == 0 {
+		return state
+	}
+	state.Ports = slices.Clone(state.Ports)
+	for i := range state.Ports {
+		state.Ports[i].Port -= device.PortOffset
+	}
+	return state
 }
 
 // reportTime is how long an agent may take to report on a new declaration.

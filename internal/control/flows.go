@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -56,6 +56,32 @@ func (f flows) Lint(ctx context.Context, q *connect.Request[pb.LintFlowRequest])
 	return listing(faults, "", err)
 }
 
+func (f flows) Plan(ctx context.Context, q *connect.Request[pb.PlanFlowRequest]) (*connect.Response[pb.JSON], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	params, err := flowParams(q.Msg.Params)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := engine.Plan(ctx, q.Msg.Flow, params)
+	return document(plan, err)
+}
+
+func (f flows) Definition(ctx context.Context, q *connect.Request[pb.DefinitionRequest]) (*connect.Response[pb.DefinitionResponse], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	d, err := engine.Definition(ctx, q.Msg.Flow, int(q.Msg.Version))
+	if err != nil {
+		return nil, err
+	}
+	content, err := json.Marshal(d)
+	return connect.NewResponse(&pb.DefinitionResponse{Json: content, Document: d.Source}), err
+}
+
 func (f flows) Definitions(ctx context.Context, _ *connect.Request[pb.DefinitionsRequest]) (*connect.Response[pb.Listing], error) {
 	engine, err := f.engine()
 	if err != nil {
@@ -63,6 +89,20 @@ func (f flows) Definitions(ctx context.Context, _ *connect.Request[pb.Definition
 	}
 	all, err := engine.Definitions(ctx)
 	return listing(all, "", err)
+}
+
+// flowParams reads the parameters of a start.
+func flowParams(content []byte) (map[string]any, error) {
+	params := map[string]any{}
+	if len(content) > 0 {
+		decoder := json.NewDecoder(bytes.NewReader(content))
+		decoder.UseNumber() // 9007199254740993 stays what it is
+		if err := decoder.Decode(&params); err != nil {
+			return nil, invalid("params", err, "give a JSON object")
+		}
+	}
+	read, _ := numbers(params).(map[string]any)
+	return read, nil
 }
 
 func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest]) (*connect.Response[pb.StartFlowResponse], error) {
@@ -74,13 +114,9 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	if err != nil {
 		return nil, err
 	}
-	params := map[string]any{}
-	if len(q.Msg.Params) > 0 {
-		decoder := json.NewDecoder(bytes.NewReader(q.Msg.Params))
-		decoder.UseNumber() // 9007199254740993 stays what it is
-		if err := decoder.Decode(&params); err != nil {
-			return nil, invalid("params", err, "give a JSON object")
-		}
+	params, err := flowParams(q.Msg.Params)
+	if err != nil {
+		return nil, err
 	}
 	exempt, err := exemption(q.Msg, c)
 	if err != nil {
@@ -91,17 +127,23 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 		options = append(options, flow.Key(c.Key))
 	}
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
+		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, params, options...)
 		if err == nil && begun.Running == "" {
 			err = noted(rehearsal, "execution", begun)
 		}
+		if err == nil && begun.Running == "" {
+			var run flow.DryRun
+			if run, err = engine.DryRun(ctx, q.Msg.Flow, numbers(params).(map[string]any)); err == nil {
+				err = noted(rehearsal, "dryrun", run)
+			}
+		}
 		return nil, rehearsedOr(err)
 	}
-	id, err := engine.Start(ctx, q.Msg.Flow, numbers(params).(map[string]any), options...)
+	id, err := engine.Start(ctx, q.Msg.Flow, params, options...)
 	if err != nil {
 		return nil, err
 	}
-	c.Execution = id
+	c.Execution, c.Reason = id, engine.Strike(ctx, id, c.Reason)
 	action := "flow.start"
 	if exempt != "" {
 		action = "flow.start.exempt"
@@ -153,12 +195,49 @@ func (f flows) List(ctx context.Context, q *connect.Request[pb.ListExecutionsReq
 	if err != nil {
 		return nil, err
 	}
-	filter := flow.Filter{Flow: q.Msg.Flow, Open: q.Msg.Open, Limit: n, After: q.Msg.Page.GetAfter()}
+	filter, err := executionFilter(q.Msg.Filter)
+	if err != nil {
+		return nil, err
+	}
+	if q.Msg.Flow != "" {
+		filter.Flow = q.Msg.Flow
+	}
 	for _, state := range q.Msg.States {
 		filter.States = append(filter.States, flow.State(state))
 	}
+	filter.Open = filter.Open || q.Msg.Open
+	filter.Limit, filter.After, filter.Oldest = n, q.Msg.Page.GetAfter(), q.Msg.Oldest
 	return listing(engine.List(ctx, filter))
 }
+
+// executionFilter reads what executions are selected by; nil selects all.
+func executionFilter(q *pb.ExecutionFilter) (flow.Filter, error) {
+	since, err := moment("filter.since", q.GetSince())
+	if err != nil {
+		return flow.Filter{}, err
+	}
+	until, err := moment("filter.until", q.GetUntil())
+	if err != nil {
+		return flow.Filter{}, err
+	}
+	f := flow.Filter{
+		Flow: q.GetFlow(), Version: int(q.GetVersion()), Open: q.GetOpen(), Step: q.GetStep(), Actor: q.GetActor(), Key: q.GetKey(), Parent: q.GetParent(),
+		Params: q.GetParams(), Device: q.GetDevice(), Text: q.GetText(), Since: since, Until: until,
+	}
+	for _, state := range q.GetStates() {
+		if !slices.Contains(states, flow.State(state)) {
+			return flow.Filter{}, invalid("filter.states", state, fmt.Sprintf("give some of %v", states))
+		}
+		f.States = append(f.States, flow.State(state))
+	}
+	for _, wake := range q.GetWakes() {
+		f.Wakes = append(f.Wakes, flow.WakeKind(wake))
+	}
+	return f, nil
+}
+
+// states are those that an execution can be in.
+var states = []flow.State{flow.Running, flow.Compensating, flow.Stuck, flow.Done, flow.Failed, flow.Cancelled}
 
 func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
@@ -178,78 +257,6 @@ func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest
 		}
 	}
 	return nil
-}
-
-type steer func(ctx context.Context, id, actor, reason string) error
-
-func (f flows) steer(ctx context.Context, q *pb.ExecutionRequest, name string, pick func(*flow.Engine) steer) (*connect.Response[pb.Done], error) {
-	engine, err := f.engine()
-	if err != nil {
-		return nil, err
-	}
-	c, err := f.cause(ctx, q.Cause)
-	if err != nil {
-		return nil, err
-	}
-	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		events, err := engine.RehearseOrder(ctx, q.Id, name, flow.Intervention{Actor: c.Actor, Reason: c.Reason})
-		for _, event := range events {
-			err = errors.Join(err, noted(rehearsal, "execution/"+q.Id, event))
-		}
-		return nil, rehearsedOr(err)
-	}
-	if err := pick(engine)(ctx, q.Id, c.Actor, c.Reason); err != nil {
-		return nil, err
-	}
-	c.Execution = q.Id
-	return done(f.audit(ctx, c, "flow."+name, "execution/"+q.Id, nil))
-}
-
-func (f flows) Cancel(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
-	return f.steer(ctx, q.Msg, "cancel", func(e *flow.Engine) steer { return e.Cancel })
-}
-
-func (f flows) Retry(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
-	return f.steer(ctx, q.Msg, "retry", func(e *flow.Engine) steer { return e.Retry })
-}
-
-func (f flows) Pause(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
-	return f.steer(ctx, q.Msg, "pause", func(e *flow.Engine) steer { return e.Pause })
-}
-
-func (f flows) Resume(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
-	return f.steer(ctx, q.Msg, "resume", func(e *flow.Engine) steer { return e.Resume })
-}
-
-func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneRequest]) (*connect.Response[pb.Done], error) {
-	engine, err := f.engine()
-	if err != nil {
-		return nil, err
-	}
-	c, err := f.cause(ctx, q.Msg.Cause)
-	if err != nil {
-		return nil, err
-	}
-	m := q.Msg
-	what := flow.Intervention{Step: m.Step, Item: int(m.Item), Input: m.Input, Output: m.Output, Done: m.Done, Actor: c.Actor, Reason: c.Reason}
-	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
-		events, err := engine.RehearseOrder(ctx, m.Id, m.Verb, what)
-		for _, event := range events {
-			err = errors.Join(err, noted(rehearsal, "execution/"+m.Id, event))
-		}
-		return nil, rehearsedOr(err)
-	}
-	do := map[string]func(context.Context, string, flow.Intervention) error{
-		flow.OrderSkip: engine.Skip, flow.OrderFail: engine.Fail, flow.OrderRetryStep: engine.RetryStep, flow.OrderBack: engine.Back, flow.OrderSettle: engine.Settle,
-	}[m.Verb]
-	if do == nil {
-		return nil, fmt.Errorf("%w: verb %q is unknown; want skip, fail, retry-step, back or settle", flow.ErrInvalid, m.Verb)
-	}
-	if err := do(ctx, m.Id, what); err != nil {
-		return nil, err
-	}
-	c.Execution = m.Id
-	return done(f.audit(ctx, c, "flow."+m.Verb, "execution/"+m.Id+"/"+m.Step, nil))
 }
 
 func (f flows) Tools(context.Context, *connect.Request[pb.ToolsRequest]) (*connect.Response[pb.Listing], error) {

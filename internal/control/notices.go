@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -93,4 +94,97 @@ func (n notices) Deliver(ctx context.Context, q *connect.Request[pb.JSON]) (*con
 
 func (n notices) Deliveries(ctx context.Context, q *connect.Request[pb.NotifyListRequest]) (*connect.Response[pb.Listing], error) {
 	return listing(n.config.Centers.Notify.Deliveries(ctx, center.Outcome(q.Msg.Outcome), page(q.Msg.Page)))
+}
+
+func (n notices) Redeliver(ctx context.Context, q *connect.Request[pb.RedeliverRequest]) (*connect.Response[pb.JSON], error) {
+	c, err := n.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	delivery, err := n.config.Centers.Notify.Redeliver(ctx, q.Msg.Id, c.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return document(delivery, n.audit(ctx, c, "notify.redeliver", "notice/"+q.Msg.Id, nil))
+}
+
+// Kinds of a rule of the notification center.
+const (
+	ruleRoute    = "route"
+	ruleTemplate = "template"
+	ruleSink     = "sink"
+)
+
+func unknownRule(kind string) error {
+	return invalid("kind", kind, "give route, template or sink")
+}
+
+func (n notices) Rules(ctx context.Context, q *connect.Request[pb.NotifyRuleRequest]) (*connect.Response[pb.Listing], error) {
+	center, window := n.config.Centers.Notify, page(q.Msg.Page)
+	switch q.Msg.Kind {
+	case ruleRoute:
+		return listing(center.Routes(ctx, window))
+	case ruleTemplate:
+		return listing(center.Templates(ctx, window))
+	case ruleSink:
+		return listing(center.Sinks(ctx, window))
+	}
+	return nil, unknownRule(q.Msg.Kind)
+}
+
+func (n notices) SetRule(ctx context.Context, q *connect.Request[pb.NotifyRuleRequest]) (*connect.Response[pb.JSON], error) {
+	c, err := n.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	notify := n.config.Centers.Notify
+	switch q.Msg.Kind {
+	case ruleRoute:
+		return setRule(ctx, n, c, q.Msg, func(r center.Route) (center.Route, error) {
+			r.Actor = c.Actor
+			return notify.SetRoute(ctx, r)
+		})
+	case ruleTemplate:
+		return setRule(ctx, n, c, q.Msg, func(t center.NoticeTemplate) (center.NoticeTemplate, error) {
+			t.Actor = c.Actor
+			return notify.SetTemplate(ctx, t)
+		})
+	case ruleSink:
+		return setRule(ctx, n, c, q.Msg, func(s center.SinkSpec) (center.SinkSpec, error) {
+			s.Actor = c.Actor
+			return notify.SetSink(ctx, s)
+		})
+	}
+	return nil, unknownRule(q.Msg.Kind)
+}
+
+func setRule[T any](ctx context.Context, n notices, c *pb.Cause, q *pb.NotifyRuleRequest, set func(T) (T, error)) (*connect.Response[pb.JSON], error) {
+	var value T
+	strict := json.NewDecoder(bytes.NewReader(q.Json))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(&value); err != nil {
+		return nil, invalid(q.Kind, err, "give a JSON object with the fields of a "+q.Kind)
+	}
+	kept, err := set(value)
+	if err != nil {
+		return nil, err
+	}
+	return document(kept, n.audit(ctx, c, "notify.set", q.Kind, kept))
+}
+
+func (n notices) RemoveRule(ctx context.Context, q *connect.Request[pb.NotifyRuleRequest]) (*connect.Response[pb.Done], error) {
+	c, err := n.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return nil, err
+	}
+	remove := map[string]func(context.Context, string) error{
+		ruleRoute: n.config.Centers.Notify.RemoveRoute, ruleTemplate: n.config.Centers.Notify.RemoveTemplate, ruleSink: n.config.Centers.Notify.RemoveSink,
+	}[q.Msg.Kind]
+	if remove == nil {
+		return nil, unknownRule(q.Msg.Kind)
+	}
+	if err := remove(ctx, q.Msg.Name); err != nil {
+		return nil, err
+	}
+	return done(n.audit(ctx, c, "notify.remove", q.Msg.Kind+"/"+q.Msg.Name, nil))
 }

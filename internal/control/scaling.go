@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -52,10 +53,26 @@ func (s scaling) byHand(ctx context.Context, q *pb.ScaleRequest, name string, pi
 		return nil, fmt.Errorf("%w: the decider, which carries orders out; start the flow itself: zhiyun flow run expand module=%s count=%d", ErrAbsent, q.Module, max(q.Count, 1))
 	}
 	plan, err := pick(controller)(ctx, q.Module, max(int(q.Count), 1), c.Actor, q.DryRun)
+	if errors.Is(err, scale.ErrNotFound) {
+		err = s.unscaled(q.Module, err)
+	}
 	if err != nil || q.DryRun {
 		return document(plan, err)
 	}
 	return document(plan, s.audit(ctx, c, "scale."+name, "module/"+q.Module, plan.Order.Names()))
+}
+
+// unscaled says why a module that there is cannot be scaled.
+func (s scaling) unscaled(name string, err error) error {
+	m, missing := s.config.CMDB.Module(name)
+	switch {
+	case missing != nil:
+		return missing
+	case len(m.Scale.Capacity) == 0:
+		return fmt.Errorf("%w: module %s says nowhere what a device carries; add it to its manifest, as in scale: {capacity: {DEVICE_TYPE: 500}}, "+
+			"or start the flow itself: zhiyun flow run expand module=%s count=1", scale.ErrRefused, name, name)
+	}
+	return err
 }
 
 func (s scaling) Out(ctx context.Context, q *connect.Request[pb.ScaleRequest]) (*connect.Response[pb.JSON], error) {

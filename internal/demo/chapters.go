@@ -2,9 +2,11 @@ package demo
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
@@ -184,7 +187,7 @@ func (s *story) kill() error {
 	// The largest: what is left does not carry the load.
 	victim := slices.MaxFunc(served, func(a, b cmdb.Device) int { return strings.Compare(a.Type, b.Type) })
 	s.dead = victim.Name
-	address := victim.Addr + ":9000"
+	address := net.JoinHostPort(victim.Addr, strconv.Itoa(victim.Port(9000)))
 	s.report.phase = "dead device"
 	if err := s.setLoad("dead-device", burstRate); err != nil {
 		return err
@@ -254,24 +257,25 @@ func (s *story) open() bool {
 	return err != nil || len(answer.Msg.Items) > 0
 }
 
-// killDevice kills everything that belongs to a device: its agent, and whatever runs from its root.
+// killDevice kills everything that belongs to a device: its agent, and all processes that it keeps, with their children.
 func (s *story) killDevice(name string) (int, error) {
-	pids := []int{s.environment.AgentPID(name)}
-	root := s.environment.Root(name)
-	processes, err := filepath.Glob("/proc/[0-9]*/exe")
+	agent, err := device.Dial(filepath.Join(s.environment.Root(name), "run", "device.sock"))
 	if err != nil {
 		return 0, err
 	}
-	for _, link := range processes {
-		if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, root+"/") {
-			var pid int
-			if _, err := fmt.Sscanf(link, "/proc/%d/exe", &pid); err == nil {
-				pids = append(pids, pid)
-			}
+	defer agent.Close()
+	kept, err := agent.List(s.ctx) // before the agent dies, which knows them
+	if err != nil {
+		return 0, err
+	}
+	pids := []int{s.environment.AgentPID(name)}
+	for _, process := range kept {
+		if process.PID > 0 {
+			pids = append(pids, -process.PID) // its group
 		}
 	}
 	for _, pid := range pids {
-		if pid > 0 {
+		if pid != 0 {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}

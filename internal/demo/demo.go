@@ -30,6 +30,8 @@ type Config struct {
 	Out io.Writer
 	// Decide turns the decider on. Without it nothing is expanded, and the demo fails: that is what it is for.
 	Decide bool
+	// OneAddress has all devices share 127.0.0.1, with ports of their own.
+	OneAddress bool
 	// Hang bounds each chapter. Default 4 min; it is a limit for what hangs, no goal.
 	Hang time.Duration
 }

@@ -45,19 +45,21 @@ func because(reason string) *pb.Cause { return &pb.Cause{Actor: "demo", Reason: 
 func (s *story) raise() error {
 	config := dev.Config{Dir: s.config.Dir, Exe: s.config.Exe, ServerFlags: dev.FastServer(s.config.Decide), AgentFlags: dev.FastAgent()}
 	// Each demo takes a network of its own, so that two can run at a time.
-	addresses, err := dev.Addresses(s.network, len(stands)+2)
+	places, err := dev.Places(s.network, len(stands)+2, s.config.OneAddress)
 	if err != nil {
 		return err
 	}
 	var fleet strings.Builder
-	for i, stand := range stands {
-		config.Devices = append(config.Devices, dev.Device{Name: deviceName(i), Addr: addresses[i]})
-		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: %s\ntype: %s\n", deviceName(i), addresses[i], stand.site, stand.kind)
+	stand := func(device dev.Device, name, site, kind string) {
+		device.Name = name
+		config.Devices = append(config.Devices, device)
+		fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nport_offset: %d\nsite: %s\ntype: %s\n", name, device.Addr, device.PortOffset, site, kind)
 	}
-	own := addresses[len(stands)]
-	s.virtual = addresses[len(stands)+1]
-	config.Devices = append(config.Devices, dev.Device{Name: callerDevice, Addr: own})
-	fmt.Fprintf(&fleet, "---\nkind: device\nname: %s\naddr: %s\nsite: sz-a\ntype: c2\n", callerDevice, own)
+	for i, at := range stands {
+		stand(places[i], deviceName(i), at.site, at.kind)
+	}
+	stand(places[len(stands)], callerDevice, "sz-a", "c2")
+	s.virtual = places[len(stands)+1].Addr
 	environment, err := dev.Start(s.ctx, config)
 	if err != nil {
 		return err
@@ -66,7 +68,11 @@ func (s *story) raise() error {
 	if s.api, err = control.Dial(environment.Target(), ""); err != nil {
 		return err
 	}
-	s.say("", "server and %d agents run, each device with an address of its own; data in %s", len(config.Devices), s.config.Dir)
+	own := "an address"
+	if s.config.OneAddress {
+		own = "ports"
+	}
+	s.say("", "server and %d agents run, each device with %s of its own; data in %s", len(config.Devices), own, s.config.Dir)
 	return s.declare(fleet.String())
 }
 

@@ -7,6 +7,36 @@ import (
 	"strings"
 )
 
+// portStep is how far the ports of two devices at one address are apart: as many as a module may use.
+const portStep = 100
+
+// OneAddress says whether devices share an address where nothing else is asked for: everywhere but on Linux, other loopback
+// addresses have to be set up first.
+func OneAddress() bool { return runtime.GOOS != "linux" }
+
+// Places gives n devices a place each: an address of their own, see Addresses, or, on any system, ports of their own at
+// 127.0.0.1. They are not named. Environments at one address cannot run at a time.
+func Places(network, n int, one bool) ([]Device, error) {
+	places := make([]Device, n)
+	if one {
+		if n < 1 || n*portStep > 50_000 {
+			return nil, fmt.Errorf("dev: %d devices at one address: want 1 to %d", n, 50_000/portStep)
+		}
+		for i := range places {
+			places[i] = Device{Addr: "127.0.0.1", PortOffset: portStep * (i + 1)}
+		}
+		return places, nil
+	}
+	addresses, err := Addresses(network, n)
+	if err != nil {
+		return nil, err
+	}
+	for i, addr := range addresses {
+		places[i].Addr = addr
+	}
+	return places, nil
+}
+
 // Addresses returns the addresses of n devices on this machine: one each, since the ports of a module are the same on
 // every device. Network, 0 to 250, tells environments apart that run at a time.
 //
@@ -38,7 +68,7 @@ func addresses(goos string, network, n int, usable func(addr string) bool) ([]st
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("dev: %d devices need an address each, and %s does not know %d of them. Tell it, once until the next restart of the machine:\n\n  %s\n\nor run one device",
+		return nil, fmt.Errorf("dev: %d devices need an address each, and %s does not know %d of them. Tell it, once until the next restart of the machine:\n\n  %s\n\nor let them share one: --one-address",
 			n, goos, len(missing), "for a in "+strings.Join(missing, " ")+"; do sudo ifconfig lo0 alias $a up; done")
 	}
 	return plan, nil

@@ -51,6 +51,27 @@ func TestAddressesOn(t *testing.T) {
 	}
 }
 
+// Devices at one address have ports that do not meet, on any system.
+func TestPlacesAtOneAddress(t *testing.T) {
+	t.Parallel()
+	places, err := dev.Places(0, 100, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, place := range places {
+		if place.Addr != "127.0.0.1" || place.PortOffset != 100*(i+1) {
+			t.Errorf("device %d is at %+v", i, place)
+		}
+	}
+	if _, err := dev.Places(0, 501, true); err == nil {
+		t.Error("501 devices at one address")
+	}
+	two := []dev.Device{{Name: "a", Addr: "127.0.0.1", PortOffset: 100}, {Name: "b", Addr: "127.0.0.1", PortOffset: 100}}
+	if _, err := dev.Start(t.Context(), dev.Config{Dir: "/tmp/x", Exe: "/bin/true", Devices: two}); err == nil || !strings.Contains(err.Error(), "both at 127.0.0.1") {
+		t.Errorf("two devices at one place: %v", err)
+	}
+}
+
 // What is planned for this machine can be listened on.
 func TestAddressesHere(t *testing.T) {
 	t.Parallel()

@@ -1,5 +1,5 @@
 // Package dev runs a whole Zhiyun on one machine: a server and any number of devices, each an agent process
-// with its own loopback address and root folder. Run it below a guard (internal/guard), so that nothing is
+// with its own loopback address, or ports of its own at one address, and its own root folder. Run it below a guard (internal/guard), so that nothing is
 // left behind however it ends.
 package dev
 
@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,7 +29,9 @@ import (
 // Device is one device of the environment.
 type Device struct {
 	Name string
-	Addr string // its own address, as 127.0.3.1
+	Addr string // its own address, as 127.0.3.1, or one that it shares with others
+	// PortOffset tells it from those that it shares its address with: it is added to the ports of modules.
+	PortOffset int
 }
 
 // Config says what to run.
@@ -70,7 +73,13 @@ func Start(ctx context.Context, config Config) (*Environment, error) {
 	if config.Exe == "" {
 		faults = append(faults, errors.New("dev: Exe is empty: name the zhiyun binary"))
 	}
+	taken := make(map[Device]string, len(config.Devices))
 	for _, device := range config.Devices {
+		place := Device{Addr: device.Addr, PortOffset: device.PortOffset}
+		if other, is := taken[place]; is {
+			faults = append(faults, fmt.Errorf("dev: devices %q and %q are both at %s with offset %d: want an address, or an offset, of each one's own", other, device.Name, device.Addr, device.PortOffset))
+		}
+		taken[place] = device.Name
 		if ip := net.ParseIP(device.Addr); device.Name == "" || ip == nil || !ip.IsLoopback() {
 			faults = append(faults, fmt.Errorf("dev: device %q at %q: want a name and a loopback address", device.Name, device.Addr))
 		}
@@ -151,7 +160,7 @@ func (e *Environment) StartAgent(device Device) error {
 	if err := os.MkdirAll(filepath.Join(root, "run"), 0o700); err != nil {
 		return fmt.Errorf("dev: %w", err)
 	}
-	args := append([]string{"agent", "--device", device.Name, "--addr", device.Addr, "--root", root,
+	args := append([]string{"agent", "--device", device.Name, "--addr", device.Addr, "--port-offset", strconv.Itoa(device.PortOffset), "--root", root,
 		"--server", e.Target(), "--enrol", "@" + e.enrolment(device.Name)}, e.config.AgentFlags...)
 	if err := e.admit(device.Name); err != nil {
 		return err

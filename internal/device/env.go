@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,8 @@ type Env struct {
 	Key string
 	// Device and Addr are the device's name and address, handed to scripts and processes.
 	Device, Addr string
+	// PortOffset is added to the ports that manifests name: the device shares its address with others.
+	PortOffset int
 	// Vars is what scripts and processes get in their environment beyond ZHIYUN_ROOT, ZHIYUN_DEVICE and
 	// ZHIYUN_ADDR, as NAME=value.
 	Vars []string
@@ -62,11 +65,16 @@ type Routes interface {
 	Warm(ctx context.Context, caller, service string) error
 }
 
-// EnvFrom reads what an agent hands to the tools it runs: ZHIYUN_ROOT, ZHIYUN_KEY, ZHIYUN_DEVICE, ZHIYUN_ADDR,
+// EnvFrom reads what an agent hands to the tools it runs: ZHIYUN_ROOT, ZHIYUN_KEY, ZHIYUN_DEVICE, ZHIYUN_ADDR, ZHIYUN_PORT_OFFSET,
 // ZHIYUN_AGENT (path of device.sock), ZHIYUN_SERVER, ZHIYUN_TOKEN_FILE and the files of transport.ClientFiles. Blobs, Processes and Routes are
 // made when the variables for them are set. Close releases their connections.
 func EnvFrom(getenv func(string) string) (env Env, closeEnv func(), err error) {
 	env = Env{Root: getenv("ZHIYUN_ROOT"), Key: getenv("ZHIYUN_KEY"), Device: getenv("ZHIYUN_DEVICE"), Addr: getenv("ZHIYUN_ADDR")}
+	if text := getenv("ZHIYUN_PORT_OFFSET"); text != "" {
+		if env.PortOffset, err = strconv.Atoi(text); err != nil || env.PortOffset < 0 {
+			return env, func() {}, fail("env.port_offset", "ZHIYUN_PORT_OFFSET is %q, not a number from 0", text)
+		}
+	}
 	for _, name := range []string{"ZHIYUN_EXECUTION", "ZHIYUN_STEP", "ZHIYUN_L5", "ZHIYUN_SITE"} {
 		if value := getenv(name); value != "" {
 			env.Vars = append(env.Vars, name+"="+value)
@@ -135,6 +143,9 @@ func (e Env) check(keyed bool) (Env, error) {
 // environment is what scripts and processes of the device see.
 func (e Env) environment(extra map[string]string) []string {
 	env := []string{"ZHIYUN_ROOT=" + e.Root, "ZHIYUN_DEVICE=" + e.Device, "ZHIYUN_ADDR=" + e.Addr}
+	if e.PortOffset != 0 {
+		env = append(env, "ZHIYUN_PORT_OFFSET="+strconv.Itoa(e.PortOffset))
+	}
 	env = append(env, e.Vars...)
 	for _, name := range sortedKeys(extra) {
 		env = append(env, name+"="+extra[name])

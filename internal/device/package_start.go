@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 // ProcessSpec is one process of a package.
 type ProcessSpec struct {
 	Name    string            `json:"name" doc:"how the supervisor knows it"`
-	Command []string          `json:"command,omitempty" doc:"executable in the package, and arguments; {root}, {addr}, {device} and {package} are replaced"`
+	Command []string          `json:"command,omitempty" doc:"executable in the package, and arguments; {root}, {addr}, {device} and {package} are replaced; the port of {addr}:PORT is that of the device, which may have an offset"`
 	Count   int               `json:"count,omitempty" doc:"instances; default 1"`
 	Env     map[string]string `json:"env,omitempty"`
 }
@@ -89,7 +91,7 @@ func (c *call) specs(in PackageStartIn) ([]supervise.Spec, error) {
 			"{package}", filepath.Join(c.Root, filepath.FromSlash(version)))
 		spec := supervise.Spec{Name: p.Name, Command: []string{exe}, Dir: c.Root, Count: p.Count, Module: in.Module}
 		for _, arg := range p.Command[1:] {
-			spec.Command = append(spec.Command, fill.Replace(arg))
+			spec.Command = append(spec.Command, fill.Replace(c.shift(arg)))
 		}
 		// Not the execution that started it: the same process is the same wish, whoever asks.
 		bare := c.Env
@@ -98,7 +100,10 @@ func (c *call) specs(in PackageStartIn) ([]supervise.Spec, error) {
 		})
 		values := map[string]string{}
 		for k, v := range p.Env {
-			values[k] = fill.Replace(v)
+			if k == ListenVar {
+				v = c.shiftPorts(v)
+			}
+			values[k] = fill.Replace(c.shift(v))
 		}
 		spec.Env = bare.environment(values)
 		if err := spec.Validate(); err != nil {
@@ -107,6 +112,34 @@ func (c *call) specs(in PackageStartIn) ([]supervise.Spec, error) {
 		specs = append(specs, spec)
 	}
 	return specs, nil
+}
+
+// ListenVar is the variable of a process that names the TCP ports on which it serves, with commas in between: the agent
+// gives the name service notice when one of them serves nobody.
+const ListenVar = "ZHIYUN_LISTEN"
+
+// endpoint is a port of the manifest at the device's address, as commands write it.
+var endpoint = regexp.MustCompile(`\{addr\}:([0-9]{1,5})\b`)
+
+// shift makes the ports in "{addr}:PORT" those of this device.
+func (c *call) shift(text string) string {
+	if c.PortOffset == 0 {
+		return text
+	}
+	return endpoint.ReplaceAllStringFunc(text, func(found string) string {
+		return "{addr}:" + c.shiftPorts(strings.TrimPrefix(found, "{addr}:"))
+	})
+}
+
+// shiftPorts does the same for a list of ports. What is none stays.
+func (c *call) shiftPorts(list string) string {
+	ports := strings.Split(list, ",")
+	for i, text := range ports {
+		if port, err := strconv.Atoi(text); err == nil {
+			ports[i] = strconv.Itoa(port + c.PortOffset)
+		}
+	}
+	return strings.Join(ports, ",")
 }
 
 // processNote is what ran under the names before.

@@ -16,7 +16,7 @@ import (
 // ProcessScanIn is what process.scan takes.
 type ProcessScanIn struct {
 	Processes []ProcessSpec `json:"processes,omitempty" doc:"names and counts that must run"`
-	Ports     []int         `json:"ports,omitempty" doc:"TCP ports that must accept connections on the device's address"`
+	Ports     []int         `json:"ports,omitempty" doc:"TCP ports that must accept connections on the device's address, as the manifest numbers them"`
 	Addr      string        `json:"addr,omitempty" doc:"instead of the device's address"`
 	Exact     bool          `json:"exact,omitempty" doc:"nothing else may run under the supervisor"`
 	Timeout   string        `json:"timeout,omitempty" doc:"how long to wait until all is ready; default 10s"`
@@ -137,6 +137,7 @@ func why(list []supervise.Process, name string) string {
 
 // port connects, and looks whether it is one of the declared processes that listens.
 func (e Env) port(ctx context.Context, port int, groups map[int]bool) (ScannedPort, error) {
+	port += e.PortOffset
 	addr := net.JoinHostPort(e.Addr, strconv.Itoa(port))
 	dialer := net.Dialer{Timeout: time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -251,6 +253,35 @@ func TestProcessScan(t *testing.T) {
 	again, err := scan(w, device.ProcessScanIn{Processes: declared, Ports: []int{port}})(w.env(""))
 	if err != nil || again.Processes[0].PID == out.Processes[0].PID {
 		t.Error("after a restart:", again, err)
+	}
+}
+
+// A device that shares its address with others has ports of its own: the manifest's, with its offset.
+func TestPortsOfADeviceThatSharesItsAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).withAgent()
+	serving(w, "1")
+	const offset = 20
+	port := freePort(w) - offset
+	in := startIn("bin/serve", "serve", "{addr}:"+strconv.Itoa(port))
+	in.Processes[0].Env = map[string]string{device.ListenVar: strconv.Itoa(port), "PEER": "other:" + strconv.Itoa(port)}
+	env := w.env("k")
+	env.PortOffset = offset
+	if _, err := device.PackageStart(w.Context(), env, in); err != nil {
+		t.Fatal(err)
+	}
+	out, err := device.ProcessScan(w.Context(), env, device.ProcessScanIn{Processes: in.Processes, Ports: []int{port}})
+	if err != nil || len(out.Ports) != 1 || out.Ports[0].Port != port+offset {
+		t.Errorf("scanned %+v, %v", out, err)
+	}
+	specs, err := w.agent.Specs(w.Context())
+	if err != nil || len(specs) != 1 {
+		t.Fatalf("specs %+v, %v", specs, err)
+	}
+	for _, want := range []string{fmt.Sprintf("%s=%d", device.ListenVar, port+offset), fmt.Sprintf("PEER=other:%d", port), "ZHIYUN_PORT_OFFSET=20"} {
+		if !slices.Contains(specs[0].Env, want) {
+			t.Errorf("the process has %q, not %s", specs[0].Env, want)
+		}
 	}
 }
 

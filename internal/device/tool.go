@@ -33,11 +33,24 @@ type Tool struct {
 	// OnDevice is true: a device tool runs on the device and only there.
 	OnDevice bool `json:"on_device"`
 
-	run func(ctx context.Context, env Env, input []byte) (any, error)
+	// Plan says that the tool can tell what a call would touch: with ZHIYUN_PLAN=1 it answers a Planned, and changes nothing.
+	Plan bool `json:"plan,omitempty"`
+
+	run  func(ctx context.Context, env Env, input []byte) (any, error)
+	plan func(ctx context.Context, env Env, input []byte) (any, error)
 }
 
 // Tools lists the device tools. The slice and its schemas are the caller's own.
 func Tools() []Tool {
+	all := listed()
+	for i := range all {
+		all[i].plan = planners[all[i].Name]
+		all[i].Plan = all[i].plan != nil
+	}
+	return all
+}
+
+func listed() []Tool {
 	return []Tool{
 		tool("package.install", "安装程序包 install a package", "deploy", 5*time.Minute, Keyed, "package.remove", PackageInstall),
 		twin("package.remove", "undo of package.install, or take a package away", time.Minute, PackageRemove),
@@ -136,13 +149,40 @@ func run(ctx context.Context, name string, stdin io.Reader, stderr io.Writer, ge
 		if len(input) > inputLimit {
 			return nil, fail("input.invalid", "the input is larger than %d bytes", inputLimit)
 		}
+		if err := t.complete(input); err != nil {
+			return nil, err
+		}
 		env, closeEnv, err := EnvFrom(getenv)
 		if err != nil {
 			return nil, errors.Join(err)
 		}
 		defer closeEnv()
 		env.Logger = slog.New(slog.NewTextHandler(stderr, nil))
-		return t.run(ctx, env, input)
+		switch {
+		case getenv("ZHIYUN_PLAN") == "":
+			return t.run(ctx, env, input)
+		case t.plan == nil:
+			return nil, fail("plan.none", "%s cannot tell what it would do", name)
+		}
+		return t.plan(ctx, env, input)
 	}
 	return nil, fail("tool.unknown", "no device tool %q; see `zhiyun tool list`", name)
+}
+
+// complete refuses an input without a field that the tool requires. Engines look before they call, but what a missing list would mean,
+// as of the files that stay in a mirrored folder, is too much to take a caller's word for.
+func (t Tool) complete(input []byte) error {
+	var form struct {
+		Required []string `json:"required"`
+	}
+	var given map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(t.Input, &form), json.Unmarshal(input, &given)); err != nil {
+		return fail("input.invalid", "%v; see `zhiyun tool describe %s`", err, t.Name)
+	}
+	for _, name := range form.Required {
+		if _, there := given[name]; !there {
+			return fail("input.invalid", "%s is missing; see `zhiyun tool describe %s`", name, t.Name)
+		}
+	}
+	return nil
 }

@@ -37,6 +37,11 @@ type Config struct {
 	Metrics   prometheus.Registerer
 }
 
+// Opens reports whether any door is opened beside the one on the agent's socket.
+func (c Config) Opens() bool {
+	return c.DNS != "" || c.SD != "" || c.XDS != "" || c.JSON != "" || c.Proxy != ""
+}
+
 // Option is a field of Config as a flag.
 type Option struct {
 	Name, Usage string

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -204,25 +205,92 @@ func flowEntry(e flow.Event) (records.Entry, bool) {
 	return entry, true
 }
 
-// catchUp writes what executions did and a process that was killed did not live to tell: all of those whose end is not in
-// the audit record. It runs once; from then on the engine tells.
+// toldUpTo is up to where the audit record is known to have what executions did: all of those that began before At and are not
+// among Open had ended by then, and were looked at.
+type toldUpTo struct {
+	At   time.Time `json:"at"`
+	Open []string  `json:"open,omitempty"`
+}
+
+const (
+	toldKey = "audit/told"
+	// toldSlack is how far clocks of servers may be apart.
+	toldSlack = time.Hour
+	// mostOpen bounds the position; with more executions under way it stays where it was.
+	mostOpen = 10_000
+)
+
+// catchUp writes what executions did and a process that was killed did not live to tell: those whose end is not in the audit
+// record. It begins where the last one was done, so that it costs what happened since and not all that ever happened. It runs
+// when the server starts; from then on the engine tells.
 func (h *house) catchUp(ctx context.Context) error {
-	after := ""
+	from, err := h.toldUpTo(ctx)
+	if err != nil {
+		return err
+	}
+	next := toldUpTo{At: time.Now()}
+	seen := make(map[string]struct{})
+	look := func(x flow.Execution) error {
+		seen[x.ID] = struct{}{}
+		if !x.State.Ended() {
+			next.Open = append(next.Open, x.ID)
+		}
+		return h.catchUpOne(ctx, x)
+	}
+	filter := flow.Filter{Limit: 100}
+	if !from.At.IsZero() {
+		filter.Since = from.At.Add(-toldSlack)
+	}
 	for {
-		page, next, err := h.flow.List(ctx, flow.Filter{Limit: 100, After: after})
+		page, after, err := h.flow.List(ctx, filter)
 		if err != nil {
 			return fmt.Errorf("list executions: %w", err)
 		}
 		for _, x := range page {
-			if err := h.catchUpOne(ctx, x); err != nil {
+			if err := look(x); err != nil {
 				return err
 			}
 		}
-		if next == "" {
-			return nil
+		if after == "" {
+			break
 		}
-		after = next
+		filter.After = after
 	}
+	for _, id := range from.Open {
+		if _, ok := seen[id]; ok {
+			continue
+		}
+		x, err := h.flow.Get(ctx, id)
+		if errors.Is(err, flow.ErrNotFound) {
+			continue // kept no more
+		}
+		if err == nil {
+			err = look(x)
+		}
+		if err != nil {
+			return fmt.Errorf("execution %s: %w", id, err)
+		}
+	}
+	if len(next.Open) > mostOpen {
+		return nil
+	}
+	value, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	_, err = h.record.store("server").Commit(ctx, store.Put(toldKey, value))
+	return err
+}
+
+// toldUpTo reads the position; its zero value, if there is none or it cannot be read, means everything.
+func (h *house) toldUpTo(ctx context.Context) (from toldUpTo, err error) {
+	found, _, err := h.record.store("server").List(ctx, toldKey)
+	for _, record := range found {
+		if record.Key == toldKey && json.Unmarshal(record.Value, &from) != nil {
+			from = toldUpTo{}
+		}
+	}
+	return from, err
 }
 
 func (h *house) catchUpOne(ctx context.Context, x flow.Execution) error {

@@ -48,6 +48,9 @@ type Config struct {
 	// DeviceLife is how long the credential of a device is good for; its agent renews it at two thirds. Default 30 days.
 	DeviceLife time.Duration
 
+	// FlowKeep is how long executions are kept after their end, with their histories and logs. Default 0: for ever.
+	FlowKeep time.Duration
+
 	// Etcd lists the endpoints of an external cluster, with its TLS files. Default: one embedded member in Dir.
 	Etcd                                  []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
@@ -117,6 +120,9 @@ func (c Config) filled() (Config, error) {
 	}
 	if c.DeviceLife < 0 {
 		faults = append(faults, fmt.Errorf("server: DeviceLife is %v: give a positive duration, or 0 for 30 days", c.DeviceLife))
+	}
+	if c.FlowKeep < 0 {
+		faults = append(faults, fmt.Errorf("server: FlowKeep is %v: give a positive duration, or 0 for ever", c.FlowKeep))
 	}
 	for _, endpoint := range c.Etcd {
 		u, err := url.Parse(endpoint)

@@ -50,6 +50,7 @@ type house struct {
 	steps     flowStore
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
+	shelf     *flow.Shelf // of pushed tools
 	flow      *flow.Engine
 	triggers  *trigger.Controller
 	gray      *gray.Controller // reads and takes orders; the leader's own one acts
@@ -74,6 +75,9 @@ func newHouse(config Config, registry *prometheus.Registry, record *record, trus
 
 // close ends what holds files.
 func (h *house) close() {
+	if h.tools != nil {
+		h.tools.Close()
+	}
 	if h.steps != nil {
 		h.steps.Close()
 	}
@@ -108,13 +112,22 @@ func (h *house) model() (err error) {
 	h.centers, err = center.New(center.Config{
 		Store: h.record.store("center"), Dir: filepath.Join(h.config.Dir, "blobs"),
 		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}},
-		Logger: h.config.Logger, Metrics: h.registry,
+		Owner: h.owner, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
 		return err
 	}
 	h.run(h.cmdb.Run, h.balancer.run, h.centers.Run, h.renewOwn)
 	return nil
+}
+
+// owner says whose a module is, as the CMDB has it.
+func (h *house) owner(module string) string {
+	m, err := h.cmdb.Module(module)
+	if err != nil {
+		return ""
+	}
+	return m.Owner
 }
 
 // naming makes the name service, and what finds lost devices by it.
@@ -212,6 +225,9 @@ func (h *house) flows() (err error) {
 	for _, manifest := range append(tools.Manifests(h.config.Exe), wiring.DeviceTools("")...) {
 		h.tools.Exec(manifest)
 	}
+	if err := h.pushed(); err != nil {
+		return err
+	}
 	h.dispatch, err = dispatch.New(dispatch.Config{Grace: h.config.Grace, Authorize: speaksFor, Logger: h.config.Logger})
 	if err != nil {
 		return err
@@ -222,6 +238,7 @@ func (h *house) flows() (err error) {
 			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
 			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
 		},
+		LogDir: filepath.Join(h.config.Dir, "flow-logs"), Retention: flow.Retention{Keep: h.config.FlowKeep},
 		Limits: h.config.Limits, OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
@@ -268,6 +285,21 @@ func (h *house) serving(device string) bool {
 		}
 	}
 	return false
+}
+
+// pushed registers the tools that were pushed. One that cannot be read is logged, and missing: the others work.
+func (h *house) pushed() (err error) {
+	if h.shelf, err = flow.OpenShelf(filepath.Join(h.config.Dir, "tools")); err != nil {
+		return err
+	}
+	manifests, err := h.shelf.Current()
+	if err != nil {
+		h.config.Logger.Error("tools that were pushed cannot be read; push them again", "error", err)
+	}
+	for _, manifest := range manifests {
+		h.tools.Exec(manifest)
+	}
+	return nil
 }
 
 // onFlow puts what executions do into the audit record.
@@ -364,6 +396,7 @@ func (h *house) surface() (err error) {
 	checks := []control.Check{
 		{Name: "credentials", Run: examineCredentials(h.centers.Credentials)},
 		{Name: "left behind", Run: h.holds.Examine},
+		{Name: "agents", Run: h.examineAgents},
 	}
 	var trusted control.Trust // not a nil *trust
 	if h.trust != nil {
@@ -373,7 +406,7 @@ func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Names: h.names, ScaleOff: !h.decides(),
+		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)

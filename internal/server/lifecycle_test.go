@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"io"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/server"
+	"github.com/zhiyun-ops/zhiyun/l5/l5test"
 )
 
 // start runs a server until the test ends or stop is called, and returns when it is ready.
@@ -102,6 +104,84 @@ func TestRestartKeepsWhatWasApplied(t *testing.T) {
 	}
 }
 
+// What cannot be scaled says what is missing, not that there is no such module.
+func TestAModuleWithoutCapacityIsNotScaled(t *testing.T) {
+	t.Parallel()
+	folder := dir(t)
+	start(t, server.Config{Dir: folder})
+	client, err := control.Dial("unix://"+filepath.Join(folder, "control.sock"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err = client.Resources.Apply(t.Context(), connect.NewRequest(&controlpb.ApplyRequest{
+		Documents: []*controlpb.SourceDocument{{Name: "x", Text: []byte("kind: module\nname: plain\n")}},
+		Cause:     &controlpb.Cause{Actor: "test", Reason: "a module"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	for module, want := range map[string]string{"plain": "add it to its manifest", "nobody": "not found"} {
+		_, err := client.Scale.Out(t.Context(), connect.NewRequest(&controlpb.ScaleRequest{Module: module, Cause: &controlpb.Cause{Actor: "test", Reason: "more"}}))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("scale out %s: %v, want %q", module, err, want)
+		}
+	}
+}
+
+// What an execution did is in the audit record although the server died before it was written; where the next server begins
+// to look is kept.
+func TestTheAuditRecordIsCaughtUp(t *testing.T) {
+	t.Parallel()
+	folder := dir(t)
+	config := server.Config{Dir: folder, Exe: "/bin/false"}
+	client, err := control.Dial("unix://"+filepath.Join(folder, "control.sock"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var id string
+	audited := func() int {
+		entries, err := client.Ops.Audit(t.Context(), connect.NewRequest(&controlpb.AuditRequest{Execution: id}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries.Msg.Items)
+	}
+	_, stop := start(t, config)
+	if _, err := client.Flows.Save(t.Context(), connect.NewRequest(&controlpb.SaveFlowRequest{
+		Document: []byte("flow: f\nsteps: [{name: one, tool: flow.params, with: {module: m}}]\n"), Cause: &controlpb.Cause{Actor: "test", Reason: "a flow"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	begun, err := client.Flows.Start(t.Context(), connect.NewRequest(&controlpb.StartFlowRequest{Flow: "f", Cause: &controlpb.Cause{Actor: "test", Reason: "to fail"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id = begun.Msg.Id
+	l5test.Await(t, "it has ended", func() bool {
+		x, err := control.Decode[flow.Execution](client.Flows.Get(t.Context(), connect.NewRequest(&controlpb.ExecutionRequest{Id: id})))
+		return err == nil && x.State.Ended()
+	})
+	l5test.Await(t, "the record has it", func() bool { return audited() >= 3 })
+	whole := audited()
+	for range 2 {
+		stop()
+		client.Close()
+		db, err := sql.Open("sqlite", filepath.Join(folder, "records.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(t.Context(), "DELETE FROM audit WHERE execution = ?", id); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, stop = start(t, config)
+		l5test.Await(t, "the record has it again", func() bool { return audited() >= whole-1 }) // the start by hand is the caller's entry
+	}
+}
+
 func TestSecondServerOnTheSameFolderIsRefused(t *testing.T) {
 	t.Parallel()
 	folder := dir(t)
@@ -139,15 +219,16 @@ func TestWhatIsNotSafeDoesNotStart(t *testing.T) {
 		config server.Config
 		want   string
 	}{
-		"an address without TLS":    {server.Config{Listen: "10.0.0.5:7070"}, "give CertFile and KeyFile"},
-		"all addresses without TLS": {server.Config{Listen: ":7070"}, "give CertFile and KeyFile"},
-		"a name without TLS":        {server.Config{Listen: "ops.example:7070"}, "give CertFile and KeyFile"},
-		"IPv6 without TLS":          {server.Config{Listen: "[2001:db8::1]:7070"}, "give CertFile and KeyFile"},
-		"client certificates alone": {server.Config{ClientCAFile: "ca"}, "ClientCAFile without CertFile"},
-		"a CA's key without the CA": {server.Config{CertFile: "c", KeyFile: "k", CAKeyFile: "k"}, "CAKeyFile without CAFile"},
-		"a CA without TLS":          {server.Config{CAFile: "c"}, "CAFile without CertFile"},
-		"etcd in the clear":         {server.Config{Etcd: []string{"http://10.0.0.7:2379"}}, "reached over the network in the clear"},
-		"a life that is negative":   {server.Config{DeviceLife: -1}, "DeviceLife"},
+		"an address without TLS":     {server.Config{Listen: "10.0.0.5:7070"}, "give CertFile and KeyFile"},
+		"all addresses without TLS":  {server.Config{Listen: ":7070"}, "give CertFile and KeyFile"},
+		"a name without TLS":         {server.Config{Listen: "ops.example:7070"}, "give CertFile and KeyFile"},
+		"IPv6 without TLS":           {server.Config{Listen: "[2001:db8::1]:7070"}, "give CertFile and KeyFile"},
+		"client certificates alone":  {server.Config{ClientCAFile: "ca"}, "ClientCAFile without CertFile"},
+		"a CA's key without the CA":  {server.Config{CertFile: "c", KeyFile: "k", CAKeyFile: "k"}, "CAKeyFile without CAFile"},
+		"a CA without TLS":           {server.Config{CAFile: "c"}, "CAFile without CertFile"},
+		"etcd in the clear":          {server.Config{Etcd: []string{"http://10.0.0.7:2379"}}, "reached over the network in the clear"},
+		"a life that is negative":    {server.Config{DeviceLife: -1}, "DeviceLife"},
+		"flows kept before they end": {server.Config{FlowKeep: -1}, "FlowKeep"},
 	} {
 		c.config.Dir = folder
 		if _, err := server.New(c.config); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zhiyun-ops/zhiyun/cmdb"
+	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/certs"
 )
@@ -218,4 +220,28 @@ func examineCredentials(c *center.Credentials) func(context.Context) (string, er
 		slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 		return fmt.Sprintf("%d credentials of %d identities are in force", inForce, len(last)), errors.Join(faults...)
 	}
+}
+
+// examineAgents names agents of devices that nobody has declared: they are let in, and nothing is ever placed on them.
+func (h *house) examineAgents(context.Context) (string, error) {
+	now := time.Now()
+	var enrolled []string
+	for _, one := range h.centers.Credentials.Known() {
+		if one.Role == auth.Agent && !one.Ended(now) {
+			enrolled = append(enrolled, one.Name)
+		}
+	}
+	slices.Sort(enrolled)
+	enrolled = slices.Compact(enrolled)
+	var unknown []string
+	for _, name := range enrolled {
+		if _, err := h.cmdb.Device(name); errors.Is(err, cmdb.ErrNotFound) {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) > 0 {
+		return "", fmt.Errorf("%d agents are enrolled for devices that the CMDB does not have: %s; declare them as kind: device with zhiyun apply, "+
+			"or take their credentials back with zhiyun token revoke", len(unknown), strings.Join(unknown[:min(len(unknown), 10)], ", "))
+	}
+	return fmt.Sprintf("%d agents are enrolled, all of declared devices", len(enrolled)), nil
 }

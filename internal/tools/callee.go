@@ -28,6 +28,7 @@ type CalleeJoinIn struct {
 // CalleeJoinOut is what l5.callee.join tells.
 type CalleeJoinOut struct {
 	Rollouts []RolloutEnd `json:"rollouts"`
+	Lost     []string     `json:"lost" doc:"devices that were lost on the way, and how: the others went on without them"`
 }
 
 // RolloutEnd is how the rollout of a service ended.
@@ -47,7 +48,7 @@ func rolloutID(key, service string) string { return key + ":" + service }
 // that nobody else takes or releases them. It can be killed and run again at any point: the rollouts go on without it, and
 // another attempt under the same key finds them. Codes: gray.aborted, device.state, device.lost, input.invalid.
 func CalleeJoin(ctx context.Context, env Env, in CalleeJoinIn) (CalleeJoinOut, error) {
-	out := CalleeJoinOut{Rollouts: []RolloutEnd{}}
+	out := CalleeJoinOut{Rollouts: []RolloutEnd{}, Lost: []string{}}
 	alive, err := env.alive(ctx, in)
 	if err != nil {
 		return out, err
@@ -73,7 +74,25 @@ func CalleeJoin(ctx context.Context, env Env, in CalleeJoinIn) (CalleeJoinOut, e
 			ID: end.ID, Service: service.ID, State: string(end.Status.State), Reason: end.Status.Reason.String(), Lost: append([]string{}, end.Status.Lost...),
 		})
 	}
+	if out.Lost, err = env.lost(ctx, in); err != nil {
+		return out, err
+	}
 	return out, env.serve(ctx, in)
+}
+
+// lost are the devices that have gone out of use since they were acquired.
+func (e Env) lost(ctx context.Context, in CalleeJoinIn) ([]string, error) {
+	out := []string{}
+	for _, device := range in.Devices {
+		d, err := resource[cmdb.Device](ctx, e, cmdb.KindDevice, device.Name)
+		if err != nil {
+			return nil, err
+		}
+		if d.State == cmdb.Faulty || d.State == cmdb.Retired {
+			out = append(out, fmt.Sprintf("%s is %s: %s", d.Name, d.State, d.Fault))
+		}
+	}
+	return out, nil
 }
 
 // newInstances are the registrations of the devices, by service.

@@ -19,6 +19,8 @@ type Device struct {
 	Site  string `json:"site"`
 	Type  string `json:"type"`
 	Cores int    `json:"cores"`
+
+	PortOffset int `json:"port_offset,omitempty" doc:"added to each port of the module, where devices share an address"`
 }
 
 // Service is a service id under which the module's devices are registered.
@@ -87,7 +89,7 @@ func told(ctx context.Context, env Env, devices []cmdb.Device) ([]Device, error)
 			}
 			cores[d.Type] = t.Cores
 		}
-		out[i] = Device{Name: d.Name, Addr: d.Addr, Site: d.Site, Type: d.Type, Cores: cores[d.Type]}
+		out[i] = Device{Name: d.Name, Addr: d.Addr, Site: d.Site, Type: d.Type, Cores: cores[d.Type], PortOffset: d.PortOffset}
 	}
 	return out, nil
 }

@@ -70,6 +70,11 @@ func DeviceAcquire(ctx context.Context, env Env, in DeviceAcquireIn) (DeviceAcqu
 	if err != nil {
 		return out, err
 	}
+	return out.of(ctx, env, in, held)
+}
+
+// of is the output for the devices that were reserved.
+func (out DeviceAcquireOut) of(ctx context.Context, env Env, in DeviceAcquireIn, held []cmdb.Device) (_ DeviceAcquireOut, err error) {
 	if out.Devices, err = told(ctx, env, held); err != nil {
 		return out, err
 	}
@@ -191,7 +196,12 @@ func DeviceHold(ctx context.Context, env Env, in DeviceHoldIn) (DeviceHoldOut, e
 			return out, err
 		}
 	}
-	out.Names = append(out.Names, in.Names...)
+	return in.held(), nil
+}
+
+// held is the output once the devices are held.
+func (in DeviceHoldIn) held() DeviceHoldOut {
+	out := DeviceHoldOut{Names: append([]string{}, in.Names...), Installs: []Installment{}, Starts: []Starting{}, Scripts: []Scripting{}}
 	if in.Manifest != nil {
 		var scripts []Scripting
 		out.Installs, scripts, out.Starts = in.Manifest.work(in.Names)
@@ -202,7 +212,7 @@ func DeviceHold(ctx context.Context, env Env, in DeviceHoldIn) (DeviceHoldOut, e
 			}
 		}
 	}
-	return out, nil
+	return out
 }
 
 // DeviceServeIn is what device.serve takes: also, to undo, the input of device.hold.

@@ -14,11 +14,22 @@ import (
 // tool is a manifest with the function behind it.
 type tool struct {
 	flow.Manifest
-	run func(ctx context.Context, env Env, input []byte) (any, error)
+	run  func(ctx context.Context, env Env, input []byte) (any, error)
+	plan func(ctx context.Context, env Env, input []byte) (any, error) // nil: it cannot tell
 }
 
 // table is every tool that this package has, in the order of the expansion.
 func table() []tool {
+	all := listed()
+	for i := range all {
+		if all[i].plan = planners[all[i].Name]; all[i].plan != nil {
+			all[i].Plan = true
+		}
+	}
+	return all
+}
+
+func listed() []tool {
 	return []tool{
 		define("flow.params", "查询参数列表 read the module's parameters", "apply", pure, "", 10*time.Second, FlowParams),
 		define("notify.mute", "屏蔽负载事件通知 mute load events", "apply", keyed, "notify.unmute", 10*time.Second, NotifyMute),
@@ -85,7 +96,7 @@ func define[In, Out any](name, title, stage string, effect flow.Effect, undo str
 func Manifests(exe string) []flow.Manifest {
 	var out []flow.Manifest
 	for _, t := range table() {
-		t.Command = []string{exe, "tool", t.Name}
+		t.Command, t.Version = []string{exe, "tool", t.Name}, flow.ProgramVersion()
 		out = append(out, t.Manifest)
 	}
 	return out
@@ -131,7 +142,13 @@ func perform(ctx context.Context, name string, stdin io.Reader, stderr io.Writer
 		}
 		defer done()
 		env.Logger = slog.New(slog.NewTextHandler(stderr, nil))
-		return t.run(ctx, env, input)
+		switch {
+		case getenv("ZHIYUN_PLAN") == "" || t.plan == nil && t.Effect == pure:
+			return t.run(ctx, env, input)
+		case t.plan == nil:
+			return nil, fail("plan.none", "%s cannot tell what it would do", name)
+		}
+		return t.plan(ctx, env, input)
 	}
 	return nil, fail("tool.unknown", "no tool %q; see `zhiyun tool list`", name)
 }

@@ -32,11 +32,13 @@ type RealServer struct {
 	Device  string `json:"device"`
 }
 
+// endpoint is where a port of the module's manifest is on the device.
 func (d Device) endpoint(port int) (string, error) {
-	if _, err := netip.ParseAddr(d.Addr); err != nil || port < 1 || port > 65535 {
-		return "", fail("input.invalid", "device %q has address %q, port %d; give an IP address and a port", d.Name, d.Addr, port)
+	here := port + d.PortOffset
+	if _, err := netip.ParseAddr(d.Addr); err != nil || port < 1 || here > 65535 {
+		return "", fail("input.invalid", "device %q has address %q, port %d and offset %d; give an IP address, and a port up to 65535", d.Name, d.Addr, port, d.PortOffset)
 	}
-	return net.JoinHostPort(d.Addr, strconv.Itoa(port)), nil
+	return net.JoinHostPort(d.Addr, strconv.Itoa(here)), nil
 }
 
 // VIPAdd puts a device behind virtual addresses. Codes: vip.no_balancer, input.invalid.

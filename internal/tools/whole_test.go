@@ -103,7 +103,7 @@ func newFleet(t *testing.T, failing string, devices ...string) *fleet {
 		local.Exec(m)
 	}
 	for _, d := range device.Tools() {
-		m := flow.Manifest{Name: d.Name, Input: d.Input, Output: d.Output, Timeout: d.Timeout, Effect: flow.Effect(d.Effect), Undo: d.Undo, OnDevice: true}
+		m := flow.Manifest{Name: d.Name, Input: d.Input, Output: d.Output, Timeout: d.Timeout, Effect: flow.Effect(d.Effect), Undo: d.Undo, OnDevice: true, Plan: d.Plan}
 		local.Exec(m)
 		m.Command = []string{exe, "tool", d.Name}
 		onDevice.Exec(m)

@@ -13,8 +13,8 @@ func DeviceTools(exe string) []flow.Manifest {
 	var manifests []flow.Manifest
 	for _, tool := range device.Tools() {
 		manifest := flow.Manifest{
-			Name: tool.Name, Title: tool.Title, Stage: tool.Stage, Input: tool.Input, Output: tool.Output,
-			Timeout: tool.Timeout, Effect: flow.Effect(tool.Effect), Undo: tool.Undo, OnDevice: tool.OnDevice,
+			Name: tool.Name, Title: tool.Title, Version: flow.ProgramVersion(), Stage: tool.Stage, Input: tool.Input, Output: tool.Output,
+			Timeout: tool.Timeout, Effect: flow.Effect(tool.Effect), Undo: tool.Undo, OnDevice: tool.OnDevice, Plan: tool.Plan,
 		}
 		if exe != "" {
 			manifest.Command = append([]string{exe}, tool.Command[1:]...)

@@ -51,6 +51,7 @@ type Agent struct {
 	health    *health
 	now       func() time.Time
 	metrics   *metrics
+	refused   hush
 	strangers atomic.Int64 // streams of processes that the kernel does not name
 	started   atomic.Bool
 	ready     chan struct{}   // closed when the socket listens

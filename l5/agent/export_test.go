@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
@@ -21,8 +22,14 @@ func (j Jury) Replace(now time.Time, members balance.Members) (probes []string) 
 	return j.jury.replace(now, members).probes
 }
 
+// Doubt is of a process that is the only one of its party, among others.
 func (j Jury) Doubt(now time.Time, process int, d *l5pb.Doubt) (probes []string) {
-	return j.jury.doubt(now, process, d).probes
+	return j.DoubtOf(now, process, strconv.Itoa(process), 5, d)
+}
+
+// DoubtOf is of a process of a party, of so many that call.
+func (j Jury) DoubtOf(now time.Time, process int, party string, parties int, d *l5pb.Doubt) (probes []string) {
+	return j.jury.doubt(now, juror{process, party}, parties, d).probes
 }
 
 func (j Jury) Probed(now time.Time, addr string, err error) (probes []string) {
@@ -34,6 +41,12 @@ func (j Jury) Tick(now time.Time) (probes []string) { return j.jury.tick(now).pr
 func (j Jury) Downs() []*l5pb.Down { return j.jury.downs() }
 
 func (j Jury) Idle(now time.Time) bool { return j.jury.idle(now) }
+
+// Hush is a hush for tests.
+type Hush struct{ hush hush }
+
+// Say reports whether to say it now, and how often it was not said.
+func (h *Hush) Say(now time.Time, key string) (kept int, ok bool) { return h.hush.say(now, key) }
 
 // Callers are callers for tests; their link has no peer.
 type Callers struct {

@@ -52,6 +52,8 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 		program.PID = -int(a.strangers.Add(1)) // each stream counts as a process
 	}
 	who := a.speaker(ctx)
+	voice := juror{program.PID, who.party(program.UID)}
+	own := program.PID == os.Getpid() // it keeps routes warm, and calls nobody
 	sub := a.hub.Subscriber(who)
 	defer sub.Close()
 	defer a.asked.gone(sub)
@@ -59,6 +61,9 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	defer func() {
 		for p := range asked {
 			a.callers.release(p.caller, p.service, time.Now())
+			if !own {
+				a.health.leave(p.service, voice.party)
+			}
 		}
 	}()
 	send := func(f *hub.Frame) error { return stream.Send(f.Encoded()) }
@@ -75,17 +80,23 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 				if _, ok := asked[p]; ok {
 					delete(asked, p)
 					a.callers.release(p.caller, p.service, time.Now())
+					if !own {
+						a.health.leave(p.service, voice.party)
+					}
 				}
 			}
 			for _, want := range request.GetSubscribe() {
 				p := pair{want.GetCaller(), want.GetService()}
 				if _, ok := asked[p]; !ok && who.subscribe(want) {
 					asked[p] = struct{}{}
+					if !own {
+						a.health.attend(p.service, voice.party)
+					}
 					a.tables.read(int(program.UID), p.caller, p.service)
 					a.callers.ask(p.caller, p.service)
 				}
 			}
-			a.health.doubt(program.PID, a.entitled(request.GetDoubts(), asked))
+			a.health.doubt(voice, a.entitled(request.GetDoubts(), asked))
 		},
 	}, sub)
 }

@@ -23,13 +23,14 @@ type health struct {
 	slots chan struct{} // one per probe under way
 
 	mu     sync.Mutex
-	ctx    context.Context  // guarded by mu; of run, nil outside
-	juries map[string]*jury // guarded by mu; by service
-	probes sync.WaitGroup   // Add under mu while ctx is set; run waits
+	ctx    context.Context           // guarded by mu; of run, nil outside
+	juries map[string]*jury          // guarded by mu; by service
+	bar    map[string]map[string]int // guarded by mu; by service and party: the streams that call it
+	probes sync.WaitGroup            // Add under mu while ctx is set; run waits
 }
 
 func newHealth(a *Agent) *health {
-	return &health{agent: a, slots: make(chan struct{}, maxProbes), juries: make(map[string]*jury)}
+	return &health{agent: a, slots: make(chan struct{}, maxProbes), juries: make(map[string]*jury), bar: make(map[string]map[string]int)}
 }
 
 // run lets time go by for the juries until ctx ends, and then waits for the probes.
@@ -66,8 +67,28 @@ func (h *health) tick(now time.Time) {
 	}
 }
 
+// attend counts a stream of a party that calls a service, and leave uncounts it.
+func (h *health) attend(service, party string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bar[service] == nil {
+		h.bar[service] = make(map[string]int, 1)
+	}
+	h.bar[service][party]++
+}
+
+func (h *health) leave(service, party string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if parties := h.bar[service]; parties[party] > 1 {
+		parties[party]--
+	} else if delete(parties, party); len(parties) == 0 {
+		delete(h.bar, service)
+	}
+}
+
 // doubt takes a process's doubts.
-func (h *health) doubt(process int, doubts []*l5pb.Doubt) {
+func (h *health) doubt(who juror, doubts []*l5pb.Doubt) {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,7 +104,7 @@ func (h *health) doubt(process int, doubts []*l5pb.Doubt) {
 			j.replace(now, membersOf(v))
 			h.juries[d.GetService()] = j
 		}
-		h.carryOut(d.GetService(), j, j.doubt(now, process, d))
+		h.carryOut(d.GetService(), j, j.doubt(now, who, len(h.bar[d.GetService()]), d))
 	}
 }
 

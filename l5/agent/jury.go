@@ -18,6 +18,8 @@ const (
 	witnessFor = 10 * time.Second
 	// quorum is how many processes must have ejected an instance for the others to shun it although it answers probes.
 	quorum = 3
+	// maxWitnesses is how many processes of one party are heard about one instance at a time.
+	maxWitnesses = 2 * quorum
 	// recess is how long after the last doubt a jury remembers how often it has ejected.
 	recess = time.Minute
 )
@@ -32,7 +34,8 @@ const (
 //	   +------- further probes succeed ------------- on trial <------- a probe succeeds ----------------+
 //
 // What one process says is believed only as far as the agent's own probe agrees. Quorum processes are believed, within
-// witnessFor: that an instance answers probes and yet serves nobody, if each ejected it or had two time-outs in a row; that
+// witnessFor, unless all of them are of one party while others call the service, too: anybody can start three processes. They
+// are believed that an instance answers probes and yet serves nobody, if each ejected it or had two time-outs in a row; that
 // it answers nobody, if each had a time-out and the probe has no answer yet either. How long an instance is down, and how
 // much of a service may be (I2), is balance.Group's, with probes in the place of calls.
 type jury struct {
@@ -40,6 +43,7 @@ type jury struct {
 	seats   map[string]*seat // by address; instances in question, down or on trial
 	known   map[string]bool  // the membership
 	doubted time.Time        // when somebody last had a doubt
+	parties int              // who called the service then
 
 	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
 }
@@ -54,8 +58,16 @@ type seat struct {
 	pending   bool // a doubt came that no probe has answered
 }
 
+// juror is a process of the device, and for whom it speaks: a party is a user, and the module of the process if that is
+// known.
+type juror struct {
+	process int
+	party   string
+}
+
 // witness is what one process said.
 type witness struct {
+	party   string
 	at      time.Time
 	certain bool // it ejected the instance, or had two time-outs in a row; else it had one
 }
@@ -86,19 +98,21 @@ func (j *jury) replace(now time.Time, members balance.Members) sentence {
 	return j.step(now, members)
 }
 
-// doubt takes a process's word.
-func (j *jury) doubt(now time.Time, process int, d *l5pb.Doubt) sentence {
+// doubt takes a process's word. parties is how many call the service from the device now.
+func (j *jury) doubt(now time.Time, who juror, parties int, d *l5pb.Doubt) sentence {
 	if !j.known[d.GetAddr()] {
 		return sentence{}
 	}
 	j.doubted = now
 	s := j.seat(d.GetAddr())
 	timedOut := d.GetKind() == l5pb.Doubt_KIND_TIMED_OUT
-	if d.GetEjected() || timedOut {
-		s.witnesses[process] = witness{now, d.GetEjected() || timedOut && d.GetRow() >= 2 || s.witnesses[process].certain}
+	before, known := s.witnesses[who.process]
+	if (d.GetEjected() || timedOut) && (known || s.heard(who.party) < maxWitnesses) {
+		s.witnesses[who.process] = witness{who.party, now, d.GetEjected() || timedOut && d.GetRow() >= 2 || before.certain}
 	}
 	s.text, s.pending = d.GetText(), true
-	if any, _ := s.count(now); any >= quorum && timedOut && s.probing && s.health == balance.Up {
+	j.parties = parties
+	if any, _ := j.count(now, s); any >= quorum && timedOut && s.probing && s.health == balance.Up {
 		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes had time-outs, and the agent's probe has no answer yet", any)})
 	}
 	if !s.probing && now.Sub(s.probed) < probeGap {
@@ -132,7 +146,7 @@ func (j *jury) probed(now time.Time, addr string, err error) sentence {
 
 // verdict decides about an instance that answers probes.
 func (j *jury) verdict(now time.Time, addr string, s *seat) sentence {
-	_, certain := s.count(now)
+	_, certain := j.count(now, s)
 	if s.health != balance.Up || certain < quorum && j.plantedBug != "one word is believed" || certain == 0 {
 		return sentence{}
 	}
@@ -140,17 +154,41 @@ func (j *jury) verdict(now time.Time, addr string, s *seat) sentence {
 	return j.step(now, balance.Struck{Addr: addr, Evidence: fmt.Sprintf("%d processes shun it although it answers probes, the last for: %s", certain, s.text)})
 }
 
-// count forgets testimony that is old, and returns how many processes testify, and how many of them are certain.
-func (s *seat) count(now time.Time) (any, certain int) {
+// heard counts the processes of a party that testify.
+func (s *seat) heard(party string) (n int) {
+	for _, w := range s.witnesses {
+		if w.party == party {
+			n++
+		}
+	}
+	return n
+}
+
+// count forgets testimony that is old, and returns how many processes testify, and how many of them are certain: one of
+// either, if they are all of one party and it is not alone.
+func (j *jury) count(now time.Time, s *seat) (any, certain int) {
+	heard, sure := make(map[string]int), make(map[string]int)
 	for process, w := range s.witnesses {
 		switch {
 		case now.Sub(w.at) > witnessFor:
 			delete(s.witnesses, process)
+			continue
 		case w.certain:
+			sure[w.party]++
 			certain++
 		}
+		heard[w.party]++
+		any++
 	}
-	return len(s.witnesses), certain
+	if j.parties > 1 && j.plantedBug != "processes of one party count" {
+		if len(heard) == 1 {
+			any = 1
+		}
+		if len(sure) == 1 {
+			certain = 1
+		}
+	}
+	return any, certain
 }
 
 // tick lets time go by: it asks for the probes that are due.
@@ -163,7 +201,7 @@ func (j *jury) tick(now time.Time) sentence {
 		if s.due(now) {
 			out.probes = append(out.probes, addr)
 		}
-		if any, _ := s.count(now); s.health == balance.Up && !s.pending && !s.probing && any == 0 {
+		if any, _ := j.count(now, s); s.health == balance.Up && !s.pending && !s.probing && any == 0 {
 			delete(j.seats, addr)
 		}
 	}

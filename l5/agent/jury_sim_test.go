@@ -28,8 +28,8 @@ func simulate(seed uint64, bug string) error {
 				suspect[addr] = c.now
 			}
 		case 1, 2, 3:
-			liar := 1 + random.IntN(2)
-			c.doubt(liar, addr, l5pb.Doubt_Kind(random.IntN(4)), random.IntN(2) == 0)
+			// Any number of processes of one user.
+			c.doubtOf(10+random.IntN(6), "liars", addr, l5pb.Doubt_Kind(random.IntN(4)), random.IntN(2) == 0)
 		case 4, 5:
 			if honest := 3 + random.IntN(3); c.dead[addr] {
 				suspect[addr] = c.now
@@ -77,7 +77,7 @@ func TestJurySimulation(t *testing.T) {
 
 func TestJurySimulationFindsPlantedBugs(t *testing.T) {
 	t.Parallel()
-	for _, bug := range []string{"one word is believed", "nothing is kept"} {
+	for _, bug := range []string{"one word is believed", "nothing is kept", "processes of one party count"} {
 		found := false
 		for seed := range 100 {
 			if err := simulate(uint64(seed), bug); err != nil {

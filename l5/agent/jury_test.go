@@ -56,6 +56,11 @@ func (c *court) doubt(process int, addr string, kind l5pb.Doubt_Kind, ejected bo
 	c.answer(c.jury.Doubt(c.now, process, &l5pb.Doubt{Addr: addr, Kind: kind, Ejected: ejected, Text: "it failed"}))
 }
 
+// doubtOf is of a process of a party that is one of several.
+func (c *court) doubtOf(process int, party, addr string, kind l5pb.Doubt_Kind, ejected bool) {
+	c.answer(c.jury.DoubtOf(c.now, process, party, 5, &l5pb.Doubt{Addr: addr, Kind: kind, Ejected: ejected, Text: "it failed"}))
+}
+
 func (c *court) sleep(d time.Duration) {
 	for end := c.now.Add(d); c.now.Before(end); {
 		c.now = c.now.Add(50 * time.Millisecond)
@@ -109,6 +114,27 @@ func TestJury(t *testing.T) {
 		if !c.jury.Idle(c.now) {
 			t.Error("it never ends")
 		}
+	})
+	t.Run("many processes of one user and module that lie harm nobody else", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(4)
+		for i := range 1000 {
+			c.doubtOf(i, "1000/shop.web", "h:1", refusedKind, true)
+			c.doubtOf(i, "1000/shop.web", "h:2", timedOut, true)
+			c.sleep(50 * time.Millisecond)
+		}
+		c.want(t, "after a thousand lies")
+		c.doubtOf(1001, "1000/shop.cart", "h:1", refusedKind, true)
+		c.want(t, "another party says so, too", "h:1")
+	})
+	t.Run("who calls alone harms nobody", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(4)
+		for i := range 3 {
+			c.answer(c.jury.DoubtOf(c.now, i, "1000/shop.web", 1, &l5pb.Doubt{Addr: "h:1", Kind: refusedKind, Ejected: true, Text: "it failed"}))
+			c.sleep(time.Second)
+		}
+		c.want(t, "three processes of the only caller", "h:1")
 	})
 	t.Run("a process that lies harms nobody", func(t *testing.T) {
 		t.Parallel()

@@ -2,9 +2,11 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,5 +78,53 @@ func TestProbe(t *testing.T) {
 	state.Shutdown()
 	if err := probe(grpcAddr, "grpc"); err == nil {
 		t.Error("a server that is going away passes")
+	}
+}
+
+// Who registers an instance writes its address and its label: agents are not sent by them to where no instance is.
+func TestProbesGoToInstancesAlone(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 10)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.Host + " " + r.URL.String()
+		w.Header().Set("Content-Length", "1000000000")
+		w.WriteHeader(http.StatusOK)
+	}))
+	defer s.Close()
+	own := s.Listener.Addr().String()
+	p := agent.NewProber()
+	probe := func(addr, label string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return p.Probe(ctx, addr, map[string]string{agent.ProbeLabel: label})
+	}
+	for _, addr := range []string{
+		"169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80", "0.0.0.0:80", "[::]:80", "224.0.0.1:80", "[fd00:ec2::254]:80", "100.100.100.200:80",
+	} {
+		for _, label := range []string{"", "http:/latest/meta-data", "https", "grpc"} {
+			if err := probe(addr, label); err == nil || label != "grpc" && !errors.Is(err, agent.ErrProbe) || !strings.Contains(err.Error(), "no service is at") {
+				t.Errorf("probe of %s by %q: %v", addr, label, err)
+			}
+		}
+	}
+	if err := probe(own, "http:/"+strings.Repeat("x", 2000)); !errors.Is(err, agent.ErrProbe) {
+		t.Errorf("a long path: %v", err)
+	}
+	for label, want := range map[string]string{
+		"http://evil.example/steal":  "GET " + own + " /evil.example/steal",
+		"http:@evil.example/steal":   "GET " + own + " /@evil.example/steal",
+		"http:/healthz?deep=1#there": "GET " + own + " /healthz?deep=1",
+		"http:/a b":                  "GET " + own + " /a%20b",
+	} {
+		if err := probe(own, label); err != nil {
+			t.Errorf("probe by %q: %v", label, err)
+			continue
+		}
+		if got := <-asked; got != want {
+			t.Errorf("probe by %q asked %q, want %q", label, got, want)
+		}
+	}
+	if err := probe("evil@"+own, "http:/"); err == nil {
+		t.Error("an address with a user was probed")
 	}
 }

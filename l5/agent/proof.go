@@ -31,6 +31,7 @@ type Standing struct {
 //	connected --Prove--> may speak for one module | may speak for any | for none, with the reason
 type speaker struct {
 	agent    *Agent
+	uid      uint32 // 0 if it is not asked for
 	standing Standing
 	err      error // why it may speak for none
 }
@@ -44,6 +45,7 @@ func (a *Agent) speaker(ctx context.Context) *speaker {
 		return s
 	}
 	who, err := peer.Of(transport.Conn(ctx))
+	s.uid = who.UID
 	if err == nil {
 		s.standing, err = a.config.Prove(ctx, Process{UID: who.UID, PID: who.PID})
 	}
@@ -51,6 +53,11 @@ func (a *Agent) speaker(ctx context.Context) *speaker {
 		s.standing, s.err = Standing{}, fmt.Errorf("process %d of user %d: %w", who.PID, who.UID, err)
 	}
 	return s
+}
+
+// party is for whom the process speaks, as far as that is proved: what it claims could be anything.
+func (s *speaker) party(uid uint32) string {
+	return fmt.Sprintf("%d/%s", uid, s.standing.Module)
 }
 
 // may says why the process may not speak for a caller; nil if it may.
@@ -72,10 +79,12 @@ func (s *speaker) Verdict(caller, service string) (allowed, known bool, reason s
 	return s.agent.callers.Verdict(caller, service)
 }
 
-// turnAway counts a refusal, and logs it.
+// turnAway counts a refusal, and logs it, but not each one of the same party.
 func (s *speaker) turnAway(what string, err error) error {
 	s.agent.metrics.refused.WithLabelValues(what).Inc()
-	s.agent.config.Logger.Warn("l5/agent: refused", "what", what, "error", err)
+	if kept, ok := s.agent.refused.say(s.agent.now(), what+" "+s.party(s.uid)); ok {
+		s.agent.config.Logger.Warn("l5/agent: refused", "what", what, "error", err, "more", kept)
+	}
 	return err
 }
 

@@ -21,6 +21,9 @@ import (
 // confirmEvery is how often the table is told to be right: what a program that starts without the agent learns of its age.
 const confirmEvery = time.Second
 
+// longestRetry bounds the time between two tries to write what could not be written; it begins at a second and doubles.
+const longestRetry = time.Minute
+
 // tables keeps the route table on disk: for each user id of the device what its callers may call. A change is written
 // after it had time to gather others; only the segments that it concerns are.
 //
@@ -157,6 +160,11 @@ func (t *tables) run(ctx context.Context) error {
 	pause := settle
 	ticker := time.NewTicker(confirmEvery)
 	defer ticker.Stop()
+	// What could not be written is tried again even if nothing changes any more: the disk may have room by then.
+	last, wait := "", time.Duration(0)
+	again := time.NewTimer(time.Hour)
+	again.Stop()
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,6 +173,7 @@ func (t *tables) run(ctx context.Context) error {
 			t.confirm()
 			continue
 		case <-t.wake:
+		case <-again.C:
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -174,9 +183,18 @@ func (t *tables) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		begin := time.Now()
-		if err := t.write(begin); err != nil {
+		err := t.write(begin)
+		if err == nil {
+			last, wait = "", 0
+			again.Stop()
+		} else {
+			wait = min(max(2*wait, time.Second), longestRetry)
+			again.Reset(wait)
 			t.agent.metrics.tablesFailed.Inc()
-			t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again after the next change", "folder", t.agent.config.Table, "error", err)
+			if err.Error() != last {
+				last = err.Error()
+				t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again", "folder", t.agent.config.Table, "error", err)
+			}
 		}
 		pause = max(settle, 4*time.Since(begin)) // at most a fifth of the time is spent on the disk
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
@@ -58,6 +60,41 @@ func TestTableFollows(t *testing.T) {
 	if _, err := table.Find(folder, "test.caller", "a"); err != nil {
 		t.Errorf("without the agent: %v", err)
 	}
+}
+
+// A table that could not be written is written when it can be, although nothing changes any more.
+func TestTableIsWrittenWhenItCanBe(t *testing.T) {
+	t.Parallel()
+	s := l5test.NewServer(t, nil)
+	if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: "127.0.0.1:1", Share: 100}}); err != nil {
+		t.Fatal(err)
+	}
+	var folder string
+	metrics := prometheus.NewRegistry()
+	a, _ := l5test.Agent(t, s.Target(), func(c *agent.Config) {
+		c.Table, c.Metrics = t.TempDir(), metrics
+		folder = table.For(c.Table, os.Geteuid())
+		if err := os.WriteFile(folder, []byte("in the way"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	route(t, l5test.Client(t, a.Target(), nil), "a")
+	l5test.Await(t, "a write has failed", func() bool {
+		families, err := metrics.Gather()
+		for _, f := range families {
+			if f.GetName() == "zhiyun_l5_agent_table_write_failures_total" {
+				return err == nil && f.GetMetric()[0].GetCounter().GetValue() > 0
+			}
+		}
+		return false
+	})
+	if err := os.Remove(folder); err != nil {
+		t.Fatal(err)
+	}
+	l5test.Await(t, "the table is written", func() bool {
+		_, err := table.Find(folder, "test.caller", "a")
+		return err == nil
+	})
 }
 
 // A file of 0.1.0, which held the routes, too, is read once; the routes are in the table afterwards.

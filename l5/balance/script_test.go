@@ -3,15 +3,11 @@ package balance_test
 import (
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/zhiyun-ops/zhiyun/internal/scripttest"
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 )
 
@@ -31,38 +27,13 @@ var update = flag.Bool("update", false, "record the outcome of the scripts in te
 //	tick
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			t.Parallel()
-			data, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			recorded(t, file, play(t, string(data)))
-		})
-	}
+	scripttest.Run(t, *update, play)
 }
 
 // recorded compares with a recorded outcome, or records it.
 func recorded(t *testing.T, file, got string) {
 	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-recorded +now; -update records anew):\n%s", file, diff)
-	}
+	scripttest.Recorded(t, *update, file, got)
 }
 
 // play runs a script and returns it with the outcome of now.
@@ -71,18 +42,15 @@ func play(t *testing.T, script string) string {
 	var group *balance.Group
 	now := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	start := now
-	var out strings.Builder
-	for block := range strings.SplitSeq(strings.TrimSpace(script), "\n\n") {
-		commands, _, _ := strings.Cut(block, "\n----")
-		out.WriteString(commands + "\n----\n")
-		for line := range strings.SplitSeq(commands, "\n") {
+	return scripttest.Blocks(script, func(commands []string) string {
+		var out strings.Builder
+		for _, line := range commands {
 			fields := strings.Fields(line)
 			switch {
-			case strings.HasPrefix(line, "#"):
 			case fields[0] == "config":
 				config = parseConfig(t, fields[1:])
 			case strings.HasPrefix(line, "+"):
-				now = now.Add(duration(t, line[1:]))
+				now = now.Add(scripttest.Duration(t, line[1:]))
 			default:
 				if group == nil {
 					group = balance.NewGroup(config)
@@ -93,7 +61,7 @@ func play(t *testing.T, script string) string {
 			}
 		}
 		if group == nil {
-			continue
+			return ""
 		}
 		fmt.Fprintf(&out, "%v", now.Sub(start))
 		if group.Panic() != "" {
@@ -103,9 +71,8 @@ func play(t *testing.T, script string) string {
 		for _, s := range group.Statuses() {
 			fmt.Fprintf(&out, "  %-3s %6.1f %5.1f %%  %s\n", s.Addr, s.Weight, 100*s.Share, s.Reason)
 		}
-		out.WriteString("\n")
-	}
-	return strings.TrimSpace(out.String()) + "\n"
+		return out.String()
+	})
 }
 
 func describe(action balance.Action) string {
@@ -125,13 +92,13 @@ func parseConfig(t *testing.T, fields []string) (c balance.Config) {
 		name, value, _ := strings.Cut(field, "=")
 		switch name {
 		case "max-ejected":
-			c.MaxEjected = number(t, value)
+			c.MaxEjected = scripttest.Number(t, value)
 		case "eject-for":
-			c.EjectFor = duration(t, value)
+			c.EjectFor = scripttest.Duration(t, value)
 		case "eject-max":
-			c.EjectMax = duration(t, value)
+			c.EjectMax = scripttest.Duration(t, value)
 		case "slow-start":
-			c.SlowStart = duration(t, value)
+			c.SlowStart = scripttest.Duration(t, value)
 		default:
 			t.Fatalf("config %q", field)
 		}
@@ -147,9 +114,9 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 			addr, weight, _ := strings.Cut(field, "=")
 			value, suspect := strings.CutSuffix(weight, "!")
 			value, gray, rollout := strings.Cut(value, "*")
-			member := balance.Member{Addr: addr, Weight: number(t, value), Gray: 1, Suspect: suspect}
+			member := balance.Member{Addr: addr, Weight: scripttest.Number(t, value), Gray: 1, Suspect: suspect}
 			if rollout {
-				member.Gray = number(t, gray)
+				member.Gray = scripttest.Number(t, gray)
 			}
 			members = append(members, member)
 		}
@@ -159,7 +126,7 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 	case "probed":
 		return balance.Probed{Addr: fields[1], OK: fields[2] == "ok"}
 	case "capacity":
-		return balance.Capacity{Addr: fields[1], Factor: number(t, fields[2])}
+		return balance.Capacity{Addr: fields[1], Factor: scripttest.Number(t, fields[2])}
 	case "advice":
 		says := map[string]balance.Verdict{"ends": balance.AdviceEnds, "up": balance.AdviceUp, "down": balance.AdviceDown}
 		return balance.Advice{Addr: fields[1], Says: says[fields[2]], Evidence: strings.Join(fields[3:], " ")}
@@ -170,12 +137,12 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 		for _, field := range fields[1:] {
 			addr, rest, _ := strings.Cut(field, ":")
 			parts := strings.Split(rest, "/")
-			successes := int64(number(t, parts[0]))
+			successes := int64(scripttest.Number(t, parts[0]))
 			sample := balance.Sample{
-				Addr: addr, Successes: successes, Failures: int64(number(t, parts[1])), LatencySum: time.Duration(successes) * duration(t, parts[2]),
+				Addr: addr, Successes: successes, Failures: int64(scripttest.Number(t, parts[1])), LatencySum: time.Duration(successes) * scripttest.Duration(t, parts[2]),
 			}
 			if len(parts) > 3 {
-				sample.InFlight = int64(number(t, parts[3]))
+				sample.InFlight = int64(scripttest.Number(t, parts[3]))
 			}
 			window = append(window, sample)
 		}
@@ -183,20 +150,4 @@ func parseEvent(t *testing.T, fields []string) balance.Event {
 	}
 	t.Fatalf("command %q", fields)
 	return nil
-}
-
-func number(t *testing.T, s string) float64 {
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func duration(t *testing.T, s string) time.Duration {
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }

@@ -2,15 +2,11 @@ package limit_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/zhiyun-ops/zhiyun/internal/scripttest"
 	"github.com/zhiyun-ops/zhiyun/l5/limit"
 )
 
@@ -23,29 +19,7 @@ import (
 //	spend 12                              takes from the budget
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			t.Parallel()
-			data, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, string(data))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(data), got); diff != "" {
-				t.Errorf("%s (-recorded +now; -update records anew):\n%s", file, diff)
-			}
-		})
-	}
+	scripttest.Run(t, *update, play)
 }
 
 // play runs a script and returns it with the outcome of now.
@@ -53,30 +27,27 @@ func play(t *testing.T, script string) string {
 	var step func(limit.Calls) string
 	var budget *limit.Budget
 	at := time.Duration(0)
-	var out strings.Builder
-	for block := range strings.SplitSeq(strings.TrimSpace(script), "\n\n") {
-		commands, _, _ := strings.Cut(block, "\n----")
-		out.WriteString(commands + "\n----\n")
-		for line := range strings.SplitSeq(commands, "\n") {
+	return scripttest.Blocks(script, func(commands []string) string {
+		var out strings.Builder
+		for _, line := range commands {
 			fields := strings.Fields(line)
-			switch verb := fields[0]; {
-			case strings.HasPrefix(verb, "#"):
-			case verb == "throttle":
+			switch verb := fields[0]; verb {
+			case "throttle":
 				step = throttle(t, fields[1:])
-			case verb == "limit":
+			case "limit":
 				step = adaptive(t, fields[1:])
-			case verb == "budget":
+			case "budget":
 				budget, step = newBudget(t, fields[1:])
-			case verb == "spend":
+			case "spend":
 				n := 0
-				for range atoi(t, fields[1]) {
+				for range scripttest.Int(t, fields[1]) {
 					if budget.Spend() {
 						n++
 					}
 				}
 				fmt.Fprintf(&out, "  %d of %s spent, %.1f left\n", n, fields[1], budget.Left())
 			default:
-				times := atoi(t, strings.TrimSuffix(verb, "x"))
+				times := scripttest.Int(t, strings.TrimSuffix(verb, "x"))
 				calls := parseCalls(t, fields[1:])
 				for range times {
 					at += calls.Span
@@ -84,21 +55,20 @@ func play(t *testing.T, script string) string {
 				}
 			}
 		}
-		out.WriteString("\n")
-	}
-	return strings.TrimSpace(out.String()) + "\n"
+		return out.String()
+	})
 }
 
 func throttle(t *testing.T, fields []string) func(limit.Calls) string {
 	var c limit.ThrottleConfig
-	for name, value := range settings(t, fields) {
+	for name, value := range scripttest.Settings(fields) {
 		switch name {
 		case "k":
-			c.K = number(t, value)
+			c.K = scripttest.Number(t, value)
 		case "volume":
-			c.MinVolume = atoi(t, value)
+			c.MinVolume = scripttest.Int(t, value)
 		case "window":
-			c.Window = duration(t, value)
+			c.Window = scripttest.Duration(t, value)
 		default:
 			t.Fatalf("throttle has no %q", name)
 		}
@@ -114,18 +84,18 @@ func throttle(t *testing.T, fields []string) func(limit.Calls) string {
 
 func adaptive(t *testing.T, fields []string) func(limit.Calls) string {
 	var c limit.Config
-	for name, value := range settings(t, fields) {
+	for name, value := range scripttest.Settings(fields) {
 		switch name {
 		case "healthy":
-			c.Healthy = duration(t, value)
+			c.Healthy = scripttest.Duration(t, value)
 		case "min":
-			c.Min = atoi(t, value)
+			c.Min = scripttest.Int(t, value)
 		case "max":
-			c.Max = atoi(t, value)
+			c.Max = scripttest.Int(t, value)
 		case "start":
-			c.Start = atoi(t, value)
+			c.Start = scripttest.Int(t, value)
 		case "volume":
-			c.MinVolume = atoi(t, value)
+			c.MinVolume = scripttest.Int(t, value)
 		default:
 			t.Fatalf("limit has no %q", name)
 		}
@@ -142,14 +112,14 @@ func adaptive(t *testing.T, fields []string) func(limit.Calls) string {
 
 func newBudget(t *testing.T, fields []string) (*limit.Budget, func(limit.Calls) string) {
 	var c limit.BudgetConfig
-	for name, value := range settings(t, fields) {
+	for name, value := range scripttest.Settings(fields) {
 		switch name {
 		case "share":
-			c.Share = number(t, value)
+			c.Share = scripttest.Number(t, value)
 		case "floor":
-			c.Floor = number(t, value)
+			c.Floor = scripttest.Number(t, value)
 		case "bank":
-			c.Bank = duration(t, value)
+			c.Bank = scripttest.Duration(t, value)
 		default:
 			t.Fatalf("budget has no %q", name)
 		}
@@ -163,69 +133,33 @@ func newBudget(t *testing.T, fields []string) (*limit.Budget, func(limit.Calls) 
 
 func parseCalls(t *testing.T, fields []string) limit.Calls {
 	c := limit.Calls{Span: 250 * time.Millisecond}
-	for name, value := range settings(t, fields) {
+	for name, value := range scripttest.Settings(fields) {
 		switch name {
 		case "span":
-			c.Span = duration(t, value)
+			c.Span = scripttest.Duration(t, value)
 		case "ok":
 			n, mean, _ := strings.Cut(value, "/")
-			c.Succeeded = int64(atoi(t, n))
+			c.Succeeded = int64(scripttest.Int(t, n))
 			if mean != "" {
-				c.Latency = time.Duration(c.Succeeded) * duration(t, mean)
+				c.Latency = time.Duration(c.Succeeded) * scripttest.Duration(t, mean)
 			}
 		case "failed":
-			c.Failed = int64(atoi(t, value))
+			c.Failed = int64(scripttest.Int(t, value))
 		case "late":
-			c.TimedOut = int64(atoi(t, value))
+			c.TimedOut = int64(scripttest.Int(t, value))
 		case "rejected":
-			c.Rejected = int64(atoi(t, value))
+			c.Rejected = int64(scripttest.Int(t, value))
 		case "refused":
-			c.Refused = int64(atoi(t, value))
+			c.Refused = int64(scripttest.Int(t, value))
 		case "load":
-			c.Load = number(t, value)
+			c.Load = scripttest.Number(t, value)
 		case "asked": // critical, normal, sheddable
 			for i, p := range []limit.Priority{limit.Critical, limit.Normal, limit.Sheddable} {
-				c.Asked[p] = int64(atoi(t, strings.Split(value, ",")[i]))
+				c.Asked[p] = int64(scripttest.Int(t, strings.Split(value, ",")[i]))
 			}
 		default:
 			t.Fatalf("calls have no %q", name)
 		}
 	}
 	return c
-}
-
-func settings(t *testing.T, fields []string) map[string]string {
-	out := map[string]string{}
-	for _, field := range fields {
-		name, value, ok := strings.Cut(field, "=")
-		if !ok {
-			t.Fatalf("want name=value, not %q", field)
-		}
-		out[name] = value
-	}
-	return out
-}
-
-func atoi(t *testing.T, s string) int {
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func number(t *testing.T, s string) float64 {
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func duration(t *testing.T, s string) time.Duration {
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }

@@ -43,14 +43,13 @@ func main() {
 	go client.Run(ctx)
 	_, err = client.Register(ctx, "a", os.Args[2])
 	check(err)
-	for {
+	for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
 		r, err := client.Route(ctx, "a")
 		check(err)
 		r.Done(l5.Outcome{Latency: time.Millisecond})
 		if r.Addr() == os.Args[3] {
 			break
 		}
-		time.Sleep(time.Millisecond)
 	}
 	fmt.Println("routed")
 	io.Copy(io.Discard, os.Stdin)

@@ -15,15 +15,16 @@ import (
 	"cel.dev/cel-go/ext"
 )
 
-// The static bound on what an expression may cost, in CEL's units (about 0.1 us each), given lists of at most
-// MaxList entries and texts of at most MaxText bytes. An expression with a loop is also held to it, and to
-// MaxTime, when it runs, since values may be larger than that.
+// Bounds of an expression. What it may cost, in CEL's units (of about 0.1 us), is bounded when it is saved, given lists of at most MaxList entries and
+// texts of at most MaxText bytes: two loops, one within the other, are allowed, three are not. Values may be larger than that, so an expression
+// whose cost lies in its values is stopped, by MaxUnits and MaxTime, when it runs.
 const (
-	MaxCost = 5_000_000
-	MaxList = 1000
-	MaxText = 1024
-	MaxTime = 50 * time.Millisecond
-	MaxSize = 16 << 10 // bytes of source
+	MaxCost  = 500_000_000
+	MaxList  = 1000
+	MaxText  = 1024
+	MaxUnits = 5_000_000
+	MaxTime  = 50 * time.Millisecond
+	MaxSize  = 16 << 10 // bytes of source
 )
 
 // Issue is one fault of an expression. Line and Column start at 1 and count within the expression's text.
@@ -87,6 +88,7 @@ type Expr struct {
 	program cel.Program
 	guarded bool       // its cost lies in the values: run under limits
 	given   [2][]Field // fields that are there if it is false, true
+	path    []string   // of an expression that only selects: its variable and fields
 }
 
 // Given returns the fields that are there for sure where the expression, a condition, has this outcome.
@@ -119,7 +121,7 @@ func (e *Env) Compile(source string, check func(Ref) string) (*Expr, []Issue) {
 	tree := parsed.NativeRep()
 	r := &reader{info: tree.SourceInfo()}
 	r.read(tree.Expr(), nil, nil)
-	x := &Expr{Source: source, Refs: r.refs, guarded: r.loops || r.copying > maxCopies}
+	x := &Expr{Source: source, Refs: r.refs, guarded: r.loops || r.copying > maxCopies, path: selection(tree.Expr())}
 	for i, outcome := range []bool{false, true} {
 		x.given[i] = facts(tree.Expr(), outcome, nil)
 	}
@@ -149,7 +151,7 @@ func (e *Env) Compile(source string, check func(Ref) string) (*Expr, []Issue) {
 	}
 	var options []cel.ProgramOption
 	if x.guarded {
-		options = append(options, cel.CostLimit(MaxCost), cel.InterruptCheckFrequency(1), cel.CustomDecoratorV2(limiter(e.cel)))
+		options = append(options, cel.CostLimit(MaxUnits), cel.InterruptCheckFrequency(1), cel.CustomDecoratorV2(limiter(e.cel)))
 	}
 	if x.program, err = e.cel.Program(checked, options...); err != nil {
 		return nil, []Issue{{1, 1, strings.TrimPrefix(err.Error(), "program instantiation: ")}}
@@ -188,6 +190,9 @@ var ErrCost = errors.New("the expression costs too much on these values; do the 
 
 // Eval returns the expression's value in the form that Decode yields.
 func (x *Expr) Eval(vars map[string]any) (any, error) {
+	if value, ok := lookUp(vars, x.path); ok {
+		return value, nil
+	}
 	ctx := context.Background()
 	evaluate := func() (any, error) {
 		value, _, err := x.program.Eval(vars)

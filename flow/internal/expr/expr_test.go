@@ -110,3 +110,75 @@ func BenchmarkEval(b *testing.B) {
 		}
 	}
 }
+
+// An expression with a loop runs under limits, which cost it something.
+func BenchmarkEvalLoop(b *testing.B) {
+	x, issues := env(b).Compile(`out.ip.exists(x, x.startsWith("10.")) && params.list.all(i, i > 0)`, nil)
+	if len(issues) > 0 {
+		b.Fatal(issues)
+	}
+	v := vars(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := x.Eval(v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// References, whether they are only asked for, and what a condition says is there.
+func TestReferences(t *testing.T) {
+	t.Parallel()
+	e, err := expr.NewEnv(map[string]*expr.Schema{"s": expr.Any, "n": expr.Integer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, want := range map[string]string{
+		"s.a > 1":                                "a",
+		"has(s.a)":                               "?a",
+		"has(s.a) && s.a.b > 1":                  "?a !a",
+		"s.a.b > 1 && has(s.a)":                  "!a ?a",
+		"has(s.a) || s.a > 1":                    "?a a",
+		"!has(s.a) || s.a > 1":                   "?a !a",
+		"!(has(s.a) && has(s.b)) || s.a > s.b":   "?a ?b !a !b",
+		"has(s.a) ? s.a : s.b":                   "?a !a b",
+		"!has(s.a) ? s.b : s.a":                  "?a b !a",
+		"(has(s.a) || has(s.b)) && s.a > 1":      "?a ?b a",
+		"[1].all(x, has(s.a) && s.a > x)":        "?a !a",
+		"[s.a].map(s, s.b)":                      "a",
+		"[1].map(x, s.a)[0] > 1 && has(s.a)":     "!a ?a",
+		"has(s.a.b)":                             "a",
+		"n > 1 ? has(s.a) : false":               "n ?a",
+		"(has(s.a) ? s.a : 1) > 1 && s.a > 2":    "?a !a a",
+		"{'k': s.a, s.b: [s.c]}.k > s.d[s.e](1)": "",
+	} {
+		x, issues := e.Compile(source, nil)
+		if len(issues) > 0 {
+			if want != "" {
+				t.Errorf("%s: %v", source, issues)
+			}
+			continue
+		}
+		var got []string
+		for _, ref := range x.Refs {
+			name := ref.Field
+			if name == "" {
+				name = ref.Var
+			}
+			switch {
+			case ref.Test:
+				name = "?" + name
+			case ref.Given:
+				name = "!" + name
+			}
+			got = append(got, name)
+		}
+		if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
+			t.Errorf("%s: %s", source, diff)
+		}
+	}
+	x, _ := e.Compile("has(s.a) && !(n > 1 || !has(s.b))", nil)
+	if got := x.Given(true); len(got) != 2 || len(x.Given(false)) != 0 {
+		t.Errorf("given %v, and %v if it is false", got, x.Given(false))
+	}
+}

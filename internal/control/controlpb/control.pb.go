@@ -1545,6 +1545,8 @@ type InterveneRequest struct {
 	Output        []byte `protobuf:"bytes,6,opt,name=output,proto3" json:"output,omitempty"` // skip and settle: a JSON object that is taken for the output
 	Done          bool   `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`    // settle: the step had its effect
 	Cause         *Cause `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
+	Case          string `protobuf:"bytes,9,opt,name=case,proto3" json:"case,omitempty"`         // choose: the way of a switch
+	Version       int32  `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"` // migrate: to this version; 0 is the latest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1635,12 +1637,28 @@ func (x *InterveneRequest) GetCause() *Cause {
 	return nil
 }
 
+func (x *InterveneRequest) GetCase() string {
+	if x != nil {
+		return x.Case
+	}
+	return ""
+}
+
+func (x *InterveneRequest) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type ListExecutionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
 	States        []string               `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty"`
 	Open          bool                   `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
 	Page          *Page                  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	Filter        *ExecutionFilter       `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	Oldest        bool                   `protobuf:"varint,6,opt,name=oldest,proto3" json:"oldest,omitempty"` // first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,15 +1721,468 @@ func (x *ListExecutionsRequest) GetPage() *Page {
 	return nil
 }
 
+func (x *ListExecutionsRequest) GetFilter() *ExecutionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListExecutionsRequest) GetOldest() bool {
+	if x != nil {
+		return x.Oldest
+	}
+	return false
+}
+
+// ExecutionFilter selects executions that fit every field that is set.
+type ExecutionFilter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
+	Version       int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	States        []string               `protobuf:"bytes,3,rep,name=states,proto3" json:"states,omitempty"`
+	Open          bool                   `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
+	Wakes         []string               `protobuf:"bytes,5,rep,name=wakes,proto3" json:"wakes,omitempty"` // what moves them on: runnable, timer, lease, person, signal
+	Step          string                 `protobuf:"bytes,6,opt,name=step,proto3" json:"step,omitempty"`   // at which they are
+	Actor         string                 `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"` // who started it
+	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
+	Parent        string                 `protobuf:"bytes,9,opt,name=parent,proto3" json:"parent,omitempty"`
+	Params        map[string]string      `protobuf:"bytes,10,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // started with all of these
+	Device        string                 `protobuf:"bytes,11,opt,name=device,proto3" json:"device,omitempty"`                                                                           // a step has run on it
+	Text          string                 `protobuf:"bytes,12,opt,name=text,proto3" json:"text,omitempty"`                                                                               // part of the error, or of what is waited for
+	Since         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                                                             // started at or after
+	Until         *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=until,proto3" json:"until,omitempty"`                                                                             // started before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecutionFilter) Reset() {
+	*x = ExecutionFilter{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecutionFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecutionFilter) ProtoMessage() {}
+
+func (x *ExecutionFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecutionFilter.ProtoReflect.Descriptor instead.
+func (*ExecutionFilter) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExecutionFilter) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExecutionFilter) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *ExecutionFilter) GetWakes() []string {
+	if x != nil {
+		return x.Wakes
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetParams() map[string]string {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ExecutionFilter) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ExecutionFilter) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type BulkRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *ExecutionFilter       `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The order and what it needs; id and cause are not used.
+	Order         *InterveneRequest `protobuf:"bytes,2,opt,name=order,proto3" json:"order,omitempty"`
+	Max           int32             `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"` // refuse if more are selected; 0 is 20
+	Cause         *Cause            `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	Signal        *SignalRequest    `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"` // in place of an order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BulkRequest) Reset() {
+	*x = BulkRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkRequest) ProtoMessage() {}
+
+func (x *BulkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkRequest.ProtoReflect.Descriptor instead.
+func (*BulkRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BulkRequest) GetFilter() *ExecutionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *BulkRequest) GetOrder() *InterveneRequest {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *BulkRequest) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *BulkRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *BulkRequest) GetSignal() *SignalRequest {
+	if x != nil {
+		return x.Signal
+	}
+	return nil
+}
+
+type SignalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`                   // JSON; absent: null
+	SignalId      string                 `protobuf:"bytes,4,opt,name=signal_id,json=signalId,proto3" json:"signal_id,omitempty"` // the same again is acknowledged and changes nothing; absent: each is another
+	Cause         *Cause                 `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalRequest) Reset() {
+	*x = SignalRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalRequest) ProtoMessage() {}
+
+func (x *SignalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
+func (*SignalRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SignalRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *SignalRequest) GetSignalId() string {
+	if x != nil {
+		return x.SignalId
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type LogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	Item          *int32                 `protobuf:"varint,3,opt,name=item,proto3,oneof" json:"item,omitempty"`
+	Attempt       int32                  `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsRequest) Reset() {
+	*x = LogsRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsRequest) ProtoMessage() {}
+
+func (x *LogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
+func (*LogsRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LogsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetItem() int32 {
+	if x != nil && x.Item != nil {
+		return *x.Item
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type PruneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"` // absent: all
+	Keep          *durationpb.Duration   `protobuf:"bytes,2,opt,name=keep,proto3" json:"keep,omitempty"` // absent: what the server is set to
+	Cause         *Cause                 `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneRequest) Reset() {
+	*x = PruneRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneRequest) ProtoMessage() {}
+
+func (x *PruneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneRequest.ProtoReflect.Descriptor instead.
+func (*PruneRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PruneRequest) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *PruneRequest) GetKeep() *durationpb.Duration {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *PruneRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 type ToolsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of ToolVersions: of one tool; empty is all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ToolsRequest) Reset() {
 	*x = ToolsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +2194,7 @@ func (x *ToolsRequest) String() string {
 func (*ToolsRequest) ProtoMessage() {}
 
 func (x *ToolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +2207,143 @@ func (x *ToolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolsRequest.ProtoReflect.Descriptor instead.
 func (*ToolsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ToolsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PushToolRequest carries a part of the archive. All but the chunk counts in the first message alone.
+type PushToolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BreakFlows    bool                   `protobuf:"varint,1,opt,name=break_flows,json=breakFlows,proto3" json:"break_flows,omitempty"` // even if flows no longer compile
+	Cause         *Cause                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	Chunk         []byte                 `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushToolRequest) Reset() {
+	*x = PushToolRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushToolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushToolRequest) ProtoMessage() {}
+
+func (x *PushToolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushToolRequest.ProtoReflect.Descriptor instead.
+func (*PushToolRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PushToolRequest) GetBreakFlows() bool {
+	if x != nil {
+		return x.BreakFlows
+	}
+	return false
+}
+
+func (x *PushToolRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *PushToolRequest) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type UseToolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // or its first twelve digits
+	BreakFlows    bool                   `protobuf:"varint,3,opt,name=break_flows,json=breakFlows,proto3" json:"break_flows,omitempty"`
+	Cause         *Cause                 `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseToolRequest) Reset() {
+	*x = UseToolRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseToolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseToolRequest) ProtoMessage() {}
+
+func (x *UseToolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseToolRequest.ProtoReflect.Descriptor instead.
+func (*UseToolRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UseToolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UseToolRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *UseToolRequest) GetBreakFlows() bool {
+	if x != nil {
+		return x.BreakFlows
+	}
+	return false
+}
+
+func (x *UseToolRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
 }
 
 type LocksRequest struct {
@@ -1747,7 +2354,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2366,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[30]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2379,163 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{30}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+}
+
+type PlanFlowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`     // NAME, or NAME@VERSION
+	Params        []byte                 `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"` // JSON object
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanFlowRequest) Reset() {
+	*x = PlanFlowRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanFlowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanFlowRequest) ProtoMessage() {}
+
+func (x *PlanFlowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanFlowRequest.ProtoReflect.Descriptor instead.
+func (*PlanFlowRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PlanFlowRequest) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *PlanFlowRequest) GetParams() []byte {
+	if x != nil {
+		return x.Params
+	}
+	return nil
+}
+
+type DefinitionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flow          string                 `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
+	Version       int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // 0: the latest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionRequest) Reset() {
+	*x = DefinitionRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionRequest) ProtoMessage() {}
+
+func (x *DefinitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionRequest.ProtoReflect.Descriptor instead.
+func (*DefinitionRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DefinitionRequest) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
+}
+
+func (x *DefinitionRequest) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type DefinitionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
+	Document      []byte                 `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"` // YAML
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionResponse) Reset() {
+	*x = DefinitionResponse{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionResponse) ProtoMessage() {}
+
+func (x *DefinitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionResponse.ProtoReflect.Descriptor instead.
+func (*DefinitionResponse) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DefinitionResponse) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *DefinitionResponse) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
 }
 
 type FreezeRequest struct {
@@ -1786,7 +2549,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2561,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[31]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2574,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{31}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FreezeRequest) GetModule() string {
@@ -1845,7 +2608,7 @@ type ApplyTriggerRequest struct {
 
 func (x *ApplyTriggerRequest) Reset() {
 	*x = ApplyTriggerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2620,7 @@ func (x *ApplyTriggerRequest) String() string {
 func (*ApplyTriggerRequest) ProtoMessage() {}
 
 func (x *ApplyTriggerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[32]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2633,7 @@ func (x *ApplyTriggerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyTriggerRequest.ProtoReflect.Descriptor instead.
 func (*ApplyTriggerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{32}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApplyTriggerRequest) GetDocument() []byte {
@@ -1898,7 +2661,7 @@ type TriggerRequest struct {
 
 func (x *TriggerRequest) Reset() {
 	*x = TriggerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2673,7 @@ func (x *TriggerRequest) String() string {
 func (*TriggerRequest) ProtoMessage() {}
 
 func (x *TriggerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[33]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2686,7 @@ func (x *TriggerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerRequest.ProtoReflect.Descriptor instead.
 func (*TriggerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{33}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TriggerRequest) GetName() string {
@@ -1957,7 +2720,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2732,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[34]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2745,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{34}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StartRolloutRequest) GetRollout() []byte {
@@ -2009,7 +2772,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2784,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[35]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2797,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{35}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RolloutRequest) GetId() string {
@@ -2061,7 +2824,7 @@ type AwaitRolloutRequest struct {
 
 func (x *AwaitRolloutRequest) Reset() {
 	*x = AwaitRolloutRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2836,7 @@ func (x *AwaitRolloutRequest) String() string {
 func (*AwaitRolloutRequest) ProtoMessage() {}
 
 func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[36]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2849,7 @@ func (x *AwaitRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRolloutRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{36}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AwaitRolloutRequest) GetId() string {
@@ -2114,7 +2877,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2889,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[37]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2902,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{37}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListRolloutsRequest) GetService() string {
@@ -2175,7 +2938,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2950,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[38]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2963,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{38}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ScaleRequest) GetModule() string {
@@ -2244,7 +3007,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +3019,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[39]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +3032,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{39}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListFindingsRequest) GetDevice() string {
@@ -2318,7 +3081,7 @@ type FindingRequest struct {
 
 func (x *FindingRequest) Reset() {
 	*x = FindingRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +3093,7 @@ func (x *FindingRequest) String() string {
 func (*FindingRequest) ProtoMessage() {}
 
 func (x *FindingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[40]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +3106,7 @@ func (x *FindingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingRequest.ProtoReflect.Descriptor instead.
 func (*FindingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{40}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FindingRequest) GetId() string {
@@ -2377,7 +3140,7 @@ type DesiredRequest struct {
 
 func (x *DesiredRequest) Reset() {
 	*x = DesiredRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +3152,7 @@ func (x *DesiredRequest) String() string {
 func (*DesiredRequest) ProtoMessage() {}
 
 func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[41]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +3165,7 @@ func (x *DesiredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredRequest.ProtoReflect.Descriptor instead.
 func (*DesiredRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{41}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DesiredRequest) GetDevice() string {
@@ -2429,7 +3192,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +3204,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[42]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +3217,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{42}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DesiredState) GetGeneration() string {
@@ -2481,7 +3244,7 @@ type PeersRequest struct {
 
 func (x *PeersRequest) Reset() {
 	*x = PeersRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +3256,7 @@ func (x *PeersRequest) String() string {
 func (*PeersRequest) ProtoMessage() {}
 
 func (x *PeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[43]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +3269,7 @@ func (x *PeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeersRequest.ProtoReflect.Descriptor instead.
 func (*PeersRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{43}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PeersRequest) GetDevice() string {
@@ -2533,7 +3296,7 @@ type ServicesRequest struct {
 
 func (x *ServicesRequest) Reset() {
 	*x = ServicesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +3308,7 @@ func (x *ServicesRequest) String() string {
 func (*ServicesRequest) ProtoMessage() {}
 
 func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[44]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +3321,7 @@ func (x *ServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesRequest.ProtoReflect.Descriptor instead.
 func (*ServicesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{44}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ServicesRequest) GetPrefix() string {
@@ -2585,7 +3348,7 @@ type ServicesResponse struct {
 
 func (x *ServicesResponse) Reset() {
 	*x = ServicesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +3360,7 @@ func (x *ServicesResponse) String() string {
 func (*ServicesResponse) ProtoMessage() {}
 
 func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[45]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +3373,7 @@ func (x *ServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicesResponse.ProtoReflect.Descriptor instead.
 func (*ServicesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{45}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ServicesResponse) GetServices() []string {
@@ -2637,7 +3400,7 @@ type ServiceRequest struct {
 
 func (x *ServiceRequest) Reset() {
 	*x = ServiceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +3412,7 @@ func (x *ServiceRequest) String() string {
 func (*ServiceRequest) ProtoMessage() {}
 
 func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[46]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +3425,7 @@ func (x *ServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRequest.ProtoReflect.Descriptor instead.
 func (*ServiceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{46}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ServiceRequest) GetService() string {
@@ -2689,7 +3452,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +3464,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[47]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +3477,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{47}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RegisterRequest) GetInstances() [][]byte {
@@ -2742,7 +3505,7 @@ type InstanceRequest struct {
 
 func (x *InstanceRequest) Reset() {
 	*x = InstanceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +3517,7 @@ func (x *InstanceRequest) String() string {
 func (*InstanceRequest) ProtoMessage() {}
 
 func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[48]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +3530,7 @@ func (x *InstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRequest.ProtoReflect.Descriptor instead.
 func (*InstanceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{48}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *InstanceRequest) GetService() string {
@@ -2802,7 +3565,7 @@ type SetSharesRequest struct {
 
 func (x *SetSharesRequest) Reset() {
 	*x = SetSharesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +3577,7 @@ func (x *SetSharesRequest) String() string {
 func (*SetSharesRequest) ProtoMessage() {}
 
 func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[49]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +3590,7 @@ func (x *SetSharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSharesRequest.ProtoReflect.Descriptor instead.
 func (*SetSharesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{49}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SetSharesRequest) GetService() string {
@@ -2861,7 +3624,7 @@ type RulesResponse struct {
 
 func (x *RulesResponse) Reset() {
 	*x = RulesResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +3636,7 @@ func (x *RulesResponse) String() string {
 func (*RulesResponse) ProtoMessage() {}
 
 func (x *RulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[50]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +3649,7 @@ func (x *RulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesResponse.ProtoReflect.Descriptor instead.
 func (*RulesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{50}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RulesResponse) GetRules() []byte {
@@ -2915,7 +3678,7 @@ type SetRulesRequest struct {
 
 func (x *SetRulesRequest) Reset() {
 	*x = SetRulesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3690,7 @@ func (x *SetRulesRequest) String() string {
 func (*SetRulesRequest) ProtoMessage() {}
 
 func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[51]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3703,7 @@ func (x *SetRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRulesRequest.ProtoReflect.Descriptor instead.
 func (*SetRulesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{51}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SetRulesRequest) GetService() string {
@@ -2983,7 +3746,7 @@ type IsolateRequest struct {
 
 func (x *IsolateRequest) Reset() {
 	*x = IsolateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3758,7 @@ func (x *IsolateRequest) String() string {
 func (*IsolateRequest) ProtoMessage() {}
 
 func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[52]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3771,7 @@ func (x *IsolateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsolateRequest.ProtoReflect.Descriptor instead.
 func (*IsolateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{52}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *IsolateRequest) GetService() string {
@@ -3050,7 +3813,7 @@ type TrafficRequest struct {
 
 func (x *TrafficRequest) Reset() {
 	*x = TrafficRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3825,7 @@ func (x *TrafficRequest) String() string {
 func (*TrafficRequest) ProtoMessage() {}
 
 func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[53]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3838,7 @@ func (x *TrafficRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficRequest.ProtoReflect.Descriptor instead.
 func (*TrafficRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{53}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *TrafficRequest) GetService() string {
@@ -3109,7 +3872,7 @@ type TrafficResponse struct {
 
 func (x *TrafficResponse) Reset() {
 	*x = TrafficResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3884,7 @@ func (x *TrafficResponse) String() string {
 func (*TrafficResponse) ProtoMessage() {}
 
 func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[54]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3897,7 @@ func (x *TrafficResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrafficResponse.ProtoReflect.Descriptor instead.
 func (*TrafficResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{54}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TrafficResponse) GetRequests() int64 {
@@ -3163,7 +3926,7 @@ type PushPackageRequest struct {
 
 func (x *PushPackageRequest) Reset() {
 	*x = PushPackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3938,7 @@ func (x *PushPackageRequest) String() string {
 func (*PushPackageRequest) ProtoMessage() {}
 
 func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[55]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3951,7 @@ func (x *PushPackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushPackageRequest.ProtoReflect.Descriptor instead.
 func (*PushPackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{55}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PushPackageRequest) GetName() string {
@@ -3230,7 +3993,7 @@ type PackageRequest struct {
 
 func (x *PackageRequest) Reset() {
 	*x = PackageRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +4005,7 @@ func (x *PackageRequest) String() string {
 func (*PackageRequest) ProtoMessage() {}
 
 func (x *PackageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[56]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +4018,7 @@ func (x *PackageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackageRequest.ProtoReflect.Descriptor instead.
 func (*PackageRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{56}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PackageRequest) GetName() string {
@@ -3292,7 +4055,7 @@ type PushFileRequest struct {
 
 func (x *PushFileRequest) Reset() {
 	*x = PushFileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +4067,7 @@ func (x *PushFileRequest) String() string {
 func (*PushFileRequest) ProtoMessage() {}
 
 func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[57]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +4080,7 @@ func (x *PushFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushFileRequest.ProtoReflect.Descriptor instead.
 func (*PushFileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{57}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PushFileRequest) GetNamespace() string {
@@ -3368,7 +4131,7 @@ type FileRequest struct {
 
 func (x *FileRequest) Reset() {
 	*x = FileRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +4143,7 @@ func (x *FileRequest) String() string {
 func (*FileRequest) ProtoMessage() {}
 
 func (x *FileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[58]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,7 +4156,7 @@ func (x *FileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRequest.ProtoReflect.Descriptor instead.
 func (*FileRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{58}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *FileRequest) GetNamespace() string {
@@ -3442,7 +4205,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +4217,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[59]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +4230,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{59}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -3505,7 +4268,7 @@ type ParamRequest struct {
 
 func (x *ParamRequest) Reset() {
 	*x = ParamRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +4280,7 @@ func (x *ParamRequest) String() string {
 func (*ParamRequest) ProtoMessage() {}
 
 func (x *ParamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[60]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +4293,7 @@ func (x *ParamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamRequest.ProtoReflect.Descriptor instead.
 func (*ParamRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{60}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ParamRequest) GetLevel() string {
@@ -3586,7 +4349,7 @@ type ParamsRequest struct {
 
 func (x *ParamsRequest) Reset() {
 	*x = ParamsRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3598,7 +4361,7 @@ func (x *ParamsRequest) String() string {
 func (*ParamsRequest) ProtoMessage() {}
 
 func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[61]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +4374,7 @@ func (x *ParamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParamsRequest.ProtoReflect.Descriptor instead.
 func (*ParamsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{61}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ParamsRequest) GetLevel() string {
@@ -3646,7 +4409,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3658,7 +4421,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[62]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3671,7 +4434,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{62}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RenderRequest) GetTemplate() string {
@@ -3709,7 +4472,7 @@ type PermissionRequest struct {
 
 func (x *PermissionRequest) Reset() {
 	*x = PermissionRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +4484,7 @@ func (x *PermissionRequest) String() string {
 func (*PermissionRequest) ProtoMessage() {}
 
 func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[63]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +4497,7 @@ func (x *PermissionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionRequest.ProtoReflect.Descriptor instead.
 func (*PermissionRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{63}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PermissionRequest) GetCaller() string {
@@ -3779,6 +4542,134 @@ func (x *PermissionRequest) GetCause() *Cause {
 	return nil
 }
 
+type RedeliverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Cause         *Cause                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeliverRequest) Reset() {
+	*x = RedeliverRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeliverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeliverRequest) ProtoMessage() {}
+
+func (x *RedeliverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeliverRequest.ProtoReflect.Descriptor instead.
+func (*RedeliverRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *RedeliverRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RedeliverRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+type NotifyRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // route, template or sink
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of RemoveRule
+	Json          []byte                 `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"` // of SetRule: the document
+	Page          *Page                  `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"` // of Rules
+	Cause         *Cause                 `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NotifyRuleRequest) Reset() {
+	*x = NotifyRuleRequest{}
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NotifyRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NotifyRuleRequest) ProtoMessage() {}
+
+func (x *NotifyRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NotifyRuleRequest.ProtoReflect.Descriptor instead.
+func (*NotifyRuleRequest) Descriptor() ([]byte, []int) {
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *NotifyRuleRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *NotifyRuleRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NotifyRuleRequest) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *NotifyRuleRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+func (x *NotifyRuleRequest) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 // The cause's key names the mute.
 type MuteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3792,7 +4683,7 @@ type MuteRequest struct {
 
 func (x *MuteRequest) Reset() {
 	*x = MuteRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3804,7 +4695,7 @@ func (x *MuteRequest) String() string {
 func (*MuteRequest) ProtoMessage() {}
 
 func (x *MuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[64]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +4708,7 @@ func (x *MuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MuteRequest.ProtoReflect.Descriptor instead.
 func (*MuteRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{64}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *MuteRequest) GetKind() string {
@@ -3860,7 +4751,7 @@ type SilenceRequest struct {
 
 func (x *SilenceRequest) Reset() {
 	*x = SilenceRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +4763,7 @@ func (x *SilenceRequest) String() string {
 func (*SilenceRequest) ProtoMessage() {}
 
 func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[65]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +4776,7 @@ func (x *SilenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilenceRequest.ProtoReflect.Descriptor instead.
 func (*SilenceRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{65}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *SilenceRequest) GetDevices() []string {
@@ -3920,7 +4811,7 @@ type NotifyListRequest struct {
 
 func (x *NotifyListRequest) Reset() {
 	*x = NotifyListRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3932,7 +4823,7 @@ func (x *NotifyListRequest) String() string {
 func (*NotifyListRequest) ProtoMessage() {}
 
 func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[66]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3945,7 +4836,7 @@ func (x *NotifyListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyListRequest.ProtoReflect.Descriptor instead.
 func (*NotifyListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{66}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *NotifyListRequest) GetAll() bool {
@@ -3982,7 +4873,7 @@ type RecordChangeRequest struct {
 
 func (x *RecordChangeRequest) Reset() {
 	*x = RecordChangeRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4885,7 @@ func (x *RecordChangeRequest) String() string {
 func (*RecordChangeRequest) ProtoMessage() {}
 
 func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[67]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4007,7 +4898,7 @@ func (x *RecordChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChangeRequest.ProtoReflect.Descriptor instead.
 func (*RecordChangeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{67}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RecordChangeRequest) GetModule() string {
@@ -4057,7 +4948,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4960,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[68]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4973,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{68}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListChangesRequest) GetModule() string {
@@ -4127,7 +5018,7 @@ type RealServerRequest struct {
 
 func (x *RealServerRequest) Reset() {
 	*x = RealServerRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4139,7 +5030,7 @@ func (x *RealServerRequest) String() string {
 func (*RealServerRequest) ProtoMessage() {}
 
 func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[69]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4152,7 +5043,7 @@ func (x *RealServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RealServerRequest.ProtoReflect.Descriptor instead.
 func (*RealServerRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{69}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *RealServerRequest) GetVirtual() string {
@@ -4207,7 +5098,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4219,7 +5110,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[70]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4232,7 +5123,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{70}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PauseRequest) GetModule() string {
@@ -4258,7 +5149,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4270,7 +5161,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[71]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4283,7 +5174,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{71}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ResumeResponse) GetWasPaused() bool {
@@ -4307,7 +5198,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +5210,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[72]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +5223,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{72}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *AuditRequest) GetActor() string {
@@ -4385,7 +5276,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4397,7 +5288,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[73]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4410,7 +5301,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{73}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{85}
 }
 
 type IssueTokenRequest struct {
@@ -4425,7 +5316,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4437,7 +5328,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[74]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4450,7 +5341,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{74}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *IssueTokenRequest) GetRole() string {
@@ -4491,7 +5382,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4503,7 +5394,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[75]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4516,7 +5407,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{75}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *IssueTokenResponse) GetToken() string {
@@ -4545,7 +5436,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4557,7 +5448,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[76]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4570,7 +5461,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{76}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListTokensRequest) GetRole() string {
@@ -4613,7 +5504,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +5516,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[77]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4638,7 +5529,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{77}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4681,7 +5572,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4693,7 +5584,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[78]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4706,7 +5597,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{78}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *EnrolRequest) GetDevice() string {
@@ -4742,7 +5633,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4754,7 +5645,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[79]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +5658,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{79}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *EnrolResponse) GetId() string {
@@ -4806,7 +5697,7 @@ type TrustRequest struct {
 
 func (x *TrustRequest) Reset() {
 	*x = TrustRequest{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4818,7 +5709,7 @@ func (x *TrustRequest) String() string {
 func (*TrustRequest) ProtoMessage() {}
 
 func (x *TrustRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[80]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4831,7 +5722,7 @@ func (x *TrustRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustRequest.ProtoReflect.Descriptor instead.
 func (*TrustRequest) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{80}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{92}
 }
 
 type TrustResponse struct {
@@ -4843,7 +5734,7 @@ type TrustResponse struct {
 
 func (x *TrustResponse) Reset() {
 	*x = TrustResponse{}
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4855,7 +5746,7 @@ func (x *TrustResponse) String() string {
 func (*TrustResponse) ProtoMessage() {}
 
 func (x *TrustResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_control_controlpb_control_proto_msgTypes[81]
+	mi := &file_internal_control_controlpb_control_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4868,7 +5759,7 @@ func (x *TrustResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustResponse.ProtoReflect.Descriptor instead.
 func (*TrustResponse) Descriptor() ([]byte, []int) {
-	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{81}
+	return file_internal_control_controlpb_control_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *TrustResponse) GetTrust() []byte {
@@ -4978,7 +5869,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"R\n" +
 	"\x10ExecutionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
-	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\xd0\x01\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\xfe\x01\n" +
 	"\x10InterveneRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x12\n" +
@@ -4987,14 +5878,82 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05input\x18\x05 \x01(\fR\x05input\x12\x16\n" +
 	"\x06output\x18\x06 \x01(\fR\x06output\x12\x12\n" +
 	"\x04done\x18\a \x01(\bR\x04done\x12.\n" +
-	"\x05cause\x18\b \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x84\x01\n" +
+	"\x05cause\x18\b \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x12\x12\n" +
+	"\x04case\x18\t \x01(\tR\x04case\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\x05R\aversion\"\xd8\x01\n" +
 	"\x15ListExecutionsRequest\x12\x12\n" +
 	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x16\n" +
 	"\x06states\x18\x02 \x03(\tR\x06states\x12\x12\n" +
 	"\x04open\x18\x03 \x01(\bR\x04open\x12+\n" +
-	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\"\x0e\n" +
-	"\fToolsRequest\"\x0e\n" +
-	"\fLocksRequest\"\x89\x01\n" +
+	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\x12:\n" +
+	"\x06filter\x18\x05 \x01(\v2\".zhiyun.control.v1.ExecutionFilterR\x06filter\x12\x16\n" +
+	"\x06oldest\x18\x06 \x01(\bR\x06oldest\"\xe8\x03\n" +
+	"\x0fExecutionFilter\x12\x12\n" +
+	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x16\n" +
+	"\x06states\x18\x03 \x03(\tR\x06states\x12\x12\n" +
+	"\x04open\x18\x04 \x01(\bR\x04open\x12\x14\n" +
+	"\x05wakes\x18\x05 \x03(\tR\x05wakes\x12\x12\n" +
+	"\x04step\x18\x06 \x01(\tR\x04step\x12\x14\n" +
+	"\x05actor\x18\a \x01(\tR\x05actor\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x16\n" +
+	"\x06parent\x18\t \x01(\tR\x06parent\x12F\n" +
+	"\x06params\x18\n" +
+	" \x03(\v2..zhiyun.control.v1.ExecutionFilter.ParamsEntryR\x06params\x12\x16\n" +
+	"\x06device\x18\v \x01(\tR\x06device\x12\x12\n" +
+	"\x04text\x18\f \x01(\tR\x04text\x120\n" +
+	"\x05since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x1a9\n" +
+	"\vParamsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x02\n" +
+	"\vBulkRequest\x12:\n" +
+	"\x06filter\x18\x01 \x01(\v2\".zhiyun.control.v1.ExecutionFilterR\x06filter\x129\n" +
+	"\x05order\x18\x02 \x01(\v2#.zhiyun.control.v1.InterveneRequestR\x05order\x12\x10\n" +
+	"\x03max\x18\x03 \x01(\x05R\x03max\x12.\n" +
+	"\x05cause\x18\x04 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x128\n" +
+	"\x06signal\x18\x05 \x01(\v2 .zhiyun.control.v1.SignalRequestR\x06signal\"\x9a\x01\n" +
+	"\rSignalRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\x12\x1b\n" +
+	"\tsignal_id\x18\x04 \x01(\tR\bsignalId\x12.\n" +
+	"\x05cause\x18\x05 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x85\x01\n" +
+	"\vLogsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x17\n" +
+	"\x04item\x18\x03 \x01(\x05H\x00R\x04item\x88\x01\x01\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06followB\a\n" +
+	"\x05_item\"\x81\x01\n" +
+	"\fPruneRequest\x12\x12\n" +
+	"\x04flow\x18\x01 \x01(\tR\x04flow\x12-\n" +
+	"\x04keep\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12.\n" +
+	"\x05cause\x18\x03 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\"\n" +
+	"\fToolsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"x\n" +
+	"\x0fPushToolRequest\x12\x1f\n" +
+	"\vbreak_flows\x18\x01 \x01(\bR\n" +
+	"breakFlows\x12.\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\x12\x14\n" +
+	"\x05chunk\x18\x03 \x01(\fR\x05chunk\"\x8d\x01\n" +
+	"\x0eUseToolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1f\n" +
+	"\vbreak_flows\x18\x03 \x01(\bR\n" +
+	"breakFlows\x12.\n" +
+	"\x05cause\x18\x04 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x0e\n" +
+	"\fLocksRequest\"=\n" +
+	"\x0fPlanFlowRequest\x12\x12\n" +
+	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x16\n" +
+	"\x06params\x18\x02 \x01(\fR\x06params\"A\n" +
+	"\x11DefinitionRequest\x12\x12\n" +
+	"\x04flow\x18\x01 \x01(\tR\x04flow\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\"D\n" +
+	"\x12DefinitionResponse\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\x12\x1a\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"\x89\x01\n" +
 	"\rFreezeRequest\x12\x16\n" +
 	"\x06module\x18\x01 \x01(\tR\x06module\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12.\n" +
@@ -5137,7 +6096,16 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
 	"\bapproval\x18\x04 \x01(\tR\bapproval\x12+\n" +
 	"\x04page\x18\x05 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\x12.\n" +
-	"\x05cause\x18\x06 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x9c\x01\n" +
+	"\x05cause\x18\x06 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"R\n" +
+	"\x10RedeliverRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x05cause\x18\x02 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\xac\x01\n" +
+	"\x11NotifyRuleRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04json\x18\x03 \x01(\fR\x04json\x12+\n" +
+	"\x04page\x18\x04 \x01(\v2\x17.zhiyun.control.v1.PageR\x04page\x12.\n" +
+	"\x05cause\x18\x05 \x01(\v2\x18.zhiyun.control.v1.CauseR\x05cause\"\x9c\x01\n" +
 	"\vMuteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06module\x18\x02 \x01(\tR\x06module\x121\n" +
@@ -5235,7 +6203,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Repair\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12D\n" +
 	"\x06Retire\x12!.zhiyun.control.v1.DevicesRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
 	"\tInitFiles\x12#.zhiyun.control.v1.InitFilesRequest\x1a\x17.zhiyun.control.v1.JSON\x12R\n" +
-	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xaf\b\n" +
+	"\x06Counts\x12 .zhiyun.control.v1.CountsRequest\x1a!.zhiyun.control.v1.CountsResponse\"\x03\x90\x02\x012\xe4\x0e\n" +
 	"\vFlowService\x12C\n" +
 	"\x04Save\x12\".zhiyun.control.v1.SaveFlowRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
 	"\x04Lint\x12\".zhiyun.control.v1.LintFlowRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12U\n" +
@@ -5248,9 +6216,21 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x05Retry\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12E\n" +
 	"\x05Pause\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12F\n" +
 	"\x06Resume\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
-	"\tIntervene\x12#.zhiyun.control.v1.InterveneRequest\x1a\x17.zhiyun.control.v1.Done\x12I\n" +
+	"\tIntervene\x12#.zhiyun.control.v1.InterveneRequest\x1a\x17.zhiyun.control.v1.Done\x12A\n" +
+	"\x04Bulk\x12\x1e.zhiyun.control.v1.BulkRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12C\n" +
+	"\x06Signal\x12 .zhiyun.control.v1.SignalRequest\x1a\x17.zhiyun.control.v1.Done\x12A\n" +
+	"\x04Logs\x12\x1e.zhiyun.control.v1.LogsRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12K\n" +
+	"\x06Timing\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12H\n" +
+	"\x06Export\x12#.zhiyun.control.v1.ExecutionRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12C\n" +
+	"\x05Prune\x12\x1f.zhiyun.control.v1.PruneRequest\x1a\x17.zhiyun.control.v1.JSON0\x01\x12I\n" +
 	"\x05Tools\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
-	"\x05Locks\x12\x1f.zhiyun.control.v1.LocksRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xf0\x01\n" +
+	"\bPushTool\x12\".zhiyun.control.v1.PushToolRequest\x1a\x17.zhiyun.control.v1.JSON(\x01\x12E\n" +
+	"\aUseTool\x12!.zhiyun.control.v1.UseToolRequest\x1a\x17.zhiyun.control.v1.JSON\x12P\n" +
+	"\fToolVersions\x12\x1f.zhiyun.control.v1.ToolsRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
+	"\x05Locks\x12\x1f.zhiyun.control.v1.LocksRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12H\n" +
+	"\x04Plan\x12\".zhiyun.control.v1.PlanFlowRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12^\n" +
+	"\n" +
+	"Definition\x12$.zhiyun.control.v1.DefinitionRequest\x1a%.zhiyun.control.v1.DefinitionResponse\"\x03\x90\x02\x012\xf0\x01\n" +
 	"\rFreezeService\x12C\n" +
 	"\x06Freeze\x12 .zhiyun.control.v1.FreezeRequest\x1a\x17.zhiyun.control.v1.JSON\x12O\n" +
 	"\bUnfreeze\x12 .zhiyun.control.v1.FreezeRequest\x1a!.zhiyun.control.v1.ResumeResponse\x12I\n" +
@@ -5331,7 +6311,7 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\x06Revoke\x12$.zhiyun.control.v1.PermissionRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
 	"\x05Check\x12$.zhiyun.control.v1.PermissionRequest\x1a\x17.zhiyun.control.v1.JSON\"\x03\x90\x02\x01\x12M\n" +
 	"\x04List\x12$.zhiyun.control.v1.PermissionRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12L\n" +
-	"\vSetApproval\x12$.zhiyun.control.v1.PermissionRequest\x1a\x17.zhiyun.control.v1.JSON2\xd8\x04\n" +
+	"\vSetApproval\x12$.zhiyun.control.v1.PermissionRequest\x1a\x17.zhiyun.control.v1.JSON2\x8a\a\n" +
 	"\rNotifyService\x12?\n" +
 	"\x04Mute\x12\x1e.zhiyun.control.v1.MuteRequest\x1a\x17.zhiyun.control.v1.JSON\x12A\n" +
 	"\x06Unmute\x12\x1e.zhiyun.control.v1.MuteRequest\x1a\x17.zhiyun.control.v1.Done\x12N\n" +
@@ -5341,7 +6321,12 @@ const file_internal_control_controlpb_control_proto_rawDesc = "" +
 	"\bSilences\x12$.zhiyun.control.v1.NotifyListRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12;\n" +
 	"\aDeliver\x12\x17.zhiyun.control.v1.JSON\x1a\x17.zhiyun.control.v1.JSON\x12S\n" +
 	"\n" +
-	"Deliveries\x12$.zhiyun.control.v1.NotifyListRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x012\xf3\x01\n" +
+	"Deliveries\x12$.zhiyun.control.v1.NotifyListRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12I\n" +
+	"\tRedeliver\x12#.zhiyun.control.v1.RedeliverRequest\x1a\x17.zhiyun.control.v1.JSON\x12N\n" +
+	"\x05Rules\x12$.zhiyun.control.v1.NotifyRuleRequest\x1a\x1a.zhiyun.control.v1.Listing\"\x03\x90\x02\x01\x12H\n" +
+	"\aSetRule\x12$.zhiyun.control.v1.NotifyRuleRequest\x1a\x17.zhiyun.control.v1.JSON\x12K\n" +
+	"\n" +
+	"RemoveRule\x12$.zhiyun.control.v1.NotifyRuleRequest\x1a\x17.zhiyun.control.v1.Done2\xf3\x01\n" +
 	"\rChangeService\x12I\n" +
 	"\x06Record\x12&.zhiyun.control.v1.RecordChangeRequest\x1a\x17.zhiyun.control.v1.JSON\x12G\n" +
 	"\x04Undo\x12&.zhiyun.control.v1.RecordChangeRequest\x1a\x17.zhiyun.control.v1.Done\x12N\n" +
@@ -5379,7 +6364,7 @@ func file_internal_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_internal_control_controlpb_control_proto_rawDescData
 }
 
-var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_internal_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 97)
 var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*Cause)(nil),                 // 0: zhiyun.control.v1.Cause
 	(*Page)(nil),                  // 1: zhiyun.control.v1.Page
@@ -5410,63 +6395,76 @@ var file_internal_control_controlpb_control_proto_goTypes = []any{
 	(*ExecutionRequest)(nil),      // 26: zhiyun.control.v1.ExecutionRequest
 	(*InterveneRequest)(nil),      // 27: zhiyun.control.v1.InterveneRequest
 	(*ListExecutionsRequest)(nil), // 28: zhiyun.control.v1.ListExecutionsRequest
-	(*ToolsRequest)(nil),          // 29: zhiyun.control.v1.ToolsRequest
-	(*LocksRequest)(nil),          // 30: zhiyun.control.v1.LocksRequest
-	(*FreezeRequest)(nil),         // 31: zhiyun.control.v1.FreezeRequest
-	(*ApplyTriggerRequest)(nil),   // 32: zhiyun.control.v1.ApplyTriggerRequest
-	(*TriggerRequest)(nil),        // 33: zhiyun.control.v1.TriggerRequest
-	(*StartRolloutRequest)(nil),   // 34: zhiyun.control.v1.StartRolloutRequest
-	(*RolloutRequest)(nil),        // 35: zhiyun.control.v1.RolloutRequest
-	(*AwaitRolloutRequest)(nil),   // 36: zhiyun.control.v1.AwaitRolloutRequest
-	(*ListRolloutsRequest)(nil),   // 37: zhiyun.control.v1.ListRolloutsRequest
-	(*ScaleRequest)(nil),          // 38: zhiyun.control.v1.ScaleRequest
-	(*ListFindingsRequest)(nil),   // 39: zhiyun.control.v1.ListFindingsRequest
-	(*FindingRequest)(nil),        // 40: zhiyun.control.v1.FindingRequest
-	(*DesiredRequest)(nil),        // 41: zhiyun.control.v1.DesiredRequest
-	(*DesiredState)(nil),          // 42: zhiyun.control.v1.DesiredState
-	(*PeersRequest)(nil),          // 43: zhiyun.control.v1.PeersRequest
-	(*ServicesRequest)(nil),       // 44: zhiyun.control.v1.ServicesRequest
-	(*ServicesResponse)(nil),      // 45: zhiyun.control.v1.ServicesResponse
-	(*ServiceRequest)(nil),        // 46: zhiyun.control.v1.ServiceRequest
-	(*RegisterRequest)(nil),       // 47: zhiyun.control.v1.RegisterRequest
-	(*InstanceRequest)(nil),       // 48: zhiyun.control.v1.InstanceRequest
-	(*SetSharesRequest)(nil),      // 49: zhiyun.control.v1.SetSharesRequest
-	(*RulesResponse)(nil),         // 50: zhiyun.control.v1.RulesResponse
-	(*SetRulesRequest)(nil),       // 51: zhiyun.control.v1.SetRulesRequest
-	(*IsolateRequest)(nil),        // 52: zhiyun.control.v1.IsolateRequest
-	(*TrafficRequest)(nil),        // 53: zhiyun.control.v1.TrafficRequest
-	(*TrafficResponse)(nil),       // 54: zhiyun.control.v1.TrafficResponse
-	(*PushPackageRequest)(nil),    // 55: zhiyun.control.v1.PushPackageRequest
-	(*PackageRequest)(nil),        // 56: zhiyun.control.v1.PackageRequest
-	(*PushFileRequest)(nil),       // 57: zhiyun.control.v1.PushFileRequest
-	(*FileRequest)(nil),           // 58: zhiyun.control.v1.FileRequest
-	(*TemplateRequest)(nil),       // 59: zhiyun.control.v1.TemplateRequest
-	(*ParamRequest)(nil),          // 60: zhiyun.control.v1.ParamRequest
-	(*ParamsRequest)(nil),         // 61: zhiyun.control.v1.ParamsRequest
-	(*RenderRequest)(nil),         // 62: zhiyun.control.v1.RenderRequest
-	(*PermissionRequest)(nil),     // 63: zhiyun.control.v1.PermissionRequest
-	(*MuteRequest)(nil),           // 64: zhiyun.control.v1.MuteRequest
-	(*SilenceRequest)(nil),        // 65: zhiyun.control.v1.SilenceRequest
-	(*NotifyListRequest)(nil),     // 66: zhiyun.control.v1.NotifyListRequest
-	(*RecordChangeRequest)(nil),   // 67: zhiyun.control.v1.RecordChangeRequest
-	(*ListChangesRequest)(nil),    // 68: zhiyun.control.v1.ListChangesRequest
-	(*RealServerRequest)(nil),     // 69: zhiyun.control.v1.RealServerRequest
-	(*PauseRequest)(nil),          // 70: zhiyun.control.v1.PauseRequest
-	(*ResumeResponse)(nil),        // 71: zhiyun.control.v1.ResumeResponse
-	(*AuditRequest)(nil),          // 72: zhiyun.control.v1.AuditRequest
-	(*InfoRequest)(nil),           // 73: zhiyun.control.v1.InfoRequest
-	(*IssueTokenRequest)(nil),     // 74: zhiyun.control.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),    // 75: zhiyun.control.v1.IssueTokenResponse
-	(*ListTokensRequest)(nil),     // 76: zhiyun.control.v1.ListTokensRequest
-	(*RevokeTokenRequest)(nil),    // 77: zhiyun.control.v1.RevokeTokenRequest
-	(*EnrolRequest)(nil),          // 78: zhiyun.control.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 79: zhiyun.control.v1.EnrolResponse
-	(*TrustRequest)(nil),          // 80: zhiyun.control.v1.TrustRequest
-	(*TrustResponse)(nil),         // 81: zhiyun.control.v1.TrustResponse
-	nil,                           // 82: zhiyun.control.v1.CountsResponse.StatesEntry
-	nil,                           // 83: zhiyun.control.v1.SetSharesRequest.SharesEntry
-	(*durationpb.Duration)(nil),   // 84: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 85: google.protobuf.Timestamp
+	(*ExecutionFilter)(nil),       // 29: zhiyun.control.v1.ExecutionFilter
+	(*BulkRequest)(nil),           // 30: zhiyun.control.v1.BulkRequest
+	(*SignalRequest)(nil),         // 31: zhiyun.control.v1.SignalRequest
+	(*LogsRequest)(nil),           // 32: zhiyun.control.v1.LogsRequest
+	(*PruneRequest)(nil),          // 33: zhiyun.control.v1.PruneRequest
+	(*ToolsRequest)(nil),          // 34: zhiyun.control.v1.ToolsRequest
+	(*PushToolRequest)(nil),       // 35: zhiyun.control.v1.PushToolRequest
+	(*UseToolRequest)(nil),        // 36: zhiyun.control.v1.UseToolRequest
+	(*LocksRequest)(nil),          // 37: zhiyun.control.v1.LocksRequest
+	(*PlanFlowRequest)(nil),       // 38: zhiyun.control.v1.PlanFlowRequest
+	(*DefinitionRequest)(nil),     // 39: zhiyun.control.v1.DefinitionRequest
+	(*DefinitionResponse)(nil),    // 40: zhiyun.control.v1.DefinitionResponse
+	(*FreezeRequest)(nil),         // 41: zhiyun.control.v1.FreezeRequest
+	(*ApplyTriggerRequest)(nil),   // 42: zhiyun.control.v1.ApplyTriggerRequest
+	(*TriggerRequest)(nil),        // 43: zhiyun.control.v1.TriggerRequest
+	(*StartRolloutRequest)(nil),   // 44: zhiyun.control.v1.StartRolloutRequest
+	(*RolloutRequest)(nil),        // 45: zhiyun.control.v1.RolloutRequest
+	(*AwaitRolloutRequest)(nil),   // 46: zhiyun.control.v1.AwaitRolloutRequest
+	(*ListRolloutsRequest)(nil),   // 47: zhiyun.control.v1.ListRolloutsRequest
+	(*ScaleRequest)(nil),          // 48: zhiyun.control.v1.ScaleRequest
+	(*ListFindingsRequest)(nil),   // 49: zhiyun.control.v1.ListFindingsRequest
+	(*FindingRequest)(nil),        // 50: zhiyun.control.v1.FindingRequest
+	(*DesiredRequest)(nil),        // 51: zhiyun.control.v1.DesiredRequest
+	(*DesiredState)(nil),          // 52: zhiyun.control.v1.DesiredState
+	(*PeersRequest)(nil),          // 53: zhiyun.control.v1.PeersRequest
+	(*ServicesRequest)(nil),       // 54: zhiyun.control.v1.ServicesRequest
+	(*ServicesResponse)(nil),      // 55: zhiyun.control.v1.ServicesResponse
+	(*ServiceRequest)(nil),        // 56: zhiyun.control.v1.ServiceRequest
+	(*RegisterRequest)(nil),       // 57: zhiyun.control.v1.RegisterRequest
+	(*InstanceRequest)(nil),       // 58: zhiyun.control.v1.InstanceRequest
+	(*SetSharesRequest)(nil),      // 59: zhiyun.control.v1.SetSharesRequest
+	(*RulesResponse)(nil),         // 60: zhiyun.control.v1.RulesResponse
+	(*SetRulesRequest)(nil),       // 61: zhiyun.control.v1.SetRulesRequest
+	(*IsolateRequest)(nil),        // 62: zhiyun.control.v1.IsolateRequest
+	(*TrafficRequest)(nil),        // 63: zhiyun.control.v1.TrafficRequest
+	(*TrafficResponse)(nil),       // 64: zhiyun.control.v1.TrafficResponse
+	(*PushPackageRequest)(nil),    // 65: zhiyun.control.v1.PushPackageRequest
+	(*PackageRequest)(nil),        // 66: zhiyun.control.v1.PackageRequest
+	(*PushFileRequest)(nil),       // 67: zhiyun.control.v1.PushFileRequest
+	(*FileRequest)(nil),           // 68: zhiyun.control.v1.FileRequest
+	(*TemplateRequest)(nil),       // 69: zhiyun.control.v1.TemplateRequest
+	(*ParamRequest)(nil),          // 70: zhiyun.control.v1.ParamRequest
+	(*ParamsRequest)(nil),         // 71: zhiyun.control.v1.ParamsRequest
+	(*RenderRequest)(nil),         // 72: zhiyun.control.v1.RenderRequest
+	(*PermissionRequest)(nil),     // 73: zhiyun.control.v1.PermissionRequest
+	(*RedeliverRequest)(nil),      // 74: zhiyun.control.v1.RedeliverRequest
+	(*NotifyRuleRequest)(nil),     // 75: zhiyun.control.v1.NotifyRuleRequest
+	(*MuteRequest)(nil),           // 76: zhiyun.control.v1.MuteRequest
+	(*SilenceRequest)(nil),        // 77: zhiyun.control.v1.SilenceRequest
+	(*NotifyListRequest)(nil),     // 78: zhiyun.control.v1.NotifyListRequest
+	(*RecordChangeRequest)(nil),   // 79: zhiyun.control.v1.RecordChangeRequest
+	(*ListChangesRequest)(nil),    // 80: zhiyun.control.v1.ListChangesRequest
+	(*RealServerRequest)(nil),     // 81: zhiyun.control.v1.RealServerRequest
+	(*PauseRequest)(nil),          // 82: zhiyun.control.v1.PauseRequest
+	(*ResumeResponse)(nil),        // 83: zhiyun.control.v1.ResumeResponse
+	(*AuditRequest)(nil),          // 84: zhiyun.control.v1.AuditRequest
+	(*InfoRequest)(nil),           // 85: zhiyun.control.v1.InfoRequest
+	(*IssueTokenRequest)(nil),     // 86: zhiyun.control.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),    // 87: zhiyun.control.v1.IssueTokenResponse
+	(*ListTokensRequest)(nil),     // 88: zhiyun.control.v1.ListTokensRequest
+	(*RevokeTokenRequest)(nil),    // 89: zhiyun.control.v1.RevokeTokenRequest
+	(*EnrolRequest)(nil),          // 90: zhiyun.control.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 91: zhiyun.control.v1.EnrolResponse
+	(*TrustRequest)(nil),          // 92: zhiyun.control.v1.TrustRequest
+	(*TrustResponse)(nil),         // 93: zhiyun.control.v1.TrustResponse
+	nil,                           // 94: zhiyun.control.v1.CountsResponse.StatesEntry
+	nil,                           // 95: zhiyun.control.v1.ExecutionFilter.ParamsEntry
+	nil,                           // 96: zhiyun.control.v1.SetSharesRequest.SharesEntry
+	(*durationpb.Duration)(nil),   // 97: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 98: google.protobuf.Timestamp
 }
 var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	1,   // 0: zhiyun.control.v1.ListResourcesRequest.page:type_name -> zhiyun.control.v1.Page
@@ -5475,321 +6473,367 @@ var file_internal_control_controlpb_control_proto_depIdxs = []int32{
 	0,   // 3: zhiyun.control.v1.ApplyRequest.cause:type_name -> zhiyun.control.v1.Cause
 	9,   // 4: zhiyun.control.v1.ApplyResponse.plan:type_name -> zhiyun.control.v1.PlanResponse
 	0,   // 5: zhiyun.control.v1.DeleteResourceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	84,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	97,  // 6: zhiyun.control.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 7: zhiyun.control.v1.AcquireRequest.cause:type_name -> zhiyun.control.v1.Cause
-	84,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
+	97,  // 8: zhiyun.control.v1.DevicesRequest.ttl:type_name -> google.protobuf.Duration
 	0,   // 9: zhiyun.control.v1.DevicesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	82,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
+	94,  // 10: zhiyun.control.v1.CountsResponse.states:type_name -> zhiyun.control.v1.CountsResponse.StatesEntry
 	0,   // 11: zhiyun.control.v1.SaveFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 12: zhiyun.control.v1.StartFlowRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 13: zhiyun.control.v1.ExecutionRequest.cause:type_name -> zhiyun.control.v1.Cause
 	0,   // 14: zhiyun.control.v1.InterveneRequest.cause:type_name -> zhiyun.control.v1.Cause
 	1,   // 15: zhiyun.control.v1.ListExecutionsRequest.page:type_name -> zhiyun.control.v1.Page
-	85,  // 16: zhiyun.control.v1.FreezeRequest.until:type_name -> google.protobuf.Timestamp
-	0,   // 17: zhiyun.control.v1.FreezeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 18: zhiyun.control.v1.ApplyTriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 19: zhiyun.control.v1.TriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 20: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 21: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
-	84,  // 22: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
-	1,   // 23: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 24: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 25: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
-	85,  // 26: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
-	0,   // 27: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 28: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 29: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 30: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	83,  // 31: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
-	0,   // 32: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 33: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 34: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	84,  // 35: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
-	0,   // 36: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 37: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 38: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 39: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 40: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 41: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 42: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 43: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 44: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 45: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
-	84,  // 46: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 47: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
-	84,  // 48: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
-	0,   // 49: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 50: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 51: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
-	85,  // 52: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 53: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
-	1,   // 54: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 55: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
-	0,   // 56: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
-	85,  // 57: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
-	1,   // 58: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
-	84,  // 59: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
-	0,   // 60: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	1,   // 61: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
-	0,   // 62: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
-	85,  // 63: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
-	5,   // 64: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
-	6,   // 65: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
-	8,   // 66: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
-	10,  // 67: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
-	12,  // 68: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
-	13,  // 69: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
-	14,  // 70: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
-	15,  // 71: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
-	16,  // 72: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 73: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 74: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 75: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 76: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 77: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
-	16,  // 78: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
-	18,  // 79: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
-	19,  // 80: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
-	21,  // 81: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
-	22,  // 82: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
-	23,  // 83: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
-	24,  // 84: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
-	26,  // 85: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
-	28,  // 86: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
-	26,  // 87: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 88: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 89: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 90: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
-	26,  // 91: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
-	27,  // 92: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
-	29,  // 93: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
-	30,  // 94: zhiyun.control.v1.FlowService.Locks:input_type -> zhiyun.control.v1.LocksRequest
-	31,  // 95: zhiyun.control.v1.FreezeService.Freeze:input_type -> zhiyun.control.v1.FreezeRequest
-	31,  // 96: zhiyun.control.v1.FreezeService.Unfreeze:input_type -> zhiyun.control.v1.FreezeRequest
-	31,  // 97: zhiyun.control.v1.FreezeService.List:input_type -> zhiyun.control.v1.FreezeRequest
-	32,  // 98: zhiyun.control.v1.TriggerService.Apply:input_type -> zhiyun.control.v1.ApplyTriggerRequest
-	33,  // 99: zhiyun.control.v1.TriggerService.List:input_type -> zhiyun.control.v1.TriggerRequest
-	33,  // 100: zhiyun.control.v1.TriggerService.Get:input_type -> zhiyun.control.v1.TriggerRequest
-	33,  // 101: zhiyun.control.v1.TriggerService.History:input_type -> zhiyun.control.v1.TriggerRequest
-	33,  // 102: zhiyun.control.v1.TriggerService.Pause:input_type -> zhiyun.control.v1.TriggerRequest
-	33,  // 103: zhiyun.control.v1.TriggerService.Resume:input_type -> zhiyun.control.v1.TriggerRequest
-	33,  // 104: zhiyun.control.v1.TriggerService.Fire:input_type -> zhiyun.control.v1.TriggerRequest
-	33,  // 105: zhiyun.control.v1.TriggerService.Delete:input_type -> zhiyun.control.v1.TriggerRequest
-	34,  // 106: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
-	35,  // 107: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
-	37,  // 108: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
-	35,  // 109: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
-	36,  // 110: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
-	35,  // 111: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
-	35,  // 112: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
-	35,  // 113: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
-	35,  // 114: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
-	38,  // 115: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
-	38,  // 116: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
-	38,  // 117: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
-	38,  // 118: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
-	39,  // 119: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
-	40,  // 120: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
-	40,  // 121: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
-	40,  // 122: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
-	40,  // 123: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
-	43,  // 124: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
-	41,  // 125: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
-	3,   // 126: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
-	41,  // 127: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
-	44,  // 128: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
-	46,  // 129: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
-	46,  // 130: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
-	47,  // 131: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
-	48,  // 132: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
-	48,  // 133: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
-	49,  // 134: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
-	46,  // 135: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
-	51,  // 136: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
-	52,  // 137: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
-	53,  // 138: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
-	55,  // 139: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
-	56,  // 140: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
-	56,  // 141: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
-	57,  // 142: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
-	58,  // 143: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
-	58,  // 144: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
-	58,  // 145: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
-	58,  // 146: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
-	59,  // 147: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	59,  // 148: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
-	61,  // 149: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
-	60,  // 150: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
-	60,  // 151: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
-	60,  // 152: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
-	61,  // 153: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
-	62,  // 154: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
-	62,  // 155: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
-	63,  // 156: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 157: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 158: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 159: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 160: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 161: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 162: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
-	63,  // 163: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
-	64,  // 164: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
-	64,  // 165: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
-	66,  // 166: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
-	65,  // 167: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
-	65,  // 168: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
-	66,  // 169: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
-	3,   // 170: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
-	66,  // 171: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
-	67,  // 172: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
-	67,  // 173: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
-	68,  // 174: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
-	69,  // 175: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
-	69,  // 176: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
-	69,  // 177: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
-	70,  // 178: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
-	70,  // 179: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
-	70,  // 180: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
-	72,  // 181: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
-	73,  // 182: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
-	73,  // 183: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
-	74,  // 184: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
-	76,  // 185: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
-	77,  // 186: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
-	78,  // 187: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
-	78,  // 188: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
-	80,  // 189: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
-	3,   // 190: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 191: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
-	9,   // 192: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
-	11,  // 193: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
-	11,  // 194: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
-	4,   // 195: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
-	4,   // 196: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
-	4,   // 197: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
-	2,   // 198: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
-	17,  // 199: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
-	2,   // 200: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
-	4,   // 201: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
-	2,   // 202: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
-	2,   // 203: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 204: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
-	3,   // 205: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
-	20,  // 206: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
-	3,   // 207: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
-	4,   // 208: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
-	4,   // 209: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
-	25,  // 210: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
-	3,   // 211: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 212: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 213: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
-	2,   // 214: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
-	2,   // 215: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
-	2,   // 216: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
-	2,   // 217: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
-	2,   // 218: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
-	4,   // 219: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
-	4,   // 220: zhiyun.control.v1.FlowService.Locks:output_type -> zhiyun.control.v1.Listing
-	3,   // 221: zhiyun.control.v1.FreezeService.Freeze:output_type -> zhiyun.control.v1.JSON
-	71,  // 222: zhiyun.control.v1.FreezeService.Unfreeze:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 223: zhiyun.control.v1.FreezeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 224: zhiyun.control.v1.TriggerService.Apply:output_type -> zhiyun.control.v1.JSON
-	4,   // 225: zhiyun.control.v1.TriggerService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 226: zhiyun.control.v1.TriggerService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 227: zhiyun.control.v1.TriggerService.History:output_type -> zhiyun.control.v1.Listing
-	3,   // 228: zhiyun.control.v1.TriggerService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 229: zhiyun.control.v1.TriggerService.Resume:output_type -> zhiyun.control.v1.JSON
-	25,  // 230: zhiyun.control.v1.TriggerService.Fire:output_type -> zhiyun.control.v1.StartFlowResponse
-	2,   // 231: zhiyun.control.v1.TriggerService.Delete:output_type -> zhiyun.control.v1.Done
-	3,   // 232: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
-	3,   // 233: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 234: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 235: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
-	3,   // 236: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
-	3,   // 237: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
-	3,   // 238: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
-	3,   // 239: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
-	3,   // 240: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
-	4,   // 241: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
-	3,   // 242: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
-	3,   // 243: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
-	4,   // 244: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
-	4,   // 245: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 246: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
-	2,   // 247: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
-	2,   // 248: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
-	2,   // 249: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
-	4,   // 250: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
-	42,  // 251: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
-	2,   // 252: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
-	3,   // 253: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
-	45,  // 254: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
-	4,   // 255: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
-	3,   // 256: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
-	2,   // 257: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
-	2,   // 258: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
-	2,   // 259: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
-	2,   // 260: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
-	50,  // 261: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
-	50,  // 262: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
-	2,   // 263: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
-	54,  // 264: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
-	3,   // 265: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 266: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 267: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 268: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
-	3,   // 269: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 270: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
-	2,   // 271: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
-	4,   // 272: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
-	3,   // 273: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
-	3,   // 274: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
-	4,   // 275: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
-	3,   // 276: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
-	2,   // 277: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
-	3,   // 278: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
-	4,   // 279: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
-	3,   // 280: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
-	3,   // 281: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
-	3,   // 282: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
-	3,   // 283: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
-	3,   // 284: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
-	3,   // 285: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
-	3,   // 286: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
-	3,   // 287: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
-	4,   // 288: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 289: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
-	3,   // 290: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
-	2,   // 291: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
-	4,   // 292: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
-	3,   // 293: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
-	2,   // 294: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
-	4,   // 295: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
-	3,   // 296: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
-	4,   // 297: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
-	3,   // 298: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
-	2,   // 299: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
-	4,   // 300: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 301: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
-	2,   // 302: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
-	4,   // 303: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
-	3,   // 304: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
-	71,  // 305: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
-	4,   // 306: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
-	4,   // 307: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
-	3,   // 308: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
-	4,   // 309: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
-	75,  // 310: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
-	4,   // 311: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
-	4,   // 312: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
-	79,  // 313: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
-	79,  // 314: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
-	81,  // 315: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
-	190, // [190:316] is the sub-list for method output_type
-	64,  // [64:190] is the sub-list for method input_type
-	64,  // [64:64] is the sub-list for extension type_name
-	64,  // [64:64] is the sub-list for extension extendee
-	0,   // [0:64] is the sub-list for field type_name
+	29,  // 16: zhiyun.control.v1.ListExecutionsRequest.filter:type_name -> zhiyun.control.v1.ExecutionFilter
+	95,  // 17: zhiyun.control.v1.ExecutionFilter.params:type_name -> zhiyun.control.v1.ExecutionFilter.ParamsEntry
+	98,  // 18: zhiyun.control.v1.ExecutionFilter.since:type_name -> google.protobuf.Timestamp
+	98,  // 19: zhiyun.control.v1.ExecutionFilter.until:type_name -> google.protobuf.Timestamp
+	29,  // 20: zhiyun.control.v1.BulkRequest.filter:type_name -> zhiyun.control.v1.ExecutionFilter
+	27,  // 21: zhiyun.control.v1.BulkRequest.order:type_name -> zhiyun.control.v1.InterveneRequest
+	0,   // 22: zhiyun.control.v1.BulkRequest.cause:type_name -> zhiyun.control.v1.Cause
+	31,  // 23: zhiyun.control.v1.BulkRequest.signal:type_name -> zhiyun.control.v1.SignalRequest
+	0,   // 24: zhiyun.control.v1.SignalRequest.cause:type_name -> zhiyun.control.v1.Cause
+	97,  // 25: zhiyun.control.v1.PruneRequest.keep:type_name -> google.protobuf.Duration
+	0,   // 26: zhiyun.control.v1.PruneRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 27: zhiyun.control.v1.PushToolRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 28: zhiyun.control.v1.UseToolRequest.cause:type_name -> zhiyun.control.v1.Cause
+	98,  // 29: zhiyun.control.v1.FreezeRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 30: zhiyun.control.v1.FreezeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 31: zhiyun.control.v1.ApplyTriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 32: zhiyun.control.v1.TriggerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 33: zhiyun.control.v1.StartRolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 34: zhiyun.control.v1.RolloutRequest.cause:type_name -> zhiyun.control.v1.Cause
+	97,  // 35: zhiyun.control.v1.AwaitRolloutRequest.wait:type_name -> google.protobuf.Duration
+	1,   // 36: zhiyun.control.v1.ListRolloutsRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 37: zhiyun.control.v1.ScaleRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 38: zhiyun.control.v1.ListFindingsRequest.page:type_name -> zhiyun.control.v1.Page
+	98,  // 39: zhiyun.control.v1.FindingRequest.until:type_name -> google.protobuf.Timestamp
+	0,   // 40: zhiyun.control.v1.FindingRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 41: zhiyun.control.v1.ServicesRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 42: zhiyun.control.v1.RegisterRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 43: zhiyun.control.v1.InstanceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	96,  // 44: zhiyun.control.v1.SetSharesRequest.shares:type_name -> zhiyun.control.v1.SetSharesRequest.SharesEntry
+	0,   // 45: zhiyun.control.v1.SetSharesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 46: zhiyun.control.v1.SetRulesRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 47: zhiyun.control.v1.IsolateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	97,  // 48: zhiyun.control.v1.TrafficRequest.window:type_name -> google.protobuf.Duration
+	0,   // 49: zhiyun.control.v1.PushPackageRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 50: zhiyun.control.v1.PackageRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 51: zhiyun.control.v1.PushFileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 52: zhiyun.control.v1.FileRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 53: zhiyun.control.v1.FileRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 54: zhiyun.control.v1.TemplateRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 55: zhiyun.control.v1.ParamRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 56: zhiyun.control.v1.ParamsRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 57: zhiyun.control.v1.PermissionRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 58: zhiyun.control.v1.PermissionRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 59: zhiyun.control.v1.RedeliverRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 60: zhiyun.control.v1.NotifyRuleRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 61: zhiyun.control.v1.NotifyRuleRequest.cause:type_name -> zhiyun.control.v1.Cause
+	97,  // 62: zhiyun.control.v1.MuteRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 63: zhiyun.control.v1.MuteRequest.cause:type_name -> zhiyun.control.v1.Cause
+	97,  // 64: zhiyun.control.v1.SilenceRequest.expiry:type_name -> google.protobuf.Duration
+	0,   // 65: zhiyun.control.v1.SilenceRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 66: zhiyun.control.v1.NotifyListRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 67: zhiyun.control.v1.RecordChangeRequest.cause:type_name -> zhiyun.control.v1.Cause
+	98,  // 68: zhiyun.control.v1.ListChangesRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 69: zhiyun.control.v1.ListChangesRequest.page:type_name -> zhiyun.control.v1.Page
+	1,   // 70: zhiyun.control.v1.RealServerRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 71: zhiyun.control.v1.RealServerRequest.cause:type_name -> zhiyun.control.v1.Cause
+	0,   // 72: zhiyun.control.v1.PauseRequest.cause:type_name -> zhiyun.control.v1.Cause
+	98,  // 73: zhiyun.control.v1.AuditRequest.since:type_name -> google.protobuf.Timestamp
+	1,   // 74: zhiyun.control.v1.AuditRequest.page:type_name -> zhiyun.control.v1.Page
+	97,  // 75: zhiyun.control.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
+	0,   // 76: zhiyun.control.v1.IssueTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	1,   // 77: zhiyun.control.v1.ListTokensRequest.page:type_name -> zhiyun.control.v1.Page
+	0,   // 78: zhiyun.control.v1.RevokeTokenRequest.cause:type_name -> zhiyun.control.v1.Cause
+	98,  // 79: zhiyun.control.v1.EnrolResponse.expires:type_name -> google.protobuf.Timestamp
+	5,   // 80: zhiyun.control.v1.ResourceService.Get:input_type -> zhiyun.control.v1.GetResourceRequest
+	6,   // 81: zhiyun.control.v1.ResourceService.List:input_type -> zhiyun.control.v1.ListResourcesRequest
+	8,   // 82: zhiyun.control.v1.ResourceService.Plan:input_type -> zhiyun.control.v1.PlanRequest
+	10,  // 83: zhiyun.control.v1.ResourceService.Apply:input_type -> zhiyun.control.v1.ApplyRequest
+	12,  // 84: zhiyun.control.v1.ResourceService.Delete:input_type -> zhiyun.control.v1.DeleteResourceRequest
+	13,  // 85: zhiyun.control.v1.ResourceService.History:input_type -> zhiyun.control.v1.HistoryRequest
+	14,  // 86: zhiyun.control.v1.DeviceService.Query:input_type -> zhiyun.control.v1.QueryDevicesRequest
+	15,  // 87: zhiyun.control.v1.DeviceService.Acquire:input_type -> zhiyun.control.v1.AcquireRequest
+	16,  // 88: zhiyun.control.v1.DeviceService.Renew:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 89: zhiyun.control.v1.DeviceService.Release:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 90: zhiyun.control.v1.DeviceService.Serve:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 91: zhiyun.control.v1.DeviceService.Hold:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 92: zhiyun.control.v1.DeviceService.MarkFaulty:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 93: zhiyun.control.v1.DeviceService.Repair:input_type -> zhiyun.control.v1.DevicesRequest
+	16,  // 94: zhiyun.control.v1.DeviceService.Retire:input_type -> zhiyun.control.v1.DevicesRequest
+	18,  // 95: zhiyun.control.v1.DeviceService.InitFiles:input_type -> zhiyun.control.v1.InitFilesRequest
+	19,  // 96: zhiyun.control.v1.DeviceService.Counts:input_type -> zhiyun.control.v1.CountsRequest
+	21,  // 97: zhiyun.control.v1.FlowService.Save:input_type -> zhiyun.control.v1.SaveFlowRequest
+	22,  // 98: zhiyun.control.v1.FlowService.Lint:input_type -> zhiyun.control.v1.LintFlowRequest
+	23,  // 99: zhiyun.control.v1.FlowService.Definitions:input_type -> zhiyun.control.v1.DefinitionsRequest
+	24,  // 100: zhiyun.control.v1.FlowService.Start:input_type -> zhiyun.control.v1.StartFlowRequest
+	26,  // 101: zhiyun.control.v1.FlowService.Get:input_type -> zhiyun.control.v1.ExecutionRequest
+	28,  // 102: zhiyun.control.v1.FlowService.List:input_type -> zhiyun.control.v1.ListExecutionsRequest
+	26,  // 103: zhiyun.control.v1.FlowService.Watch:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 104: zhiyun.control.v1.FlowService.Cancel:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 105: zhiyun.control.v1.FlowService.Retry:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 106: zhiyun.control.v1.FlowService.Pause:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 107: zhiyun.control.v1.FlowService.Resume:input_type -> zhiyun.control.v1.ExecutionRequest
+	27,  // 108: zhiyun.control.v1.FlowService.Intervene:input_type -> zhiyun.control.v1.InterveneRequest
+	30,  // 109: zhiyun.control.v1.FlowService.Bulk:input_type -> zhiyun.control.v1.BulkRequest
+	31,  // 110: zhiyun.control.v1.FlowService.Signal:input_type -> zhiyun.control.v1.SignalRequest
+	32,  // 111: zhiyun.control.v1.FlowService.Logs:input_type -> zhiyun.control.v1.LogsRequest
+	26,  // 112: zhiyun.control.v1.FlowService.Timing:input_type -> zhiyun.control.v1.ExecutionRequest
+	26,  // 113: zhiyun.control.v1.FlowService.Export:input_type -> zhiyun.control.v1.ExecutionRequest
+	33,  // 114: zhiyun.control.v1.FlowService.Prune:input_type -> zhiyun.control.v1.PruneRequest
+	34,  // 115: zhiyun.control.v1.FlowService.Tools:input_type -> zhiyun.control.v1.ToolsRequest
+	35,  // 116: zhiyun.control.v1.FlowService.PushTool:input_type -> zhiyun.control.v1.PushToolRequest
+	36,  // 117: zhiyun.control.v1.FlowService.UseTool:input_type -> zhiyun.control.v1.UseToolRequest
+	34,  // 118: zhiyun.control.v1.FlowService.ToolVersions:input_type -> zhiyun.control.v1.ToolsRequest
+	37,  // 119: zhiyun.control.v1.FlowService.Locks:input_type -> zhiyun.control.v1.LocksRequest
+	38,  // 120: zhiyun.control.v1.FlowService.Plan:input_type -> zhiyun.control.v1.PlanFlowRequest
+	39,  // 121: zhiyun.control.v1.FlowService.Definition:input_type -> zhiyun.control.v1.DefinitionRequest
+	41,  // 122: zhiyun.control.v1.FreezeService.Freeze:input_type -> zhiyun.control.v1.FreezeRequest
+	41,  // 123: zhiyun.control.v1.FreezeService.Unfreeze:input_type -> zhiyun.control.v1.FreezeRequest
+	41,  // 124: zhiyun.control.v1.FreezeService.List:input_type -> zhiyun.control.v1.FreezeRequest
+	42,  // 125: zhiyun.control.v1.TriggerService.Apply:input_type -> zhiyun.control.v1.ApplyTriggerRequest
+	43,  // 126: zhiyun.control.v1.TriggerService.List:input_type -> zhiyun.control.v1.TriggerRequest
+	43,  // 127: zhiyun.control.v1.TriggerService.Get:input_type -> zhiyun.control.v1.TriggerRequest
+	43,  // 128: zhiyun.control.v1.TriggerService.History:input_type -> zhiyun.control.v1.TriggerRequest
+	43,  // 129: zhiyun.control.v1.TriggerService.Pause:input_type -> zhiyun.control.v1.TriggerRequest
+	43,  // 130: zhiyun.control.v1.TriggerService.Resume:input_type -> zhiyun.control.v1.TriggerRequest
+	43,  // 131: zhiyun.control.v1.TriggerService.Fire:input_type -> zhiyun.control.v1.TriggerRequest
+	43,  // 132: zhiyun.control.v1.TriggerService.Delete:input_type -> zhiyun.control.v1.TriggerRequest
+	44,  // 133: zhiyun.control.v1.GrayService.Start:input_type -> zhiyun.control.v1.StartRolloutRequest
+	45,  // 134: zhiyun.control.v1.GrayService.Get:input_type -> zhiyun.control.v1.RolloutRequest
+	47,  // 135: zhiyun.control.v1.GrayService.List:input_type -> zhiyun.control.v1.ListRolloutsRequest
+	45,  // 136: zhiyun.control.v1.GrayService.Watch:input_type -> zhiyun.control.v1.RolloutRequest
+	46,  // 137: zhiyun.control.v1.GrayService.Await:input_type -> zhiyun.control.v1.AwaitRolloutRequest
+	45,  // 138: zhiyun.control.v1.GrayService.Abort:input_type -> zhiyun.control.v1.RolloutRequest
+	45,  // 139: zhiyun.control.v1.GrayService.Promote:input_type -> zhiyun.control.v1.RolloutRequest
+	45,  // 140: zhiyun.control.v1.GrayService.Pause:input_type -> zhiyun.control.v1.RolloutRequest
+	45,  // 141: zhiyun.control.v1.GrayService.Resume:input_type -> zhiyun.control.v1.RolloutRequest
+	48,  // 142: zhiyun.control.v1.ScaleService.Status:input_type -> zhiyun.control.v1.ScaleRequest
+	48,  // 143: zhiyun.control.v1.ScaleService.Out:input_type -> zhiyun.control.v1.ScaleRequest
+	48,  // 144: zhiyun.control.v1.ScaleService.In:input_type -> zhiyun.control.v1.ScaleRequest
+	48,  // 145: zhiyun.control.v1.ScaleService.Orders:input_type -> zhiyun.control.v1.ScaleRequest
+	49,  // 146: zhiyun.control.v1.DriftService.List:input_type -> zhiyun.control.v1.ListFindingsRequest
+	50,  // 147: zhiyun.control.v1.DriftService.Get:input_type -> zhiyun.control.v1.FindingRequest
+	50,  // 148: zhiyun.control.v1.DriftService.Repair:input_type -> zhiyun.control.v1.FindingRequest
+	50,  // 149: zhiyun.control.v1.DriftService.Ignore:input_type -> zhiyun.control.v1.FindingRequest
+	50,  // 150: zhiyun.control.v1.DriftService.Reopen:input_type -> zhiyun.control.v1.FindingRequest
+	53,  // 151: zhiyun.control.v1.DriftService.Peers:input_type -> zhiyun.control.v1.PeersRequest
+	51,  // 152: zhiyun.control.v1.AgentService.Desired:input_type -> zhiyun.control.v1.DesiredRequest
+	3,   // 153: zhiyun.control.v1.AgentService.Report:input_type -> zhiyun.control.v1.JSON
+	51,  // 154: zhiyun.control.v1.AgentService.Device:input_type -> zhiyun.control.v1.DesiredRequest
+	54,  // 155: zhiyun.control.v1.RegistryService.Services:input_type -> zhiyun.control.v1.ServicesRequest
+	56,  // 156: zhiyun.control.v1.RegistryService.Instances:input_type -> zhiyun.control.v1.ServiceRequest
+	56,  // 157: zhiyun.control.v1.RegistryService.Explain:input_type -> zhiyun.control.v1.ServiceRequest
+	57,  // 158: zhiyun.control.v1.RegistryService.Register:input_type -> zhiyun.control.v1.RegisterRequest
+	58,  // 159: zhiyun.control.v1.RegistryService.Deregister:input_type -> zhiyun.control.v1.InstanceRequest
+	58,  // 160: zhiyun.control.v1.RegistryService.Drain:input_type -> zhiyun.control.v1.InstanceRequest
+	59,  // 161: zhiyun.control.v1.RegistryService.SetShares:input_type -> zhiyun.control.v1.SetSharesRequest
+	56,  // 162: zhiyun.control.v1.RegistryService.Rules:input_type -> zhiyun.control.v1.ServiceRequest
+	61,  // 163: zhiyun.control.v1.RegistryService.SetRules:input_type -> zhiyun.control.v1.SetRulesRequest
+	62,  // 164: zhiyun.control.v1.RegistryService.Isolate:input_type -> zhiyun.control.v1.IsolateRequest
+	63,  // 165: zhiyun.control.v1.RegistryService.Traffic:input_type -> zhiyun.control.v1.TrafficRequest
+	65,  // 166: zhiyun.control.v1.PackageService.Push:input_type -> zhiyun.control.v1.PushPackageRequest
+	66,  // 167: zhiyun.control.v1.PackageService.Get:input_type -> zhiyun.control.v1.PackageRequest
+	66,  // 168: zhiyun.control.v1.PackageService.List:input_type -> zhiyun.control.v1.PackageRequest
+	67,  // 169: zhiyun.control.v1.FileService.Push:input_type -> zhiyun.control.v1.PushFileRequest
+	68,  // 170: zhiyun.control.v1.FileService.Get:input_type -> zhiyun.control.v1.FileRequest
+	68,  // 171: zhiyun.control.v1.FileService.List:input_type -> zhiyun.control.v1.FileRequest
+	68,  // 172: zhiyun.control.v1.FileService.Delete:input_type -> zhiyun.control.v1.FileRequest
+	68,  // 173: zhiyun.control.v1.FileService.Resolve:input_type -> zhiyun.control.v1.FileRequest
+	69,  // 174: zhiyun.control.v1.ConfigService.SetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	69,  // 175: zhiyun.control.v1.ConfigService.GetTemplate:input_type -> zhiyun.control.v1.TemplateRequest
+	71,  // 176: zhiyun.control.v1.ConfigService.Templates:input_type -> zhiyun.control.v1.ParamsRequest
+	70,  // 177: zhiyun.control.v1.ConfigService.Set:input_type -> zhiyun.control.v1.ParamRequest
+	70,  // 178: zhiyun.control.v1.ConfigService.Unset:input_type -> zhiyun.control.v1.ParamRequest
+	70,  // 179: zhiyun.control.v1.ConfigService.Get:input_type -> zhiyun.control.v1.ParamRequest
+	71,  // 180: zhiyun.control.v1.ConfigService.Params:input_type -> zhiyun.control.v1.ParamsRequest
+	72,  // 181: zhiyun.control.v1.ConfigService.Render:input_type -> zhiyun.control.v1.RenderRequest
+	72,  // 182: zhiyun.control.v1.ConfigService.Files:input_type -> zhiyun.control.v1.RenderRequest
+	73,  // 183: zhiyun.control.v1.PermissionService.Request:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 184: zhiyun.control.v1.PermissionService.Approve:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 185: zhiyun.control.v1.PermissionService.Deny:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 186: zhiyun.control.v1.PermissionService.Release:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 187: zhiyun.control.v1.PermissionService.Revoke:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 188: zhiyun.control.v1.PermissionService.Check:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 189: zhiyun.control.v1.PermissionService.List:input_type -> zhiyun.control.v1.PermissionRequest
+	73,  // 190: zhiyun.control.v1.PermissionService.SetApproval:input_type -> zhiyun.control.v1.PermissionRequest
+	76,  // 191: zhiyun.control.v1.NotifyService.Mute:input_type -> zhiyun.control.v1.MuteRequest
+	76,  // 192: zhiyun.control.v1.NotifyService.Unmute:input_type -> zhiyun.control.v1.MuteRequest
+	78,  // 193: zhiyun.control.v1.NotifyService.Mutes:input_type -> zhiyun.control.v1.NotifyListRequest
+	77,  // 194: zhiyun.control.v1.NotifyService.Silence:input_type -> zhiyun.control.v1.SilenceRequest
+	77,  // 195: zhiyun.control.v1.NotifyService.Unsilence:input_type -> zhiyun.control.v1.SilenceRequest
+	78,  // 196: zhiyun.control.v1.NotifyService.Silences:input_type -> zhiyun.control.v1.NotifyListRequest
+	3,   // 197: zhiyun.control.v1.NotifyService.Deliver:input_type -> zhiyun.control.v1.JSON
+	78,  // 198: zhiyun.control.v1.NotifyService.Deliveries:input_type -> zhiyun.control.v1.NotifyListRequest
+	74,  // 199: zhiyun.control.v1.NotifyService.Redeliver:input_type -> zhiyun.control.v1.RedeliverRequest
+	75,  // 200: zhiyun.control.v1.NotifyService.Rules:input_type -> zhiyun.control.v1.NotifyRuleRequest
+	75,  // 201: zhiyun.control.v1.NotifyService.SetRule:input_type -> zhiyun.control.v1.NotifyRuleRequest
+	75,  // 202: zhiyun.control.v1.NotifyService.RemoveRule:input_type -> zhiyun.control.v1.NotifyRuleRequest
+	79,  // 203: zhiyun.control.v1.ChangeService.Record:input_type -> zhiyun.control.v1.RecordChangeRequest
+	79,  // 204: zhiyun.control.v1.ChangeService.Undo:input_type -> zhiyun.control.v1.RecordChangeRequest
+	80,  // 205: zhiyun.control.v1.ChangeService.List:input_type -> zhiyun.control.v1.ListChangesRequest
+	81,  // 206: zhiyun.control.v1.VirtualAddrService.Add:input_type -> zhiyun.control.v1.RealServerRequest
+	81,  // 207: zhiyun.control.v1.VirtualAddrService.Remove:input_type -> zhiyun.control.v1.RealServerRequest
+	81,  // 208: zhiyun.control.v1.VirtualAddrService.List:input_type -> zhiyun.control.v1.RealServerRequest
+	82,  // 209: zhiyun.control.v1.OpsService.Pause:input_type -> zhiyun.control.v1.PauseRequest
+	82,  // 210: zhiyun.control.v1.OpsService.Resume:input_type -> zhiyun.control.v1.PauseRequest
+	82,  // 211: zhiyun.control.v1.OpsService.Paused:input_type -> zhiyun.control.v1.PauseRequest
+	84,  // 212: zhiyun.control.v1.OpsService.Audit:input_type -> zhiyun.control.v1.AuditRequest
+	85,  // 213: zhiyun.control.v1.OpsService.Info:input_type -> zhiyun.control.v1.InfoRequest
+	85,  // 214: zhiyun.control.v1.OpsService.Doctor:input_type -> zhiyun.control.v1.InfoRequest
+	86,  // 215: zhiyun.control.v1.TokenService.Issue:input_type -> zhiyun.control.v1.IssueTokenRequest
+	88,  // 216: zhiyun.control.v1.TokenService.List:input_type -> zhiyun.control.v1.ListTokensRequest
+	89,  // 217: zhiyun.control.v1.TokenService.Revoke:input_type -> zhiyun.control.v1.RevokeTokenRequest
+	90,  // 218: zhiyun.control.v1.EnrolService.Enrol:input_type -> zhiyun.control.v1.EnrolRequest
+	90,  // 219: zhiyun.control.v1.EnrolService.Renew:input_type -> zhiyun.control.v1.EnrolRequest
+	92,  // 220: zhiyun.control.v1.EnrolService.Trust:input_type -> zhiyun.control.v1.TrustRequest
+	3,   // 221: zhiyun.control.v1.ResourceService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 222: zhiyun.control.v1.ResourceService.List:output_type -> zhiyun.control.v1.Listing
+	9,   // 223: zhiyun.control.v1.ResourceService.Plan:output_type -> zhiyun.control.v1.PlanResponse
+	11,  // 224: zhiyun.control.v1.ResourceService.Apply:output_type -> zhiyun.control.v1.ApplyResponse
+	11,  // 225: zhiyun.control.v1.ResourceService.Delete:output_type -> zhiyun.control.v1.ApplyResponse
+	4,   // 226: zhiyun.control.v1.ResourceService.History:output_type -> zhiyun.control.v1.Listing
+	4,   // 227: zhiyun.control.v1.DeviceService.Query:output_type -> zhiyun.control.v1.Listing
+	4,   // 228: zhiyun.control.v1.DeviceService.Acquire:output_type -> zhiyun.control.v1.Listing
+	2,   // 229: zhiyun.control.v1.DeviceService.Renew:output_type -> zhiyun.control.v1.Done
+	17,  // 230: zhiyun.control.v1.DeviceService.Release:output_type -> zhiyun.control.v1.DeviceNames
+	2,   // 231: zhiyun.control.v1.DeviceService.Serve:output_type -> zhiyun.control.v1.Done
+	4,   // 232: zhiyun.control.v1.DeviceService.Hold:output_type -> zhiyun.control.v1.Listing
+	2,   // 233: zhiyun.control.v1.DeviceService.MarkFaulty:output_type -> zhiyun.control.v1.Done
+	2,   // 234: zhiyun.control.v1.DeviceService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 235: zhiyun.control.v1.DeviceService.Retire:output_type -> zhiyun.control.v1.Done
+	3,   // 236: zhiyun.control.v1.DeviceService.InitFiles:output_type -> zhiyun.control.v1.JSON
+	20,  // 237: zhiyun.control.v1.DeviceService.Counts:output_type -> zhiyun.control.v1.CountsResponse
+	3,   // 238: zhiyun.control.v1.FlowService.Save:output_type -> zhiyun.control.v1.JSON
+	4,   // 239: zhiyun.control.v1.FlowService.Lint:output_type -> zhiyun.control.v1.Listing
+	4,   // 240: zhiyun.control.v1.FlowService.Definitions:output_type -> zhiyun.control.v1.Listing
+	25,  // 241: zhiyun.control.v1.FlowService.Start:output_type -> zhiyun.control.v1.StartFlowResponse
+	3,   // 242: zhiyun.control.v1.FlowService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 243: zhiyun.control.v1.FlowService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 244: zhiyun.control.v1.FlowService.Watch:output_type -> zhiyun.control.v1.JSON
+	2,   // 245: zhiyun.control.v1.FlowService.Cancel:output_type -> zhiyun.control.v1.Done
+	2,   // 246: zhiyun.control.v1.FlowService.Retry:output_type -> zhiyun.control.v1.Done
+	2,   // 247: zhiyun.control.v1.FlowService.Pause:output_type -> zhiyun.control.v1.Done
+	2,   // 248: zhiyun.control.v1.FlowService.Resume:output_type -> zhiyun.control.v1.Done
+	2,   // 249: zhiyun.control.v1.FlowService.Intervene:output_type -> zhiyun.control.v1.Done
+	3,   // 250: zhiyun.control.v1.FlowService.Bulk:output_type -> zhiyun.control.v1.JSON
+	2,   // 251: zhiyun.control.v1.FlowService.Signal:output_type -> zhiyun.control.v1.Done
+	3,   // 252: zhiyun.control.v1.FlowService.Logs:output_type -> zhiyun.control.v1.JSON
+	3,   // 253: zhiyun.control.v1.FlowService.Timing:output_type -> zhiyun.control.v1.JSON
+	3,   // 254: zhiyun.control.v1.FlowService.Export:output_type -> zhiyun.control.v1.JSON
+	3,   // 255: zhiyun.control.v1.FlowService.Prune:output_type -> zhiyun.control.v1.JSON
+	4,   // 256: zhiyun.control.v1.FlowService.Tools:output_type -> zhiyun.control.v1.Listing
+	3,   // 257: zhiyun.control.v1.FlowService.PushTool:output_type -> zhiyun.control.v1.JSON
+	3,   // 258: zhiyun.control.v1.FlowService.UseTool:output_type -> zhiyun.control.v1.JSON
+	4,   // 259: zhiyun.control.v1.FlowService.ToolVersions:output_type -> zhiyun.control.v1.Listing
+	4,   // 260: zhiyun.control.v1.FlowService.Locks:output_type -> zhiyun.control.v1.Listing
+	3,   // 261: zhiyun.control.v1.FlowService.Plan:output_type -> zhiyun.control.v1.JSON
+	40,  // 262: zhiyun.control.v1.FlowService.Definition:output_type -> zhiyun.control.v1.DefinitionResponse
+	3,   // 263: zhiyun.control.v1.FreezeService.Freeze:output_type -> zhiyun.control.v1.JSON
+	83,  // 264: zhiyun.control.v1.FreezeService.Unfreeze:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 265: zhiyun.control.v1.FreezeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 266: zhiyun.control.v1.TriggerService.Apply:output_type -> zhiyun.control.v1.JSON
+	4,   // 267: zhiyun.control.v1.TriggerService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 268: zhiyun.control.v1.TriggerService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 269: zhiyun.control.v1.TriggerService.History:output_type -> zhiyun.control.v1.Listing
+	3,   // 270: zhiyun.control.v1.TriggerService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 271: zhiyun.control.v1.TriggerService.Resume:output_type -> zhiyun.control.v1.JSON
+	25,  // 272: zhiyun.control.v1.TriggerService.Fire:output_type -> zhiyun.control.v1.StartFlowResponse
+	2,   // 273: zhiyun.control.v1.TriggerService.Delete:output_type -> zhiyun.control.v1.Done
+	3,   // 274: zhiyun.control.v1.GrayService.Start:output_type -> zhiyun.control.v1.JSON
+	3,   // 275: zhiyun.control.v1.GrayService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 276: zhiyun.control.v1.GrayService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 277: zhiyun.control.v1.GrayService.Watch:output_type -> zhiyun.control.v1.JSON
+	3,   // 278: zhiyun.control.v1.GrayService.Await:output_type -> zhiyun.control.v1.JSON
+	3,   // 279: zhiyun.control.v1.GrayService.Abort:output_type -> zhiyun.control.v1.JSON
+	3,   // 280: zhiyun.control.v1.GrayService.Promote:output_type -> zhiyun.control.v1.JSON
+	3,   // 281: zhiyun.control.v1.GrayService.Pause:output_type -> zhiyun.control.v1.JSON
+	3,   // 282: zhiyun.control.v1.GrayService.Resume:output_type -> zhiyun.control.v1.JSON
+	4,   // 283: zhiyun.control.v1.ScaleService.Status:output_type -> zhiyun.control.v1.Listing
+	3,   // 284: zhiyun.control.v1.ScaleService.Out:output_type -> zhiyun.control.v1.JSON
+	3,   // 285: zhiyun.control.v1.ScaleService.In:output_type -> zhiyun.control.v1.JSON
+	4,   // 286: zhiyun.control.v1.ScaleService.Orders:output_type -> zhiyun.control.v1.Listing
+	4,   // 287: zhiyun.control.v1.DriftService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 288: zhiyun.control.v1.DriftService.Get:output_type -> zhiyun.control.v1.JSON
+	2,   // 289: zhiyun.control.v1.DriftService.Repair:output_type -> zhiyun.control.v1.Done
+	2,   // 290: zhiyun.control.v1.DriftService.Ignore:output_type -> zhiyun.control.v1.Done
+	2,   // 291: zhiyun.control.v1.DriftService.Reopen:output_type -> zhiyun.control.v1.Done
+	4,   // 292: zhiyun.control.v1.DriftService.Peers:output_type -> zhiyun.control.v1.Listing
+	52,  // 293: zhiyun.control.v1.AgentService.Desired:output_type -> zhiyun.control.v1.DesiredState
+	2,   // 294: zhiyun.control.v1.AgentService.Report:output_type -> zhiyun.control.v1.Done
+	3,   // 295: zhiyun.control.v1.AgentService.Device:output_type -> zhiyun.control.v1.JSON
+	55,  // 296: zhiyun.control.v1.RegistryService.Services:output_type -> zhiyun.control.v1.ServicesResponse
+	4,   // 297: zhiyun.control.v1.RegistryService.Instances:output_type -> zhiyun.control.v1.Listing
+	3,   // 298: zhiyun.control.v1.RegistryService.Explain:output_type -> zhiyun.control.v1.JSON
+	2,   // 299: zhiyun.control.v1.RegistryService.Register:output_type -> zhiyun.control.v1.Done
+	2,   // 300: zhiyun.control.v1.RegistryService.Deregister:output_type -> zhiyun.control.v1.Done
+	2,   // 301: zhiyun.control.v1.RegistryService.Drain:output_type -> zhiyun.control.v1.Done
+	2,   // 302: zhiyun.control.v1.RegistryService.SetShares:output_type -> zhiyun.control.v1.Done
+	60,  // 303: zhiyun.control.v1.RegistryService.Rules:output_type -> zhiyun.control.v1.RulesResponse
+	60,  // 304: zhiyun.control.v1.RegistryService.SetRules:output_type -> zhiyun.control.v1.RulesResponse
+	2,   // 305: zhiyun.control.v1.RegistryService.Isolate:output_type -> zhiyun.control.v1.Done
+	64,  // 306: zhiyun.control.v1.RegistryService.Traffic:output_type -> zhiyun.control.v1.TrafficResponse
+	3,   // 307: zhiyun.control.v1.PackageService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 308: zhiyun.control.v1.PackageService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 309: zhiyun.control.v1.PackageService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 310: zhiyun.control.v1.FileService.Push:output_type -> zhiyun.control.v1.JSON
+	3,   // 311: zhiyun.control.v1.FileService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 312: zhiyun.control.v1.FileService.List:output_type -> zhiyun.control.v1.Listing
+	2,   // 313: zhiyun.control.v1.FileService.Delete:output_type -> zhiyun.control.v1.Done
+	4,   // 314: zhiyun.control.v1.FileService.Resolve:output_type -> zhiyun.control.v1.Listing
+	3,   // 315: zhiyun.control.v1.ConfigService.SetTemplate:output_type -> zhiyun.control.v1.JSON
+	3,   // 316: zhiyun.control.v1.ConfigService.GetTemplate:output_type -> zhiyun.control.v1.JSON
+	4,   // 317: zhiyun.control.v1.ConfigService.Templates:output_type -> zhiyun.control.v1.Listing
+	3,   // 318: zhiyun.control.v1.ConfigService.Set:output_type -> zhiyun.control.v1.JSON
+	2,   // 319: zhiyun.control.v1.ConfigService.Unset:output_type -> zhiyun.control.v1.Done
+	3,   // 320: zhiyun.control.v1.ConfigService.Get:output_type -> zhiyun.control.v1.JSON
+	4,   // 321: zhiyun.control.v1.ConfigService.Params:output_type -> zhiyun.control.v1.Listing
+	3,   // 322: zhiyun.control.v1.ConfigService.Render:output_type -> zhiyun.control.v1.JSON
+	3,   // 323: zhiyun.control.v1.ConfigService.Files:output_type -> zhiyun.control.v1.JSON
+	3,   // 324: zhiyun.control.v1.PermissionService.Request:output_type -> zhiyun.control.v1.JSON
+	3,   // 325: zhiyun.control.v1.PermissionService.Approve:output_type -> zhiyun.control.v1.JSON
+	3,   // 326: zhiyun.control.v1.PermissionService.Deny:output_type -> zhiyun.control.v1.JSON
+	3,   // 327: zhiyun.control.v1.PermissionService.Release:output_type -> zhiyun.control.v1.JSON
+	3,   // 328: zhiyun.control.v1.PermissionService.Revoke:output_type -> zhiyun.control.v1.JSON
+	3,   // 329: zhiyun.control.v1.PermissionService.Check:output_type -> zhiyun.control.v1.JSON
+	4,   // 330: zhiyun.control.v1.PermissionService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 331: zhiyun.control.v1.PermissionService.SetApproval:output_type -> zhiyun.control.v1.JSON
+	3,   // 332: zhiyun.control.v1.NotifyService.Mute:output_type -> zhiyun.control.v1.JSON
+	2,   // 333: zhiyun.control.v1.NotifyService.Unmute:output_type -> zhiyun.control.v1.Done
+	4,   // 334: zhiyun.control.v1.NotifyService.Mutes:output_type -> zhiyun.control.v1.Listing
+	3,   // 335: zhiyun.control.v1.NotifyService.Silence:output_type -> zhiyun.control.v1.JSON
+	2,   // 336: zhiyun.control.v1.NotifyService.Unsilence:output_type -> zhiyun.control.v1.Done
+	4,   // 337: zhiyun.control.v1.NotifyService.Silences:output_type -> zhiyun.control.v1.Listing
+	3,   // 338: zhiyun.control.v1.NotifyService.Deliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 339: zhiyun.control.v1.NotifyService.Deliveries:output_type -> zhiyun.control.v1.Listing
+	3,   // 340: zhiyun.control.v1.NotifyService.Redeliver:output_type -> zhiyun.control.v1.JSON
+	4,   // 341: zhiyun.control.v1.NotifyService.Rules:output_type -> zhiyun.control.v1.Listing
+	3,   // 342: zhiyun.control.v1.NotifyService.SetRule:output_type -> zhiyun.control.v1.JSON
+	2,   // 343: zhiyun.control.v1.NotifyService.RemoveRule:output_type -> zhiyun.control.v1.Done
+	3,   // 344: zhiyun.control.v1.ChangeService.Record:output_type -> zhiyun.control.v1.JSON
+	2,   // 345: zhiyun.control.v1.ChangeService.Undo:output_type -> zhiyun.control.v1.Done
+	4,   // 346: zhiyun.control.v1.ChangeService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 347: zhiyun.control.v1.VirtualAddrService.Add:output_type -> zhiyun.control.v1.JSON
+	2,   // 348: zhiyun.control.v1.VirtualAddrService.Remove:output_type -> zhiyun.control.v1.Done
+	4,   // 349: zhiyun.control.v1.VirtualAddrService.List:output_type -> zhiyun.control.v1.Listing
+	3,   // 350: zhiyun.control.v1.OpsService.Pause:output_type -> zhiyun.control.v1.JSON
+	83,  // 351: zhiyun.control.v1.OpsService.Resume:output_type -> zhiyun.control.v1.ResumeResponse
+	4,   // 352: zhiyun.control.v1.OpsService.Paused:output_type -> zhiyun.control.v1.Listing
+	4,   // 353: zhiyun.control.v1.OpsService.Audit:output_type -> zhiyun.control.v1.Listing
+	3,   // 354: zhiyun.control.v1.OpsService.Info:output_type -> zhiyun.control.v1.JSON
+	4,   // 355: zhiyun.control.v1.OpsService.Doctor:output_type -> zhiyun.control.v1.Listing
+	87,  // 356: zhiyun.control.v1.TokenService.Issue:output_type -> zhiyun.control.v1.IssueTokenResponse
+	4,   // 357: zhiyun.control.v1.TokenService.List:output_type -> zhiyun.control.v1.Listing
+	4,   // 358: zhiyun.control.v1.TokenService.Revoke:output_type -> zhiyun.control.v1.Listing
+	91,  // 359: zhiyun.control.v1.EnrolService.Enrol:output_type -> zhiyun.control.v1.EnrolResponse
+	91,  // 360: zhiyun.control.v1.EnrolService.Renew:output_type -> zhiyun.control.v1.EnrolResponse
+	93,  // 361: zhiyun.control.v1.EnrolService.Trust:output_type -> zhiyun.control.v1.TrustResponse
+	221, // [221:362] is the sub-list for method output_type
+	80,  // [80:221] is the sub-list for method input_type
+	80,  // [80:80] is the sub-list for extension type_name
+	80,  // [80:80] is the sub-list for extension extendee
+	0,   // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_internal_control_controlpb_control_proto_init() }
@@ -5797,14 +6841,15 @@ func file_internal_control_controlpb_control_proto_init() {
 	if File_internal_control_controlpb_control_proto != nil {
 		return
 	}
-	file_internal_control_controlpb_control_proto_msgTypes[51].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[32].OneofWrappers = []any{}
+	file_internal_control_controlpb_control_proto_msgTypes[61].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_control_controlpb_control_proto_rawDesc), len(file_internal_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   84,
+			NumMessages:   97,
 			NumExtensions: 0,
 			NumServices:   20,
 		},

@@ -36,14 +36,18 @@ const AgentHeader = "Test-Agent"
 
 // World is a running server's parts.
 type World struct {
-	Store    *store.Memory // of all parts, each under its prefix
-	CMDB     *cmdb.DB
-	Centers  *center.Centers
-	Ledger   *drift.Ledger
-	Names    *l5server.Server
-	Gray     *gray.Controller
+	Store   *store.Memory // of all parts, each under its prefix
+	CMDB    *cmdb.DB
+	Centers *center.Centers
+	Ledger  *drift.Ledger
+	Names   *l5server.Server
+	Gray    *gray.Controller
+	// Flow has the tools "echo", "reject" for a number below 0, "wait", which ends when the world does, and "tell", which logs and
+	// returns the text that it is given, or fails with it.
 	Flow     *flow.Engine
-	Triggers *trigger.Controller // with the tools "echo", "reject" for a number below 0, and "wait", which ends when the world does
+	FlowLogs string      // its folder for logs
+	Shelf    *flow.Shelf // of pushed tools
+	Triggers *trigger.Controller
 	Records  *records.DB
 	Blobs    string // the folder of the contents
 	Balancer *Balancer
@@ -66,6 +70,17 @@ func tools() *flow.Tools {
 	flow.Func(out, "reject", func(_ context.Context, in number) (number, error) {
 		if in.N < 0 {
 			return in, errors.New("it is negative")
+		}
+		return in, nil
+	}, flow.WithEffect(flow.Keyed))
+	type telling struct {
+		Text string `json:"text"`
+		Fail bool   `json:"fail,omitempty"`
+	}
+	flow.Func(out, "tell", func(ctx context.Context, in telling) (telling, error) {
+		flow.Logf(ctx, "told %s\n", in.Text)
+		if in.Fail {
+			return in, errors.New("it does not like " + in.Text)
 		}
 		return in, nil
 	}, flow.WithEffect(flow.Keyed))
@@ -105,10 +120,12 @@ func New(t *testing.T) *World {
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
 	known := tools()
-	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond}))(t)
+	w.Shelf = Must(flow.OpenShelf(t.TempDir()))(t)
+	w.FlowLogs = filepath.Join(dir, "flow-logs")
+	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond, LogDir: w.FlowLogs}))(t)
 	w.Triggers = Must(trigger.New(trigger.Config{Store: part("trigger"), Engine: w.Flow}))(t)
 	api := Must(control.New(control.Config{
-		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Triggers: w.Triggers, Tools: known, Settle: time.Millisecond,
+		CMDB: w.CMDB, Centers: w.Centers, Records: w.Records, Drift: w.Ledger, Names: w.Names, Gray: w.Gray, Flow: w.Flow, Triggers: w.Triggers, Tools: known, Shelf: w.Shelf, Settle: time.Millisecond,
 		GrayPolicy: func(cmdb.GraySpec) (gray.Policy, error) {
 			p := gray.Deck()
 			p.Soak = time.Millisecond

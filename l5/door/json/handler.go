@@ -104,6 +104,9 @@ func (d *Door) look(ctx context.Context, name string) (body []byte, tag string, 
 			Addr: m.Addr, Weight: m.Weight, Health: m.Health.String(), Reason: m.Reason, State: m.State.String(),
 			Device: m.Device, Module: m.Module, Labels: m.Labels,
 		}
+		if m.Down != "" {
+			out.Instances[i].State, out.Instances[i].Reason = "down", m.Down
+		}
 	}
 	body, err = json.Marshal(out)
 	sum := sha256.Sum256(body)

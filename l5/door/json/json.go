@@ -127,7 +127,7 @@ func (d *Door) Run(ctx context.Context) error {
 		d.open.run(ctx)
 		return nil
 	}
-	listener, err := door.Listen(d.config.Listen, d.config.MaxConns)
+	listener, err := door.ListenHTTP(d.config.Listen, d.config.MaxConns)
 	if err != nil {
 		return fmt.Errorf("l5/door/json: %w", err)
 	}
@@ -145,7 +145,7 @@ func (d *Door) Run(ctx context.Context) error {
 		defer close(swept)
 		d.open.run(sweeping)
 	}()
-	err = transport.NewServer(door.Guard(mux, d.config.Token, d.config.Hosts)).Serve(ctx, listener, time.Second)
+	err = transport.NewServer(door.Guard(door.Attend(mux), d.config.Token, d.config.Hosts)).Serve(ctx, listener, time.Second)
 	end()
 	<-swept
 	return err

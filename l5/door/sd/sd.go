@@ -10,7 +10,7 @@
 //	        refresh_interval: 5s
 //
 // All registered instances are targets, those that take no calls as well: what is down is to be seen. Labels are
-// __meta_zhiyun_service, _device, _module, _state (up or draining), _owner, _site, _city, and __meta_zhiyun_label_NAME for the instance's
+// __meta_zhiyun_service, _device, _module, _state (up, draining or down), _owner, _site, _city, and __meta_zhiyun_label_NAME for the instance's
 // own. While a service is not known, or the caller may not know it, the answer is an error: Prometheus then keeps the
 // targets that it has.
 package sd
@@ -120,14 +120,14 @@ func (d *Door) Run(ctx context.Context) error {
 	if !d.started.CompareAndSwap(false, true) {
 		return errors.New("l5/door/sd: Run was called twice; make a new door")
 	}
-	listener, err := door.Listen(d.config.Listen, d.config.MaxConns)
+	listener, err := door.ListenHTTP(d.config.Listen, d.config.MaxConns)
 	if err != nil {
 		return fmt.Errorf("l5/door/sd: %w", err)
 	}
 	d.addr = listener.Addr()
 	close(d.ready)
 	d.config.Logger.Info("l5/door/sd: serving", "addr", d.addr.String())
-	return transport.NewServer(d.Handler()).Serve(ctx, listener, time.Second)
+	return transport.NewServer(door.Attend(d.Handler())).Serve(ctx, listener, time.Second)
 }
 
 // Addr waits until the door listens and returns where.
@@ -201,6 +201,9 @@ func (d *Door) groups(ctx context.Context, services []string) ([]group, int, err
 func labels(service string, m agent.Member) map[string]string {
 	const meta = "__meta_zhiyun_"
 	out := map[string]string{meta + "service": service, meta + "state": m.State.String()}
+	if m.Down != "" {
+		out[meta+"state"] = "down"
+	}
 	for name, value := range map[string]string{"device": m.Device, "module": m.Module, "owner": m.Owner, "site": m.Site, "city": m.City} {
 		if value != "" {
 			out[meta+name] = value

@@ -135,10 +135,33 @@ const (
 	FlowServiceResumeProcedure = "/zhiyun.control.v1.FlowService/Resume"
 	// FlowServiceInterveneProcedure is the fully-qualified name of the FlowService's Intervene RPC.
 	FlowServiceInterveneProcedure = "/zhiyun.control.v1.FlowService/Intervene"
+	// FlowServiceBulkProcedure is the fully-qualified name of the FlowService's Bulk RPC.
+	FlowServiceBulkProcedure = "/zhiyun.control.v1.FlowService/Bulk"
+	// FlowServiceSignalProcedure is the fully-qualified name of the FlowService's Signal RPC.
+	FlowServiceSignalProcedure = "/zhiyun.control.v1.FlowService/Signal"
+	// FlowServiceLogsProcedure is the fully-qualified name of the FlowService's Logs RPC.
+	FlowServiceLogsProcedure = "/zhiyun.control.v1.FlowService/Logs"
+	// FlowServiceTimingProcedure is the fully-qualified name of the FlowService's Timing RPC.
+	FlowServiceTimingProcedure = "/zhiyun.control.v1.FlowService/Timing"
+	// FlowServiceExportProcedure is the fully-qualified name of the FlowService's Export RPC.
+	FlowServiceExportProcedure = "/zhiyun.control.v1.FlowService/Export"
+	// FlowServicePruneProcedure is the fully-qualified name of the FlowService's Prune RPC.
+	FlowServicePruneProcedure = "/zhiyun.control.v1.FlowService/Prune"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
+	// FlowServicePushToolProcedure is the fully-qualified name of the FlowService's PushTool RPC.
+	FlowServicePushToolProcedure = "/zhiyun.control.v1.FlowService/PushTool"
+	// FlowServiceUseToolProcedure is the fully-qualified name of the FlowService's UseTool RPC.
+	FlowServiceUseToolProcedure = "/zhiyun.control.v1.FlowService/UseTool"
+	// FlowServiceToolVersionsProcedure is the fully-qualified name of the FlowService's ToolVersions
+	// RPC.
+	FlowServiceToolVersionsProcedure = "/zhiyun.control.v1.FlowService/ToolVersions"
 	// FlowServiceLocksProcedure is the fully-qualified name of the FlowService's Locks RPC.
 	FlowServiceLocksProcedure = "/zhiyun.control.v1.FlowService/Locks"
+	// FlowServicePlanProcedure is the fully-qualified name of the FlowService's Plan RPC.
+	FlowServicePlanProcedure = "/zhiyun.control.v1.FlowService/Plan"
+	// FlowServiceDefinitionProcedure is the fully-qualified name of the FlowService's Definition RPC.
+	FlowServiceDefinitionProcedure = "/zhiyun.control.v1.FlowService/Definition"
 	// FreezeServiceFreezeProcedure is the fully-qualified name of the FreezeService's Freeze RPC.
 	FreezeServiceFreezeProcedure = "/zhiyun.control.v1.FreezeService/Freeze"
 	// FreezeServiceUnfreezeProcedure is the fully-qualified name of the FreezeService's Unfreeze RPC.
@@ -307,6 +330,15 @@ const (
 	// NotifyServiceDeliveriesProcedure is the fully-qualified name of the NotifyService's Deliveries
 	// RPC.
 	NotifyServiceDeliveriesProcedure = "/zhiyun.control.v1.NotifyService/Deliveries"
+	// NotifyServiceRedeliverProcedure is the fully-qualified name of the NotifyService's Redeliver RPC.
+	NotifyServiceRedeliverProcedure = "/zhiyun.control.v1.NotifyService/Redeliver"
+	// NotifyServiceRulesProcedure is the fully-qualified name of the NotifyService's Rules RPC.
+	NotifyServiceRulesProcedure = "/zhiyun.control.v1.NotifyService/Rules"
+	// NotifyServiceSetRuleProcedure is the fully-qualified name of the NotifyService's SetRule RPC.
+	NotifyServiceSetRuleProcedure = "/zhiyun.control.v1.NotifyService/SetRule"
+	// NotifyServiceRemoveRuleProcedure is the fully-qualified name of the NotifyService's RemoveRule
+	// RPC.
+	NotifyServiceRemoveRuleProcedure = "/zhiyun.control.v1.NotifyService/RemoveRule"
 	// ChangeServiceRecordProcedure is the fully-qualified name of the ChangeService's Record RPC.
 	ChangeServiceRecordProcedure = "/zhiyun.control.v1.ChangeService/Record"
 	// ChangeServiceUndoProcedure is the fully-qualified name of the ChangeService's Undo RPC.
@@ -919,10 +951,33 @@ type FlowServiceClient interface {
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	// Intervene does something to one step of an open execution.
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
+	// Bulk gives one order to every open execution that a filter selects, and sends a line for each as it is done.
+	Bulk(context.Context, *connect.Request[controlpb.BulkRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Signal hands a payload to an execution that waits for it, or will.
+	Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error)
+	// Logs sends what the attempts of an execution wrote to stderr, in pieces.
+	Logs(context.Context, *connect.Request[controlpb.LogsRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Timing says where the time of an execution went.
+	Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error)
+	// Export sends an execution as one document, in chunks that are to be joined.
+	Export(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
+	Prune(context.Context, *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
+	// flows, unless the first message says otherwise.
+	PushTool(context.Context) *connect.ClientStreamForClient[controlpb.PushToolRequest, controlpb.JSON]
+	// UseTool goes back, or forth, to a version that was pushed before.
+	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
+	// ToolVersions lists what was pushed, each version with its digest.
+	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// Locks are the keys that executions hold.
 	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceClient constructs a client for the zhiyun.control.v1.FlowService service. By
@@ -1012,10 +1067,66 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Intervene")),
 			connect.WithClientOptions(opts...),
 		),
+		bulk: connect.NewClient[controlpb.BulkRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceBulkProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Bulk")),
+			connect.WithClientOptions(opts...),
+		),
+		signal: connect.NewClient[controlpb.SignalRequest, controlpb.Done](
+			httpClient,
+			baseURL+FlowServiceSignalProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Signal")),
+			connect.WithClientOptions(opts...),
+		),
+		logs: connect.NewClient[controlpb.LogsRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceLogsProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Logs")),
+			connect.WithClientOptions(opts...),
+		),
+		timing: connect.NewClient[controlpb.ExecutionRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceTimingProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Timing")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		export: connect.NewClient[controlpb.ExecutionRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceExportProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Export")),
+			connect.WithClientOptions(opts...),
+		),
+		prune: connect.NewClient[controlpb.PruneRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePruneProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Prune")),
+			connect.WithClientOptions(opts...),
+		),
 		tools: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
 			httpClient,
 			baseURL+FlowServiceToolsProcedure,
 			connect.WithSchema(flowServiceMethods.ByName("Tools")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		pushTool: connect.NewClient[controlpb.PushToolRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePushToolProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("PushTool")),
+			connect.WithClientOptions(opts...),
+		),
+		useTool: connect.NewClient[controlpb.UseToolRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceUseToolProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("UseTool")),
+			connect.WithClientOptions(opts...),
+		),
+		toolVersions: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
+			httpClient,
+			baseURL+FlowServiceToolVersionsProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
@@ -1026,25 +1137,50 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		plan: connect.NewClient[controlpb.PlanFlowRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServicePlanProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Plan")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		definition: connect.NewClient[controlpb.DefinitionRequest, controlpb.DefinitionResponse](
+			httpClient,
+			baseURL+FlowServiceDefinitionProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Definition")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // flowServiceClient implements FlowServiceClient.
 type flowServiceClient struct {
-	save        *connect.Client[controlpb.SaveFlowRequest, controlpb.JSON]
-	lint        *connect.Client[controlpb.LintFlowRequest, controlpb.Listing]
-	definitions *connect.Client[controlpb.DefinitionsRequest, controlpb.Listing]
-	start       *connect.Client[controlpb.StartFlowRequest, controlpb.StartFlowResponse]
-	get         *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
-	list        *connect.Client[controlpb.ListExecutionsRequest, controlpb.Listing]
-	watch       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
-	cancel      *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	retry       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	pause       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	resume      *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
-	intervene   *connect.Client[controlpb.InterveneRequest, controlpb.Done]
-	tools       *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
-	locks       *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	save         *connect.Client[controlpb.SaveFlowRequest, controlpb.JSON]
+	lint         *connect.Client[controlpb.LintFlowRequest, controlpb.Listing]
+	definitions  *connect.Client[controlpb.DefinitionsRequest, controlpb.Listing]
+	start        *connect.Client[controlpb.StartFlowRequest, controlpb.StartFlowResponse]
+	get          *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	list         *connect.Client[controlpb.ListExecutionsRequest, controlpb.Listing]
+	watch        *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	cancel       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	retry        *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	pause        *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	resume       *connect.Client[controlpb.ExecutionRequest, controlpb.Done]
+	intervene    *connect.Client[controlpb.InterveneRequest, controlpb.Done]
+	bulk         *connect.Client[controlpb.BulkRequest, controlpb.JSON]
+	signal       *connect.Client[controlpb.SignalRequest, controlpb.Done]
+	logs         *connect.Client[controlpb.LogsRequest, controlpb.JSON]
+	timing       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	export       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
+	prune        *connect.Client[controlpb.PruneRequest, controlpb.JSON]
+	tools        *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
+	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
+	toolVersions *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
+	locks        *connect.Client[controlpb.LocksRequest, controlpb.Listing]
+	plan         *connect.Client[controlpb.PlanFlowRequest, controlpb.JSON]
+	definition   *connect.Client[controlpb.DefinitionRequest, controlpb.DefinitionResponse]
 }
 
 // Save calls zhiyun.control.v1.FlowService.Save.
@@ -1107,14 +1243,69 @@ func (c *flowServiceClient) Intervene(ctx context.Context, req *connect.Request[
 	return c.intervene.CallUnary(ctx, req)
 }
 
+// Bulk calls zhiyun.control.v1.FlowService.Bulk.
+func (c *flowServiceClient) Bulk(ctx context.Context, req *connect.Request[controlpb.BulkRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.bulk.CallServerStream(ctx, req)
+}
+
+// Signal calls zhiyun.control.v1.FlowService.Signal.
+func (c *flowServiceClient) Signal(ctx context.Context, req *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.signal.CallUnary(ctx, req)
+}
+
+// Logs calls zhiyun.control.v1.FlowService.Logs.
+func (c *flowServiceClient) Logs(ctx context.Context, req *connect.Request[controlpb.LogsRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.logs.CallServerStream(ctx, req)
+}
+
+// Timing calls zhiyun.control.v1.FlowService.Timing.
+func (c *flowServiceClient) Timing(ctx context.Context, req *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.timing.CallUnary(ctx, req)
+}
+
+// Export calls zhiyun.control.v1.FlowService.Export.
+func (c *flowServiceClient) Export(ctx context.Context, req *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.export.CallServerStream(ctx, req)
+}
+
+// Prune calls zhiyun.control.v1.FlowService.Prune.
+func (c *flowServiceClient) Prune(ctx context.Context, req *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error) {
+	return c.prune.CallServerStream(ctx, req)
+}
+
 // Tools calls zhiyun.control.v1.FlowService.Tools.
 func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.tools.CallUnary(ctx, req)
 }
 
+// PushTool calls zhiyun.control.v1.FlowService.PushTool.
+func (c *flowServiceClient) PushTool(ctx context.Context) *connect.ClientStreamForClient[controlpb.PushToolRequest, controlpb.JSON] {
+	return c.pushTool.CallClientStream(ctx)
+}
+
+// UseTool calls zhiyun.control.v1.FlowService.UseTool.
+func (c *flowServiceClient) UseTool(ctx context.Context, req *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.useTool.CallUnary(ctx, req)
+}
+
+// ToolVersions calls zhiyun.control.v1.FlowService.ToolVersions.
+func (c *flowServiceClient) ToolVersions(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.toolVersions.CallUnary(ctx, req)
+}
+
 // Locks calls zhiyun.control.v1.FlowService.Locks.
 func (c *flowServiceClient) Locks(ctx context.Context, req *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.locks.CallUnary(ctx, req)
+}
+
+// Plan calls zhiyun.control.v1.FlowService.Plan.
+func (c *flowServiceClient) Plan(ctx context.Context, req *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.plan.CallUnary(ctx, req)
+}
+
+// Definition calls zhiyun.control.v1.FlowService.Definition.
+func (c *flowServiceClient) Definition(ctx context.Context, req *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return c.definition.CallUnary(ctx, req)
 }
 
 // FlowServiceHandler is an implementation of the zhiyun.control.v1.FlowService service.
@@ -1134,10 +1325,33 @@ type FlowServiceHandler interface {
 	Resume(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.Done], error)
 	// Intervene does something to one step of an open execution.
 	Intervene(context.Context, *connect.Request[controlpb.InterveneRequest]) (*connect.Response[controlpb.Done], error)
+	// Bulk gives one order to every open execution that a filter selects, and sends a line for each as it is done.
+	Bulk(context.Context, *connect.Request[controlpb.BulkRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Signal hands a payload to an execution that waits for it, or will.
+	Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error)
+	// Logs sends what the attempts of an execution wrote to stderr, in pieces.
+	Logs(context.Context, *connect.Request[controlpb.LogsRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Timing says where the time of an execution went.
+	Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error)
+	// Export sends an execution as one document, in chunks that are to be joined.
+	Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
+	Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
+	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
+	// flows, unless the first message says otherwise.
+	PushTool(context.Context, *connect.ClientStream[controlpb.PushToolRequest]) (*connect.Response[controlpb.JSON], error)
+	// UseTool goes back, or forth, to a version that was pushed before.
+	UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error)
+	// ToolVersions lists what was pushed, each version with its digest.
+	ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// Locks are the keys that executions hold.
 	Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error)
+	// Plan works out what a start would do, as far as that follows from its parameters. It runs nothing.
+	Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error)
+	// Definition returns a version of a flow with its document.
+	Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error)
 }
 
 // NewFlowServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1223,6 +1437,43 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Intervene")),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceBulkHandler := connect.NewServerStreamHandler(
+		FlowServiceBulkProcedure,
+		svc.Bulk,
+		connect.WithSchema(flowServiceMethods.ByName("Bulk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceSignalHandler := connect.NewUnaryHandler(
+		FlowServiceSignalProcedure,
+		svc.Signal,
+		connect.WithSchema(flowServiceMethods.ByName("Signal")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceLogsHandler := connect.NewServerStreamHandler(
+		FlowServiceLogsProcedure,
+		svc.Logs,
+		connect.WithSchema(flowServiceMethods.ByName("Logs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceTimingHandler := connect.NewUnaryHandler(
+		FlowServiceTimingProcedure,
+		svc.Timing,
+		connect.WithSchema(flowServiceMethods.ByName("Timing")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceExportHandler := connect.NewServerStreamHandler(
+		FlowServiceExportProcedure,
+		svc.Export,
+		connect.WithSchema(flowServiceMethods.ByName("Export")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServicePruneHandler := connect.NewServerStreamHandler(
+		FlowServicePruneProcedure,
+		svc.Prune,
+		connect.WithSchema(flowServiceMethods.ByName("Prune")),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceToolsHandler := connect.NewUnaryHandler(
 		FlowServiceToolsProcedure,
 		svc.Tools,
@@ -1230,10 +1481,43 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServicePushToolHandler := connect.NewClientStreamHandler(
+		FlowServicePushToolProcedure,
+		svc.PushTool,
+		connect.WithSchema(flowServiceMethods.ByName("PushTool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceUseToolHandler := connect.NewUnaryHandler(
+		FlowServiceUseToolProcedure,
+		svc.UseTool,
+		connect.WithSchema(flowServiceMethods.ByName("UseTool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceToolVersionsHandler := connect.NewUnaryHandler(
+		FlowServiceToolVersionsProcedure,
+		svc.ToolVersions,
+		connect.WithSchema(flowServiceMethods.ByName("ToolVersions")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceLocksHandler := connect.NewUnaryHandler(
 		FlowServiceLocksProcedure,
 		svc.Locks,
 		connect.WithSchema(flowServiceMethods.ByName("Locks")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServicePlanHandler := connect.NewUnaryHandler(
+		FlowServicePlanProcedure,
+		svc.Plan,
+		connect.WithSchema(flowServiceMethods.ByName("Plan")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	flowServiceDefinitionHandler := connect.NewUnaryHandler(
+		FlowServiceDefinitionProcedure,
+		svc.Definition,
+		connect.WithSchema(flowServiceMethods.ByName("Definition")),
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
@@ -1263,10 +1547,32 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceResumeHandler.ServeHTTP(w, r)
 		case FlowServiceInterveneProcedure:
 			flowServiceInterveneHandler.ServeHTTP(w, r)
+		case FlowServiceBulkProcedure:
+			flowServiceBulkHandler.ServeHTTP(w, r)
+		case FlowServiceSignalProcedure:
+			flowServiceSignalHandler.ServeHTTP(w, r)
+		case FlowServiceLogsProcedure:
+			flowServiceLogsHandler.ServeHTTP(w, r)
+		case FlowServiceTimingProcedure:
+			flowServiceTimingHandler.ServeHTTP(w, r)
+		case FlowServiceExportProcedure:
+			flowServiceExportHandler.ServeHTTP(w, r)
+		case FlowServicePruneProcedure:
+			flowServicePruneHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
+		case FlowServicePushToolProcedure:
+			flowServicePushToolHandler.ServeHTTP(w, r)
+		case FlowServiceUseToolProcedure:
+			flowServiceUseToolHandler.ServeHTTP(w, r)
+		case FlowServiceToolVersionsProcedure:
+			flowServiceToolVersionsHandler.ServeHTTP(w, r)
 		case FlowServiceLocksProcedure:
 			flowServiceLocksHandler.ServeHTTP(w, r)
+		case FlowServicePlanProcedure:
+			flowServicePlanHandler.ServeHTTP(w, r)
+		case FlowServiceDefinitionProcedure:
+			flowServiceDefinitionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1324,12 +1630,56 @@ func (UnimplementedFlowServiceHandler) Intervene(context.Context, *connect.Reque
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Intervene is not implemented"))
 }
 
+func (UnimplementedFlowServiceHandler) Bulk(context.Context, *connect.Request[controlpb.BulkRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Bulk is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Signal(context.Context, *connect.Request[controlpb.SignalRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Signal is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Logs(context.Context, *connect.Request[controlpb.LogsRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Logs is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Timing(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Timing is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Export is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Prune is not implemented"))
+}
+
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Tools is not implemented"))
 }
 
+func (UnimplementedFlowServiceHandler) PushTool(context.Context, *connect.ClientStream[controlpb.PushToolRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.PushTool is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) UseTool(context.Context, *connect.Request[controlpb.UseToolRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.UseTool is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) ToolVersions(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.ToolVersions is not implemented"))
+}
+
 func (UnimplementedFlowServiceHandler) Locks(context.Context, *connect.Request[controlpb.LocksRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Locks is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Plan(context.Context, *connect.Request[controlpb.PlanFlowRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Plan is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Definition(context.Context, *connect.Request[controlpb.DefinitionRequest]) (*connect.Response[controlpb.DefinitionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Definition is not implemented"))
 }
 
 // FreezeServiceClient is a client for the zhiyun.control.v1.FreezeService service.
@@ -3724,6 +4074,13 @@ type NotifyServiceClient interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceClient constructs a client for the zhiyun.control.v1.NotifyService service. By
@@ -3788,6 +4145,31 @@ func NewNotifyServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		redeliver: connect.NewClient[controlpb.RedeliverRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceRedeliverProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+			connect.WithClientOptions(opts...),
+		),
+		rules: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Listing](
+			httpClient,
+			baseURL+NotifyServiceRulesProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		setRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.JSON](
+			httpClient,
+			baseURL+NotifyServiceSetRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+			connect.WithClientOptions(opts...),
+		),
+		removeRule: connect.NewClient[controlpb.NotifyRuleRequest, controlpb.Done](
+			httpClient,
+			baseURL+NotifyServiceRemoveRuleProcedure,
+			connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -3801,6 +4183,10 @@ type notifyServiceClient struct {
 	silences   *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
 	deliver    *connect.Client[controlpb.JSON, controlpb.JSON]
 	deliveries *connect.Client[controlpb.NotifyListRequest, controlpb.Listing]
+	redeliver  *connect.Client[controlpb.RedeliverRequest, controlpb.JSON]
+	rules      *connect.Client[controlpb.NotifyRuleRequest, controlpb.Listing]
+	setRule    *connect.Client[controlpb.NotifyRuleRequest, controlpb.JSON]
+	removeRule *connect.Client[controlpb.NotifyRuleRequest, controlpb.Done]
 }
 
 // Mute calls zhiyun.control.v1.NotifyService.Mute.
@@ -3843,6 +4229,26 @@ func (c *notifyServiceClient) Deliveries(ctx context.Context, req *connect.Reque
 	return c.deliveries.CallUnary(ctx, req)
 }
 
+// Redeliver calls zhiyun.control.v1.NotifyService.Redeliver.
+func (c *notifyServiceClient) Redeliver(ctx context.Context, req *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.redeliver.CallUnary(ctx, req)
+}
+
+// Rules calls zhiyun.control.v1.NotifyService.Rules.
+func (c *notifyServiceClient) Rules(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return c.rules.CallUnary(ctx, req)
+}
+
+// SetRule calls zhiyun.control.v1.NotifyService.SetRule.
+func (c *notifyServiceClient) SetRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.setRule.CallUnary(ctx, req)
+}
+
+// RemoveRule calls zhiyun.control.v1.NotifyService.RemoveRule.
+func (c *notifyServiceClient) RemoveRule(ctx context.Context, req *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return c.removeRule.CallUnary(ctx, req)
+}
+
 // NotifyServiceHandler is an implementation of the zhiyun.control.v1.NotifyService service.
 type NotifyServiceHandler interface {
 	Mute(context.Context, *connect.Request[controlpb.MuteRequest]) (*connect.Response[controlpb.JSON], error)
@@ -3853,6 +4259,13 @@ type NotifyServiceHandler interface {
 	Silences(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
 	Deliver(context.Context, *connect.Request[controlpb.JSON]) (*connect.Response[controlpb.JSON], error)
 	Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error)
+	// Redeliver has the sinks that have not taken a notice tried again.
+	Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error)
+	// Rules lists the routes, templates or sinks.
+	Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error)
+	// SetRule keeps a route, a template or a sink, in place of one of its name.
+	SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error)
+	RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error)
 }
 
 // NewNotifyServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -3913,6 +4326,31 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	notifyServiceRedeliverHandler := connect.NewUnaryHandler(
+		NotifyServiceRedeliverProcedure,
+		svc.Redeliver,
+		connect.WithSchema(notifyServiceMethods.ByName("Redeliver")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRulesHandler := connect.NewUnaryHandler(
+		NotifyServiceRulesProcedure,
+		svc.Rules,
+		connect.WithSchema(notifyServiceMethods.ByName("Rules")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceSetRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceSetRuleProcedure,
+		svc.SetRule,
+		connect.WithSchema(notifyServiceMethods.ByName("SetRule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	notifyServiceRemoveRuleHandler := connect.NewUnaryHandler(
+		NotifyServiceRemoveRuleProcedure,
+		svc.RemoveRule,
+		connect.WithSchema(notifyServiceMethods.ByName("RemoveRule")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zhiyun.control.v1.NotifyService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NotifyServiceMuteProcedure:
@@ -3931,6 +4369,14 @@ func NewNotifyServiceHandler(svc NotifyServiceHandler, opts ...connect.HandlerOp
 			notifyServiceDeliverHandler.ServeHTTP(w, r)
 		case NotifyServiceDeliveriesProcedure:
 			notifyServiceDeliveriesHandler.ServeHTTP(w, r)
+		case NotifyServiceRedeliverProcedure:
+			notifyServiceRedeliverHandler.ServeHTTP(w, r)
+		case NotifyServiceRulesProcedure:
+			notifyServiceRulesHandler.ServeHTTP(w, r)
+		case NotifyServiceSetRuleProcedure:
+			notifyServiceSetRuleHandler.ServeHTTP(w, r)
+		case NotifyServiceRemoveRuleProcedure:
+			notifyServiceRemoveRuleHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -3970,6 +4416,22 @@ func (UnimplementedNotifyServiceHandler) Deliver(context.Context, *connect.Reque
 
 func (UnimplementedNotifyServiceHandler) Deliveries(context.Context, *connect.Request[controlpb.NotifyListRequest]) (*connect.Response[controlpb.Listing], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Deliveries is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Redeliver(context.Context, *connect.Request[controlpb.RedeliverRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Redeliver is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) Rules(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Listing], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.Rules is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) SetRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.SetRule is not implemented"))
+}
+
+func (UnimplementedNotifyServiceHandler) RemoveRule(context.Context, *connect.Request[controlpb.NotifyRuleRequest]) (*connect.Response[controlpb.Done], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.NotifyService.RemoveRule is not implemented"))
 }
 
 // ChangeServiceClient is a client for the zhiyun.control.v1.ChangeService service.

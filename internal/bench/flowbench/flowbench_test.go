@@ -1,0 +1,70 @@
+package flowbench_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench"
+)
+
+func TestMain(m *testing.M) {
+	flowbench.Main()
+	os.Exit(m.Run())
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, err := sqlitestore.Open(filepath.Join(dir, "flow.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	load, err := flowbench.Run(t.Context(), store, 8, time.Millisecond)
+	if err != nil || load.Flows < 8 || load.Commits <= 0 || load.Commits > 1.1 || load.P99 < load.P50 || load.Rate <= 0 || load.Start.P50 < 1 {
+		t.Fatalf("%+v, %v", load, err)
+	}
+	bare, err := flowbench.BareSQLite(dir, 8, time.Millisecond)
+	if err != nil || bare.Rate <= 0 {
+		t.Fatalf("%+v, %v", bare, err)
+	}
+}
+
+// Nothing that was done is done again after a kill, and what was in flight passes "in doubt".
+func TestKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const flows = 64
+	got, err := flowbench.Kill(t.Context(), filepath.Join(dir, "calm.db"), filepath.Join(dir, "flow.db"), flows, 5*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Again != 0 || got.Doubt == 0 || got.Doubt > flows {
+		t.Errorf("%d steps that were done ran again, %d were in doubt, of %d flows", got.Again, got.Doubt, flows)
+	}
+	t.Logf("first step after %s (a new process: %s), all after %s (undisturbed rest: %s), %d in doubt", got.First, got.Bare, got.All, got.Rest, got.Doubt)
+}
+
+// BenchmarkIdle parks executions that wait for a time, and reports what a process with an engine and its store alone costs that has them.
+func BenchmarkIdle(b *testing.B) {
+	for _, parked := range []int{0, 10_000} {
+		b.Run(fmt.Sprintf("parked=%d", parked), func(b *testing.B) {
+			name := filepath.Join(b.TempDir(), "flow.db")
+			if err := flowbench.Park(b.Context(), name, parked); err != nil {
+				b.Fatal(err)
+			}
+			for range b.N {
+				idle, err := flowbench.Wait(b.Context(), name, 6*time.Second)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(idle.CPU*100, "%core")
+				b.ReportMetric(float64(idle.RSS)/(1<<20), "MB")
+			}
+		})
+	}
+}

@@ -1,0 +1,201 @@
+package flowbench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
+	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+)
+
+// role says in the environment what a child is to do, as JSON.
+const role = "ZHIYUN_FLOWBENCH"
+
+// order is what a child does.
+type order struct {
+	Do    string `json:"do"`    // work or wait
+	Store string `json:"store"` // a path, or a postgres:// URL
+	Flows int    `json:"flows"`
+	Sleep time.Duration
+	Span  time.Duration
+}
+
+// said is one line of a child's.
+type said struct {
+	What string        `json:"what"` // half, first, done or idle
+	CPU  time.Duration `json:"cpu,omitempty"`
+	RSS  int64         `json:"rss,omitempty"` // bytes
+}
+
+// Main runs a child's part and exits, if the process is one.
+func Main() {
+	text := os.Getenv(role)
+	if text == "" {
+		return
+	}
+	var o order
+	err := json.Unmarshal([]byte(text), &o)
+	if err == nil {
+		err = map[string]func(context.Context, order) error{"work": work, "wait": wait}[o.Do](context.Background(), o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "flowbench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func say(s said) error { return json.NewEncoder(os.Stdout).Encode(s) }
+
+type closer interface {
+	flow.Store
+	Close() error
+}
+
+// Open opens a store by its path, or its postgres:// URL.
+func Open(ctx context.Context, name string) (closer, error) {
+	if strings.Contains(name, "://") {
+		return pgstore.Open(ctx, name)
+	}
+	return sqlitestore.Open(name)
+}
+
+// child is a process of this program with an order.
+type child struct {
+	cmd   *exec.Cmd
+	lines *json.Decoder
+}
+
+func start(ctx context.Context, o order) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), role+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &child{cmd, json.NewDecoder(bufio.NewReader(out))}, nil
+}
+
+// hear waits for a line.
+func (c *child) hear(what string) (said, error) {
+	for {
+		var s said
+		if err := c.lines.Decode(&s); err != nil {
+			return s, fmt.Errorf("a child went away before it was %s: %w", what, errors.Join(err, c.cmd.Wait()))
+		}
+		if s.What == what {
+			return s, nil
+		}
+	}
+}
+
+// work runs flows whose steps take a while, started by key, and says when half of the steps are done, when the first of this process is, and when all flows are.
+func work(ctx context.Context, o order) (err error) {
+	store, err := Open(ctx, o.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	tools := flow.NewTools()
+	flow.Func(tools, "step", func(ctx context.Context, in stepIn) (stepOut, error) {
+		select {
+		case <-time.After(o.Sleep):
+		case <-ctx.Done():
+		}
+		return stepOut{in.From}, ctx.Err()
+	}, flow.WithEffect(flow.Keyed))
+	var done atomic.Int64
+	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Concurrency: max(64, o.Flows), OnEvent: func(e flow.Event) {
+		if e.Kind != flow.EventAttemptDone {
+			return
+		}
+		switch done.Add(1) {
+		case 1:
+			_ = say(said{What: "first"}) // who does not listen has gone, and takes this process along
+		case int64(o.Flows * Steps / 2):
+			_ = say(said{What: "half"})
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	if _, err := engine.Save(ctx, []byte(chain())); err != nil {
+		return err
+	}
+	stop := Background(ctx, engine.Run)
+	defer func() { err = errors.Join(err, stop()) }()
+	ids := make([]string, o.Flows)
+	faults := make(chan error, o.Flows)
+	for i := range ids {
+		go func() { // ends with its flow; waited for below
+			var err error
+			if ids[i], err = engine.Start(ctx, "chain", map[string]any{"wf": strconv.Itoa(i)}, flow.Key(strconv.Itoa(i))); err == nil {
+				_, err = engine.Wait(ctx, ids[i])
+			}
+			faults <- err
+		}()
+	}
+	for range ids {
+		err = errors.Join(err, <-faults)
+	}
+	if err != nil {
+		return err
+	}
+	return say(said{What: "done"})
+}
+
+// wait runs an engine on what is there, and says what it cost to do nothing for a while.
+func wait(ctx context.Context, o order) (err error) {
+	store, err := Open(ctx, o.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	engine, err := flow.New(flow.Config{Store: store, Tools: patientTools()})
+	if err != nil {
+		return err
+	}
+	stop := Background(ctx, engine.Run)
+	defer func() { err = errors.Join(err, stop()) }()
+	time.Sleep(max(o.Span/2, 50*time.Millisecond)) // what the start cost is over
+	cpu := ProcessorTime()
+	time.Sleep(o.Span)
+	return say(said{What: "idle", CPU: ProcessorTime() - cpu, RSS: resident()})
+}
+
+// resident is how much memory this process has, in bytes.
+func resident() int64 {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			return n << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,109 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
+)
+
+// Logs sends what attempts wrote to stderr, as it comes if the caller follows.
+func (f flows) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], stream *connect.ServerStream[pb.JSON]) error {
+	engine, err := f.engine()
+	if err != nil {
+		return err
+	}
+	filter := flow.LogFilter{Step: q.Msg.Step, Attempt: int(q.Msg.Attempt), Follow: q.Msg.Follow}
+	if q.Msg.Item != nil {
+		item := int(*q.Msg.Item)
+		filter.Item = &item
+	}
+	for piece, err := range engine.Logs(ctx, q.Msg.Id, filter) {
+		if err != nil {
+			return err
+		}
+		if err := sendLine(stream, piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f flows) Timing(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.JSON], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	return document(engine.Timing(ctx, q.Msg.Id))
+}
+
+// Export sends the document in chunks: one of a long history is larger than a message may be.
+func (f flows) Export(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
+	engine, err := f.engine()
+	if err != nil {
+		return err
+	}
+	export, err := engine.Export(ctx, q.Msg.Id)
+	if err != nil {
+		return err
+	}
+	encoded, err := json.MarshalIndent(export, "", " ")
+	if err != nil {
+		return fmt.Errorf("control: encode an export: %w", err)
+	}
+	for len(encoded) > 0 {
+		n := min(len(encoded), chunk)
+		if err := stream.Send(&pb.JSON{Json: encoded[:n]}); err != nil {
+			return err
+		}
+		encoded = encoded[n:]
+	}
+	return nil
+}
+
+// Prune removes what ended longer ago than it is kept. One audit record tells how many of which flow.
+func (f flows) Prune(ctx context.Context, q *connect.Request[pb.PruneRequest], stream *connect.ServerStream[pb.JSON]) error {
+	engine, err := f.engine()
+	if err != nil {
+		return err
+	}
+	c, err := f.cause(ctx, q.Msg.Cause)
+	if err != nil {
+		return err
+	}
+	keep, err := duration("keep", q.Msg.Keep, 0)
+	if err != nil {
+		return err
+	}
+	rehearsal := store.RehearsalOf(ctx)
+	removed := map[string]int{}
+	var failed error
+	for pruned, err := range engine.Prune(ctx, flow.PruneOptions{Flow: q.Msg.Flow, Keep: keep, Rehearse: rehearsal != nil}) {
+		if err != nil {
+			failed = err
+			break
+		}
+		removed[pruned.Flow]++
+		if rehearsal != nil {
+			rehearsal.Note(store.Change{Key: "execution/" + pruned.Execution, Before: []byte("{}")})
+			continue
+		}
+		if failed = sendLine(stream, pruned); failed != nil {
+			break // nobody listens; what is gone is recorded all the same
+		}
+	}
+	switch {
+	case rehearsal != nil:
+		return rehearsedOr(failed)
+	case len(removed) > 0:
+		if err := f.audit(ctx, c, "flow.prune", "flow/"+q.Msg.Flow, removed); err != nil {
+			return err
+		}
+	}
+	return failed
+}
