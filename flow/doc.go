@@ -96,8 +96,8 @@
 // # Bounds
 //
 // A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. An expression is bounded by what it may cost when it is
-// saved, and by 50 ms when it runs. Steps run one after another; branches and each run in parallel. The history of an execution is read whole when it is shown or taken up again. An execution keeps 1,000
-// signals that no step has taken, each of 256 KiB at most.
+// saved, and by 50 ms when it runs. An execution keeps 1,000 signals that no step has taken, each of 256 KiB at most. The history of an
+// execution is read whole when it is shown or taken up again.
 // Secret parameters are struck out of everything that is shown, but they stand in the store as they are: keep its file
 // to its owner.
 package flow

@@ -294,6 +294,8 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":
 		return Wake{Kind: WakeRunnable, For: x.waitsFor()}
+	case x.Target == "" && x.timers+len(x.parked[waitSignal])+len(x.parked[waitPeople]) > 0 && x.runnable(0):
+		return Wake{Kind: WakeRunnable}
 	case x.timers > 0:
 		return x.timerWake()
 	case len(x.parked[waitSignal]) > 0:

@@ -233,7 +233,7 @@ func (m *machine) finish(state State) {
 // strand says so when only a person can move the execution on.
 func (m *machine) strand() {
 	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 {
+	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 || x.Target == "" && x.runnable(0) {
 		return
 	}
 	what := m.heldReason()

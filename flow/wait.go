@@ -239,6 +239,35 @@ func (m *machine) disapprove(in input) {
 	m.lapse(s, plan, &Error{Code: CodeRefused, Message: "refused by " + in.actor + reasonText(in.reason), Permanent: true}, Event{Actor: in.actor, Reason: in.reason})
 }
 
+// runnable reports whether there is something for the engine to do in a block or within it: an execution that was told something while no engine ran may
+// both wait and have work.
+func (x *Execution) runnable(b int) bool {
+	state, block := &x.blocks[b], &x.shape.blocks[b]
+	if state.pos == len(block.steps) {
+		return true
+	}
+	at := block.steps[state.pos]
+	s, step := &x.Steps[at], x.shape.steps[at].step
+	switch {
+	case s.State == StepWaiting:
+		return true
+	case s.open > 0:
+		for _, inner := range x.shape.steps[at].blocks {
+			if x.blocks[inner].entered && x.blocks[inner].pos < len(x.shape.blocks[inner].steps) && x.runnable(inner) {
+				return true
+			}
+		}
+		return false
+	case s.active == 0:
+		return true
+	case s.parked > 0 && step.Signal != "":
+		return len(x.kept[s.Tasks[0].Signal]) > 0
+	case s.parked > 0 && step.Approve != nil:
+		return len(s.Approvals) >= max(step.Approve.Count, 1)
+	}
+	return s.Fanned && s.next < len(s.Tasks) && s.active < step.Parallel && step.Batch == 0 && s.failed == 0
+}
+
 // waitingFor says what an execution waits for that only waits.
 func (x *Execution) waitingFor(kind waitFor) string {
 	list := x.parked[kind]
