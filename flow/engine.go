@@ -578,7 +578,10 @@ func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
 			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
 		}
 		e.mu.Lock()
-		e.versions[versionKey{p.Name, p.Version}], e.latest[p.Name] = p, p
+		e.versions[versionKey{p.Name, p.Version}] = p
+		if last := e.latest[p.Name]; last == nil || last.Version < p.Version { // another save may have been faster here, too
+			e.latest[p.Name] = p
+		}
 		e.mu.Unlock()
 		return p.Definition, nil
 	}
