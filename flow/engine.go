@@ -282,6 +282,9 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
+			if e.rests(row) {
+				continue
+			}
 			limit <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-limit }()

@@ -4,14 +4,14 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
 
 const (
 	// restAfter is how often the engine looks for executions that only wait. One that has done nothing from one look to the next leaves
-	// memory: its history is in the store, and who has something for it, or its alarm, loads it again. One that an engine finds at its start is
-	// loaded first: what it was told while no engine ran may have it go on.
+	// memory: its history is in the store, and who has something for it, or its alarm, loads it again.
 	restAfter = 5 * time.Second
 	// shortWait is a wait for which leaving is not worth it.
 	shortWait = 2 * restAfter
@@ -71,6 +71,24 @@ func (r *resting) due(now time.Time) (ids []string, next time.Duration) {
 		ids = append(ids, heap.Pop(&r.alarms).(alarm).id)
 	}
 	return ids, restAfter
+}
+
+// rests reports whether an open execution can stay in the store until its time has come, or somebody asks; then its alarm is set.
+func (e *Engine) rests(row Row) bool {
+	switch row.Wake.Kind {
+	case WakePerson:
+		if row.State == Stuck && strings.HasPrefix(row.Wake.For, strandedText) {
+			return false // the tools may be here by now
+		}
+	case WakeTimer, WakeSignal:
+	default:
+		return false
+	}
+	if !row.Wake.At.IsZero() && row.Wake.At.Sub(now()) < shortWait {
+		return false
+	}
+	e.resting.set(row.Wake.At, row.ID)
+	return true
 }
 
 // watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends. On a Shared store executions stay where they are: what

@@ -104,13 +104,11 @@ func TestExecutionsRest(t *testing.T) {
 			check(engine, 1, flow.WakeTimer)
 		})
 		run(func(engine *flow.Engine) {
-			check(engine, 3, flow.WakeTimer)
+			check(engine, 0, flow.WakeTimer)
 			time.Sleep(time.Hour) // the third try succeeds, and the next step waits for a person
 			check(engine, 0, flow.WakePerson)
 		})
 		run(func(engine *flow.Engine) {
-			check(engine, 3, flow.WakePerson)
-			time.Sleep(time.Minute)
 			check(engine, 0, flow.WakePerson)
 			for _, id := range ids {
 				if err := engine.Retry(t.Context(), id, "ann", "now"); err != nil {

@@ -278,6 +278,7 @@ var requirements = map[string]string{
 	"golang.org/x/sys":                             "system calls the standard library has not",
 	"google.golang.org/grpc":                       "the gRPC and xDS doors of l5; metadata of the etcd client",
 	"google.golang.org/protobuf":                   "wire format",
+	"modernc.org/libc":                             "tests: the disk that fails under SQLite is written against SQLite's own interface",
 	"modernc.org/sqlite":                           "SQL without cgo",
 	"pgregory.net/rapid":                           "tests: properties",
 	"go.uber.org/zap":                              "etcd's logger, bridged to slog",

@@ -58,7 +58,7 @@ func BenchmarkIdle(b *testing.B) {
 				b.Fatal(err)
 			}
 			for range b.N {
-				idle, err := flowbench.Wait(b.Context(), name, 6*time.Second)
+				idle, err := flowbench.Wait(b.Context(), name, 3*time.Second)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -179,7 +179,7 @@ func wait(ctx context.Context, o order) (err error) {
 	}
 	stop := Background(ctx, engine.Run)
 	defer func() { err = errors.Join(err, stop()) }()
-	time.Sleep(max(o.Span/2, 50*time.Millisecond)) // what the start cost is over
+	time.Sleep(max(o.Span*4, 50*time.Millisecond)) // what the start cost is over, and who waits has left memory
 	cpu := ProcessorTime()
 	time.Sleep(o.Span)
 	return say(said{What: "idle", CPU: ProcessorTime() - cpu, RSS: resident()})
