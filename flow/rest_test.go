@@ -197,6 +197,7 @@ func TestListenersAreForgotten(t *testing.T) {
 	for range engine.History(t.Context(), id) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	for _, err := range engine.Watch(ctx, id) {
 		if err != nil {
 			t.Fatal(err)
