@@ -23,6 +23,10 @@ export GORACE := atexit_sleep_ms=0
 race: ## the tests with the race detector, as CI runs them
 	$(GO) test -race -timeout 20m ./...
 
+.PHONY: plain
+plain: ## without the race detector, the tests that do but a part with it
+	$(GO) test -timeout 10m -run 'TestEveryCrashPoint|TestScaleOut' ./flow
+
 # Adapters that need a dependency of their own are modules of their own.
 .PHONY: contrib
 contrib: ## vet and test the nested modules

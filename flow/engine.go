@@ -78,6 +78,7 @@ type Engine struct {
 	resting   resting
 	shared    Shared        // nil: the store is this engine's alone
 	poked     chan struct{} // the store has said that something happened
+	moved     bells         // rung when an execution has new events
 
 	rest sync.RWMutex // held for reading while an execution is told something that no engine runs, for writing as Run begins
 
@@ -92,8 +93,7 @@ type Engine struct {
 	runs     map[string]*run
 	latest   map[string]*program
 	versions map[versionKey]*program
-	watchers map[string]chan struct{} // closed when the execution has new events
-	ends     map[string]*ending       // of executions that somebody waits for
+	ends     map[string]*ending // of executions that somebody waits for
 }
 
 // ending is what those share who wait for the end of an execution.
@@ -155,7 +155,7 @@ func New(config Config) (*Engine, error) {
 		config: config, log: config.Logger,
 		pressure: pressure{bound: config.Limits.Open}, failed: make(chan error, 1), noticed: make(chan struct{}, 1),
 		poked: make(chan struct{}, 1), part: membership{heartbeat: config.Heartbeat}, resting: resting{changed: make(chan struct{}, 1)},
-		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, watchers: map[string]chan struct{}{}, ends: map[string]*ending{},
+		runs: map[string]*run{}, latest: map[string]*program{}, versions: map[versionKey]*program{}, ends: map[string]*ending{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -440,11 +440,8 @@ func (e *Engine) commit(m *machine, prev int64) error {
 // publish hands durable events on.
 func (e *Engine) publish(m *machine) {
 	x := m.x
+	e.moved.ring(x.ID)
 	e.mu.Lock()
-	if changed := e.watchers[x.ID]; changed != nil {
-		close(changed)
-		delete(e.watchers, x.ID)
-	}
 	if x.State.Ended() {
 		e.pressure.left(m.now)
 		delete(e.runs, x.ID) // no longer live, in the same moment in which those who wait are told
@@ -584,7 +581,10 @@ func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
 			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
 		}
 		e.mu.Lock()
-		e.versions[versionKey{p.Name, p.Version}], e.latest[p.Name] = p, p
+		e.versions[versionKey{p.Name, p.Version}] = p
+		if last := e.latest[p.Name]; last == nil || last.Version < p.Version { // another save may have been faster here, too
+			e.latest[p.Name] = p
+		}
 		e.mu.Unlock()
 		return p.Definition, nil
 	}

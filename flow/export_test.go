@@ -61,5 +61,16 @@ func (e *Engine) Live() int {
 	return len(e.runs)
 }
 
+// Listeners is how many executions are remembered because somebody waits for what comes of them.
+func (e *Engine) Listeners() int {
+	n := 0
+	for _, b := range []*bells{&e.moved, &e.logs.grown} {
+		b.mu.Lock()
+		n += len(b.of)
+		b.mu.Unlock()
+	}
+	return n
+}
+
 // NewStriker is for the test of logs in pieces.
 func NewStriker(w io.Writer, secrets []string) io.WriteCloser { return newStriker(w, secrets) }

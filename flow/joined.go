@@ -296,12 +296,7 @@ func (e *Engine) follow(ctx context.Context) {
 				waited = append(waited, id)
 			}
 		}
-		for id, changed := range e.watchers {
-			if e.runs[id] == nil {
-				close(changed) // its watchers look for themselves
-				delete(e.watchers, id)
-			}
-		}
+		e.moved.ringIf(func(id string) bool { return e.runs[id] == nil }) // who waits looks for itself
 		e.mu.Unlock()
 		for _, id := range waited {
 			row, err := e.config.Store.Get(ctx, id)

@@ -493,6 +493,9 @@ func TestWhoMayStart(t *testing.T) {
 			if _, err := engine.Start(t.Context(), "guarded", nil, options...); !errors.Is(err, flow.ErrDenied) {
 				t.Errorf("started: %v", err)
 			}
+			if _, err := engine.RehearseStart(t.Context(), "guarded", nil, options...); !errors.Is(err, flow.ErrDenied) {
+				t.Errorf("rehearsed: %v", err)
+			}
 		}
 		ended(t, engine, launch(t, engine, "guarded", nil, flow.By("ann")), flow.Done)
 		ended(t, engine, launch(t, engine, "guarded", nil, flow.By("bob"), flow.As("bob", "role:operator")), flow.Done)

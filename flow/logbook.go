@@ -23,16 +23,17 @@ type logbook struct {
 	limit int64
 	log   *slog.Logger
 
-	mu      sync.Mutex // guards what follows
-	live    map[string]int
-	changed map[string]chan struct{} // by execution; closed when one of its files has grown or is complete
+	grown bells // rung when a file of the execution has grown or is complete
+
+	mu   sync.Mutex // guards what follows
+	live map[string]int
 }
 
 func newLogbook(dir string, limit int64, log *slog.Logger) *logbook {
 	if limit == 0 {
 		limit = DefaultLogLimit
 	}
-	return &logbook{dir: dir, limit: limit, log: log, live: map[string]int{}, changed: map[string]chan struct{}{}}
+	return &logbook{dir: dir, limit: limit, log: log, live: map[string]int{}}
 }
 
 // stampLayout sorts as text by time.
@@ -96,7 +97,7 @@ func (p *logPage) write(data []byte) {
 	_, err := p.striker.Write(data)
 	p.fail(err)
 	p.mu.Unlock()
-	p.book.notify(p.execution)
+	p.book.grown.ring(p.execution)
 }
 
 // fail notes that the log cannot be written, once.
@@ -133,7 +134,7 @@ func (p *logPage) close(rest string) {
 		delete(p.book.live, p.path)
 	}
 	p.book.mu.Unlock()
-	p.book.notify(p.execution)
+	p.book.grown.ring(p.execution)
 }
 
 // logFile is the file below a page. Its page's mu is held.
@@ -160,28 +161,6 @@ func (f *logFile) Write(data []byte) (int, error) {
 	}
 	_, err := f.file.Write(data)
 	return n, err
-}
-
-// notify wakes those who follow the execution's logs.
-func (b *logbook) notify(execution string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if changed := b.changed[execution]; changed != nil {
-		close(changed)
-		delete(b.changed, execution)
-	}
-}
-
-// watch returns a channel that is closed when a log of the execution changes.
-func (b *logbook) watch(execution string) <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	changed := b.changed[execution]
-	if changed == nil {
-		changed = make(chan struct{})
-		b.changed[execution] = changed
-	}
-	return changed
 }
 
 // pages lists the files of an execution by when they began.

@@ -100,8 +100,13 @@ func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq
 			return
 		}
 		offsets := map[string]int64{}
+		var grown, moved *bell
+		defer func() {
+			e.logs.grown.leave(id, grown)
+			e.moved.leave(id, moved)
+		}()
 		for ctx.Err() == nil {
-			grown, moved := e.logs.watch(id), e.watch(id)
+			grown, moved = e.logs.grown.wait(id, grown), e.moved.wait(id, moved)
 			row, err := e.config.Store.Get(ctx, id)
 			if err == nil {
 				var more bool
@@ -119,8 +124,8 @@ func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq
 				return
 			}
 			select {
-			case <-grown:
-			case <-moved:
+			case <-grown.rung:
+			case <-moved.rung:
 			case <-ctx.Done():
 			}
 		}

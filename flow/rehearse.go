@@ -15,7 +15,7 @@ type Rehearsal struct {
 	Steps   []Step         `json:"steps"`             // in order; what they do depends on what they find
 }
 
-// RehearseStart checks a start as Start does, and tells what it would begin. It begins nothing.
+// RehearseStart checks a start as Start does, but for whether too many executions are open now, and tells what it would begin. It begins nothing.
 func (e *Engine) RehearseStart(ctx context.Context, name string, params map[string]any, options ...StartOption) (Rehearsal, error) {
 	var o startOptions
 	for _, option := range options {
@@ -23,6 +23,9 @@ func (e *Engine) RehearseStart(ctx context.Context, name string, params map[stri
 	}
 	p, err := e.program(ctx, name, o.version)
 	if err != nil {
+		return Rehearsal{}, fmt.Errorf("flow: rehearse %s: %w", name, err)
+	}
+	if err := p.mayStart(&o); err != nil {
 		return Rehearsal{}, fmt.Errorf("flow: rehearse %s: %w", name, err)
 	}
 	bound, err := p.bind(params)

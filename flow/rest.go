@@ -131,6 +131,9 @@ func (e *Engine) rouse(ctx context.Context, id string) {
 		return
 	}
 	if err := e.adopt(ctx, id, 0); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
+		if _, gone := e.config.Store.Get(ctx, id); errors.Is(gone, ErrNotFound) {
+			return // it ended before its time, and was removed
+		}
 		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", id, "error", err)
 		e.resting.set(now().Add(time.Second), id)
 	}

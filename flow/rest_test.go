@@ -1,9 +1,11 @@
 package flow_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -124,4 +126,93 @@ func TestExecutionsRest(t *testing.T) {
 			t.Errorf("check: %v, %v", found, err)
 		}
 	})
+}
+
+// An execution that ended and was removed while its alarm was set is not looked for for ever.
+func TestRemovedAtRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tools := flow.NewTools()
+		refuse(tools, new(atomic.Int64))
+		var log bytes.Buffer // written by the engine, read once it has ended
+		engine, err := flow.New(flow.Config{Store: memstore.New(), Tools: tools, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- engine.Run(ctx) }() // ends with ctx; waited for below
+		if _, err := engine.Save(t.Context(), []byte(patient)); err != nil {
+			t.Fatal(err)
+		}
+		id, err := engine.Start(t.Context(), "patient", map[string]any{"n": 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if live := engine.Live(); live != 0 {
+			t.Fatalf("%d executions are in memory, want 0", live)
+		}
+		if err := engine.Cancel(t.Context(), id, "ann", ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		for pruned, err := range engine.Prune(t.Context(), flow.PruneOptions{Keep: time.Second}) {
+			if err != nil || pruned.Execution != id {
+				t.Fatalf("%+v, %v", pruned, err)
+			}
+		}
+		if _, err := engine.Get(t.Context(), id); !errors.Is(err, flow.ErrNotFound) {
+			t.Fatalf("it is there still: %v", err)
+		}
+		time.Sleep(2 * time.Hour)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if log.Len() > 0 {
+			t.Errorf("the log says:\n%.1000s", log.String())
+		}
+	})
+}
+
+// Who has looked at an execution, and has gone, is not remembered.
+func TestListenersAreForgotten(t *testing.T) {
+	t.Parallel()
+	tools := flow.NewTools()
+	refuse(tools, new(atomic.Int64))
+	engine, err := flow.New(flow.Config{Store: memstore.New(), Tools: tools, LogDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := engine.Save(t.Context(), []byte(patient)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := engine.Start(t.Context(), "patient", map[string]any{"n": 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range engine.History(t.Context(), "nobody") {
+	}
+	for range engine.History(t.Context(), id) {
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, err := range engine.Watch(ctx, id) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := engine.Listeners(); n != 1 {
+			t.Errorf("%d executions are listened to, want 1", n)
+		}
+		cancel()
+	}
+	for _, err := range engine.Logs(ctx, id, flow.LogFilter{Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := engine.Listeners(); n != 0 {
+		t.Errorf("%d executions are remembered, want 0", n)
+	}
 }

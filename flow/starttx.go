@@ -26,7 +26,7 @@ const patrol = 800 * time.Millisecond
 
 // StartTx starts the latest version of a flow within a transaction of the embedder's: the execution is there if and when that commits, together with
 // whatever else it writes. Parameters and options are as for Start. Config.OnEvent is not told of its execution.started: only the transaction knows when that is
-// durable. Call Wake once it is committed; one that nobody wakes is found within a second.
+// durable. While too many executions are open it is a *BusyError, for a key that is known as well. Call Wake once it is committed; one that nobody wakes is found within a second.
 //
 //	tx, err := db.BeginTx(ctx, nil)
 //	_, err = tx.ExecContext(ctx, "INSERT INTO orders ...")

@@ -406,18 +406,6 @@ func (e *Engine) leave(id string, end *ending) {
 	}
 }
 
-// watch returns a channel that is closed when the execution has new events.
-func (e *Engine) watch(id string) <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	changed := e.watchers[id]
-	if changed == nil {
-		changed = make(chan struct{})
-		e.watchers[id] = changed
-	}
-	return changed
-}
-
 // Watch yields every event of an execution from its first, then those that come, in order, each once, secrets struck out. It ends after the
 // execution's last event, when ctx ends, or after yielding an error.
 func (e *Engine) Watch(ctx context.Context, id string) iter.Seq2[Event, error] {
@@ -434,8 +422,10 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 		var after int64
 		var secrets []string
 		ended := false
+		var next *bell
+		defer func() { e.moved.leave(id, next) }()
 		for {
-			changed := e.watch(id)
+			next = e.moved.wait(id, next)
 			records, err := e.config.Store.History(ctx, id, after, 256)
 			if err == nil && len(records) == 0 && after == 0 {
 				err = fmt.Errorf("%w: execution %s", ErrNotFound, id)
@@ -473,7 +463,7 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 				return
 			}
 			select {
-			case <-changed:
+			case <-next.rung:
 			case <-ctx.Done():
 				return
 			}

@@ -23,10 +23,27 @@ func orderFlags(more ...cli.Flag) []cli.Flag {
 	}, filterFlags())
 }
 
+// why is the reason in a verb's example.
+func why(verb string) string {
+	switch verb {
+	case flow.OrderRetry, flow.OrderRetryStep:
+		return "disk replaced"
+	case flow.OrderPause:
+		return "sale"
+	case flow.OrderResume:
+		return "the sale is over"
+	case flow.OrderSkip, flow.OrderSettle:
+		return "done by hand"
+	case flow.OrderApprove, flow.OrderRefuse:
+		return "seen the figures"
+	}
+	return "wrong module"
+}
+
 // steerFlow is a verb on an open execution, or on many.
 func steerFlow(name, short string) *cli.Command {
-	example := "zhiyun flow " + name + " 3f2a --reason 'wrong module'"
-	return change(name, "ID", short, example+"\n  $ zhiyun flow "+name+" --all --flow expand --state stuck --dry-run", orderFlags(), with(func(c *cli.Context, a *control.Client) error {
+	example := "zhiyun flow " + name + " 3f2a --reason '" + why(name) + "'"
+	return change(name, "ID", short, example+"\n  $ zhiyun flow "+name+" --all --flow expand --device d7 --dry-run", orderFlags(), with(func(c *cli.Context, a *control.Client) error {
 		return giveOrder(c, a, &controlpb.InterveneRequest{Verb: name}, 0)
 	}))
 }

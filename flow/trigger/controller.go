@@ -181,6 +181,9 @@ func (c *Controller) checkFlow(ctx context.Context, t Trigger) error {
 		return nil
 	}
 	var faults []error
+	if who := "trigger:" + t.Name; d.Start != nil && len(d.Start.By) > 0 && !slices.Contains(d.Start.By, who) {
+		faults = append(faults, fmt.Errorf("flow %s does not let it: add %s to its start.by", t.Flow, who))
+	}
 	names := make([]string, len(d.Params))
 	for i, p := range d.Params {
 		names[i] = p.Name

@@ -368,7 +368,12 @@ func TestFaults(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		if _, err := w.engine.Save(t.Context(), []byte("flow: guarded\nstart: {by: [ann]}\nsteps: [{name: work, tool: slow}]\n")); err != nil {
+			t.Fatal(err)
+		}
 		for text, want := range map[string]string{
+			`{trigger: a, flow: guarded, schedule: {cron: "* * * * *"}}`:                               "started by ann, not by trigger:a",
+			`{trigger: a, flow: guarded, webhook: {secret: ` + secret + `}}`:                           "add trigger:a to its start.by",
 			`{trigger: a, flow: none, schedule: {cron: "* * * * *"}}`:                                  "none",
 			`{trigger: a, flow: report, params: {count: 10}, schedule: {cron: "* * * * *"}}`:           "count",
 			`{trigger: a, flow: report, params: {cities: x}, webhook: {secret: ` + secret + `}}`:       "no such parameter",

@@ -51,7 +51,7 @@ type Option struct {
 // Options are the flags that set c, in order.
 func (c *Config) Options() []Option {
 	return []Option{
-		{"door-caller", "`MODULE` on whose behalf the doors look up and call; of zhiyun agent, the one placed on its device (default: door)", &c.Caller},
+		{"door-caller", "`MODULE` on whose behalf the doors look up and call; zhiyun agent wants it, and one that is placed on its device (default elsewhere: door)", &c.Caller},
 		{"dns", "`ADDRESS` of the DNS door: A, AAAA and SRV of SERVICE.l5, as 127.0.0.1:5300", &c.DNS},
 		{"sd", "`ADDRESS` of Prometheus' HTTP service discovery, as 127.0.0.1:9301", &c.SD},
 		{"xds", "`ADDRESS` of the xDS door for gRPC without a proxy, as unix:///run/zhiyun/xds.sock or 127.0.0.1:9302", &c.XDS},
