@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
 
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 )
 
@@ -53,5 +54,23 @@ func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
 	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
 	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
 		t.Errorf("a service without instances: %v", err)
+	}
+}
+
+func TestATriggerIsShownWhole(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte("flow: hello\nsteps: [{name: say, notify: {text: hello}}]\n")); err != nil {
+		t.Fatal(err)
+	}
+	nightly, err := trigger.Parse([]byte("trigger: nightly\nflow: hello\nschedule: {cron: \"30 2 * * *\"}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Triggers.Apply(t.Context(), nightly); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "trigger", "show", "nightly", "--server", w.Target)
+	if err != nil || !strings.Contains(out, "cron: 30 2 * * *") {
+		t.Errorf("trigger show: %v\n%s", err, out)
 	}
 }
