@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
 
+	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 )
@@ -72,5 +73,26 @@ func TestATriggerIsShownWhole(t *testing.T) {
 	out, err := run(t, "trigger", "show", "nightly", "--server", w.Target)
 	if err != nil || !strings.Contains(out, "cron: 30 2 * * *") {
 		t.Errorf("trigger show: %v\n%s", err, out)
+	}
+}
+
+func TestNothingRunsInWhatHasEnded(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte(holdFlow)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Flow.Start(t.Context(), "hold", nil, flow.By("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "flow", "cancel", id, "--server", w.Target); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := w.Flow.Wait(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "flow", "show", id, "--server", w.Target)
+	if err != nil || strings.Contains(out, "running") || !strings.Contains(out, "stopped") {
+		t.Errorf("flow show of what was cancelled: %v\n%s", err, out)
 	}
 }
