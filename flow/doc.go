@@ -7,7 +7,7 @@
 //	store, err := sqlitestore.Open("flow.db")
 //	engine, err := flow.New(flow.Config{Store: store, Tools: tools})
 //	group.Go(func() error { return engine.Run(ctx) })
-//	_, err = engine.Save(ctx, document)
+//	_, err = engine.Save(ctx, []byte(document))
 //	id, err := engine.Start(ctx, "expand", map[string]any{"module": "shop.cart"}, flow.Key("burst-42"))
 //	for event, err := range engine.Watch(ctx, id) { fmt.Println(event, err) }
 //

@@ -16,7 +16,7 @@ import (
 )
 
 // rolloutColumns are what is shown of a rollout.
-var rolloutColumns = []string{"ID:id", "SERVICE:service", "STATE:status.state", "PERCENT:status.percent", "MEMBERS:new.id", "REASON:status.reason.code", "CHANGED:status.changed"}
+var rolloutColumns = []string{"ID:id", "SERVICE:service", "STATE:status.state", "PERCENT:status.percent", "MEMBERS:new.id", "REASON:status.reason.code", "VERDICT:status.verdict.reason.code", "CHANGED:status.changed"}
 
 func grayCommand() *cli.Command {
 	return &cli.Command{
@@ -202,7 +202,7 @@ func l5Command() *cli.Command {
 				if len(answer.Items) == 0 {
 					return fmt.Errorf("no instance of %s is registered; zhiyun l5 resolve lists the services there are", service)
 				}
-				return printDocuments(c, raws(answer.Items), "ADDR:addr", "DEVICE:device", "WEIGHT:weight", "SHARE:share", "STATE:state", "SUSPECT:suspect")
+				return printDocuments(c, raws(answer.Items), "ADDR:addr", "DEVICE:device", "WEIGHT:weight", "SHARE:share", "STATE:state", "SUSPECT:suspect", "DOWN:down")
 			})),
 			explainCommand(),
 			rulesCommand(),

@@ -61,13 +61,16 @@ func lintFlow(c *cli.Context, a *control.Client) error {
 	if err := printDocuments(c, raws(answer.Items), "LINE:line", "COLUMN:column", "PATH:path", "PROBLEM:message"); err != nil {
 		return err
 	}
-	return cli.Exit(fmt.Sprintf("%d faults", len(answer.Items)), exitFailed)
+	return cli.Exit(fmt.Sprintf("faults: %d", len(answer.Items)), exitFailed)
 }
 
 func planFlow(c *cli.Context, a *control.Client) error {
 	name, err := arg(c, 0, "flow's name")
 	if err != nil {
 		return err
+	}
+	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && strings.Contains(name, ".") {
+		return usage("flow plan %s: it plans flows that are saved: zhiyun flow save %s, then give the flow's name", name, name)
 	}
 	values, err := params(c.Args().Tail())
 	if err != nil {

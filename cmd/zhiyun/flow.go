@@ -310,7 +310,7 @@ func showFlow(c *cli.Context, a *control.Client) error {
 		if !step.Ended.IsZero() {
 			took = step.Ended.Sub(step.Started)
 		}
-		t.add(step.Name, step.State, len(step.Tasks), step.Started, took, stepWaits(step))
+		t.add(step.Name, stepState(execution, step), len(step.Tasks), step.Started, took, stepWaits(step))
 	}
 	if err := printTable(w, t); err != nil {
 		return err
@@ -321,6 +321,14 @@ func showFlow(c *cli.Context, a *control.Client) error {
 		}
 	}
 	return nil
+}
+
+// stepState is where a step stands. One that was under way when its execution turned back does not run any more once that has ended.
+func stepState(x flow.Execution, step flow.StepStatus) string {
+	if x.State.Ended() && step.State == flow.StepRunning {
+		return "stopped"
+	}
+	return string(step.State)
 }
 
 // lostOf is what the tool of a step says that it went on without, under the name lost of its output.

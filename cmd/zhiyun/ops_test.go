@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
 
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 )
 
@@ -53,5 +55,44 @@ func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
 	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
 	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
 		t.Errorf("a service without instances: %v", err)
+	}
+}
+
+func TestATriggerIsShownWhole(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte("flow: hello\nsteps: [{name: say, notify: {text: hello}}]\n")); err != nil {
+		t.Fatal(err)
+	}
+	nightly, err := trigger.Parse([]byte("trigger: nightly\nflow: hello\nschedule: {cron: \"30 2 * * *\"}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Triggers.Apply(t.Context(), nightly); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "trigger", "show", "nightly", "--server", w.Target)
+	if err != nil || !strings.Contains(out, "cron: 30 2 * * *") {
+		t.Errorf("trigger show: %v\n%s", err, out)
+	}
+}
+
+func TestNothingRunsInWhatHasEnded(t *testing.T) {
+	w := controltest.New(t)
+	if _, err := w.Flow.Save(t.Context(), []byte(holdFlow)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Flow.Start(t.Context(), "hold", nil, flow.By("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, "flow", "cancel", id, "--server", w.Target); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := w.Flow.Wait(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t, "flow", "show", id, "--server", w.Target)
+	if err != nil || strings.Contains(out, "running") || !strings.Contains(out, "stopped") {
+		t.Errorf("flow show of what was cancelled: %v\n%s", err, out)
 	}
 }

@@ -145,7 +145,7 @@ func lookUp(c *cli.Context, name string) (flow.Manifest, error) {
 			return m, nil
 		}
 	}
-	return flow.Manifest{}, usage("tool %s %q: no such tool, and no folder with a %s; 'zhiyun tool list' names the tools", c.Command.Name, name, flow.ManifestFile)
+	return flow.Manifest{}, usage("tool %s %q: no such tool, and no folder with a %s; 'zhiyun tool list' names those that Zhiyun brings, 'zhiyun tool versions' those that were pushed", c.Command.Name, name, flow.ManifestFile)
 }
 
 func printManifest(c *cli.Context, name string) error {

@@ -36,6 +36,9 @@ func triggerCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
+				if c.String("output") == "table" {
+					return printYAML(c.App.Writer, json.RawMessage(answer.Json))
+				}
 				return print(c, table{data: json.RawMessage(answer.Json)})
 			})),
 			verb("history", "NAME", "what became of a trigger's last times and calls, the newest first", "zhiyun trigger history nightly", nil, with(func(c *cli.Context, a *control.Client) error {

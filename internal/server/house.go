@@ -237,6 +237,7 @@ func (h *house) flows() (err error) {
 		Env: []string{
 			"ZHIYUN_SERVER=unix://" + filepath.Join(h.config.Dir, "control.sock"),
 			"ZHIYUN_TOKEN_FILE=" + filepath.Join(h.config.Dir, "tool.token"),
+			"ZHIYUN_ROOT=" + filepath.Join(h.config.Dir, "root"),
 		},
 		LogDir: filepath.Join(h.config.Dir, "flow-logs"), Retention: flow.Retention{Keep: h.config.FlowKeep},
 		Limits: h.config.Limits, OnEvent: h.onFlow, Logger: h.config.Logger, Metrics: h.registry,
