@@ -66,7 +66,7 @@ Examples:
 			toolVerb("list", "WORD ...", "list tools, those with all the words in their names, titles or tags", "zhiyun tool list device --stage obtain", listTools,
 				&cli.StringFlag{Name: "stage", Usage: "only those of this `STAGE`"}, &cli.StringFlag{Name: "tag", Usage: "only those with this `TAG`"}, folderFlag()),
 			{Name: "run", ArgsUsage: "NAME", Usage: "run a tool of this binary once: input on stdin, result on stdout",
-				Flags: []cli.Flag{describeFlag(), outputFlag()},
+				Flags:       []cli.Flag{describeFlag(), outputFlag()},
 				Description: "Example:\n\n  $ echo '{\"module\":\"shop.cart\"}' | zhiyun tool run resource.manifest", Action: runOrDescribe},
 			toolVerb("describe", "NAME|DIR", "show what a tool takes, returns and promises", "zhiyun tool describe device.acquire", describeTool, folderFlag()),
 			toolVerb("lint", "NAME|DIR ...", "tell what is wrong with a tool's manifest, or missing", "zhiyun tool lint ./db.backup", lintTools, folderFlag()),
