@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,5 +55,26 @@ func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
 	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
 	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
 		t.Errorf("a service without instances: %v", err)
+	}
+}
+
+// A listing comes in pages, whatever their number; --limit says how much of it.
+func TestGetGoesThroughAllPages(t *testing.T) {
+	w := controltest.New(t)
+	const sites = 2300
+	var site strings.Builder
+	for i := range sites {
+		fmt.Fprintf(&site, "---\n{kind: site, name: s%05d, city: sz}\n", i)
+	}
+	w.Apply(t, site.String())
+	for limit, want := range map[string]int{"0": sites, "1": 1, "1000": 1000, "1001": 1001} {
+		out, err := run(t, "get", "sites", "--limit", limit, "-o", "json", "--server", w.Target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var items []struct{ Name string }
+		if err := json.Unmarshal([]byte(out), &items); err != nil || len(items) != want || items[want-1].Name != fmt.Sprintf("s%05d", want-1) {
+			t.Errorf("--limit %s: %d items, %v; want %d in order", limit, len(items), err, want)
+		}
 	}
 }
