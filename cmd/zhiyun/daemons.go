@@ -140,7 +140,7 @@ Doors let programs that do not speak l5 find services; docs/guides/doors.md show
 			&cli.StringFlag{Name: "enrol", EnvVars: []string{"ZHIYUN_ENROL"}, Usage: "`@FILE` with the token to enrol with (in the environment it may be the token itself); not used once the device has its credential"},
 			&cli.StringSliceFlag{Name: "flow-server", Usage: "`TARGET` of a further server that shares the flows of the first (its --flow-store); repeatable"},
 			&cli.BoolFlag{Name: "believe", Usage: "take programs on this device for the module that they say they are; for development"},
-			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz and /metrics"},
+			&cli.StringFlag{Name: "listen", Usage: "loopback `ADDRESS` for /healthz, /readyz and /metrics"},
 			&cli.StringFlag{Name: "tools", Usage: "`FOLDER` of folders with tools of your own for this device"},
 			&cli.DurationFlag{Name: "rescan", Value: time.Minute, Usage: "`TIME` between two full looks at the declared files"},
 			&cli.DurationFlag{Name: "poll", Value: 5 * time.Second, Usage: "`TIME` between two looks at processes and ports"},

@@ -73,6 +73,16 @@ func TestHelpMayFollowArguments(t *testing.T) {
 	}
 }
 
+// A tool runs by its name, with the word run before it or not.
+func TestToolRuns(t *testing.T) {
+	for _, args := range [][]string{{"tool", "run", "device.acquire", "--describe"}, {"tool", "device.acquire", "--describe"}} {
+		out, err := run(t, args...)
+		if err != nil || !strings.Contains(out, `"device.acquire"`) {
+			t.Errorf("%v: error %v, printed:\n%s", args, err, out)
+		}
+	}
+}
+
 func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 	for name, args := range map[string][]string{
 		"unknown flag":        {"get", "--nosuch"},
@@ -91,6 +101,7 @@ func TestWrongCallsAreExitCodeTwo(t *testing.T) {
 		"two to pause":        {"pause", "shop.cart", "shop.web", "--server", "http://127.0.0.1:1"},
 		"number of devices":   {"dev", "8"},
 		"nothing to measure":  {"bench"},
+		"two tools":           {"tool", "run", "flow.params", "name.lookup"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := run(t, args...)

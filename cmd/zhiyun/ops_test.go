@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,5 +96,26 @@ func TestNothingRunsInWhatHasEnded(t *testing.T) {
 	out, err := run(t, "flow", "show", id, "--server", w.Target)
 	if err != nil || strings.Contains(out, "running") || !strings.Contains(out, "stopped") {
 		t.Errorf("flow show of what was cancelled: %v\n%s", err, out)
+	}
+}
+
+// A listing comes in pages, whatever their number; --limit says how much of it.
+func TestGetGoesThroughAllPages(t *testing.T) {
+	w := controltest.New(t)
+	const sites = 2300
+	var site strings.Builder
+	for i := range sites {
+		fmt.Fprintf(&site, "---\n{kind: site, name: s%05d, city: sz}\n", i)
+	}
+	w.Apply(t, site.String())
+	for limit, want := range map[string]int{"0": sites, "1": 1, "1000": 1000, "1001": 1001} {
+		out, err := run(t, "get", "sites", "--limit", limit, "-o", "json", "--server", w.Target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var items []struct{ Name string }
+		if err := json.Unmarshal([]byte(out), &items); err != nil || len(items) != want || items[want-1].Name != fmt.Sprintf("s%05d", want-1) {
+			t.Errorf("--limit %s: %d items, %v; want %d in order", limit, len(items), err, want)
+		}
 	}
 }

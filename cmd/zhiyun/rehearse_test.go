@@ -46,6 +46,7 @@ var unrehearsed = map[string]string{
 	"sample pack":    "writes one file, which it names",
 	"bench":          "measures in temporary folders",
 	"l5 call":        "sends calls to a service: what they do is the service's",
+	"tool run":       "is a tool as flows start it: ZHIYUN_PLAN=1 has it say what it would do",
 	"tool test":      "runs tools in temporary folders of its own",
 	"tool new":       "writes a new folder, and names each file",
 	"token enrol":    madeToBePrinted,

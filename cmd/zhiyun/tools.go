@@ -59,12 +59,15 @@ Examples:
 
   $ zhiyun tool list device
   $ zhiyun tool describe device.acquire
-  $ echo '{"module":"shop.cart"}' | zhiyun tool resource.manifest
+  $ echo '{"module":"shop.cart"}' | zhiyun tool run resource.manifest     # or without run, as flows do
   $ zhiyun tool new db.backup --lang python && zhiyun tool test db.backup`,
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "describe", Usage: "print the tool's manifest as JSON, as every tool does"}, outputFlag()},
+		Flags: []cli.Flag{describeFlag(), outputFlag()},
 		Subcommands: []*cli.Command{
 			toolVerb("list", "WORD ...", "list tools, those with all the words in their names, titles or tags", "zhiyun tool list device --stage obtain", listTools,
 				&cli.StringFlag{Name: "stage", Usage: "only those of this `STAGE`"}, &cli.StringFlag{Name: "tag", Usage: "only those with this `TAG`"}, folderFlag()),
+			{Name: "run", ArgsUsage: "NAME", Usage: "run a tool of this binary once: input on stdin, result on stdout",
+				Flags:       []cli.Flag{describeFlag(), outputFlag()},
+				Description: "Example:\n\n  $ echo '{\"module\":\"shop.cart\"}' | zhiyun tool run resource.manifest", Action: runOrDescribe},
 			toolVerb("describe", "NAME|DIR", "show what a tool takes, returns and promises", "zhiyun tool describe device.acquire", describeTool, folderFlag()),
 			toolVerb("lint", "NAME|DIR ...", "tell what is wrong with a tool's manifest, or missing", "zhiyun tool lint ./db.backup", lintTools, folderFlag()),
 			toolVerb("test", "DIR|NAME ...", "hold tools to the contract, each by its own examples, in temporary folders", "zhiyun tool test ./db.backup", testTools,
@@ -78,19 +81,26 @@ Examples:
 				[]cli.Flag{breakFlag(), reasonFlag()}, with(useTool)),
 			verb("versions", "[NAME]", "list the versions of pushed tools, the newest first", "zhiyun tool versions db.backup", nil, with(toolVersions)),
 		},
-		Action: func(c *cli.Context) error {
-			name := c.Args().First()
-			switch {
-			case name == "":
-				return cli.ShowSubcommandHelp(c)
-			case c.NArg() > 1:
-				return usage("tool %s: %q is one argument too many; the input comes from stdin", name, c.Args().Get(1))
-			case c.Bool("describe"):
-				return printManifest(c, name)
-			}
-			return runTool(c.Context, name)
-		},
+		Action: runOrDescribe,
 	}
+}
+
+// runOrDescribe is `zhiyun tool NAME`, as flows start it, and `zhiyun tool run NAME`.
+func runOrDescribe(c *cli.Context) error {
+	name := c.Args().First()
+	switch {
+	case name == "":
+		return cli.ShowSubcommandHelp(c)
+	case c.NArg() > 1:
+		return usage("tool %s: %q is one argument too many; the input comes from stdin", name, c.Args().Get(1))
+	case c.Bool("describe"):
+		return printManifest(c, name)
+	}
+	return runTool(c.Context, name)
+}
+
+func describeFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "describe", Usage: "print the tool's manifest as JSON, as every tool does"}
 }
 
 func toolVerb(name, args, short, example string, action cli.ActionFunc, flags ...cli.Flag) *cli.Command {

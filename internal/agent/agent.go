@@ -89,6 +89,7 @@ type parts struct {
 	registry   *prometheus.Registry
 	routes     *routes
 	runs       []func(context.Context) error
+	ready      []func(context.Context) error // end once a part serves
 	closers    []func()
 }
 
@@ -160,6 +161,7 @@ func (a *parts) assemble() error {
 	if err != nil {
 		return err
 	}
+	a.ready = append(a.ready, supervisor.Ready, names.Ready) // what it keeps is adopted; programs get routes
 	serve := device.ServeConfig{Path: config.DeviceSocket(), Supervisor: supervisor, Routes: a.routes, Logger: config.Logger}
 	a.runs = append(a.runs, a.credential.run, eye.run, supervisor.Run, names.Run, notice.run, opened.Run, work.Run, declared.run, watch.Run, a.metrics,
 		func(ctx context.Context) error { return device.Serve(ctx, serve) })
@@ -223,7 +225,7 @@ func (a *parts) drift(supervisor *supervise.Supervisor) (*drift.Agent, *declarat
 	return watch, declared, err
 }
 
-// metrics serves /healthz and /metrics to this host, if asked to.
+// metrics serves /healthz, /readyz and /metrics to this host, if asked to.
 func (a *parts) metrics(ctx context.Context) error {
 	if a.config.Listen == "" {
 		<-ctx.Done()
@@ -233,8 +235,25 @@ func (a *parts) metrics(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	return transport.NewServer(health(a.registry, a.ready...)).Serve(ctx, listener, time.Second)
+}
+
+// health answers ready once all of ready return without an error, each within a second.
+func health(registry *prometheus.Registry, ready ...func(context.Context) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
-	return transport.NewServer(mux).Serve(ctx, listener, time.Second)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		for _, wait := range ready {
+			ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+			err := wait(ctx)
+			cancel()
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
 }

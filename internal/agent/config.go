@@ -56,7 +56,7 @@ type Config struct {
 	Rescan, Poll time.Duration
 	// Settle is how long after a change of the declaration repair waits for the deployment. Default 30 s.
 	Settle time.Duration
-	// Listen is a loopback address for /healthz and /metrics. Default: none; the device's own socket is served anyway.
+	// Listen is a loopback address for /healthz, /readyz and /metrics. Default: none; the device's own socket is served anyway.
 	Listen string
 
 	// Doors say which doors for programs that do not speak l5 are open; its Logger and Metrics are the agent's. Default: JSON

@@ -95,3 +95,6 @@ func (v *Vigil) String() string {
 	}
 	return name
 }
+
+// Health is what the agent serves at Config.Listen.
+var Health = health

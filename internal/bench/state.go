@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/internal/state"
@@ -102,19 +103,23 @@ func (s *suite) state(ctx context.Context) error {
 	if err := fill(ctx, memory, encoded, 4000); err != nil {
 		return err
 	}
-	began := time.Now()
+	before, began := heap(), time.Now()
 	r, err := newReplica(ctx, memory)
 	if err != nil {
 		return err
 	}
 	load := time.Since(began)
+	held := max(heap()-before, 1) // of few rows less than what others free meanwhile
 	began = time.Now()
+	size := 0
 	for _, value := range encoded {
+		size += len(value)
 		if err := json.Unmarshal(value, new(record)); err != nil {
 			return err
 		}
 	}
 	s.add("state.load", load.Seconds()*1e3, "ms", time.Since(began).Seconds()*1e3, "decode the rows, keep nothing")
+	s.add("state.memory", held/float64(n), "B/row", float64(size)/float64(n), "the rows as they are stored")
 	err = s.stateReads(r, keys, plain, byService)
 	if err == nil {
 		err = s.stateUpdate(ctx, r, memory, services)
@@ -123,6 +128,15 @@ func (s *suite) state(ctx context.Context) error {
 		return err
 	}
 	return s.stateDurable(ctx)
+}
+
+// heap is what is in use once all that can go has gone.
+func heap() float64 {
+	runtime.GC()
+	runtime.GC() // what a pool holds goes with the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
 }
 
 func (s *suite) stateReads(r *replica, keys []string, plain map[string]*record, byService map[string][]*record) error {

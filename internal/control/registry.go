@@ -33,7 +33,11 @@ func (r registry) Services(ctx context.Context, q *connect.Request[pb.ServicesRe
 	}
 	all := slices.DeleteFunc(slices.Clone(server.Services()), func(s string) bool { return !strings.HasPrefix(s, q.Msg.Prefix) })
 	slices.Sort(all)
-	services, next, err := window(all, q.Msg.Page, func(s string) string { return s })
+	at, found := slices.BinarySearch(all, q.Msg.Page.GetAfter())
+	if found { // what the former page ended with may be gone by now
+		at++
+	}
+	services, next, err := window(all[at:], &pb.Page{Limit: q.Msg.Page.GetLimit()}, func(s string) string { return s })
 	if err != nil {
 		return nil, err
 	}

@@ -291,6 +291,7 @@ func TestDirectRequirements(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	required := make(map[string]bool)
 	scanner := bufio.NewScanner(file)
 	for block := false; scanner.Scan(); {
 		line := strings.TrimSpace(scanner.Text())
@@ -301,6 +302,7 @@ func TestDirectRequirements(t *testing.T) {
 			block = false
 		case block && line != "" && !strings.HasSuffix(line, "// indirect"):
 			name, _, _ := strings.Cut(line, " ")
+			required[name] = true
 			if requirements[name] == "" {
 				t.Errorf("go.mod requires %s, which is not on the list; drop it, or add it with a reason", name)
 			}
@@ -308,5 +310,10 @@ func TestDirectRequirements(t *testing.T) {
 	}
 	if err := scanner.Err(); err != nil {
 		t.Fatal(err)
+	}
+	for name := range requirements {
+		if !required[name] {
+			t.Errorf("%s is on the list, but go.mod does not require it; take it off", name)
+		}
 	}
 }

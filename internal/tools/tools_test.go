@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
@@ -324,6 +326,40 @@ func template(body string) func(*testing.T, *controltest.World) {
 	return func(t *testing.T, w *controltest.World) {
 		controltest.Must(w.Centers.Configs.SetTemplate(t.Context(), "cart.conf", body, "alice"))(t)
 	}
+}
+
+// No tool takes a server that does not answer for a world in which there is nothing to do.
+func TestServerThatIsAwayIsNamed(t *testing.T) {
+	t.Parallel()
+	gone := &controltest.World{Target: "unix://" + filepath.Join(t.TempDir(), "none.sock")}
+	for _, m := range tools.Manifests("zhiyun") {
+		t.Run(m.Name, func(t *testing.T) {
+			t.Parallel()
+			output, code := run(t.Context(), t, gone, m.Name, "e1/1", wanted(m))
+			failure, _ := output["error"].(map[string]any)
+			if code != "unavailable" || failure["retry"] != true {
+				t.Errorf("with %s it says %v", wanted(m), output)
+			}
+		})
+	}
+}
+
+// wanted is an input for which the tool has something to do.
+func wanted(m flow.Manifest) string {
+	for _, c := range changing {
+		if c.tool == m.Name || c.undo == m.Name {
+			return c.input
+		}
+	}
+	switch m.Name {
+	case "device.query":
+		return `{"module":"shop.cart","count":1}`
+	case "device.repair":
+		return `{"names":["d1"]}`
+	case "permission.check":
+		return `{"caller":"shop.cart","services":["shop.pay"]}`
+	}
+	return `{"module":"shop.cart"}`
 }
 
 func TestKeyIsRequired(t *testing.T) {
