@@ -186,6 +186,9 @@ func (m *machine) settle(in input) {
 		case plan.holds():
 			m.refuse("step %q holds others; choose the way that it goes, or skip it", s.Name)
 			return
+		case len(in.result.Output) > 0 && !s.unopened() && validate(plan.returns, in.result.Output) != nil:
+			m.refuse("the output given for step %q: %v", s.Name, validate(plan.returns, in.result.Output))
+			return
 		case plan.mapped != nil && !s.unopened():
 			output := in.result.Output
 			if len(output) == 0 {

@@ -233,10 +233,10 @@ const (
 	WakeRunnable WakeKind = "runnable" // the engine, at once
 	WakeTimer    WakeKind = "timer"    // the time At
 	WakeLease    WakeKind = "lease"    // the end of attempts that a live engine or device holds
-	WakePerson   WakeKind = "person"   // For says what the person is asked; At is when the execution goes on without, if it does
+	WakePerson   WakeKind = "person"   // For says what the person is asked; At is when the execution goes on without, here or in another branch, if it does
 )
 
-// Wake is the one source that moves an execution on.
+// Wake is the source that moves an execution on; of several, of branches, a person before a time before a signal.
 type Wake struct {
 	Kind WakeKind  `json:"kind"`
 	At   time.Time `json:"at,omitzero"`
@@ -296,12 +296,14 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakeRunnable, For: x.waitsFor()}
 	case x.Target == "" && x.timers+len(x.parked[waitSignal])+len(x.parked[waitPeople]) > 0 && x.runnable(0):
 		return Wake{Kind: WakeRunnable}
+	case x.held > 0: // beside other branches that wait for less: a person is what must not be overlooked
+		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.heldReason()}
+	case len(x.parked[waitPeople]) > 0:
+		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.waitingFor(waitPeople)}
 	case x.timers > 0:
 		return x.timerWake()
 	case len(x.parked[waitSignal]) > 0:
 		return Wake{Kind: WakeSignal, At: x.firstTimer().at, For: x.waitingFor(waitSignal)}
-	case len(x.parked[waitPeople]) > 0:
-		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.waitingFor(waitPeople)}
 	}
 	return Wake{Kind: WakeRunnable}
 }

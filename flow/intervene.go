@@ -268,6 +268,13 @@ func (m *machine) retryStep(in input) {
 		m.refuse("step %q has not come to its input; retry it without one", s.Name)
 		return
 	}
+	if len(in.result.Output) > 0 {
+		// It would fail as the tool's input at once, and for good: a slip of the pen must not turn the execution back.
+		if err := validate(plan.accepts, in.result.Output); err != nil {
+			m.refuse("the input given for step %q: %v", s.Name, err)
+			return
+		}
+	}
 	m.unpark(in)
 	if len(in.result.Output) == 0 {
 		m.again(s, plan, t, Event{Actor: in.actor, Reason: in.reason})

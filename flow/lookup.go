@@ -37,7 +37,7 @@ func (d *document) lookup(step Step, path string, tools *Tools) *stepPlan {
 			d.fault(d.places[path+".tool"], path+".tool", "the manifest of %s is wrong: %v", step.Tool, found.wrong)
 			return plan
 		}
-		plan.effect, plan.probe, plan.returned, plan.returns = found.Effect, found.Probe, found.output, found.returns
+		plan.effect, plan.probe, plan.returned, plan.accepts, plan.returns = found.Effect, found.Probe, found.output, found.accepts, found.returns
 		if plan.Stage == "" {
 			plan.Stage = found.Stage
 		}

@@ -31,6 +31,7 @@ type stepPlan struct {
 	probe    string             // the probe tool, for effect probe
 	returned *expr.Schema       // what the tool or the flow hands back: the variable output
 	output   *expr.Schema       // what other steps see of it, of one item: returned, or what the mapping makes of it
+	accepts  *jsonschema.Schema // what the tool's input is held to; nil: nothing
 	returns  *jsonschema.Schema // what the tool's output is held to; nil: nothing
 	when     *expr.Expr
 	each     *expr.Expr

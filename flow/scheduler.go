@@ -236,15 +236,15 @@ func (m *machine) strand() {
 	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 || x.Target == "" && x.runnable(0) {
 		return
 	}
-	what := m.heldReason()
+	what := x.heldReason()
 	m.emit(Event{Kind: EventStuck, Reason: what})
 	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, what))
 }
 
 // heldReason names the first task that waits for a person.
-func (m *machine) heldReason() string {
-	for i := range m.x.Steps {
-		s := &m.x.Steps[i]
+func (x *Execution) heldReason() string {
+	for i := range x.Steps {
+		s := &x.Steps[i]
 		for j := range s.Tasks {
 			t := &s.Tasks[j]
 			what, err := "step "+s.Name, t.Error

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 )
 
 // engineRun runs an engine until stop is called.
@@ -203,4 +205,35 @@ func TestMigrate(t *testing.T) {
 			t.Fatal(found, err)
 		}
 	})
+}
+
+// What waits for a person is not hidden by another branch that waits for a signal or for a time.
+func TestAPersonIsSeenBesideOtherBranches(t *testing.T) {
+	t.Parallel()
+	tools := flow.NewTools()
+	tools.Exec(flow.Manifest{Name: "broken", Command: []string{"/bin/false"}})
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
+	save(t, engine, `{flow: f, steps: [{name: br, branches: {a: [{name: h, tool: broken, on_failure: pause}], b: [{name: s, signal: go}], c: [{name: ask, approve: {text: "sure?"}}], d: [{name: sl, sleep: 30h}]}}]}`)
+	id := begin(t, engine, "f", nil)
+	for _, want := range []struct {
+		text string
+		kind flow.WakeKind
+		act  func() error
+	}{
+		{"step h", flow.WakePerson, func() error { return engine.Settle(t.Context(), id, flow.Intervention{Step: "h", Done: true}) }},
+		{"step ask: sure?", flow.WakePerson, func() error { return engine.Approve(t.Context(), id, flow.Intervention{Step: "ask", Actor: "ann"}) }},
+		{"step sl", flow.WakeTimer, func() error { return engine.Skip(t.Context(), id, flow.Intervention{Step: "sl"}) }},
+		{"go", flow.WakeSignal, func() error { return engine.Signal(t.Context(), id, "go", nil) }},
+	} {
+		x := wakes(t, engine, id, want.kind)
+		if !strings.HasPrefix(x.Wake.For, want.text) || x.Wake.At.IsZero() != (want.kind == flow.WakeSignal) {
+			t.Errorf("it waits for %+v, want %s", x.Wake, want.text)
+		}
+		if err := want.act(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if x, _ := finish(t, engine, id); x.State != flow.Done {
+		t.Errorf("%s: %v", x.State, x.Error)
+	}
 }

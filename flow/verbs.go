@@ -156,6 +156,9 @@ func (e *Engine) start(ctx context.Context, p *program, name string, bound map[s
 // tell hands an input to an execution, live or not, here or in another engine, and returns once it is durable.
 func (e *Engine) tell(ctx context.Context, id string, in input) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		e.mu.Lock()
 		r := e.runs[id]
 		live := e.running && !e.draining

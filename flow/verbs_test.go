@@ -142,6 +142,39 @@ func TestTimeoutKillsTheGroupAndAsksAPerson(t *testing.T) {
 	}
 }
 
+// A person's slip of the pen is told to the person: it neither fails the step, which would turn the execution back, nor becomes an output that later steps break on.
+func TestWhatAPersonGivesFitsTheTool(t *testing.T) {
+	t.Parallel()
+	tools := flow.NewTools()
+	schema := func(field string) json.RawMessage {
+		return json.RawMessage(`{"type": "object", "properties": {"` + field + `": {"type": "string"}}, "required": ["` + field + `"]}`)
+	}
+	tools.Exec(flow.Manifest{Name: "lay", Command: []string{"/bin/sh", "-c", `cat >&2; exit 1`}, Input: schema("name"), Output: schema("path")})
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
+	save(t, engine, `{flow: f, steps: [{name: a, tool: lay, with: {name: x}, on_failure: pause}]}`)
+	id := begin(t, engine, "f", nil)
+	until(t, engine, id, flow.EventStuck)
+	for _, wrong := range []string{`{"nam": "x"}`, `{"name": 7}`, `{"name": "x", "more": 1}`} {
+		if err := engine.RetryStep(t.Context(), id, flow.Intervention{Step: "a", Input: json.RawMessage(wrong)}); !errors.Is(err, flow.ErrState) || !strings.Contains(err.Error(), `the input given for step "a"`) {
+			t.Errorf("retry with %s: %v, want an ErrState about the input", wrong, err)
+		}
+	}
+	for _, wrong := range []string{`{"pat": "x"}`, `{"path": 7}`} {
+		if err := engine.Settle(t.Context(), id, flow.Intervention{Step: "a", Done: true, Output: json.RawMessage(wrong)}); !errors.Is(err, flow.ErrState) || !strings.Contains(err.Error(), `the output given for step "a"`) {
+			t.Errorf("settle with %s: %v, want an ErrState about the output", wrong, err)
+		}
+	}
+	if x, err := engine.Get(t.Context(), id); err != nil || x.State != flow.Stuck {
+		t.Errorf("%s, %v; want it to wait as before", x.State, err)
+	}
+	if err := engine.Settle(t.Context(), id, flow.Intervention{Step: "a", Done: true, Output: json.RawMessage(`{"path": "x"}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if x, _ := finish(t, engine, id); x.State != flow.Done {
+		t.Errorf("%s: %v", x.State, x.Error)
+	}
+}
+
 func TestCancelStopsAndUndoes(t *testing.T) {
 	t.Parallel()
 	stores(t, func(t *testing.T, store flow.Store) {

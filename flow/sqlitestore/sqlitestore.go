@@ -47,6 +47,15 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlitestore: open %s: %w", path, err)
 	}
+	// Parameters that are secrets stand in it as they are: it is its owner's alone, and so is what SQLite lays beside it, which takes the file's mode.
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = file.Close()
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("sqlitestore: open: %w", err)
+	}
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=busy_timeout(10000)&_pragma=cache_size(-1000)&_txlock=immediate")
 	if err != nil {
 		lock.Close()

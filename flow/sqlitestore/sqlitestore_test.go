@@ -37,6 +37,25 @@ func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) flow.Store { return open(t, filepath.Join(t.TempDir(), "flow.db")) })
 }
 
+// Secrets stand in the store as they are: it is its owner's alone, in a folder that others may read as well.
+func TestStoreIsItsOwnersAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store := open(t, filepath.Join(dir, "flow.db"))
+	if err := store.PutDefinition(t.Context(), flow.DefinitionRecord{Name: "f", Version: 1, Source: []byte("flow: f")}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) < 3 {
+		t.Fatalf("%v, %v; want the database, its log and its lock", files, err)
+	}
+	for _, file := range files {
+		if info, err := file.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has the mode %v, %v; want 0600", file.Name(), info.Mode(), err)
+		}
+	}
+}
+
 func TestSecondProcessIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "flow.db")
