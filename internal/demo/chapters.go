@@ -442,8 +442,8 @@ func (s *story) finish() {
 	r.FailedWhileShrink = phase("calm").Failed
 	r.check(phase("calm").Sent > 0 && phase("calm").Failed == 0, "no call failed while the module shrank", "%d of %d failed", phase("calm").Failed, phase("calm").Sent)
 	r.check(phase("steady").Failed == 0, "no call failed under steady load", "%d of %d failed", phase("steady").Failed, phase("steady").Sent)
-	r.check(phase("burst").Failed+int64(phase("burst").P99/time.Millisecond) > 0 && phase("burst").P99 > phase("steady").P99, "the overload was real",
-		"p99 %s in the burst, %s before; %d calls failed", round(phase("burst").P99), round(phase("steady").P99), phase("burst").Failed)
-	r.check(phase("grown").Failed*100 <= phase("grown").Sent && phase("grown").P99 < phase("burst").P99, "the grown module carries the burst",
-		"p99 %s, %d of %d failed", round(phase("grown").P99), phase("grown").Failed, phase("grown").Sent)
+	r.check(phase("burst").Failed > 0, "the overload was real", "%d of %d failed; p99 %s in the burst, %s before", phase("burst").Failed, phase("burst").Sent,
+		round(phase("burst").P99), round(phase("steady").P99))
+	r.check(phase("grown").Sent > 0 && phase("grown").Failed*100 <= phase("grown").Sent, "the grown module carries the burst", "%d of %d failed; p99 %s",
+		phase("grown").Failed, phase("grown").Sent, round(phase("grown").P99))
 }
