@@ -56,8 +56,8 @@
 // table is in docs/guides/flow-failures.md.
 //
 // Blocks (if, switch, branches, a handler) make a flow a tree; a step runs at most once. Steps that wait (sleep, window, signal, approve) cost
-// nothing meanwhile, and the execution's Wake says for what it waits and until when: exactly one source, the engine's own work before a time, a time
-// before a signal, a signal before people. Signals are kept until a step takes them, once per ID.
+// nothing meanwhile, and the execution's Wake says for what it waits and until when: one source is stored, the engine's own work before people,
+// people before a time, a time before a signal. Signals are kept until a step takes them, once per ID.
 //
 // # Operations
 //
