@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -289,10 +290,12 @@ func (f *fleet) finish(inDoubt int) {
 	f.t.Helper()
 	conn := f.connect()
 	defer conn.Close(context.Background())
+	var started map[string]string // a copy: what was asked for twice may still be acknowledged a second time
 	f.until("every start is acknowledged", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return len(f.started) == f.asked
+		started = maps.Clone(f.started)
+		return len(started) == f.asked
 	})
 	f.until("every execution ends", func() bool { return query[int](f, conn, "SELECT count(*)::int FROM flow_run WHERE open")[0] == 0 })
 	store := f.open()
@@ -308,8 +311,8 @@ func (f *fleet) finish(inDoubt int) {
 	}
 	want := map[string]int{}
 	for _, row := range rows {
-		if row.State != flow.Done || f.started[row.Key] != row.ID {
-			f.t.Errorf("%s with key %s, acknowledged as %s, is %s", row.ID, row.Key, f.started[row.Key], row.State)
+		if row.State != flow.Done || started[row.Key] != row.ID {
+			f.t.Errorf("%s with key %s, acknowledged as %s, is %s", row.ID, row.Key, started[row.Key], row.State)
 		}
 		records, err := store.History(f.t.Context(), row.ID, 0, 0)
 		if err != nil {
