@@ -206,6 +206,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	case err != nil:
 	case e.shared != nil:
 		background.Go(func() { e.followLocks(root) })
+		background.Go(func() { e.watchRests(root) })
 		background.Go(func() { e.join(root) })
 	default:
 		background.Go(func() { e.followLocks(root) })
@@ -282,7 +283,7 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
-			if e.rests(row) {
+			if e.rests(row, 0) {
 				continue
 			}
 			limit <- struct{}{}
