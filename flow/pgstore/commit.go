@@ -75,7 +75,7 @@ func stored(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, fates 
 func (s *Store) plain(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, left []int, fates []error) error {
 	for len(left) > 0 {
 		chains, rest := chain(batch, left)
-		undecided, err := s.write(ctx, conn, batch, chains, fates)
+		undecided, err := s.write(ctx, conn, true, batch, chains, fates)
 		if err != nil {
 			return err
 		}
@@ -107,8 +107,8 @@ func chain(batch []flow.Transition, left []int) (chains [][]int, rest []int) {
 }
 
 // write sends chains of one owner in one statement and sets the fates of those that are decided. What hung on a transition that was refused is
-// returned: it is to be decided on its own.
-func (s *Store) write(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
+// returned: it is to be decided on its own. keeps says that the connection keeps prepared statements.
+func (s *Store) write(ctx context.Context, conn *pgx.Conn, keeps bool, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
 	b := s.batch(batch[chains[0][0]].Row.Owner)
 	defer s.done(b)
 	of := make(map[string]int, len(chains)) // chains by execution, but those that are taken
@@ -119,7 +119,7 @@ func (s *Store) write(ctx context.Context, conn *pgx.Conn, batch []flow.Transiti
 		of[batch[chain[0]].Row.ID] = n
 	}
 	wake := false // somebody waits for the answer, or has to claim it
-	if err := b.run(ctx, conn, func(id []byte) {
+	if err := b.run(ctx, conn, keeps, s.statement(b), func(id []byte) {
 		chain := chains[of[string(id)]]
 		delete(of, string(id))
 		wake = wake || b.owner == 0 && batch[chain[0]].Prev == 0 || slices.ContainsFunc(chain, func(i int) bool { return len(batch[i].Answers) > 0 })

@@ -32,9 +32,11 @@ type Store struct {
 	unsure  atomic.Bool  // a claim's answer was lost
 	channel atomic.Value // string: on which members wake one another
 
-	spare  sync.Pool // of *batch
-	writer line      // commits
-	pulse  line      // beats and claims, which must not wait behind commits and reads
+	statements [1 << parts]atomic.Pointer[string] // by the parts of a batch; made when they are first needed
+	spare      sync.Pool                          // of *batch
+
+	writer line // commits
+	pulse  line // beats and claims, which must not wait behind commits and reads
 }
 
 var _ flow.Shared = (*Store)(nil)

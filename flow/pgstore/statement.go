@@ -236,9 +236,9 @@ func (b *batch) make(r *flow.Row) {
 	c[17].textOrNull(r.Error)
 }
 
-// run has a connection write the batch, in the transaction that is open there if one is, and calls taken with the ID of each execution of which something was written.
-func (b *batch) run(ctx context.Context, conn *pgx.Conn, taken func(id []byte)) error {
-	sql := statement(b.has)
+// run has a connection write the batch by its statement, in the transaction that is open there if one is, and calls taken with the ID of each execution of which something
+// was written. A connection that keeps has the statement prepared once.
+func (b *batch) run(ctx context.Context, conn *pgx.Conn, keeps bool, sql string, taken func(id []byte)) error {
 	values := [][]byte{nil}
 	if b.owner != 0 {
 		values[0] = binary.BigEndian.AppendUint64(nil, uint64(b.owner))
@@ -255,13 +255,13 @@ func (b *batch) run(ctx context.Context, conn *pgx.Conn, taken func(id []byte)) 
 	}
 	formats := []int16{pgx.BinaryFormatCode} // of every parameter
 	var reader *pgconn.ResultReader
-	if conn.Config().DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+	if keeps {
 		prepared, err := conn.Prepare(ctx, sql, sql)
 		if err != nil {
 			return err
 		}
 		reader = conn.PgConn().ExecPrepared(ctx, prepared.Name, values, formats, nil)
-	} else { // the embedder's, which may have a proxy before it that keeps no statements
+	} else {
 		reader = conn.PgConn().ExecParams(ctx, sql, values, nil, formats, nil)
 	}
 	for reader.NextRow() {
@@ -273,6 +273,22 @@ func (b *batch) run(ctx context.Context, conn *pgx.Conn, taken func(id []byte)) 
 
 // keepBatch bounds what the spare batches of a store hold on to, in bytes of records.
 const keepBatch = 1 << 20
+
+// statement returns what writes a batch.
+func (s *Store) statement(b *batch) string {
+	which := 0
+	for p := range parts {
+		if b.has(p) {
+			which |= 1 << p
+		}
+	}
+	if made := s.statements[which].Load(); made != nil {
+		return *made
+	}
+	sql := statement(b.has)
+	s.statements[which].Store(&sql)
+	return sql
+}
 
 // batch returns an empty batch for an owner; hand it to done.
 func (s *Store) batch(owner int64) *batch {
