@@ -106,10 +106,10 @@ func executionsRest(t *testing.T, store flow.Store) {
 		if got := calls.Load(); got != 6 {
 			t.Errorf("%d calls, want 6", got)
 		}
-		if err := engine.Pause(t.Context(), ids[0], "ann", ""); err != nil {
+		if err := engine.Pause(t.Context(), ids[0], flow.Intervention{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := engine.Resume(t.Context(), ids[0], "ann", ""); err != nil {
+		if err := engine.Resume(t.Context(), ids[0], flow.Intervention{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		check(engine, 1, flow.WakeTimer)
@@ -122,7 +122,7 @@ func executionsRest(t *testing.T, store flow.Store) {
 	run(func(engine *flow.Engine) {
 		check(engine, 0, flow.WakePerson)
 		for _, id := range ids {
-			if err := engine.Retry(t.Context(), id, "ann", "now"); err != nil {
+			if err := engine.Retry(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "now"}); err != nil {
 				t.Fatal(err)
 			}
 			if x, err := engine.Wait(t.Context(), id); err != nil || x.State != flow.Done {
@@ -215,8 +215,8 @@ func TestRestAmongEngines(t *testing.T) {
 		live(executions, 0)
 		time.Sleep(30 * time.Second)
 		live(0, 0)
-		for _, verb := range []func(context.Context, string, string, string) error{second.Pause, second.Resume} {
-			if err := verb(t.Context(), ids[0], "ann", ""); err != nil {
+		for _, verb := range []func(context.Context, string, flow.Intervention) error{second.Pause, second.Resume} {
+			if err := verb(t.Context(), ids[0], flow.Intervention{Actor: "ann"}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -255,7 +255,7 @@ func TestRestAmongEngines(t *testing.T) {
 			t.Errorf("%d calls, want %d: each was tried again once, by its owner", got, 3*executions)
 		}
 		for _, id := range ids {
-			if err := first.Retry(t.Context(), id, "ann", "now"); err != nil {
+			if err := first.Retry(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "now"}); err != nil {
 				t.Fatal(err)
 			}
 			if x, err := first.Wait(t.Context(), id); err != nil || x.State != flow.Done {
@@ -302,7 +302,7 @@ func TestRemovedAtRest(t *testing.T) {
 		if live := engine.Live(); live != 0 {
 			t.Fatalf("%d executions are in memory, want 0", live)
 		}
-		if err := engine.Cancel(t.Context(), id, "ann", ""); err != nil {
+		if err := engine.Cancel(t.Context(), id, flow.Intervention{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
