@@ -1,10 +1,8 @@
 package flow
 
 import (
-	"container/heap"
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,71 +15,6 @@ const (
 	// shortWait is a wait for which leaving is not worth it.
 	shortWait = 2 * restAfter
 )
-
-// alarm is when an execution that is not in memory goes on.
-type alarm struct {
-	at     time.Time
-	id     string
-	member int64 // for which it rests: it is nobody's affair here once that is one no more. 0 without a Shared store
-}
-
-type alarms []alarm
-
-func (a alarms) Len() int           { return len(a) }
-func (a alarms) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
-func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
-func (a *alarms) Push(x any)        { *a = append(*a, x.(alarm)) }
-func (a *alarms) Pop() any {
-	last := len(*a) - 1
-	x := (*a)[last]
-	(*a)[last] = alarm{}
-	*a = (*a)[:last]
-	return x
-}
-
-// resting are the alarms of executions that wait outside memory.
-type resting struct {
-	mu      sync.Mutex // guards what follows
-	alarms  alarms
-	changed chan struct{} // of capacity 1: the first alarm is another one
-}
-
-// set remembers when an execution goes on. One that waits for a person or a signal alone has no time.
-func (r *resting) set(a alarm) {
-	if a.at.IsZero() {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	heap.Push(&r.alarms, a)
-	if r.alarms[0].id == a.id {
-		select {
-		case r.changed <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// due takes the alarms whose time has come, and says how long it is to the next.
-func (r *resting) due(now time.Time) (rung []alarm, next time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.alarms) > 0 {
-		if next := r.alarms[0].at.Sub(now); next > 0 {
-			return rung, next
-		}
-		rung = append(rung, heap.Pop(&r.alarms).(alarm))
-	}
-	return rung, restAfter
-}
-
-// forget drops what rests for a member that is one no more.
-func (r *resting) forget(member int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.alarms = slices.DeleteFunc(r.alarms, func(a alarm) bool { return a.member == member })
-	heap.Init(&r.alarms)
-}
 
 // rests reports whether an open execution, a member's in a Shared store, can stay in the store until its time has come, or somebody asks; then its alarm is set.
 func (e *Engine) rests(row Row, member int64) bool {
@@ -97,7 +30,7 @@ func (e *Engine) rests(row Row, member int64) bool {
 	if !row.Wake.At.IsZero() && row.Wake.At.Sub(now()) < shortWait {
 		return false
 	}
-	e.resting.set(alarm{row.Wake.At, row.ID, member})
+	e.resting.set(row.Wake.At, row.ID, member)
 	return true
 }
 
@@ -142,8 +75,7 @@ func (e *Engine) rouse(ctx context.Context, a alarm) {
 			return // it ended before its time and was removed, or others own it by now
 		}
 		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", a.id, "error", err)
-		a.at = now().Add(time.Second)
-		e.resting.set(a)
+		e.resting.set(now().Add(time.Second), a.id, a.member)
 	}
 }
 
@@ -160,7 +92,7 @@ func (e *Engine) layDown() {
 		}
 		if at, leaves := r.layDown(); leaves {
 			delete(e.runs, id)
-			e.resting.set(alarm{at, id, r.owner})
+			e.resting.set(at, id, r.owner)
 		}
 	}
 }
@@ -183,7 +115,7 @@ func (r *run) layDown() (at time.Time, leaves bool) {
 		return at, false
 	}
 	r.closed = errNotLive
-	for _, timer := range r.timers {
+	for timer := range r.timers {
 		timer.Stop()
 	}
 	return wake.At, true
