@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"strings"
@@ -16,69 +15,6 @@ const (
 	// shortWait is a wait for which leaving is not worth it.
 	shortWait = 2 * restAfter
 )
-
-// alarm is when an execution that is not in memory goes on.
-type alarm struct {
-	at time.Time
-	id string
-}
-
-type alarms []alarm
-
-func (a alarms) Len() int           { return len(a) }
-func (a alarms) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
-func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
-func (a *alarms) Push(x any)        { *a = append(*a, x.(alarm)) }
-func (a *alarms) Pop() any {
-	last := len(*a) - 1
-	x := (*a)[last]
-	(*a)[last] = alarm{}
-	*a = (*a)[:last]
-	return x
-}
-
-// resting are the alarms of executions that wait outside memory.
-type resting struct {
-	mu      sync.Mutex // guards what follows
-	alarms  alarms
-	changed chan struct{} // of capacity 1: the first alarm is another one
-}
-
-// set remembers when an execution goes on. One that waits for a person or a signal alone has no time.
-func (r *resting) set(at time.Time, id string) {
-	if at.IsZero() {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	heap.Push(&r.alarms, alarm{at, id})
-	if r.alarms[0].id == id {
-		select {
-		case r.changed <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// due takes the alarms whose time has come, and says how long it is to the next.
-func (r *resting) due(now time.Time) (ids []string, next time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.alarms) > 0 {
-		if next := r.alarms[0].at.Sub(now); next > 0 {
-			return ids, next
-		}
-		ids = append(ids, heap.Pop(&r.alarms).(alarm).id)
-	}
-	return ids, restAfter
-}
-
-// reset forgets all.
-func (r *resting) reset() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.alarms = nil
-}
 
 // rests reports whether an open execution can stay in the store until its time has come, or somebody asks; then its alarm is set.
 func (e *Engine) rests(row Row) bool {
@@ -205,7 +141,7 @@ func (r *run) layDown() (at time.Time, leaves bool) {
 		return at, false
 	}
 	r.closed = errNotLive
-	for _, timer := range r.timers {
+	for timer := range r.timers {
 		timer.Stop()
 	}
 	return wake.At, true

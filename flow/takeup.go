@@ -74,6 +74,7 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
 	r.bind(p, x)
+	e.resting.clear(id) // it sets another one if it leaves again
 	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil
