@@ -90,14 +90,14 @@ func (p *picks) another(route Route, avoid []Route) (Route, error) {
 			break // the others are full: what is held already is better
 		}
 		if !next.in(avoid) {
-			route.load.End()
+			route.endpoint.load.End()
 			return next, nil
 		}
-		next.load.End()
+		next.endpoint.load.End()
 	}
 	for from, i := rand.IntN(len(p.endpoints)), 0; i < len(p.endpoints); i++ {
 		e := p.endpoints[(from+i)%len(p.endpoints)]
-		next := Route{endpoint: e, load: e.load, picks: p}
+		next := Route{endpoint: e, picks: p}
 		if next.in(avoid) {
 			continue
 		}
@@ -105,7 +105,7 @@ func (p *picks) another(route Route, avoid []Route) (Route, error) {
 			e.load.End()
 			continue
 		}
-		route.load.End()
+		route.endpoint.load.End()
 		return next, nil
 	}
 	return route, nil

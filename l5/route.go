@@ -13,7 +13,6 @@ import (
 // once when the call is over, whatever came of it: the pick counts as a call in flight until then.
 type Route struct {
 	endpoint *endpoint
-	load     *balance.Load
 	picks    *picks
 }
 
@@ -55,7 +54,7 @@ func (r Route) Done(o Outcome) {
 		return
 	}
 	r.picks.gate.Leave()
-	r.endpoint.done(r.load, o)
+	r.endpoint.done(o)
 	if r.picks.observed {
 		r.picks.service.client.config.Observer.Done(r, o)
 	}
@@ -104,7 +103,7 @@ func (p *picks) pick(random, hash uint64) (Route, error) {
 		}
 		e := p.endpoints[i]
 		if n := load.Begin(); !p.bounded || n <= int(e.ceiling.Load()) {
-			return Route{endpoint: e, load: load, picks: p}, nil
+			return Route{endpoint: e, picks: p}, nil
 		}
 		load.End()
 		e.state.guard.full.Add(1)
@@ -133,7 +132,7 @@ func (p *picks) unpicked(priority limit.Priority, err error) (Route, error) {
 		}
 		if i, load := p.picker.Pick(random, random); load != nil {
 			load.Begin()
-			return Route{endpoint: p.endpoints[i], load: load, picks: p}, nil
+			return Route{endpoint: p.endpoints[i], picks: p}, nil
 		}
 	}
 	p.gate.Leave()

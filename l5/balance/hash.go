@@ -31,7 +31,7 @@ const loadFactor = 1.25
 // within the bound.
 func (p *Picker) owner(random, hash uint64) *column {
 	first := &p.columns[p.owned(hash)]
-	if calls, _ := first.load.weigh(); calls < 1 {
+	if calls, _ := first.loads[0].weigh(); calls < 1 {
 		return first // one call is always within the bound
 	}
 	return p.bounded(first, random, hash)
@@ -56,7 +56,7 @@ func (p *Picker) bounded(first *column, random, hash uint64) *column {
 	}
 	c := first
 	for try := uint64(1); ; try++ {
-		calls, _ := c.load.weigh()
+		calls, _ := c.loads[0].weigh()
 		// The price has 24 digits: a bound that is a whole number must not become the next one.
 		if within := math.Ceil(loadFactor*mean/float64(c.price) - 1e-4); float64(calls) < max(1, within) {
 			return c
@@ -74,7 +74,7 @@ func (p *Picker) meanLoad() float64 {
 	sum, weight := 1.0, 0.0
 	for i := range p.columns {
 		c := &p.columns[i]
-		calls, _ := c.load.weigh()
+		calls, _ := c.loads[0].weigh()
 		sum += float64(calls)
 		weight += 1 / float64(c.price)
 	}
