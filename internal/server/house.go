@@ -111,7 +111,7 @@ func (h *house) model() (err error) {
 	}
 	h.centers, err = center.New(center.Config{
 		Store: h.record.store("center"), Dir: filepath.Join(h.config.Dir, "blobs"),
-		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}},
+		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}}, SinkNetworks: h.config.SinkNetworks,
 		Owner: h.owner, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
