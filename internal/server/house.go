@@ -407,7 +407,7 @@ func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
+		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, ToolDevices: h.dispatch.Tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)
