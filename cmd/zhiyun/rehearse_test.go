@@ -27,10 +27,10 @@ import (
 
 // reading are the verbs that change nothing.
 var reading = []string{
-	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
+	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow check", "flow locks", "flow freezes",
 	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
-	"config get", "config render", "permission list", "notify history", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
+	"config get", "config render", "permission list", "notify history", "notify mutes", "notify silences", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
 	"tool list", "tool describe", "tool lint", "tool versions",
 }
 
