@@ -95,10 +95,10 @@ func TestExecutionsRest(t *testing.T) {
 			if got := calls.Load(); got != 6 {
 				t.Errorf("%d calls, want 6", got)
 			}
-			if err := engine.Pause(t.Context(), ids[0], "ann", ""); err != nil {
+			if err := engine.Pause(t.Context(), ids[0], flow.Intervention{Actor: "ann"}); err != nil {
 				t.Fatal(err)
 			}
-			if err := engine.Resume(t.Context(), ids[0], "ann", ""); err != nil {
+			if err := engine.Resume(t.Context(), ids[0], flow.Intervention{Actor: "ann"}); err != nil {
 				t.Fatal(err)
 			}
 			check(engine, 1, flow.WakeTimer)
@@ -111,7 +111,7 @@ func TestExecutionsRest(t *testing.T) {
 		run(func(engine *flow.Engine) {
 			check(engine, 0, flow.WakePerson)
 			for _, id := range ids {
-				if err := engine.Retry(t.Context(), id, "ann", "now"); err != nil {
+				if err := engine.Retry(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "now"}); err != nil {
 					t.Fatal(err)
 				}
 				if x, err := engine.Wait(t.Context(), id); err != nil || x.State != flow.Done {
@@ -153,7 +153,7 @@ func TestRemovedAtRest(t *testing.T) {
 		if live := engine.Live(); live != 0 {
 			t.Fatalf("%d executions are in memory, want 0", live)
 		}
-		if err := engine.Cancel(t.Context(), id, "ann", ""); err != nil {
+		if err := engine.Cancel(t.Context(), id, flow.Intervention{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)

@@ -366,7 +366,7 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 		if ctx.Err() == nil {
 			reason = fmt.Sprintf("it did not end within %s", call.Timeout)
 		}
-		if err = e.Cancel(e.away, id, "flow", reason); err == nil {
+		if err = e.Cancel(e.away, id, Intervention{Actor: "flow", Reason: reason}); err == nil {
 			x, err = e.Wait(e.away, id)
 		}
 	}

@@ -80,14 +80,14 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		<-gates[0].began
 		other := engines[1]
 		for name, verb := range map[string]func() error{
-			"pause":  func() error { return other.Pause(t.Context(), id, "ann", "lunch") },
-			"resume": func() error { return other.Resume(t.Context(), id, "ann", "") },
+			"pause":  func() error { return other.Pause(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "lunch"}) },
+			"resume": func() error { return other.Resume(t.Context(), id, flow.Intervention{Actor: "ann"}) },
 		} {
 			if err := verb(); err != nil {
 				t.Errorf("%s through another engine: %v", name, err)
 			}
 		}
-		if err := other.Resume(t.Context(), id, "ann", ""); err != nil {
+		if err := other.Resume(t.Context(), id, flow.Intervention{Actor: "ann"}); err != nil {
 			t.Error(err)
 		}
 		// A refusal keeps its meaning on the way.
@@ -96,7 +96,7 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := other.Cancel(gone, id, "ann", "never mind"); !errors.Is(err, context.Canceled) {
+		if err := other.Cancel(gone, id, flow.Intervention{Actor: "ann", Reason: "never mind"}); !errors.Is(err, context.Canceled) {
 			t.Errorf("a verb that nobody waits for: %v", err)
 		}
 		watched := make(chan []flow.EventKind, 1)
@@ -118,7 +118,7 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		if kinds := <-watched; !slices.Contains(kinds, flow.EventPaused) || kinds[len(kinds)-1] != flow.EventDone {
 			t.Errorf("watched through another engine: %v", kinds)
 		}
-		if err := other.Cancel(t.Context(), id, "ann", ""); !errors.Is(err, flow.ErrState) {
+		if err := other.Cancel(t.Context(), id, flow.Intervention{Actor: "ann"}); !errors.Is(err, flow.ErrState) {
 			t.Errorf("cancelling what has ended: %v, want ErrState", err)
 		}
 		if len(gates[1].began) > 0 {
@@ -142,10 +142,10 @@ func TestHandOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := atRest.Pause(t.Context(), id, "ann", "not yet"); err != nil {
+		if err := atRest.Pause(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "not yet"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := atRest.Resume(t.Context(), id, "ann", "now"); err != nil {
+		if err := atRest.Resume(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "now"}); err != nil {
 			t.Fatal(err)
 		}
 		first, err := flow.New(flow.Config{Store: open(), Tools: tools, Name: "first", Heartbeat: time.Hour, Grace: time.Millisecond})
