@@ -158,7 +158,7 @@ func (e *Engine) takeOver(ctx context.Context, member int64, rows []Row) {
 	wait := e.config.Heartbeat / 20
 	var ids []string
 	for _, row := range rows {
-		if !e.rests(row) {
+		if !e.rests(row, member) {
 			ids = append(ids, row.ID)
 		}
 	}
@@ -219,7 +219,7 @@ func (e *Engine) dropMember(ctx context.Context, member int64) {
 		}
 	}
 	e.mu.Unlock()
-	e.resting.reset()
+	e.resting.forget(member)
 	for _, r := range runs {
 		r.abandon()
 	}

@@ -16,8 +16,8 @@ const (
 	shortWait = 2 * restAfter
 )
 
-// rests reports whether an open execution can stay in the store until its time has come, or somebody asks; then its alarm is set.
-func (e *Engine) rests(row Row) bool {
+// rests reports whether an open execution, a member's in a Shared store, can stay in the store until its time has come, or somebody asks; then its alarm is set.
+func (e *Engine) rests(row Row, member int64) bool {
 	switch row.Wake.Kind {
 	case WakePerson:
 		if row.State == Stuck && strings.HasPrefix(row.Wake.For, strandedText) {
@@ -30,7 +30,7 @@ func (e *Engine) rests(row Row) bool {
 	if !row.Wake.At.IsZero() && row.Wake.At.Sub(now()) < shortWait {
 		return false
 	}
-	e.resting.set(row.Wake.At, row.ID)
+	e.resting.set(row.Wake.At, row.ID, member)
 	return true
 }
 
@@ -42,15 +42,15 @@ func (e *Engine) watchRests(ctx context.Context) {
 	bell := time.NewTimer(restAfter)
 	defer bell.Stop()
 	for {
-		ids, next := e.resting.due(now())
+		rung, next := e.resting.due(now())
 		bell.Reset(next)
 		var wait sync.WaitGroup
 		slots := make(chan struct{}, 16)
-		for _, id := range ids {
+		for _, a := range rung {
 			slots <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-slots }()
-				e.rouse(ctx, id)
+				e.rouse(ctx, a)
 			})
 		}
 		wait.Wait()
@@ -66,43 +66,17 @@ func (e *Engine) watchRests(ctx context.Context) {
 }
 
 // rouse loads an execution whose time has come. What cannot be loaded now is tried again.
-func (e *Engine) rouse(ctx context.Context, id string) {
-	e.mu.Lock()
-	live := e.running && !e.draining
-	member := e.part.current()
-	e.mu.Unlock()
-	if !live {
-		return
+func (e *Engine) rouse(ctx context.Context, a alarm) {
+	if !e.live() || !e.isMember(a.member) {
+		return // the next engine has its own alarm
 	}
-	err := e.mine(ctx, id, member)
-	if err == nil {
-		err = e.adopt(ctx, id, member)
+	if err := e.adopt(ctx, a.id, a.member); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
+		if _, gone := e.config.Store.Get(ctx, a.id); errors.Is(gone, ErrNotFound) || !e.isMember(a.member) {
+			return // it ended before its time and was removed, or others own it by now
+		}
+		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", a.id, "error", err)
+		e.resting.set(now().Add(time.Second), a.id, a.member)
 	}
-	switch {
-	case err == nil, errors.Is(err, errStranded), errors.Is(err, errNotMine), ctx.Err() != nil:
-		return
-	}
-	if _, gone := e.config.Store.Get(ctx, id); errors.Is(gone, ErrNotFound) {
-		return // it ended before its time, and was removed
-	}
-	e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", id, "error", err)
-	e.resting.set(now().Add(time.Second), id)
-}
-
-// errNotMine says that an execution is another member's, which has its own alarm.
-var errNotMine = errors.New("flow: another engine owns the execution")
-
-// mine returns nil if an execution of a Shared store is the member's: alarms may outlive their member, as when it is fenced while an execution goes to rest, and what is
-// loaded without being owned would look as if the member were fenced.
-func (e *Engine) mine(ctx context.Context, id string, member int64) error {
-	if e.shared == nil {
-		return nil
-	}
-	row, err := e.config.Store.Get(ctx, id)
-	if err == nil && (member == 0 || row.Owner != member) {
-		return errNotMine
-	}
-	return err
 }
 
 // layDown has executions leave memory that have waited since the last look.
@@ -118,7 +92,7 @@ func (e *Engine) layDown() {
 		}
 		if at, leaves := r.layDown(); leaves {
 			delete(e.runs, id)
-			e.resting.set(at, id)
+			e.resting.set(at, id, r.owner)
 		}
 	}
 }
