@@ -2,15 +2,17 @@ package flow
 
 import (
 	"container/heap"
+	"slices"
 	"sync"
 	"time"
 )
 
 // alarm is when an execution that is not in memory goes on.
 type alarm struct {
-	at time.Time
-	id string
-	in int // its place in the heap
+	at     time.Time
+	id     string
+	member int64 // for which it rests: it is nobody's affair here once that is one no more. 0 without a Shared store
+	in     int   // its place in the heap
 }
 
 // alarms is a heap, the earliest first.
@@ -46,7 +48,7 @@ type resting struct {
 }
 
 // set remembers when an execution goes on, in place of what was known of it. One that waits for a person or a signal alone has no time.
-func (r *resting) set(at time.Time, id string) {
+func (r *resting) set(at time.Time, id string, member int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.of[id]
@@ -55,13 +57,13 @@ func (r *resting) set(at time.Time, id string) {
 		r.drop(one)
 		return
 	case one != nil:
-		one.at = at
+		one.at, one.member = at, member
 		heap.Fix(&r.alarms, one.in)
 	default:
 		if r.of == nil {
 			r.of = map[string]*alarm{}
 		}
-		one = &alarm{at: at, id: id}
+		one = &alarm{at: at, id: id, member: member}
 		r.of[id] = one
 		heap.Push(&r.alarms, one)
 	}
@@ -89,16 +91,27 @@ func (r *resting) drop(one *alarm) {
 }
 
 // due takes the alarms whose time has come, and says how long it is to the next.
-func (r *resting) due(now time.Time) (ids []string, next time.Duration) {
+func (r *resting) due(now time.Time) (rung []alarm, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.alarms) > 0 {
 		first := r.alarms[0]
 		if next := first.at.Sub(now); next > 0 {
-			return ids, next
+			return rung, next
 		}
 		r.drop(first)
-		ids = append(ids, first.id)
+		rung = append(rung, *first)
 	}
-	return ids, restAfter
+	return rung, restAfter
+}
+
+// forget drops what rests for a member that is one no more.
+func (r *resting) forget(member int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range slices.Clone(r.alarms) {
+		if one.member == member {
+			r.drop(one)
+		}
+	}
 }

@@ -16,8 +16,8 @@ const (
 	shortWait = 2 * restAfter
 )
 
-// rests reports whether an open execution can stay in the store until its time has come, or somebody asks; then its alarm is set.
-func (e *Engine) rests(row Row) bool {
+// rests reports whether an open execution, a member's in a Shared store, can stay in the store until its time has come, or somebody asks; then its alarm is set.
+func (e *Engine) rests(row Row, member int64) bool {
 	switch row.Wake.Kind {
 	case WakePerson:
 		if row.State == Stuck && strings.HasPrefix(row.Wake.For, strandedText) {
@@ -30,27 +30,27 @@ func (e *Engine) rests(row Row) bool {
 	if !row.Wake.At.IsZero() && row.Wake.At.Sub(now()) < shortWait {
 		return false
 	}
-	e.resting.set(row.Wake.At, row.ID)
+	e.resting.set(row.Wake.At, row.ID, member)
 	return true
 }
 
-// watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends. On a Shared store executions stay where they are: what
-// an engine runs is known by its memory.
+// watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends. In a Shared store they stay the member's that ran them:
+// the alarm is in that engine alone, and a letter finds it.
 func (e *Engine) watchRests(ctx context.Context) {
 	look := time.NewTicker(restAfter)
 	defer look.Stop()
 	bell := time.NewTimer(restAfter)
 	defer bell.Stop()
 	for {
-		ids, next := e.resting.due(now())
+		rung, next := e.resting.due(now())
 		bell.Reset(next)
 		var wait sync.WaitGroup
 		slots := make(chan struct{}, 16)
-		for _, id := range ids {
+		for _, a := range rung {
 			slots <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-slots }()
-				e.rouse(ctx, id)
+				e.rouse(ctx, a)
 			})
 		}
 		wait.Wait()
@@ -66,19 +66,16 @@ func (e *Engine) watchRests(ctx context.Context) {
 }
 
 // rouse loads an execution whose time has come. What cannot be loaded now is tried again.
-func (e *Engine) rouse(ctx context.Context, id string) {
-	e.mu.Lock()
-	live := e.running && !e.draining
-	e.mu.Unlock()
-	if !live {
-		return
+func (e *Engine) rouse(ctx context.Context, a alarm) {
+	if !e.live() || !e.isMember(a.member) {
+		return // the next engine has its own alarm
 	}
-	if err := e.adopt(ctx, id, 0); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
-		if _, gone := e.config.Store.Get(ctx, id); errors.Is(gone, ErrNotFound) {
-			return // it ended before its time, and was removed
+	if err := e.adopt(ctx, a.id, a.member); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
+		if _, gone := e.config.Store.Get(ctx, a.id); errors.Is(gone, ErrNotFound) || !e.isMember(a.member) {
+			return // it ended before its time and was removed, or others own it by now
 		}
-		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", id, "error", err)
-		e.resting.set(now().Add(time.Second), id)
+		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", a.id, "error", err)
+		e.resting.set(now().Add(time.Second), a.id, a.member)
 	}
 }
 
@@ -90,9 +87,12 @@ func (e *Engine) layDown() {
 		return
 	}
 	for id, r := range e.runs {
+		if e.shared != nil && (e.ends[id] != nil || e.moved.waited(id)) {
+			continue // outside memory it would be looked up for them in the store, again and again, as those of other engines are
+		}
 		if at, leaves := r.layDown(); leaves {
 			delete(e.runs, id)
-			e.resting.set(at, id)
+			e.resting.set(at, id, r.owner)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
-			if e.rests(row) {
+			if e.rests(row, 0) {
 				continue
 			}
 			limit <- struct{}{}
