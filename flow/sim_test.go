@@ -316,6 +316,9 @@ func (s *simWorld) post(in input) {
 	prev := s.x.Seq
 	for _, one := range s.inbox {
 		m.step(one)
+		if err := agreesWithWalk(s.x); err != nil {
+			s.Fail(err)
+		}
 	}
 	s.inbox = nil
 	done := func() { s.perform(m.actions) }
