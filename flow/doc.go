@@ -61,8 +61,10 @@
 //
 // # Operations
 //
-// Executions that run are found (List with a Filter), steered one by one (Skip, RetryStep, Back, Approve, Signal, Migrate and others, or Order by name) or in
-// bulk (Bulk), rehearsed (RehearseOrder, RehearseStart, Plan, DryRun), looked into (Logs, Timing, History) and exported (Export). Package flowtest replays an export in a
+// Executions that run are found (List with a Filter), steered one by one (Cancel, Pause, Skip, RetryStep, Back, Approve, Migrate and others: each takes the
+// execution's ID and an Intervention; Order gives the same orders by name) or in bulk (Bulk), sent signals (Signal), looked into (Logs, Timing, History) and exported (Export).
+// Plan works out what a flow would do and asks nobody. To rehearse a verb is to check all that it checks and tell what it would change, which then does not change:
+// RehearseStart, which asks the tools as well, RehearseOrder, RehearseSignal, RehearseSave, and Rehearse of a Bulk or a Prune. Package flowtest replays an export in a
 // test, and tests flows with fake tools in virtual time. Config.Retention removes what ended long ago.
 //
 // # Life cycle

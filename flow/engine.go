@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -206,6 +205,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	case err != nil:
 	case e.shared != nil:
 		background.Go(func() { e.followLocks(root) })
+		background.Go(func() { e.watchRests(root) })
 		background.Go(func() { e.join(root) })
 	default:
 		background.Go(func() { e.followLocks(root) })
@@ -264,159 +264,6 @@ func (e *Engine) drain(cancel context.CancelCauseFunc) {
 	}
 	cancel(ErrClosed)
 	<-done
-}
-
-// takeUp loads every open execution and goes on with it.
-func (e *Engine) takeUp(ctx context.Context) error {
-	after := ""
-	for {
-		rows, err := e.config.Store.List(ctx, Filter{Open: true, Limit: 500, After: after})
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("flow: list open executions: %w", err)
-		}
-		var wait sync.WaitGroup
-		var mu sync.Mutex
-		var faults []error
-		limit := make(chan struct{}, 16)
-		for _, row := range rows {
-			if e.rests(row) {
-				continue
-			}
-			limit <- struct{}{}
-			wait.Go(func() {
-				defer func() { <-limit }()
-				if err := e.adopt(ctx, row.ID, 0); err != nil && !errors.Is(err, errStranded) {
-					mu.Lock()
-					defer mu.Unlock()
-					faults = append(faults, err)
-				}
-			})
-		}
-		wait.Wait()
-		if err := errors.Join(faults...); err != nil && ctx.Err() == nil {
-			return err
-		}
-		if len(rows) < 500 || ctx.Err() != nil {
-			return nil
-		}
-		after = rows[len(rows)-1].ID
-	}
-}
-
-// adopt loads an open execution, which is the member's in a Shared store, and goes on with it, unless it is live already.
-func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
-	r, fresh := e.reserve(id, member)
-	if !fresh && (r == nil || r.owner != member) {
-		return errNotLive // a start without an owner, or what the last member ran, is just leaving
-	}
-	if !fresh {
-		return nil
-	}
-	x, err := e.load(ctx, id)
-	if err == nil && x.State.Ended() {
-		e.forget(r)
-		return nil
-	}
-	var p *program
-	var broken *DefinitionError
-	if err == nil {
-		p, err = e.version(ctx, x.Flow, x.Version)
-		if errors.As(err, &broken) {
-			return e.strand(r, x, broken)
-		}
-	}
-	if err != nil {
-		e.forget(r)
-		return fmt.Errorf("flow: take up execution %s: %w", id, err)
-	}
-	r.bind(p, x)
-	r.first(message{in: input{kind: inRecover}})
-	r.drive()
-	return nil
-}
-
-const strandedText = "its definition does not compile with the tools registered here: "
-
-// strand parks an execution whose definition does not compile against the tools at hand. The next Run tries again.
-func (e *Engine) strand(r *run, x *Execution, broken *DefinitionError) error {
-	defer e.forget(r)
-	x.owner = r.owner
-	why := strandedText + broken.Faults[0].String()
-	if x.State == Stuck && x.Waiting == why {
-		return errStranded
-	}
-	m := &machine{x: x, now: now()}
-	prev := x.Seq
-	m.emit(Event{Kind: EventStuck, Reason: why})
-	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, why))
-	if err := e.commit(m, prev); err != nil {
-		return err
-	}
-	return errStranded
-}
-
-func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
-
-// reserve makes the live entry of an execution, owned (busy) by the caller, for a member of a Shared store. For one that is gone there is none.
-func (e *Engine) reserve(id string, member int64) (r *run, fresh bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if r := e.runs[id]; r != nil {
-		return r, false
-	}
-	if member != 0 && member != e.part.current() {
-		return nil, false
-	}
-	r = &run{engine: e, id: id, owner: member, busy: true, hold: e.draining, stops: map[string]context.CancelCauseFunc{}}
-	e.runs[id] = r
-	return r, true
-}
-
-func (e *Engine) forget(r *run) {
-	e.mu.Lock()
-	if e.runs[r.id] == r {
-		delete(e.runs, r.id)
-	}
-	e.mu.Unlock()
-	r.close(errNotLive)
-}
-
-// load folds an execution's history.
-func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
-	records, err := e.config.Store.History(ctx, id, 0, 0)
-	if err != nil {
-		return nil, err
-	}
-	if len(records) == 0 {
-		return nil, fmt.Errorf("%w: execution %s", ErrNotFound, id)
-	}
-	var x *Execution
-	for _, record := range records {
-		events, err := DecodeEvents(id, record)
-		if err != nil {
-			return nil, err
-		}
-		for i := range events {
-			if x == nil {
-				def, err := e.definition(ctx, events[i].Flow, events[i].Version)
-				if err != nil {
-					return nil, err
-				}
-				x = newExecution(def, id)
-				x.lookup = func(version int) (*Definition, error) { return e.definition(ctx, x.Flow, version) }
-			}
-			x.apply(&events[i])
-		}
-	}
-	if x.broken != nil {
-		return nil, fmt.Errorf("flow: execution %s was moved to another version: %w", id, x.broken)
-	}
-	x.lookup, x.taken, x.freed = nil, nil, nil // taken and freed long since
-	x.Wake = x.wake()
-	return x, nil
 }
 
 // commit makes a transition durable and tells who listens.
@@ -483,6 +330,8 @@ func errorText(err *Error) string {
 	return err.Error()
 }
 
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
 // newID returns an ID that sorts by time.
 func newID() (string, error) {
 	made, err := uid.Ordered()
@@ -490,131 +339,4 @@ func newID() (string, error) {
 		return "", fmt.Errorf("flow: make an ID: %w", err)
 	}
 	return made, nil
-}
-
-// program returns a version of a flow to start, 0 for the latest.
-func (e *Engine) program(ctx context.Context, name string, version int) (*program, error) {
-	e.mu.Lock()
-	p := e.latest[name]
-	e.mu.Unlock()
-	if p != nil && version == 0 {
-		return p, nil
-	}
-	return e.version(ctx, name, version)
-}
-
-// version returns a version of a flow, 0 for the latest, compiled.
-func (e *Engine) version(ctx context.Context, name string, version int, calling ...versionKey) (*program, error) {
-	e.mu.Lock()
-	p := e.versions[versionKey{name, version}]
-	e.mu.Unlock()
-	if p != nil {
-		return p, nil
-	}
-	r, err := e.config.Store.Definition(ctx, name, version)
-	if version == 0 && errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%w: no flow is called %q", ErrNotFound, name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("flow %s: %w", name, err)
-	}
-	p, faults, err := e.compile(ctx, r.Source, calling...)
-	if err != nil {
-		return nil, fmt.Errorf("flow %s: %w", name, err)
-	}
-	if len(faults) > 0 {
-		// What it calls may have changed since it was saved: that is found out when it is called.
-		p, faults = compile(r.Source, e.config.Tools)
-	}
-	if len(faults) > 0 {
-		return nil, &DefinitionError{name, faults}
-	}
-	p.Version, p.SavedAt = r.Version, r.SavedAt
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.versions[versionKey{name, r.Version}] = p
-	if version == 0 && (e.latest[name] == nil || e.latest[name].Version < r.Version) {
-		e.latest[name] = p
-	}
-	return p, nil
-}
-
-// definition returns a version of a flow, which need not compile.
-func (e *Engine) definition(ctx context.Context, name string, version int) (*Definition, error) {
-	p, err := e.version(ctx, name, version)
-	if err == nil {
-		return &p.Definition, nil
-	}
-	r, err := e.config.Store.Definition(ctx, name, version)
-	if err != nil {
-		return nil, fmt.Errorf("flow %s version %d: %w", name, version, err)
-	}
-	d := parse(r.Source)
-	d.Version, d.SavedAt = r.Version, r.SavedAt
-	return &d.Definition, nil
-}
-
-// Save checks a document and stores it as the next version of its flow. A document equal to the latest version is not
-// stored again. What is wrong with it is a *DefinitionError.
-func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
-	p, faults, err := e.compile(ctx, source)
-	if err != nil {
-		return Definition{}, fmt.Errorf("flow: save: %w", err)
-	}
-	if len(faults) > 0 {
-		d := parse(source)
-		return Definition{}, &DefinitionError{d.Name, faults}
-	}
-	for {
-		last, err := e.config.Store.Definition(ctx, p.Name, 0)
-		switch {
-		case err == nil && last.Digest == p.Digest:
-			p.Version, p.SavedAt = last.Version, last.SavedAt
-			return p.Definition, nil
-		case err == nil || errors.Is(err, ErrNotFound):
-			p.Version, p.SavedAt = last.Version+1, now()
-		default:
-			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
-		}
-		err = e.config.Store.PutDefinition(ctx, DefinitionRecord{p.Name, p.Version, p.Digest, p.Source, p.SavedAt})
-		if errors.Is(err, ErrExists) {
-			continue // another save was faster
-		}
-		if err != nil {
-			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
-		}
-		e.mu.Lock()
-		e.versions[versionKey{p.Name, p.Version}] = p
-		if last := e.latest[p.Name]; last == nil || last.Version < p.Version { // another save may have been faster here, too
-			e.latest[p.Name] = p
-		}
-		e.mu.Unlock()
-		return p.Definition, nil
-	}
-}
-
-// Definitions returns the latest version of each flow, by name.
-func (e *Engine) Definitions(ctx context.Context) ([]Definition, error) {
-	records, err := e.config.Store.Definitions(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("flow: list definitions: %w", err)
-	}
-	out := make([]Definition, 0, len(records))
-	for _, r := range records {
-		d := parse(r.Source)
-		d.Version, d.SavedAt = r.Version, r.SavedAt
-		out = append(out, d.Definition)
-	}
-	return out, nil
-}
-
-// Definition returns a version of a flow, 0 for the latest, or ErrNotFound.
-func (e *Engine) Definition(ctx context.Context, name string, version int) (Definition, error) {
-	d, err := e.definition(ctx, name, version)
-	if err != nil {
-		return Definition{}, err
-	}
-	out := *d
-	out.Steps = slices.Clone(out.Steps)
-	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
@@ -148,4 +149,45 @@ steps:
 	// 6:22: steps[0].with.count: no parameter is called "cuont"; did you mean "count"?
 	// 8:11: steps[1].tool: no tool is called "acquier"; did you mean "acquire"?
 	// 11:19: steps[2].with.count: has type list<string>, want int
+}
+
+// A key makes a start idempotent: to repeat it is harmless, and to use it for something else is an error that names what differs.
+func ExampleKey() {
+	tools := flow.NewTools()
+	flow.Func(tools, "buy", func(_ context.Context, in struct {
+		Count int `json:"count"`
+	}) (struct{}, error) {
+		fmt.Println("buys", in.Count)
+		return struct{}{}, nil
+	}, flow.WithEffect(flow.Keyed), flow.WithTimeout(time.Minute))
+	engine, err := flow.New(flow.Config{Store: memstore.New(), Tools: tools})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- engine.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if _, err := engine.Save(ctx, []byte(`{flow: stock, params: {count: int}, steps: [{name: buy, tool: buy, with: {count: "${params.count}"}}]}`)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	first, err := engine.Start(ctx, "stock", map[string]any{"count": 2}, flow.Key("order-7"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = engine.Wait(ctx, first)
+	again, errAgain := engine.Start(ctx, "stock", map[string]any{"count": 2}, flow.Key("order-7"))
+	fmt.Println(again == first, err, errAgain)
+	_, err = engine.Start(ctx, "stock", map[string]any{"count": 3}, flow.Key("order-7"))
+	var exists *flow.ExistsError
+	if errors.As(err, &exists) {
+		fmt.Println(errors.Is(err, flow.ErrExists), exists.Execution == first, exists.Differ)
+	}
+	// Output:
+	// buys 2
+	// true <nil> <nil>
+	// true true [count]
 }

@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,7 +125,17 @@ func expansionProcess(dir string) error {
 		call, _ := flow.CallFrom(ctx) // it does not look whether it has been there: the engine asks the probe
 		return struct{}{}, note(world.path, in.Step+" "+in.Of+" "+call.Key)
 	}, flow.WithEffect(flow.Probe), flow.WithProbe("added"))
-	engine, err := flow.New(flow.Config{Store: store, Tools: tools, OnEvent: func(e flow.Event) { fmt.Println("event", e.Kind) }})
+	most, err := strconv.Atoi(os.Getenv("ZHIYUN_TEST_EXPANSION_EVENTS")) // then it waits to be killed; 0: it finishes
+	if err != nil {
+		return err
+	}
+	var events atomic.Int64
+	engine, err := flow.New(flow.Config{Store: store, Tools: tools, OnEvent: func(e flow.Event) {
+		fmt.Println("event", e.Kind)
+		if n := events.Add(1); most > 0 && n >= int64(most) {
+			select {}
+		}
+	}})
 	if err != nil {
 		return err
 	}
@@ -209,7 +221,7 @@ func TestExpansion(t *testing.T) {
 func expansionRound(t *testing.T, dir string, after int) (finished bool) {
 	t.Helper()
 	process := exec.Command(os.Args[0])
-	process.Env = append(os.Environ(), "ZHIYUN_TEST_EXPANSION="+dir)
+	process.Env = append(os.Environ(), "ZHIYUN_TEST_EXPANSION="+dir, "ZHIYUN_TEST_EXPANSION_EVENTS="+strconv.Itoa(after))
 	process.Stderr = os.Stderr
 	out, err := process.StdoutPipe()
 	if err != nil {

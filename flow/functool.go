@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-// ToolOption changes the manifest of a Go function tool.
+// ToolOption changes the manifest of a Go function tool. What has no option here is set by a function of the caller's:
+//
+//	func(m *flow.Manifest) { m.Title = "Acquire devices" }
 type ToolOption func(*Manifest)
 
 // WithEffect declares the tool's effect class. Default: Manual.
@@ -25,14 +27,8 @@ func WithProbe(tool string) ToolOption {
 	return func(m *Manifest) { m.Effect, m.Probe = Probe, tool }
 }
 
-// WithTimeout bounds one attempt.
+// WithTimeout bounds one attempt, where the step says nothing else. Default: DefaultTimeout.
 func WithTimeout(timeout time.Duration) ToolOption { return func(m *Manifest) { m.Timeout = timeout } }
-
-// WithTitle gives the tool a title for people.
-func WithTitle(title string) ToolOption { return func(m *Manifest) { m.Title = title } }
-
-// OnDevice declares that the tool runs on the device that a step names.
-func OnDevice() ToolOption { return func(m *Manifest) { m.OnDevice = true } }
 
 // Func registers a Go function as a tool. Its input and output schemas are those of the types In and Out (see
 // SchemaOf). The function finds its Call in the context with CallFrom, writes logs with Logf, and returns a *Error to set a

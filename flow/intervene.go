@@ -7,8 +7,11 @@ import (
 	"fmt"
 )
 
-// Intervention is what a person does to one step of an execution that is open.
+// Intervention is what a person does to an execution that is open: who, why, and what the verb needs beside that. The others of its fields are not looked at.
 type Intervention struct {
+	// Actor and Reason stand in the history with what they did.
+	Actor, Reason string
+	// Step is the one that it is about. Cancel, Pause, Resume, Retry and Migrate are about the execution.
 	Step string
 	// Item of a step with each. Skip and Back, which are about whole steps, leave it out.
 	Item int
@@ -22,9 +25,7 @@ type Intervention struct {
 	// Version is the one that Migrate moves to; 0 is the latest.
 	Version int
 	// Done is for Settle: the step, or its undo, had its effect. Otherwise it had none: the step fails, or the undo is left out.
-	Done   bool
-	Actor  string
-	Reason string
+	Done bool
 	// Roles are the actor's, for Approve and Refuse: a step may ask for people of a role.
 	Roles []string
 }
@@ -43,7 +44,24 @@ func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Int
 	if err := i.check(); err != nil {
 		return err
 	}
+	if kind == inRetry {
+		x, err := e.load(ctx, id)
+		if err != nil {
+			return fmt.Errorf("flow: execution %s: %w", id, err)
+		}
+		if err := x.retriable(); err != nil {
+			return err
+		}
+	}
 	return e.tell(ctx, id, i.input(kind))
+}
+
+// retriable says why there is nothing that Retry could try again.
+func (x *Execution) retriable() error {
+	if x.held == 0 && x.State != Stuck {
+		return fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, x.ID, x.State)
+	}
+	return nil
 }
 
 func (i *Intervention) input(kind inputKind) input {
@@ -52,6 +70,29 @@ func (i *Intervention) input(kind inputKind) input {
 		data = i.Input
 	}
 	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles, name: i.Case, version: i.Version}
+}
+
+// Cancel turns an execution back: what runs is stopped, what was done is undone in reverse, and it ends as cancelled. It
+// returns once that is durable, not once it is done: Watch tells. Cancelling one that is being compensated already changes nothing; one that has ended is
+// an ErrState.
+func (e *Engine) Cancel(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inCancel, i)
+}
+
+// Pause lets attempts in flight end and starts nothing new until Resume.
+func (e *Engine) Pause(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inPause, i)
+}
+
+// Resume goes on with a paused execution.
+func (e *Engine) Resume(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inResume, i)
+}
+
+// Retry tries every step and undo of the execution again that waits for a person; their counts of attempts start over. If none does, it is an
+// ErrState.
+func (e *Engine) Retry(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inRetry, i)
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
@@ -85,11 +126,11 @@ func (e *Engine) Choose(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inChoose, i)
 }
 
-// Migrate moves an open execution to another version of its flow, 0 for the latest. What it has come through stays, outputs and undos and keys and all, and must
+// Migrate moves an open execution to another Version of its flow. What it has come through stays, outputs and undos and keys and all, and must
 // be in the new version with the same names, kinds and order; what is under way must be the same but for its title, stage, retry, timeouts, parallel, batch,
 // quota and on_failure; what comes after is the new version's. Otherwise it is an ErrState that names every reason.
-func (e *Engine) Migrate(ctx context.Context, id string, version int, actor, reason string) error {
-	return e.tell(ctx, id, input{kind: inMigrate, version: version, actor: actor, reason: reason})
+func (e *Engine) Migrate(ctx context.Context, id string, i Intervention) error {
+	return e.intervene(ctx, id, inMigrate, i)
 }
 
 // resolve gives an input that moves an execution of a flow to another version that version's program.

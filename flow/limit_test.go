@@ -247,8 +247,8 @@ func TestWaitingIsSteered(t *testing.T) {
 		}
 		synctest.Wait()
 		if err := errors.Join(
-			engine.Pause(t.Context(), ids[0], "ann", ""),
-			engine.Cancel(t.Context(), ids[1], "ann", ""),
+			engine.Pause(t.Context(), ids[0], flow.Intervention{Actor: "ann"}),
+			engine.Cancel(t.Context(), ids[1], flow.Intervention{Actor: "ann"}),
 			engine.Skip(t.Context(), ids[2], flow.Intervention{Step: "work", Actor: "ann"}),
 		); err != nil {
 			t.Fatal(err)
@@ -260,7 +260,7 @@ func TestWaitingIsSteered(t *testing.T) {
 		if took := x.Ended.Sub(x.Started); took > 2*time.Second {
 			t.Errorf("the last took %s: those before it did not give their turns away", took)
 		}
-		if err := engine.Resume(t.Context(), ids[0], "ann", ""); err != nil {
+		if err := engine.Resume(t.Context(), ids[0], flow.Intervention{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		ended(t, engine, ids[0], flow.Done)
@@ -317,7 +317,7 @@ func TestLocks(t *testing.T) {
 		if err != nil || !strings.Contains(x.Waiting, "waits for lock module/a: execution "+ids[0]+" holds it since") {
 			t.Errorf("it waits for %q, %v", x.Waiting, err)
 		}
-		if err := engine.Cancel(t.Context(), ids[1], "ann", ""); err != nil {
+		if err := engine.Cancel(t.Context(), ids[1], flow.Intervention{Actor: "ann"}); err != nil {
 			t.Fatal(err)
 		}
 		ended(t, engine, ids[1], flow.Cancelled)

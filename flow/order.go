@@ -44,9 +44,6 @@ func (e *Engine) Order(ctx context.Context, id, order string, i Intervention) er
 	if !known {
 		return fmt.Errorf("%w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
 	}
-	if kind == inRetry {
-		return e.Retry(ctx, id, i.Actor, i.Reason)
-	}
 	return e.intervene(ctx, id, kind, i)
 }
 
@@ -70,11 +67,13 @@ func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Even
 	if err != nil {
 		return Row{}, nil, fmt.Errorf("flow: execution %s: %w", id, err)
 	}
-	switch {
-	case x.State.Ended():
+	if x.State.Ended() {
 		return Row{}, nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
-	case in.kind == inRetry && x.held == 0 && x.State != Stuck:
-		return Row{}, nil, fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, id, x.State)
+	}
+	if in.kind == inRetry {
+		if err := x.retriable(); err != nil {
+			return Row{}, nil, err
+		}
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)
 	var broken *DefinitionError

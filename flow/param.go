@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -263,10 +264,8 @@ func (d *Definition) bind(given map[string]any) (map[string]any, error) {
 			bound[p.Name] = value
 		case p.Required:
 			faults = append(faults, fmt.Errorf("parameter %q (%s) is required", p.Name, p.Type))
-		case p.Default != nil:
-			bound[p.Name] = p.Default
 		default:
-			bound[p.Name] = p.value.zero()
+			bound[p.Name] = p.absent()
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
@@ -275,9 +274,43 @@ func (d *Definition) bind(given map[string]any) (map[string]any, error) {
 		}
 	}
 	if err := errors.Join(faults...); err != nil {
-		return nil, fmt.Errorf("%w: start %s: %w", ErrInvalid, d.Name, err)
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return bound, nil
+}
+
+// absent is what a parameter is of which nothing was said.
+func (p *Param) absent() any {
+	if p.Default != nil {
+		return p.Default
+	}
+	return p.value.zero()
+}
+
+// unequal names the parameters of a start that are not those with which an execution was started, sorted.
+func (d *Definition) unequal(given, started map[string]any) []string {
+	out := []string{}
+	known := map[string]bool{}
+	for i := range d.Params {
+		p := &d.Params[i]
+		known[p.Name] = true
+		value, found := given[p.Name]
+		if !found {
+			value = p.absent()
+		} else if accepted, err := p.accept(value); err == nil {
+			value = accepted
+		}
+		if !bytes.Equal(mustJSON(value), mustJSON(started[p.Name])) {
+			out = append(out, p.Name)
+		}
+	}
+	for name := range given {
+		if !known[name] {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // zero is what a parameter without a value and a default is.

@@ -94,8 +94,8 @@ func resetJSON(value any) {
 		v.Params, v.Error, v.Input, v.Output = nil, nil, nil, nil
 	case *Export:
 		*v = Export{}
-	case *DryRun:
-		*v = DryRun{}
+	case *Rehearsal:
+		*v = Rehearsal{}
 	case *Plan:
 		v.Params, v.Locks, v.Steps, v.Output = nil, nil, nil, nil
 	}

@@ -6,39 +6,55 @@ import (
 	"fmt"
 )
 
-// Rehearsal is what a start would begin.
+// Rehearsal is what a start would begin: a Plan for which every tool that has a plan mode was asked what it would touch.
 type Rehearsal struct {
-	Flow    string         `json:"flow"`
-	Version int            `json:"version"`
-	Running string         `json:"running,omitempty"` // the execution that the key started before: nothing would begin
-	Params  map[string]any `json:"params"`            // as the flow would see them, defaults filled in, secrets struck out
-	Steps   []Step         `json:"steps"`             // in order; what they do depends on what they find
+	Plan
+	Running string        `json:"running,omitempty"` // the execution that the key started before: nothing would begin, and nothing was planned
+	Calls   []PlannedCall `json:"calls"`             // of the steps whose inputs are known, sub-flows included
+	Touches []Touch       `json:"touches"`           // of all calls, each once
 }
 
-// RehearseStart checks a start as Start does, but for whether too many executions are open now, and tells what it would begin. It begins nothing.
+// RehearseStart checks a start as Start does, but for whether too many executions are open now, and tells what it would begin. It works that out as
+// Plan does, and asks the tools, in plan mode, what they would touch. What they say that they would return feeds the steps behind them. A
+// tool without a plan mode is not run, unless it is pure: its call is listed with its input, and Known is false. Where a step's input depends on what is not
+// known, or it is open whether it runs, no call is listed: the Plan says what it needs. Nothing is begun, and nothing stored.
 func (e *Engine) RehearseStart(ctx context.Context, name string, params map[string]any, options ...StartOption) (Rehearsal, error) {
-	var o startOptions
-	for _, option := range options {
-		option(&o)
-	}
-	p, err := e.program(ctx, name, o.version)
+	out, err := e.rehearseStart(ctx, name, params, options)
 	if err != nil {
 		return Rehearsal{}, fmt.Errorf("flow: rehearse %s: %w", name, err)
-	}
-	if err := p.mayStart(&o); err != nil {
-		return Rehearsal{}, fmt.Errorf("flow: rehearse %s: %w", name, err)
-	}
-	bound, err := p.bind(params)
-	if err != nil {
-		return Rehearsal{}, fmt.Errorf("flow: %w", err)
-	}
-	out := Rehearsal{Flow: name, Version: p.Version, Steps: p.Steps, Params: redact(bound, p.secrets(bound))}
-	if o.key != "" {
-		if row, err := e.config.Store.ByKey(ctx, name, o.key); err == nil {
-			out.Running, out.Steps = row.ID, nil
-		}
 	}
 	return out, nil
+}
+
+func (e *Engine) rehearseStart(ctx context.Context, name string, params map[string]any, options []StartOption) (Rehearsal, error) {
+	s, err := e.prepare(ctx, name, params, options)
+	if err != nil {
+		return Rehearsal{}, err
+	}
+	running, err := e.before(ctx, s)
+	if err == nil {
+		err = s.bind()
+	}
+	if err != nil {
+		return Rehearsal{}, err
+	}
+	out := Rehearsal{Running: running}
+	if running != "" {
+		out.Plan = Plan{Flow: name, Version: s.p.Version, Title: s.p.Title, Params: s.params}
+		return redact(out, s.p.secrets(s.params)), nil
+	}
+	r := &rehearsing{engine: e, ctx: ctx}
+	out.Plan, out.Calls = r.flow(s.p, s.params, "", 0).out, r.calls
+	seen := map[Touch]bool{}
+	for _, call := range r.calls {
+		for _, touch := range call.Touches {
+			if !seen[touch] {
+				seen[touch] = true
+				out.Touches = append(out.Touches, touch)
+			}
+		}
+	}
+	return redact(out, s.p.secrets(s.params)), nil
 }
 
 // RehearseSave checks a document as Save does, and returns the definition that Save would keep, with the version that it

@@ -68,7 +68,7 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		var engines [2]*flow.Engine
 		for i := range engines {
 			engines[i] = start(t, flow.Config{Store: open(), Tools: tools[i], Name: fmt.Sprint(i), Heartbeat: time.Second})
-			for end := time.Now().Add(20 * time.Second); i == 0 && !engines[0].Leads() && time.Now().Before(end); {
+			for end := time.Now().Add(time.Minute); i == 0 && !engines[0].Leads() && time.Now().Before(end); {
 				<-time.After(5 * time.Millisecond)
 			}
 		}
@@ -80,14 +80,14 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		<-gates[0].began
 		other := engines[1]
 		for name, verb := range map[string]func() error{
-			"pause":  func() error { return other.Pause(t.Context(), id, "ann", "lunch") },
-			"resume": func() error { return other.Resume(t.Context(), id, "ann", "") },
+			"pause":  func() error { return other.Pause(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "lunch"}) },
+			"resume": func() error { return other.Resume(t.Context(), id, flow.Intervention{Actor: "ann"}) },
 		} {
 			if err := verb(); err != nil {
 				t.Errorf("%s through another engine: %v", name, err)
 			}
 		}
-		if err := other.Resume(t.Context(), id, "ann", ""); err != nil {
+		if err := other.Resume(t.Context(), id, flow.Intervention{Actor: "ann"}); err != nil {
 			t.Error(err)
 		}
 		// A refusal keeps its meaning on the way.
@@ -96,7 +96,7 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := other.Cancel(gone, id, "ann", "never mind"); !errors.Is(err, context.Canceled) {
+		if err := other.Cancel(gone, id, flow.Intervention{Actor: "ann", Reason: "never mind"}); !errors.Is(err, context.Canceled) {
 			t.Errorf("a verb that nobody waits for: %v", err)
 		}
 		watched := make(chan []flow.EventKind, 1)
@@ -118,7 +118,7 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		if kinds := <-watched; !slices.Contains(kinds, flow.EventPaused) || kinds[len(kinds)-1] != flow.EventDone {
 			t.Errorf("watched through another engine: %v", kinds)
 		}
-		if err := other.Cancel(t.Context(), id, "ann", ""); !errors.Is(err, flow.ErrState) {
+		if err := other.Cancel(t.Context(), id, flow.Intervention{Actor: "ann"}); !errors.Is(err, flow.ErrState) {
 			t.Errorf("cancelling what has ended: %v, want ErrState", err)
 		}
 		if len(gates[1].began) > 0 {
@@ -142,10 +142,10 @@ func TestHandOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := atRest.Pause(t.Context(), id, "ann", "not yet"); err != nil {
+		if err := atRest.Pause(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "not yet"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := atRest.Resume(t.Context(), id, "ann", "now"); err != nil {
+		if err := atRest.Resume(t.Context(), id, flow.Intervention{Actor: "ann", Reason: "now"}); err != nil {
 			t.Fatal(err)
 		}
 		first, err := flow.New(flow.Config{Store: open(), Tools: tools, Name: "first", Heartbeat: time.Hour, Grace: time.Millisecond})
@@ -170,7 +170,7 @@ func TestHandOver(t *testing.T) {
 		}
 		// A version that is saved by one is what the other starts from then on.
 		save(t, atRest, "flow: two\nsteps:\n  - {name: c, tool: wait}\n")
-		for end := time.Now().Add(20 * time.Second); ; {
+		for end := time.Now().Add(time.Minute); ; {
 			id, err := second.Start(t.Context(), "two", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -195,7 +195,7 @@ func TestOneDelivers(t *testing.T) {
 		var all []*flow.Engine
 		for i := range engines {
 			all = append(all, start(t, flow.Config{
-				Store: open(), Tools: flow.NewTools(), Name: fmt.Sprint(i), Heartbeat: time.Second,
+				Store: open(), Tools: flow.NewTools(), Name: fmt.Sprint(i), Heartbeat: 10 * time.Second,
 				Notifier: notifierFunc(func(n flow.Notice) error {
 					mu.Lock()
 					defer mu.Unlock()
@@ -211,7 +211,7 @@ func TestOneDelivers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for end := time.Now().Add(30 * time.Second); ; {
+		for end := time.Now().Add(time.Minute); ; {
 			mu.Lock()
 			n := len(got)
 			mu.Unlock()

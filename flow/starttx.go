@@ -25,7 +25,7 @@ type Transactional interface {
 const patrol = 800 * time.Millisecond
 
 // StartTx starts the latest version of a flow within a transaction of the embedder's: the execution is there if and when that commits, together with
-// whatever else it writes. Parameters and options are as for Start. Config.OnEvent is not told of its execution.started: only the transaction knows when that is
+// whatever else it writes. Parameters and options are as for Start; what is started twice by one key in one transaction is not compared. Config.OnEvent is not told of its execution.started: only the transaction knows when that is
 // durable. While too many executions are open it is a *BusyError, for a key that is known as well. Call Wake once it is committed; one that nobody wakes is found within a second.
 //
 //	tx, err := db.BeginTx(ctx, nil)
@@ -34,29 +34,33 @@ const patrol = 800 * time.Millisecond
 //	err = tx.Commit()
 //	err = engine.Wake(ctx, id)
 func (e *Engine) StartTx(ctx context.Context, tx Tx, name string, params map[string]any, options ...StartOption) (string, error) {
-	var o startOptions
-	for _, option := range options {
-		option(&o)
-	}
-	p, err := e.program(ctx, name, o.version)
+	id, err := e.beginTx(ctx, tx, name, params, options)
 	if err != nil {
 		return "", fmt.Errorf("flow: start %s: %w", name, err)
 	}
-	if err := errors.Join(p.mayStart(&o), e.room(&o)); err != nil {
-		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	return id, nil
+}
+
+func (e *Engine) beginTx(ctx context.Context, tx Tx, name string, params map[string]any, options []StartOption) (string, error) {
+	s, err := e.prepare(ctx, name, params, options)
+	if err == nil {
+		err = errors.Join(e.room(&s.startOptions), s.bind())
 	}
-	bound, err := p.bind(params)
-	if err != nil {
-		return "", fmt.Errorf("flow: %w", err)
-	}
-	id, err := newID()
 	if err != nil {
 		return "", err
 	}
-	m := &machine{p: p, x: newExecution(&p.Definition, id), now: now(), hold: true}
-	m.emit(o.started(p, bound))
-	if id, err = tx.Insert(ctx, m.transition(0)); err != nil {
-		return "", fmt.Errorf("flow: start %s: %w", name, err)
+	fresh, err := newID()
+	if err != nil {
+		return "", err
+	}
+	m := &machine{p: s.p, x: newExecution(&s.p.Definition, fresh), now: now(), hold: true}
+	m.emit(s.started(s.p, s.params))
+	id, err := tx.Insert(ctx, m.transition(0))
+	if err == nil && id != fresh {
+		err = e.same(ctx, s, id)
+	}
+	if err != nil {
+		return "", err
 	}
 	return id, nil
 }

@@ -50,7 +50,7 @@ func engineRun(t *testing.T, store flow.Store) (engine *flow.Engine, stop func()
 // wakes waits until the execution's wake is of a kind.
 func wakes(t *testing.T, engine *flow.Engine, id string, kind flow.WakeKind) flow.Execution {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, err := range engine.Watch(ctx, id) {
 		if err != nil {
@@ -178,13 +178,13 @@ func TestMigrate(t *testing.T) {
 		wakes(t, engine, id, flow.WakeSignal)
 		save(t, engine, "flow: move\nparams: {n: {type: int, default: 2}}\noutput: {of: \"${steps.c.text}\"}\nsteps:\n  - {name: a, tool: echo, with: {text: other}}\n  - {name: w, signal: go}\n  - {name: c, tool: echo, with: {text: \"${steps.a.text + string(params.n)}\"}}")
 		save(t, engine, "flow: move\nsteps:\n  - {name: b, tool: echo, with: {text: one}}\n  - {name: w, signal: go}")
-		if err := engine.Migrate(ctx, id, 3, "ann", "test"); !errors.Is(err, flow.ErrState) {
+		if err := engine.Migrate(ctx, id, flow.Intervention{Version: 3, Actor: "ann", Reason: "test"}); !errors.Is(err, flow.ErrState) {
 			t.Errorf("to a version without what is done: %v, want ErrState", err)
 		}
-		if err := engine.Migrate(ctx, id, 9, "ann", "test"); !errors.Is(err, flow.ErrNotFound) {
+		if err := engine.Migrate(ctx, id, flow.Intervention{Version: 9, Actor: "ann", Reason: "test"}); !errors.Is(err, flow.ErrNotFound) {
 			t.Errorf("to a version that is not there: %v, want ErrNotFound", err)
 		}
-		if err := engine.Migrate(ctx, id, 2, "ann", "test"); err != nil {
+		if err := engine.Migrate(ctx, id, flow.Intervention{Version: 2, Actor: "ann", Reason: "test"}); err != nil {
 			t.Fatal(err)
 		}
 		stop()

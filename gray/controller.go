@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/zhiyun-ops/zhiyun/internal/reconcile"
-	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // Config is what a Controller needs. Store, Weights and Outcomes are required.
@@ -261,6 +260,3 @@ func (c *Controller) superseded(ctx context.Context, r Rollout) error {
 // Err is what went wrong in the last pass over the open rollouts, nil if nothing did. A service whose weights or
 // outcomes cannot be read holds and says so in its verdict; it is not an error here.
 func (c *Controller) Err() error { return c.loop.Err() }
-
-// Fenced says whether an error of Run means that another controller leads now.
-func Fenced(err error) bool { return errors.Is(err, store.ErrFenced) }

@@ -438,7 +438,7 @@ func TestLostLeadershipEndsRun(t *testing.T) {
 		second, secondEnded, term := lead("two")
 		go func() { secondEnded <- second.Run(ctx) }()
 		wait(10 * time.Minute)
-		if err := <-firstEnded; !gray.Fenced(err) {
+		if err := <-firstEnded; !errors.Is(err, gray.ErrFenced) {
 			t.Errorf("Run of the first ended with %v, want ErrFenced", err)
 		}
 		r, err := second.Get(ctx, "r")

@@ -269,6 +269,3 @@ func (c *Controller) tell(e Event) {
 	c.cfg.Logger.Info("scale: "+string(e.Kind), args...)
 	c.cfg.OnEvent(e)
 }
-
-// Fenced says whether an error of Run means that another controller leads now.
-func Fenced(err error) bool { return errors.Is(err, store.ErrFenced) }

@@ -70,10 +70,6 @@ func printRehearsal(c *cli.Context, changes []control.Change) error {
 		switch {
 		case is:
 			fmt.Fprintln(w, standing)
-		case change.Object == "dryrun":
-			if err := printDryRun(w, change.After); err != nil {
-				return err
-			}
 		case change.Object == "execution":
 			if err := printStart(w, change.After); err != nil {
 				return err
@@ -91,7 +87,7 @@ func printRehearsal(c *cli.Context, changes []control.Change) error {
 	return nil
 }
 
-// printStart tells what a start would begin.
+// printStart tells what a start would begin, and what its tools say that they would touch.
 func printStart(w io.Writer, document json.RawMessage) error {
 	start, err := decode[flow.Rehearsal](document)
 	if err != nil {
@@ -102,7 +98,7 @@ func printStart(w io.Writer, document json.RawMessage) error {
 		return err
 	}
 	fmt.Fprintf(w, "+ execution of %s, version %d, with %s\n", start.Flow, start.Version, params)
-	return nil
+	return printPlanned(w, start)
 }
 
 // printFields tells the fields in which two documents differ, one a line.

@@ -56,12 +56,12 @@ func api(engine *flow.Engine) http.Handler {
 			sent = true
 		}
 	})
-	for verb, do := range map[string]func(context.Context, string, string, string) error{
+	for verb, do := range map[string]func(context.Context, string, flow.Intervention) error{
 		"cancel": engine.Cancel, "pause": engine.Pause, "resume": engine.Resume, "retry": engine.Retry,
 	} {
 		mux.HandleFunc("POST /v1/executions/{id}/"+verb, func(w http.ResponseWriter, r *http.Request) {
 			q := r.URL.Query()
-			answer(w, struct{}{}, do(r.Context(), r.PathValue("id"), q.Get("by"), q.Get("because")))
+			answer(w, struct{}{}, do(r.Context(), r.PathValue("id"), flow.Intervention{Actor: q.Get("by"), Reason: q.Get("because")}))
 		})
 	}
 	return mux
@@ -75,7 +75,7 @@ func answer(w http.ResponseWriter, value any, err error) {
 		status = http.StatusNotFound
 	case errors.Is(err, flow.ErrInvalid):
 		status = http.StatusBadRequest
-	case errors.Is(err, flow.ErrState):
+	case errors.Is(err, flow.ErrState), errors.Is(err, flow.ErrExists):
 		status = http.StatusConflict
 	case err != nil:
 		status = http.StatusInternalServerError

@@ -239,10 +239,10 @@ func TestReplayOfAMigration(t *testing.T) {
 				w.Fatal(err)
 			}
 		}
-		if err := w.Engine.Migrate(w.Context(), id, 2, "ann", "a better end"); err != nil {
+		if err := w.Engine.Migrate(w.Context(), id, flow.Intervention{Version: 2, Actor: "ann", Reason: "a better end"}); err != nil {
 			w.Fatal(err)
 		}
-		if err := w.Engine.Retry(w.Context(), id, "ann", ""); err != nil {
+		if err := w.Engine.Retry(w.Context(), id, flow.Intervention{Actor: "ann"}); err != nil {
 			w.Fatal(err)
 		}
 		if x := w.End(id); x.State != flow.Done || x.Version != 2 || len(x.Steps) != 3 || x.Steps[2].Name != "again" {
@@ -332,16 +332,6 @@ func FuzzReadExport(f *testing.F) {
 		}
 	})
 }
-
-// ExampleReplay shows a test that holds a changed flow to what happened last night.
-func ExampleReplay() {
-	_ = func(t *testing.T) {
-		flowtest.Replay(t, "testdata/expand-night.json", flowtest.WithDocument(changed), flowtest.Allow("step extra"))
-	}
-	// zhiyun flow export 0192f3a4 > testdata/expand-night.json
-}
-
-const changed = "flow: expand\n"
 
 // The file in testdata was written by an older program: exports stay readable.
 func TestReplayOfAFile(t *testing.T) {

@@ -211,7 +211,17 @@ func (c *Controller) act(ctx context.Context, r record) (time.Time, error) {
 func (c *Controller) start(ctx context.Context, ready *compiled, params map[string]any, due time.Time) (string, error) {
 	options := append(ready.by(), flow.Key("trigger/"+ready.Name+"/"+due.UTC().Format(time.RFC3339)),
 		flow.Because(fmt.Sprintf("cron %s, due %s", ready.Schedule.Cron, due.In(ready.cron.zone).Format(time.RFC3339))))
-	return c.config.Engine.Start(ctx, ready.Flow, params, options...)
+	return begun(c.config.Engine.Start(ctx, ready.Flow, params, options...))
+}
+
+// begun takes an execution that the key has started with other parameters for the one: a time, or a call's key, starts its flow once, and what the
+// trigger or the call says has changed since.
+func begun(id string, err error) (string, error) {
+	var exists *flow.ExistsError
+	if errors.As(err, &exists) {
+		return exists.Execution, nil
+	}
+	return id, err
 }
 
 // runs reports whether an execution has not ended.

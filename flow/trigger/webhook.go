@@ -152,7 +152,7 @@ func (c *Controller) begin(r *http.Request, h *hook, signed string, raw []byte) 
 	if err != nil {
 		return "", "", fmt.Errorf("%w: params: %w", ErrInvalid, err)
 	}
-	id, err = c.config.Engine.Start(r.Context(), h.Flow, params, append(h.by(), flow.Key("hook/"+h.Name+"/"+key), flow.Because("webhook "+h.Name))...)
+	id, err = begun(c.config.Engine.Start(r.Context(), h.Flow, params, append(h.by(), flow.Key("hook/"+h.Name+"/"+key), flow.Because("webhook "+h.Name))...))
 	return id, "", err
 }
 

@@ -131,12 +131,6 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 		if err == nil && begun.Running == "" {
 			err = noted(rehearsal, "execution", begun)
 		}
-		if err == nil && begun.Running == "" {
-			var run flow.DryRun
-			if run, err = engine.DryRun(ctx, q.Msg.Flow, numbers(params).(map[string]any)); err == nil {
-				err = noted(rehearsal, "dryrun", run)
-			}
-		}
 		return nil, rehearsedOr(err)
 	}
 	id, err := engine.Start(ctx, q.Msg.Flow, params, options...)

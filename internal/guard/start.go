@@ -41,7 +41,6 @@ type Config struct {
 
 // Guarded is a command that runs under a guard. Its methods are safe for concurrent use.
 type Guarded struct {
-	pid     int
 	cmd     *exec.Cmd
 	control *os.File
 	done    chan struct{}
@@ -99,7 +98,6 @@ func (c Config) Start(ctx context.Context) (*Guarded, error) {
 			<-g.done
 			return nil, fmt.Errorf("guard: start %s: %s", c.Exe, r.Error)
 		}
-		g.pid = r.PID
 		return g, nil
 	case <-ctx.Done():
 		g.close()
@@ -151,14 +149,8 @@ func (g *Guarded) close() {
 	}
 }
 
-// PID is the command's process.
-func (g *Guarded) PID() int { return g.pid }
-
 // GuardPID is the guard's process.
 func (g *Guarded) GuardPID() int { return g.cmd.Process.Pid }
-
-// Done is closed when the command and all its descendants are gone.
-func (g *Guarded) Done() <-chan struct{} { return g.done }
 
 // Wait returns when the command and all its descendants are gone: nil for exit status 0, and an error that
 // matches ErrEnded otherwise.

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -14,8 +13,8 @@ var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 type World struct {
 	rand   *rand.Rand
 	plan   Plan
-	end    time.Time
-	now    time.Time
+	end    time.Duration // since the epoch
+	now    time.Duration
 	seq    int
 	queue  queue
 	nodes  map[string]*node
@@ -34,13 +33,13 @@ type node struct {
 
 func newWorld(config Config, plan Plan) *World {
 	w := &World{
-		rand: rand.New(rand.NewPCG(plan.Seed, 0x5eed)), plan: plan, now: epoch, end: epoch.Add(config.Duration), nodes: make(map[string]*node),
+		rand: rand.New(rand.NewPCG(plan.Seed, 0x5eed)), plan: plan, end: config.Duration, nodes: make(map[string]*node),
 	}
 	for _, name := range config.Nodes {
 		w.nodes[name] = &node{up: true}
 	}
 	for _, fault := range plan.Faults {
-		w.at(epoch.Add(fault.At), func() { w.begin(fault) })
+		w.at(fault.At, func() { w.begin(fault) })
 	}
 	return w
 }
@@ -49,17 +48,17 @@ func newWorld(config Config, plan Plan) *World {
 func (w *World) Rand() *rand.Rand { return w.rand }
 
 // Now is true time, which no node can see.
-func (w *World) Now() time.Time { return w.now }
+func (w *World) Now() time.Time { return epoch.Add(w.now) }
 
 // Clock is what time it is on a node, jumps included.
-func (w *World) Clock(name string) time.Time { return w.now.Add(w.node(name).skew) }
+func (w *World) Clock(name string) time.Time { return epoch.Add(w.now + w.node(name).skew) }
 
 // Up reports whether a node runs.
 func (w *World) Up(name string) bool { return w.node(name).up }
 
 // Healing reports whether the time of faults is over: the last quarter of a run has none, so that what must
 // come right in the end has time to.
-func (w *World) Healing() bool { return w.now.Sub(epoch) >= w.end.Sub(epoch)*3/4 }
+func (w *World) Healing() bool { return w.now >= w.end*3/4 }
 
 // OnCrash sets what a crash of a node destroys and how it starts again. Both run in the node's stead.
 func (w *World) OnCrash(name string, crashed, restarted func()) {
@@ -70,12 +69,12 @@ func (w *World) OnCrash(name string, crashed, restarted func()) {
 // After runs f on a node after d, unless the node crashes before. An empty name is the world itself, which does not.
 func (w *World) After(name string, d time.Duration, f func()) {
 	if name == "" {
-		w.at(w.now.Add(d), f)
+		w.at(w.now+d, f)
 		return
 	}
 	n := w.node(name)
 	life := n.life
-	w.at(w.now.Add(d), func() {
+	w.at(w.now+d, func() {
 		if n.up && n.life == life {
 			f()
 		}
@@ -95,7 +94,7 @@ func (w *World) Every(name string, d time.Duration, f func()) {
 func (w *World) Send(from, to string, deliver func()) {
 	copies, extra := 1, time.Duration(0)
 	for _, f := range w.plan.Faults {
-		if !f.active(w.now.Sub(epoch)) || f.Node != from && f.Node != to {
+		if !f.active(w.now) || f.Node != from && f.Node != to {
 			continue
 		}
 		switch f.Kind {
@@ -111,7 +110,7 @@ func (w *World) Send(from, to string, deliver func()) {
 	}
 	for range min(copies, 4) {
 		n := w.node(to)
-		w.at(w.now.Add(time.Millisecond+extra), func() {
+		w.at(w.now+time.Millisecond+extra, func() {
 			if n.up {
 				deliver()
 			}
@@ -136,7 +135,7 @@ func (w *World) Trace(format string, args ...any) {
 	if len(w.trace) == 2*keepTrace {
 		w.trace = append(w.trace[:0], w.trace[keepTrace:]...)
 	}
-	w.trace = append(w.trace, fmt.Sprintf("%8.3fs ", w.now.Sub(epoch).Seconds())+fmt.Sprintf(format, args...))
+	w.trace = append(w.trace, fmt.Sprintf("%8.3fs ", w.now.Seconds())+fmt.Sprintf(format, args...))
 }
 
 func (w *World) node(name string) *node {
@@ -161,7 +160,7 @@ func (w *World) begin(f Fault) {
 		if n.crashed != nil {
 			n.crashed()
 		}
-		w.at(w.now.Add(f.For), func() {
+		w.at(w.now+f.For, func() {
 			if n.up {
 				return
 			}
@@ -176,44 +175,19 @@ func (w *World) begin(f Fault) {
 	}
 }
 
-func (w *World) at(t time.Time, f func()) {
+func (w *World) at(t time.Duration, f func()) {
 	w.seq++
-	heap.Push(&w.queue, event{at: t, seq: w.seq, do: f})
+	w.queue.push(event{at: t, seq: w.seq, do: f})
 }
 
 // run runs until the end or a failure.
 func (w *World) run() {
 	for len(w.queue) > 0 && w.failed == nil {
-		e := heap.Pop(&w.queue).(event)
-		if e.at.After(w.end) {
+		e := w.queue.pop()
+		if e.at > w.end {
 			return
 		}
 		w.now = e.at
 		e.do()
 	}
-}
-
-type event struct {
-	at  time.Time
-	seq int // of two at the same time, the first that was planned comes first
-	do  func()
-}
-
-type queue []event
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if !q[i].at.Equal(q[j].at) {
-		return q[i].at.Before(q[j].at)
-	}
-	return q[i].seq < q[j].seq
-}
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return e
 }

@@ -34,12 +34,12 @@ func (f *fleet) everything(t *testing.T) map[string]string {
 	return out
 }
 
-// A dry run of the expansion goes through all of its steps, on the real tools and devices: it names what would be touched, and
+// The rehearsal of an expansion goes through all of its steps, on the real tools and devices: it names what would be touched, and
 // touches nothing. Then the expansion does that. The contraction's does the same on a module that serves.
-func TestDryRuns(t *testing.T) {
+func TestRehearsals(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, "", "d1", "d2")
-	dry := func(name string) flow.DryRun {
+	rehearse := func(name string) flow.Rehearsal {
 		t.Helper()
 		kept := func() map[string]string {
 			out := f.Raw(t)
@@ -47,18 +47,18 @@ func TestDryRuns(t *testing.T) {
 			return out
 		}
 		before, files, log := f.InForce(t), f.everything(t), kept()
-		run, err := f.engine.DryRun(t.Context(), name, map[string]any{"module": "shop.cart", "devices": []any{"d1", "d2"}})
+		run, err := f.engine.RehearseStart(t.Context(), name, map[string]any{"module": "shop.cart", "devices": []any{"d1", "d2"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(before, f.InForce(t)); diff != "" {
-			t.Errorf("a dry run of %s changed:\n%s", name, diff)
+			t.Errorf("a rehearsal of %s changed:\n%s", name, diff)
 		}
 		if diff := cmp.Diff(files, f.everything(t)); diff != "" {
-			t.Errorf("a dry run of %s wrote:\n%s", name, diff)
+			t.Errorf("a rehearsal of %s wrote:\n%s", name, diff)
 		}
 		if diff := cmp.Diff(log, kept()); diff != "" {
-			t.Errorf("a dry run of %s was recorded:\n%s", name, diff)
+			t.Errorf("a rehearsal of %s was recorded:\n%s", name, diff)
 		}
 		asked := map[string]bool{}
 		for _, call := range run.Calls {
@@ -74,7 +74,7 @@ func TestDryRuns(t *testing.T) {
 		}
 		return run
 	}
-	says := func(run flow.DryRun, want ...flow.Touch) {
+	says := func(run flow.Rehearsal, want ...flow.Touch) {
 		t.Helper()
 		for _, touch := range want {
 			if !slices.Contains(run.Touches, touch) {
@@ -82,7 +82,7 @@ func TestDryRuns(t *testing.T) {
 			}
 		}
 	}
-	says(dry("expand"),
+	says(rehearse("expand"),
 		flow.Touch{Kind: "device", Name: "d1", Change: "idle -> held"}, flow.Touch{Kind: "device", Name: "d2", Change: "idle -> held"},
 		flow.Touch{Kind: "device", Name: "d2", Change: "held -> in_service of shop.cart"},
 		flow.Touch{Kind: "mute", Name: "shop.cart", Change: "its load events are muted, for 4h0m0s at most"},
@@ -91,7 +91,7 @@ func TestDryRuns(t *testing.T) {
 	if x := f.run(t, "expand", map[string]any{"module": "shop.cart", "devices": []any{"d1", "d2"}}); x.State != flow.Done {
 		t.Fatalf("expansion is %s: %v", x.State, x.Error)
 	}
-	says(dry("contract"),
+	says(rehearse("contract"),
 		flow.Touch{Kind: "device", Name: "d1", Change: "in_service -> held"}, flow.Touch{Kind: "device", Name: "d1", Change: "held -> idle"},
 		flow.Touch{Kind: "package", Name: "cart", Change: "is removed"}, flow.Touch{Kind: "file", Name: "etc/cart.conf", Change: "is removed"},
 		flow.Touch{Kind: "process", Name: "cart", Change: "is stopped"},

@@ -13,13 +13,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
 
-// DryRun is a Plan for which every tool that has a plan mode was asked what it would touch.
-type DryRun struct {
-	Plan
-	Calls   []PlannedCall `json:"calls"`   // of the steps whose inputs are known, sub-flows included
-	Touches []Touch       `json:"touches"` // of all calls, each once
-}
-
 // PlannedCall is one call that a flow would make.
 type PlannedCall struct {
 	Step   string          `json:"step"` // of a sub-flow, behind the steps that call it: deploy/install
@@ -32,7 +25,7 @@ type PlannedCall struct {
 	Error *Error `json:"error,omitempty"`
 }
 
-// Bounds of a dry run.
+// Bounds of a rehearsal.
 const (
 	planTimeout = 30 * time.Second // of one tool
 	planItems   = 1000             // that are asked of a step with each
@@ -40,39 +33,8 @@ const (
 	planDepth   = 8 // of sub-flows
 )
 
-// DryRun works out what a start would do as Plan does, and asks the tools, in plan mode, what they would touch. What they say that they would return
-// feeds the steps behind them. A tool without a plan mode is not run, unless it is pure: its call is listed with its input, and Known is false. Where a
-// step's input depends on what is not known, or it is open whether it runs, no call is listed: Plan says what it needs. It stores nothing.
-func (e *Engine) DryRun(ctx context.Context, name string, params map[string]any) (DryRun, error) {
-	flow, version, err := parseCall(name)
-	if err != nil {
-		return DryRun{}, fmt.Errorf("%w: dry run: %w", ErrInvalid, err)
-	}
-	p, err := e.program(ctx, flow, version)
-	if err != nil {
-		return DryRun{}, fmt.Errorf("flow: dry run of %s: %w", name, err)
-	}
-	bound, err := p.bind(params)
-	if err != nil {
-		return DryRun{}, fmt.Errorf("flow: %w", err)
-	}
-	d := &dryRun{engine: e, ctx: ctx}
-	out := DryRun{Plan: d.flow(p, bound, "", 0).out}
-	out.Calls = d.calls
-	seen := map[Touch]bool{}
-	for _, call := range d.calls {
-		for _, touch := range call.Touches {
-			if !seen[touch] {
-				seen[touch] = true
-				out.Touches = append(out.Touches, touch)
-			}
-		}
-	}
-	return redact(out, p.secrets(bound)), nil
-}
-
-// dryRun gathers the calls of a flow and its sub-flows.
-type dryRun struct {
+// rehearsing gathers the calls of a flow and its sub-flows.
+type rehearsing struct {
 	engine *Engine
 	ctx    context.Context
 	calls  []PlannedCall
@@ -84,18 +46,18 @@ type plannedFlow struct {
 	output any // nil: not known
 }
 
-func (d *dryRun) flow(p *program, params map[string]any, under string, depth int) plannedFlow {
+func (r *rehearsing) flow(p *program, params map[string]any, under string, depth int) plannedFlow {
 	pl := p.planner(params)
-	pl.vars["execution"] = map[string]any{"id": "dry-run", "flow": p.Name, "key": "", "actor": "", "reason": ""}
+	pl.vars["execution"] = map[string]any{"id": "rehearsal", "flow": p.Name, "key": "", "actor": "", "reason": ""}
 	pl.ask = func(i int, s *PlannedStep) {
-		if s.Fate != Runs || len(s.Needs) > 0 || d.ctx.Err() != nil {
+		if s.Fate != Runs || len(s.Needs) > 0 || r.ctx.Err() != nil {
 			return
 		}
 		switch plan := p.steps[i]; plan.kind() {
 		case kindTool:
-			d.step(pl, plan, p.Name, under)
+			r.step(pl, plan, p.Name, under)
 		case kindFlow:
-			d.subflow(pl, plan, under, depth)
+			r.subflow(pl, plan, under, depth)
 		}
 	}
 	out := plannedFlow{out: pl.plan(params)}
@@ -108,7 +70,7 @@ func (d *dryRun) flow(p *program, params map[string]any, under string, depth int
 }
 
 // items are the variables for each item of a step; nil if they are not known.
-func (d *dryRun) items(pl *planner, plan *stepPlan) []map[string]any {
+func (r *rehearsing) items(pl *planner, plan *stepPlan) []map[string]any {
 	if plan.each == nil {
 		vars := maps.Clone(pl.vars)
 		if plan.Repeat != nil {
@@ -130,8 +92,8 @@ func (d *dryRun) items(pl *planner, plan *stepPlan) []map[string]any {
 }
 
 // step asks the tool of one step about each item.
-func (d *dryRun) step(pl *planner, plan *stepPlan, flow, under string) {
-	items := d.items(pl, plan)
+func (r *rehearsing) step(pl *planner, plan *stepPlan, flow, under string) {
+	items := r.items(pl, plan)
 	calls := make([]PlannedCall, len(items))
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, planAtOnce)
@@ -139,12 +101,12 @@ func (d *dryRun) step(pl *planner, plan *stepPlan, flow, under string) {
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			calls[i] = d.call(plan, vars, flow, i)
+			calls[i] = r.call(plan, vars, flow, i)
 			calls[i].Step = under + plan.Name
 		})
 	}
 	wait.Wait()
-	d.calls = append(d.calls, calls...)
+	r.calls = append(r.calls, calls...)
 	if items == nil || plan.Repeat != nil {
 		return
 	}
@@ -184,7 +146,7 @@ func (pl *planner) knows(plan *stepPlan, outputs []any) {
 }
 
 // call asks about one call.
-func (d *dryRun) call(plan *stepPlan, vars map[string]any, flow string, item int) PlannedCall {
+func (r *rehearsing) call(plan *stepPlan, vars map[string]any, flow string, item int) PlannedCall {
 	out := PlannedCall{Item: item, Tool: plan.Tool}
 	input, err := plan.input(vars)
 	if err == nil {
@@ -195,12 +157,12 @@ func (d *dryRun) call(plan *stepPlan, vars map[string]any, flow string, item int
 		return out
 	}
 	out.Input = input
-	key := fmt.Sprintf("dry-run/%s/%d", plan.Name, item)
+	key := fmt.Sprintf("rehearsal/%s/%d", plan.Name, item)
 	call := Call{
-		ID: key, Execution: "dry-run", Flow: flow, Step: plan.Name, Item: item, Attempt: 1, Key: key,
+		ID: key, Execution: "rehearsal", Flow: flow, Step: plan.Name, Item: item, Attempt: 1, Key: key,
 		Device: out.Device, Tool: plan.Tool, Input: input, Plan: true, Timeout: min(time.Duration(plan.Timeout), planTimeout),
 	}
-	planned, err := d.engine.planCall(d.ctx, call)
+	planned, err := r.engine.planCall(r.ctx, call)
 	out.Planned = planned
 	if err != nil && !errors.As(err, &out.Error) {
 		out.Error = &Error{Code: CodePlan, Message: err.Error()}
@@ -227,9 +189,9 @@ func (e *Engine) planCall(ctx context.Context, call Call) (Planned, error) {
 }
 
 // subflow plans the flow that a step calls.
-func (d *dryRun) subflow(pl *planner, plan *stepPlan, under string, depth int) {
-	p, err := d.engine.program(d.ctx, plan.flowName, plan.flowVersion)
-	items := d.items(pl, plan)
+func (r *rehearsing) subflow(pl *planner, plan *stepPlan, under string, depth int) {
+	p, err := r.engine.program(r.ctx, plan.flowName, plan.flowVersion)
+	items := r.items(pl, plan)
 	if err != nil || items == nil || depth >= planDepth {
 		return
 	}
@@ -245,10 +207,10 @@ func (d *dryRun) subflow(pl *planner, plan *stepPlan, under string, depth int) {
 			bound, err = p.bind(given)
 		}
 		if err != nil {
-			d.calls = append(d.calls, PlannedCall{Step: under + plan.Name, Item: i, Tool: plan.Flow, Input: input, Error: failure(CodeInput, "%v", err)})
+			r.calls = append(r.calls, PlannedCall{Step: under + plan.Name, Item: i, Tool: plan.Flow, Input: input, Error: failure(CodeInput, "%v", err)})
 			return
 		}
-		if sub := d.flow(p, bound, under+plan.Name+"/", depth+1); sub.output != nil {
+		if sub := r.flow(p, bound, under+plan.Name+"/", depth+1); sub.output != nil {
 			if value, err := mapPlanned(plan, vars, mustJSON(sub.output)); err == nil {
 				outputs = append(outputs, value)
 			}

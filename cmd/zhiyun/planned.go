@@ -9,12 +9,8 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
-// printDryRun tells step by step what a flow would do, and what its tools say that they would touch.
-func printDryRun(w io.Writer, document json.RawMessage) error {
-	run, err := decode[flow.DryRun](document)
-	if err != nil {
-		return err
-	}
+// printPlanned tells step by step what a start would do, and what its tools say that they would touch.
+func printPlanned(w io.Writer, run flow.Rehearsal) error {
 	calls := map[string][]flow.PlannedCall{}
 	for _, call := range run.Calls {
 		top, _, _ := strings.Cut(call.Step, "/")

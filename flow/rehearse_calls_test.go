@@ -23,8 +23,8 @@ func planOnly(t *testing.T, answer func(flow.Call) string) flowtest.Outcome {
 	}
 }
 
-// A dry run asks every tool that can tell, feeds what it would return to the steps behind it, goes into sub-flows, runs nothing and keeps nothing.
-func TestDryRun(t *testing.T) {
+// The rehearsal of a start asks every tool that can tell, feeds what it would return to the steps behind it, goes into sub-flows, runs nothing and keeps nothing.
+func TestRehearseStartAsksTools(t *testing.T) {
 	t.Parallel()
 	flowtest.Run(t, func(w *flowtest.World) {
 		w.Fake(flow.Manifest{Name: "device.acquire", Plan: true, Effect: flow.Keyed}, planOnly(w.T, func(flow.Call) string {
@@ -69,7 +69,7 @@ steps:
 `)); err != nil {
 			w.Fatal(err)
 		}
-		got, err := w.Engine.DryRun(w.Context(), "expand", map[string]any{"password": "geheim"})
+		got, err := w.Engine.RehearseStart(w.Context(), "expand", map[string]any{"password": "geheim"})
 		if err != nil {
 			w.Fatal(err)
 		}
@@ -79,7 +79,7 @@ steps:
 		}
 		want := []string{
 			`lookup 0  {} known=true touches=0 <nil>`,
-			`acquire 0  {"count":2,"key":"dry-run","password":"******"} known=true touches=2 <nil>`,
+			`acquire 0  {"count":2,"key":"rehearsal","password":"******"} known=true touches=2 <nil>`,
 			`install 0 d1 {} known=true touches=1 <nil>`,
 			`install 1 d2 {} known=true touches=1 <nil>`,
 			`script 0  {"digest":"sha256:1"} known=false touches=0 <nil>`,
@@ -107,7 +107,7 @@ steps:
 		if all, _, err := w.Engine.List(w.Context(), flow.Filter{}); err != nil || len(all) > 0 {
 			w.Errorf("something was started: %v, %v", all, err)
 		}
-		if _, err := w.Engine.DryRun(w.Context(), "expand", map[string]any{"count": "x"}); err == nil {
+		if _, err := w.Engine.RehearseStart(w.Context(), "expand", map[string]any{"count": "x"}); err == nil {
 			w.Error("a wrong parameter was taken")
 		}
 	})
