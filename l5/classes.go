@@ -135,7 +135,7 @@ func (s *service) class(class int, statuses []balance.Status, loads []rule.Load,
 		for k, index := range pick.Indexes {
 			e := s.endpoints[statuses[index].Addr]
 			p.endpoints[k] = e
-			candidates[k] = balance.Candidate{Weight: pick.Weights[k], Load: &e.load, Key: statuses[index].Key}
+			candidates[k] = balance.Candidate{Weight: pick.Weights[k], Load: e.load, Key: statuses[index].Key}
 		}
 		p.picker = balance.NewPicker(s.guide.policy, candidates, old.turn(i))
 		sum += pick.Share

@@ -90,14 +90,14 @@ func (p *picks) another(route Route, avoid []Route) (Route, error) {
 			break // the others are full: what is held already is better
 		}
 		if !next.in(avoid) {
-			route.endpoint.load.End()
+			route.load.End()
 			return next, nil
 		}
-		next.endpoint.load.End()
+		next.load.End()
 	}
 	for from, i := rand.IntN(len(p.endpoints)), 0; i < len(p.endpoints); i++ {
 		e := p.endpoints[(from+i)%len(p.endpoints)]
-		next := Route{endpoint: e, picks: p}
+		next := Route{endpoint: e, load: e.load, picks: p}
 		if next.in(avoid) {
 			continue
 		}
@@ -105,7 +105,7 @@ func (p *picks) another(route Route, avoid []Route) (Route, error) {
 			e.load.End()
 			continue
 		}
-		route.endpoint.load.End()
+		route.load.End()
 		return next, nil
 	}
 	return route, nil

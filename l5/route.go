@@ -13,6 +13,7 @@ import (
 // once when the call is over, whatever came of it: the pick counts as a call in flight until then.
 type Route struct {
 	endpoint *endpoint
+	load     *balance.Load // of endpoint
 	picks    *picks
 }
 
@@ -54,7 +55,7 @@ func (r Route) Done(o Outcome) {
 		return
 	}
 	r.picks.gate.Leave()
-	r.endpoint.done(o)
+	r.endpoint.done(r.load, o)
 	if r.picks.observed {
 		r.picks.service.client.config.Observer.Done(r, o)
 	}
@@ -103,7 +104,7 @@ func (p *picks) pick(random, hash uint64) (Route, error) {
 		}
 		e := p.endpoints[i]
 		if n := load.Begin(); !p.bounded || n <= int(e.ceiling.Load()) {
-			return Route{endpoint: e, picks: p}, nil
+			return Route{endpoint: e, load: load, picks: p}, nil
 		}
 		load.End()
 		e.state.guard.full.Add(1)
@@ -132,7 +133,7 @@ func (p *picks) unpicked(priority limit.Priority, err error) (Route, error) {
 		}
 		if i, load := p.picker.Pick(random, random); load != nil {
 			load.Begin()
-			return Route{endpoint: p.endpoints[i], picks: p}, nil
+			return Route{endpoint: p.endpoints[i], load: load, picks: p}, nil
 		}
 	}
 	p.gate.Leave()

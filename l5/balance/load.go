@@ -8,9 +8,9 @@ import (
 
 // Load is what one caller knows at this moment about the load of one instance: its own calls in flight, others' as far as
 // it heard or fears, and how long calls take. The zero value is an idle instance of which nothing is known. It lives as long
-// as the instance does, however many Pickers come and go over it. It is 16 bytes: of a service with few instances lay each
-// beside what else its calls write, a cache line of its own, so that processors wait for each other once in a call at most.
-// All methods are safe for concurrent use; none reads a clock.
+// as the instance does, however many Pickers come and go over it. It is 16 bytes. Loads of a service with few instances are best
+// a cache line apart each, beside what else a call writes, so that processors do not wait for each other; those of one with
+// many are best packed, so that they stay in the cache. All methods are safe for concurrent use; none reads a clock.
 type Load struct {
 	// One word, so that a pick reads all of it at once and the end of a call is one exchange: own calls in flight in the
 	// high 24 bits, with a sign; ghosts in the next 16; in the low 24 the moving average of latencies in ns, as a float32
