@@ -51,14 +51,19 @@ func (c *Client) watch(ctx context.Context) error {
 func (s *service) stalls(now time.Time, late bool) (active bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	calls := s.total.successes + s.total.failures
+	active, s.looked = calls != s.looked, calls
 	patience, looked := stall.Patience(s.histogram[:], LatencyBound), 0
 	for _, e := range s.endpoints {
 		if looked++; looked > stallScan {
 			break
 		}
-		w, ended, inFlight := &e.state.wait, e.ended(), e.load.InFlight() > 0
-		active = active || w.Moved(ended, inFlight)
-		switch w.Look(now, ended, inFlight, patience, late) {
+		w, inFlight := &e.state.wait, e.load.InFlight() > 0
+		if !inFlight && w.Idle() {
+			continue // most are, at most times
+		}
+		active = true
+		switch w.Look(now, e.ended(), inFlight, patience, late) {
 		case stall.Stalled:
 			s.client.link.Doubt(&l5pb.Doubt{
 				Service: s.name, Addr: e.addr, Kind: l5pb.Doubt_KIND_STALLED, Row: 1,

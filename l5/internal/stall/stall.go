@@ -59,8 +59,8 @@ func (w *Wait) Look(now time.Time, ended uint64, inFlight bool, patience time.Du
 	return Nothing
 }
 
-// Moved reports whether calls were made since the last look, or are in flight.
-func (w *Wait) Moved(ended uint64, inFlight bool) bool { return inFlight || ended != w.ended }
+// Idle reports whether there is nothing to look at as long as no call is in flight.
+func (w *Wait) Idle() bool { return w.since.IsZero() && !w.told }
 
 // For returns how long the calls that wait have been seen to.
 func (w *Wait) For(now time.Time) time.Duration { return now.Sub(w.since) }
