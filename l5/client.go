@@ -98,6 +98,7 @@ func (c *Client) Run(ctx context.Context) error {
 	group.Go(func() error { return c.link.Run(inner) })
 	group.Go(func() error { return c.lease(inner) })
 	group.Go(func() error { return c.tend(inner) })
+	group.Go(func() error { return c.watch(inner) })
 	group.Go(func() error { return c.report(inner) })
 	err := group.Wait()
 	c.mu.Lock()
