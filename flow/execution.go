@@ -123,6 +123,7 @@ type Execution struct {
 	as        []string // who started it, as was proved
 	taken     []keyChange
 	freed     []keyChange
+	hidden    []string        // secrets of sub-flows
 	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
@@ -282,7 +283,7 @@ func (x *Execution) shown() Execution {
 	for i := range out.Steps {
 		out.Steps[i].Tasks = slices.Clone(out.Steps[i].Tasks)
 	}
-	return redact(out, x.def.secrets(x.Params))
+	return redact(out, x.secrets())
 }
 
 // wake computes the source that moves the execution on.

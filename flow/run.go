@@ -197,7 +197,7 @@ func (r *run) perform(a *action, hold bool) {
 	switch a.kind {
 	case actRun:
 		if !hold {
-			a.secrets = r.x.def.secrets(r.x.Params)
+			a.secrets = r.x.secrets()
 			r.start(*a)
 		}
 	case actUnused:
@@ -366,7 +366,7 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	}
 	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
 	if err != nil {
-		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
+		return Result{Error: &Error{Code: CodeSubflow, Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
 	}
 	deadline, cancel := context.WithTimeout(ctx, call.Timeout)
 	defer cancel()
@@ -384,14 +384,14 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	case err != nil:
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
-		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+		return Result{Error: &Error{Code: CodeSubflow, Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
 	}
 	whole, err := e.load(e.away, id) // with what is struck out elsewhere
 	switch {
 	case err != nil:
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case len(whole.Output) > 0:
-		return Result{Output: whole.Output}
+		return Result{Output: whole.Output, hidden: within(whole.Output, whole.secrets())}
 	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }
@@ -411,7 +411,7 @@ func (e *Engine) undoSubflow(ctx context.Context, call Call) Result {
 		}
 	}
 	if err != nil {
-		return Result{Error: &Error{Code: "subflow", Message: err.Error()}}
+		return Result{Error: &Error{Code: CodeSubflow, Message: err.Error()}}
 	}
 	return Result{Output: []byte("{}")}
 }

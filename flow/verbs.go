@@ -270,7 +270,7 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 					secrets = def.secrets(events[0].Params)
 				}
 				for _, event := range events {
-					after = event.Seq
+					after, secrets = event.Seq, append(secrets, event.Hidden...)
 					ended = event.Kind == EventDone || event.Kind == EventFailed || event.Kind == EventCancelled
 					if !yield(redact(event, secrets), nil) {
 						return
