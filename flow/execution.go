@@ -198,7 +198,8 @@ type Task struct {
 	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
 	Stopping *Error `json:"stopping,omitempty"`
 
-	// Queued is since when the next attempt waits, Waits what for, in the state queued.
+	// Queued is since when the next attempt waits, Waits what for, in the state queued. In the state running, Waits is what the tool says that it waits for: the
+	// last line of its log that begins with "waits:", as the engine knows that runs it.
 	Queued time.Time `json:"queued,omitzero"`
 	Waits  string    `json:"waits,omitempty"`
 	Lock   string    `json:"lock,omitempty"` // its exclusive key

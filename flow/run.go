@@ -31,6 +31,7 @@ type run struct {
 	closed error // set when the run is no longer live
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
+	says   map[string]string                  // what they say that they wait for
 	timers map[*time.Timer]struct{}           // that have not fired
 	looked int64                              // the execution's Seq when layDown last looked
 
@@ -256,6 +257,7 @@ func (r *run) start(a action) {
 		stop(nil)
 		r.mu.Lock()
 		delete(r.stops, a.call.ID)
+		delete(r.says, a.call.ID)
 		r.mu.Unlock()
 		if detached {
 			return // in doubt, or running on: for the next engine to find out
@@ -330,9 +332,11 @@ func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	call := a.call
 	started := time.Now()
 	log := e.attemptLog(&a, started)
+	said := &saying{run: r, id: call.ID, secrets: a.secrets}
 	if log != nil {
-		call.Log = log.write
+		said.next = log.write
 	}
+	call.Log = said.write
 	var result Result
 	switch {
 	case a.flow && call.Undo:
