@@ -110,9 +110,13 @@ type Execution struct {
 	held    int                                    // tasks and undos that wait for a person
 	untold  bool                                   // people do not know of all steps that wait for them
 	parked  [waitPeople + 1]parked
-	kept    map[string][]heardSignal // by name, in the order in which they came
-	heard   map[string]bool          // IDs of signals
-	pauser  string
+	// Who waits for which signal: steps by name, in the order of the document.
+	listening map[string][]int
+	noted     []int                    // blocks in which there may be something to do; see runnable
+	heldFrom  int                      // no step before it is held
+	kept      map[string][]heardSignal // by name, in the order in which they came
+	heard     map[string]bool          // IDs of signals
+	pauser    string
 
 	queued    int      // tasks that wait for the gate
 	queuedFor string   // what the last of them waits for
@@ -131,6 +135,7 @@ type Execution struct {
 type blockState struct {
 	entered bool
 	pos     int // within the block; behind its last step, it has ended
+	noted   bool
 }
 
 // StepStatus is where one step of an execution stands.
@@ -260,6 +265,7 @@ func newExecution(def *Definition, id string) *Execution {
 		x.Steps[i] = x.fresh(i, 0)
 	}
 	x.blocks[0].entered = true
+	x.note(0)
 	return x
 }
 
@@ -272,7 +278,7 @@ func (x *Execution) fresh(i, round int) StepStatus {
 // shown returns a copy that is no longer the engine's, secrets struck out.
 func (x *Execution) shown() Execution {
 	out := *x
-	out.vars, out.blocks, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil
+	out.vars, out.blocks, out.noted, out.listening, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil, nil, nil
 	if out.Waiting == "" {
 		out.Waiting = x.waitsFor()
 	}
@@ -300,7 +306,7 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":
 		return Wake{Kind: WakeRunnable, For: x.waitsFor()}
-	case x.Target == "" && x.timers+len(x.parked[waitSignal])+len(x.parked[waitPeople]) > 0 && x.runnable(0):
+	case x.Target == "" && x.timers+len(x.parked[waitSignal])+len(x.parked[waitPeople]) > 0 && x.runnable():
 		return Wake{Kind: WakeRunnable}
 	case x.held > 0: // beside other branches that wait for less: a person is what must not be overlooked
 		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.heldReason()}

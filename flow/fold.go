@@ -56,6 +56,7 @@ func (x *Execution) apply(e *Event) {
 		if e.ID != "" {
 			x.heard[e.ID] = true
 		}
+		x.noteListener(e.Signal)
 	case EventStuck:
 		x.State, x.Waiting, x.untold = Stuck, e.Reason, false
 	case EventPaused:
@@ -109,6 +110,7 @@ func (x *Execution) restart(from int) {
 			x.reopen(at, from)
 		}
 	}
+	x.noteAll()
 	x.State, x.Target, x.floor, x.last = Running, "", 0, from-1
 	x.Step = x.Steps[from].Name
 }
@@ -157,7 +159,8 @@ func (s *StepStatus) unopened() bool {
 
 // enter begins a block.
 func (x *Execution) enter(b int) {
-	x.blocks[b] = blockState{entered: true}
+	x.blocks[b] = blockState{entered: true, noted: x.blocks[b].noted}
+	x.note(b)
 	if len(x.shape.blocks[b].steps) > 0 {
 		x.Steps[x.shape.blocks[b].owner].open++
 	}
@@ -203,6 +206,11 @@ func (x *Execution) applyStep(e *Event) {
 	}
 	s := &x.Steps[at]
 	x.last = max(x.last, at)
+	x.noteStep(at)
+	switch e.Kind {
+	case EventStepHeld, EventAttemptHeld, EventUndoHeld:
+		x.heldFrom = min(x.heldFrom, at)
+	}
 	switch e.Kind {
 	case EventStepEntered:
 		x.unhold(s)
@@ -337,6 +345,9 @@ func (x *Execution) parks(s *StepStatus, t *Task, in bool) {
 		n = -1
 		x.parked[kind].remove(s, x.Steps)
 	}
+	if kind == waitSignal {
+		x.listen(s.at, t.Signal, in)
+	}
 	if kind == waitTime {
 		x.timers += n
 	}
@@ -394,7 +405,11 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
 		s.next = max(s.next, e.Item+1)
-		if kept := x.kept[e.Signal]; e.Signal != "" && len(kept) > 0 {
+		switch kept := x.kept[e.Signal]; {
+		case e.Signal == "" || len(kept) == 0:
+		case len(kept) == 1:
+			delete(x.kept, e.Signal)
+		default:
 			x.kept[e.Signal] = kept[1:]
 		}
 	case EventAttemptFailed:

@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -113,6 +114,13 @@ func (m *machine) emit(e Event) {
 	m.x.apply(&e)
 	e.Execution, e.Seq = m.x.ID, m.x.Seq
 	m.events = append(m.events, e)
+}
+
+// expect makes room for the start of so many attempts at once, which are large, and more than a few would be moved again and again.
+func (m *machine) expect(starts int) {
+	if starts > 16 {
+		m.events, m.actions = slices.Grow(m.events, starts+2), slices.Grow(m.actions, starts)
+	}
 }
 
 // survey notes every block in which there may be something to do, from block b inwards.
@@ -257,6 +265,9 @@ func (m *machine) forward(i int) bool {
 	tasks := 1
 	if s.Fanned {
 		tasks = len(s.Tasks)
+	}
+	if s.Fanned {
+		m.expect(min(plan.Parallel-s.active, tasks-s.next))
 	}
 	for s.next < tasks && (plan.room(s) || m.planted == "no batches" && s.active < plan.Parallel) && !plan.failing(s) {
 		m.startTask(s, plan, s.next)

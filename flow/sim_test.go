@@ -320,7 +320,7 @@ func (s *simWorld) told() {
 		s.Fail(fmt.Errorf("it is stuck at %s, and nothing waits for a person", x.Waiting))
 	case x.State == Stuck && x.untold:
 		s.Fail(fmt.Errorf("it is stuck at %s, and nobody was told of a step that is held since", x.Waiting))
-	case x.State != Stuck && !x.State.Ended() && x.held > 0 && x.active+x.undos+x.queued == 0 && (x.Target != "" || !x.runnable(0)):
+	case x.State != Stuck && !x.State.Ended() && x.held > 0 && x.active+x.undos+x.queued == 0 && (x.Target != "" || !x.runnable()):
 		s.Fail(fmt.Errorf("%s waits for a person, nothing else runs, and it is %s", x.heldReason(), x.State))
 	}
 }
@@ -335,6 +335,9 @@ func (s *simWorld) post(in input) {
 	prev := s.x.Seq
 	for _, one := range s.inbox {
 		m.step(one)
+		if err := agreesWithWalk(s.x); err != nil {
+			s.Fail(err)
+		}
 	}
 	s.inbox = nil
 	done := func() { s.perform(m.actions) }

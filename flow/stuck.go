@@ -23,7 +23,7 @@ func (m *machine) strand() {
 		if !x.untold || m.planted == "tell once" {
 			return
 		}
-	case x.active+x.undos+x.queued > 0, x.Target == "" && x.runnable(0):
+	case x.active+x.undos+x.queued > 0, x.Target == "" && x.runnable():
 		return
 	case m.planted == "stuck alone" && x.timers+len(x.parked[waitSignal]) > 0:
 		return
@@ -43,7 +43,7 @@ func (x *Execution) heldReason() string {
 }
 
 func (x *Execution) firstHeld() string {
-	for i := range x.Steps {
+	for i := x.heldFrom; i < len(x.Steps); i++ {
 		s := &x.Steps[i]
 		for j := range s.Tasks {
 			t := &s.Tasks[j]
@@ -54,6 +54,7 @@ func (x *Execution) firstHeld() string {
 			case t.State != TaskHeld:
 				continue
 			}
+			x.heldFrom = i
 			if s.Fanned {
 				what += " item " + strconv.Itoa(j)
 			}
@@ -68,7 +69,7 @@ func (x *Execution) firstHeld() string {
 
 // besides is when a stuck execution goes on in another branch: the past if something of it runs, or could.
 func (x *Execution) besides() time.Time {
-	if x.active+x.undos+x.queued > 0 || x.Target == "" && !x.Paused && x.runnable(0) {
+	if x.active+x.undos+x.queued > 0 || x.Target == "" && !x.Paused && x.runnable() {
 		return x.Updated
 	}
 	return x.firstTimer().at
