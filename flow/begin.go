@@ -12,7 +12,7 @@ type keyChange struct{ key, holder string }
 
 // begin starts an attempt, or queues it. e is its start as it is to be stored.
 func (m *machine) begin(s *StepStatus, plan *stepPlan, item int, e Event) {
-	e.Kind = EventAttemptStarted
+	e.Kind, e.Hidden = EventAttemptStarted, plan.hands(e.Input)
 	grant, waits := m.admit(s, plan, item, &e)
 	if waits != "" {
 		e.Kind, e.Text = EventAttemptQueued, waits

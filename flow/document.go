@@ -40,6 +40,8 @@ type document struct {
 	lines  []string
 	places map[string]*yaml.Node // by path
 	faults []Fault
+	// warnings are told by Lint, and refuse nothing.
+	warnings []Fault
 
 	stepped int // steps read
 	depth   int // of blocks
@@ -47,14 +49,25 @@ type document struct {
 
 // fault keeps what is wrong. After the first hundred nobody reads on.
 func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
-	if len(d.faults) >= maxFaults {
-		return
+	if len(d.faults) < maxFaults {
+		d.faults = append(d.faults, faultAt(node, path, format, args...))
 	}
-	line, column := 1, 1
+}
+
+func (d *document) warn(node *yaml.Node, path, format string, args ...any) {
+	if len(d.warnings) < maxFaults {
+		one := faultAt(node, path, format, args...)
+		one.Warning = true
+		d.warnings = append(d.warnings, one)
+	}
+}
+
+func faultAt(node *yaml.Node, path, format string, args ...any) Fault {
+	f := Fault{Line: 1, Column: 1, Path: path, Message: fmt.Sprintf(format, args...)}
 	if node != nil {
-		line, column = max(node.Line, 1), max(node.Column, 1)
+		f.Line, f.Column = max(node.Line, 1), max(node.Column, 1)
 	}
-	d.faults = append(d.faults, Fault{line, column, path, fmt.Sprintf(format, args...)})
+	return f
 }
 
 // parse reads the document's form. What it means is checked by compile.
@@ -92,7 +105,7 @@ func (d *document) yamlError(err error) {
 		fmt.Sscan(found[1], &line)
 		text = strings.Replace(text, found[0], "", 1)
 	}
-	d.faults = append(d.faults, Fault{line, 1, "", "not YAML: " + text})
+	d.faults = append(d.faults, Fault{Line: line, Column: 1, Message: "not YAML: " + text})
 }
 
 func (d *document) text(node *yaml.Node, path string) string {

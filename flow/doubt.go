@@ -107,7 +107,7 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 		if len(said.Output) == 0 {
 			said.Output = json.RawMessage("{}")
 		}
-		m.succeed(s, plan, t, e, said.Output)
+		m.succeed(s, plan, t, e, said.Output, nil)
 	case t.cut:
 		m.again(s, plan, t, Event{})
 	default:

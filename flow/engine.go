@@ -299,7 +299,7 @@ func (e *Engine) publish(m *machine) {
 		}
 	}
 	e.mu.Unlock()
-	secrets := x.def.secrets(x.Params)
+	secrets := x.secrets()
 	for i := range m.events {
 		event := &m.events[i]
 		e.metrics.event(event)

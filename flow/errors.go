@@ -43,6 +43,7 @@ const (
 	CodeOutput     = "output.invalid" // what the tool printed is not what its manifest promises
 	CodeInput      = "input.invalid"  // the resolved input is not what the tool's manifest demands
 	CodeExpression = "expression"     // an expression of the flow failed on these values
+	CodeSubflow    = "subflow"        // a sub-flow could not be started, or has failed
 	CodeTool       = "tool.missing"   // no such tool is registered where it should run
 	CodeLocked     = "locked"         // a sub-flow needs a lock that another execution holds, and may not wait for it
 	CodeDigest     = "tool.changed"   // the tool's folder is not what its digest says
@@ -71,6 +72,8 @@ type Fault struct {
 	Column  int    `json:"column"` // from 1
 	Path    string `json:"path"`   // as in steps.acquire.with.count
 	Message string `json:"message"`
+	// Warning: Save takes the document all the same, since what is missing may come. As it stands, an execution would fail there.
+	Warning bool `json:"warning,omitempty"`
 }
 
 func (f Fault) String() string {

@@ -60,6 +60,7 @@ func (e *Event) encode(b []byte) []byte {
 	b = textField(b, `,"severity":`, e.Severity)
 	b = textField(b, `,"lock":`, e.Lock)
 	b = textsField(b, `,"keys":`, e.Keys)
+	b = textsField(b, `,"hidden":`, e.Hidden)
 	b = textField(b, `,"flow":`, e.Flow)
 	b = intField(b, `,"version":`, e.Version)
 	b = textField(b, `,"key":`, e.Key)

@@ -127,6 +127,7 @@ type Execution struct {
 	as        []string // who started it, as was proved
 	taken     []keyChange
 	freed     []keyChange
+	hidden    []string        // secrets of sub-flows
 	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
@@ -202,7 +203,8 @@ type Task struct {
 	// Stopping is set while what runs is being stopped because a person gave it up; it will have been its error.
 	Stopping *Error `json:"stopping,omitempty"`
 
-	// Queued is since when the next attempt waits, Waits what for, in the state queued.
+	// Queued is since when the next attempt waits, Waits what for, in the state queued. In the state running, Waits is what the tool says that it waits for: the
+	// last line of its log that begins with "waits:", as the engine knows that runs it.
 	Queued time.Time `json:"queued,omitzero"`
 	Waits  string    `json:"waits,omitempty"`
 	Lock   string    `json:"lock,omitempty"` // its exclusive key
@@ -288,7 +290,7 @@ func (x *Execution) shown() Execution {
 	for i := range out.Steps {
 		out.Steps[i].Tasks = slices.Clone(out.Steps[i].Tasks)
 	}
-	return redact(out, x.def.secrets(x.Params))
+	return redact(out, x.secrets())
 }
 
 // wake computes the source that moves the execution on.

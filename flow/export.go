@@ -78,7 +78,7 @@ func (w *exporting) execution(ctx context.Context, id string) (ExportedExecution
 	if err != nil {
 		return ExportedExecution{}, err
 	}
-	w.secrets = append(w.secrets, x.def.secrets(x.Params)...)
+	w.secrets = append(w.secrets, x.secrets()...)
 	out := ExportedExecution{Execution: x.shown()}
 	for event, err := range w.engine.History(ctx, id) {
 		if err != nil {

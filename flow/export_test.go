@@ -25,6 +25,7 @@ func beside(tools *Tools, others map[string]string) library {
 		p, _ := compileWith([]byte(others[name]), lib)
 		return p
 	}
+	lib.missing = func(name string, version int) bool { return lib.flow(name, version) == nil }
 	return lib
 }
 

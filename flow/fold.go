@@ -371,6 +371,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
 	x.parks(s, t, false)
+	x.hide(e.Hidden)
 	t.RetryAt, t.Stopping, t.For = e.RetryAt, nil, ""
 	if e.Logs != "" {
 		t.Logs = e.Logs

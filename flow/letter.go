@@ -24,6 +24,7 @@ type letterBody struct {
 	Logs    string          `json:"logs,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
 	Ran     Ran             `json:"ran,omitzero"`
+	Hidden  []string        `json:"hidden,omitempty"`
 	Actor   string          `json:"actor,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
 	At      time.Time       `json:"at,omitzero"`
@@ -37,7 +38,7 @@ type letterBody struct {
 func encodeInput(in input) ([]byte, error) {
 	return json.Marshal(letterBody{
 		Kind: in.kind, Step: in.step, Item: in.item, Attempt: in.attempt, Undo: in.undo, Probe: in.probe,
-		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Actor: in.actor, Reason: in.reason, At: in.at, Name: in.name, ID: in.id, Roles: in.roles, Version: in.version, Done: in.done,
+		Output: in.result.Output, Logs: in.result.Logs, Error: in.result.Error, Ran: in.result.Ran, Hidden: in.result.hidden, Actor: in.actor, Reason: in.reason, At: in.at, Name: in.name, ID: in.id, Roles: in.roles, Version: in.version, Done: in.done,
 	})
 }
 
@@ -48,7 +49,7 @@ func decodeInput(body []byte) (input, error) {
 	}
 	return input{
 		kind: b.Kind, step: b.Step, item: b.Item, attempt: b.Attempt, undo: b.Undo, probe: b.Probe,
-		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran}, actor: b.Actor, reason: b.Reason, at: b.At, name: b.Name, id: b.ID, roles: b.Roles, version: b.Version, done: b.Done,
+		result: Result{Output: b.Output, Logs: b.Logs, Error: b.Error, Ran: b.Ran, hidden: b.Hidden}, actor: b.Actor, reason: b.Reason, at: b.At, name: b.Name, id: b.ID, roles: b.Roles, version: b.Version, done: b.Done,
 	}, nil
 }
 

@@ -21,12 +21,18 @@ func (e *Engine) compile(ctx context.Context, source []byte, calling ...versionK
 			failed = err
 		}
 		return found
+	}, missing: func(name string, version int) bool {
+		_, err := e.config.Store.Definition(ctx, name, version)
+		return errors.Is(err, ErrNotFound)
 	}})
 	return p, faults, failed
 }
 
-// Lint returns what is wrong with a document, in the order of places; nothing if Save would take it. The error is the store's.
+// Lint returns what is wrong with a document, in the order of places; nothing but warnings if Save would take it. The error is the store's.
 func (e *Engine) Lint(ctx context.Context, source []byte) ([]Fault, error) {
-	_, faults, err := e.compile(ctx, source)
+	p, faults, err := e.compile(ctx, source)
+	if p != nil {
+		faults = p.warnings
+	}
 	return faults, err
 }

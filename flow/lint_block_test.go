@@ -41,7 +41,7 @@ var goodBlocks = []string{
 	`{name: a, tool: acquire, exclusive: "db/${params.module}", heartbeat: 10s, retry: {attempts: 3, on: [busy, timeout]}, with: {module: x}}`,
 	`{name: a, tool: acquire, with: {module: x}, on_failure: {steps: [{name: b, notify: {text: "${failure.step}: ${failure.code} ${failure.message}"}}, {name: c, if: failure.code == 'busy', then: [{name: d, sleep: 1m, when: failure.message != ''}]}]}}`,
 	`{name: a, flow: other, with: {n: 3, names: "${params.names}"}, output: {ip: "${output.ip}"}}, {name: b, tool: acquire, with: {module: "${steps.a.ip}"}}`,
-	`{name: a, flow: other@1, with: {m: 3}}`, `{name: a, flow: unknown, with: {m: 3}}`, `{name: a, flow: "unknown@7"}`,
+	`{name: a, flow: other@1, with: {m: 3}}`, `{name: a, flow: unknown, with: {m: 3}}`,
 	`{name: a, tool: acquire, with: {module: x}, output: {d: "${output.devices}"}, undo: {tool: free, with: {of: "${steps.a.d}"}}}`,
 	`{name: a, tool: free, with: {text: "${params.names.map(steps, steps + '!')[0]}"}}`,
 }
@@ -132,6 +132,7 @@ func TestBrokenBlocksAreRefused(t *testing.T) {
 		{`{name: a, flow: ^Other}`, "is not a flow's name"},
 		{`{name: a, flow: ^other@x}`, "is no version"},
 		{`{name: a, flow: ^other@9}`, "has no version 9"},
+		{`{name: a, flow: ^unknown@7}`, "no flow is called"},
 		{`{name: a, flow: ^f}`, "would run itself: f -> f"},
 		{`{name: a, flow: ^back}`, "would run itself: f -> back -> round -> f"},
 		{`{name: a, flow: other, with: ^{names: []}}`, "is missing; other requires it"},

@@ -3,6 +3,7 @@ package flow_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,7 +70,8 @@ func TestGoodStepsAreTaken(t *testing.T) {
 	t.Parallel()
 	engine := lintEngine(t)
 	for _, step := range goodSteps {
-		if faults := lint(t, engine, lintHead+"  - "+step); len(faults) > 0 {
+		faults := slices.DeleteFunc(lint(t, engine, lintHead+"  - "+step), func(f flow.Fault) bool { return f.Warning })
+		if len(faults) > 0 {
 			t.Errorf("%s\n%v", step, faults)
 		}
 	}

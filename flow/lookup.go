@@ -168,7 +168,13 @@ func (c *compiler) call(plan *stepPlan) {
 	}
 	called := c.flowAt(plan.flowName, plan.flowVersion)
 	if called == nil {
-		if latest := c.flowAt(plan.flowName, 0); latest != nil && plan.flowVersion > 0 {
+		switch missing := c.lib.missing; {
+		case missing == nil || !missing(plan.flowName, plan.flowVersion):
+		case plan.flowVersion == 0:
+			c.d.warn(c.d.places[path+".flow"], path+".flow", "no flow is called %q: save it before this one is started", plan.flowName)
+		case missing(plan.flowName, 0):
+			c.d.fault(c.d.places[path+".flow"], path+".flow", "no flow is called %q, so it has no version %d: save it first, or leave the version out", plan.flowName, plan.flowVersion)
+		default:
 			c.d.fault(c.d.places[path+".flow"], path+".flow", "flow %s has no version %d", plan.flowName, plan.flowVersion)
 		}
 		return
@@ -201,6 +207,9 @@ func (c *compiler) call(plan *stepPlan) {
 		anchor = c.d.places[path+".flow"]
 	}
 	for i := range called.Params {
+		if value := called.Params[i].value; value != nil && value.secret {
+			plan.secret = append(plan.secret, names[i])
+		}
 		if _, said := plan.With[names[i]]; called.Params[i].Required && !said {
 			c.d.fault(anchor, path+".with."+names[i], "is missing; %s requires it", plan.Flow)
 		}

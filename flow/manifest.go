@@ -193,6 +193,8 @@ type Result struct {
 	Logs   string          `json:"logs,omitempty"` // the last bytes of stderr, at most MaxLogs
 
 	Ran Ran `json:"ran,omitzero"`
+
+	hidden []string // the secrets of a sub-flow that stand in its output
 }
 
 // Ran says what it was that ran.

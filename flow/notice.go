@@ -32,7 +32,7 @@ func (m *machine) notice(kind, severity, text string) {
 	}
 	m.notices = append(m.notices, Notice{
 		ID: id, Execution: m.x.ID, Flow: m.x.Flow,
-		Kind: kind, Severity: severity, Text: redactText(text, m.x.def.secrets(m.x.Params)), At: m.now,
+		Kind: kind, Severity: severity, Text: redactText(text, m.x.secrets()), At: m.now,
 	})
 }
 

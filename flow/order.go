@@ -80,7 +80,7 @@ func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Even
 	if err != nil && !(in.kind == inMigrate && errors.As(err, &broken)) { // migration is what mends that
 		return Row{}, nil, err
 	}
-	secrets := x.def.secrets(x.Params)
+	secrets := x.secrets()
 	if err := e.resolve(ctx, x.Flow, &in); err != nil {
 		return Row{}, nil, err
 	}

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,6 +51,7 @@ type PlannedStep struct {
 	Waits  string   `json:"waits,omitempty"`  // for what: a signal, an approval, a time, a window
 	Says   string   `json:"says,omitempty"`   // a notice
 	Takes  string   `json:"takes,omitempty"`  // the way taken, of if and switch, if that is known: then, else, case 0, none
+	Fails  string   `json:"fails,omitempty"`  // why it would fail as things stand: there is no such flow
 	Needs  []string `json:"needs,omitempty"`  // the steps whose outputs decide what is open about it
 }
 
@@ -68,7 +70,25 @@ func (e *Engine) Plan(ctx context.Context, name string, params map[string]any) (
 	if err != nil {
 		return Plan{}, fmt.Errorf("flow: %w", err)
 	}
-	return redact(p.plan(bound), p.secrets(bound)), nil
+	out := p.plan(bound)
+	e.missing(ctx, p, &out)
+	return redact(out, p.secrets(bound)), nil
+}
+
+// missing says of the steps of a plan which call a flow that is not there.
+func (e *Engine) missing(ctx context.Context, p *program, out *Plan) {
+	for i, plan := range p.steps {
+		if plan.flowName == "" || out.Steps[i].Fate == RunsNot {
+			continue
+		}
+		if _, err := e.program(ctx, plan.flowName, plan.flowVersion); errors.Is(err, ErrNotFound) {
+			out.Steps[i].Fails = noFlow(plan.Flow)
+		}
+	}
+}
+
+func noFlow(call string) string {
+	return fmt.Sprintf("there is no flow %s; save it", call)
 }
 
 // planner works a plan out.

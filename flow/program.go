@@ -21,6 +21,8 @@ type program struct {
 	steps  []*stepPlan // beside layout.steps
 	locks  []*template // of Locks: texts
 	result *template   // of Output; nil for none
+
+	warnings []Fault // for Lint
 }
 
 // stepPlan is one step of a program.
@@ -55,7 +57,8 @@ type stepPlan struct {
 	window      *window
 	quota       quota
 	flowName    string
-	flowVersion int // 0: the latest
+	flowVersion int      // 0: the latest
+	secret      []string // the parameters that are secrets of the flow that it calls
 }
 
 // quota says how many items of a step may fail before the step does: a count, or a share of them.
@@ -130,6 +133,8 @@ type library struct {
 	tools *Tools
 	// flow returns a version of a flow, 0 for the latest; nil if it is not known. It may be nil: then no flow is.
 	flow func(name string, version int) *program
+	// missing reports whether there is no such version of a flow. It may be nil: then nothing is known to be missing.
+	missing func(name string, version int) bool
 }
 
 // compile checks a document against the tools and flows at hand and returns the program, or nil if there are faults. A flow that is not
@@ -150,6 +155,7 @@ func compileWith(source []byte, lib library) (*program, []Fault) {
 		})
 		return nil, d.faults
 	}
+	p.warnings = d.warnings
 	return p, nil
 }
 

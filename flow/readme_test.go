@@ -24,7 +24,13 @@ func TestReadmeFlow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if faults, err := engine.Lint(t.Context(), found[1]); err != nil || len(faults) > 0 {
-		t.Fatal(faults, err)
+	faults, err := engine.Lint(t.Context(), found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range faults {
+		if !fault.Warning { // the flow that it calls is not shown
+			t.Error(fault)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 )
@@ -110,25 +111,64 @@ func redactText(text string, secrets []string) string {
 	return text
 }
 
+// secrets are the texts that are struck out of whatever is shown of the execution.
+func (x *Execution) secrets() []string {
+	own := x.def.secrets(x.Params)
+	if len(x.hidden) == 0 {
+		return own
+	}
+	return append(own, x.hidden...)
+}
+
+// hide notes secrets of a sub-flow.
+func (x *Execution) hide(secrets []string) {
+	for _, secret := range secrets {
+		if !slices.Contains(x.hidden, secret) {
+			x.hidden = append(x.hidden, secret)
+		}
+	}
+}
+
+// hands returns the secrets that an input hands to the flow that the step calls.
+func (p *stepPlan) hands(input json.RawMessage) []string {
+	if len(p.secret) == 0 {
+		return nil
+	}
+	given, err := decodeParams(input)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, name := range p.secret {
+		if text, is := given[name].(string); is && text != "" {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
+// within returns those of the secrets that stand in the JSON of an output.
+func within(output json.RawMessage, secrets []string) []string {
+	var out []string
+	for _, secret := range secrets {
+		if !bytes.Equal(redactJSON(output, []string{secret}), output) {
+			out = append(out, secret)
+		}
+	}
+	return out
+}
+
 // Strike returns a text with the secrets of an execution struck out, for records of what was done to it. What cannot be struck, since the
 // execution is not there, is not told at all.
 func (e *Engine) Strike(ctx context.Context, id, text string) string {
 	if text == "" {
 		return ""
 	}
-	records, err := e.config.Store.History(ctx, id, 0, 1)
-	if err != nil || len(records) == 0 {
-		return struckOut
-	}
-	events, err := DecodeEvents(id, records[0])
-	if err != nil || len(events) == 0 {
-		return struckOut
-	}
-	def, err := e.definition(ctx, events[0].Flow, events[0].Version)
+	x, err := e.load(ctx, id)
 	if err != nil {
 		return struckOut
 	}
-	return redactText(text, def.secrets(events[0].Params))
+	return redactText(text, x.secrets())
 }
 
 // exposed refuses to hand a secret to a sub-flow in a parameter that is no secret there: it would be shown.

@@ -54,7 +54,8 @@ func (e *Engine) rehearseStart(ctx context.Context, name string, params map[stri
 			}
 		}
 	}
-	return redact(out, s.p.secrets(s.params)), nil
+	e.missing(ctx, s.p, &out.Plan)
+	return redact(out, r.secrets), nil
 }
 
 // RehearseSave checks a document as Save does, and returns the definition that Save would keep, with the version that it

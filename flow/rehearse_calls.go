@@ -35,9 +35,10 @@ const (
 
 // rehearsing gathers the calls of a flow and its sub-flows.
 type rehearsing struct {
-	engine *Engine
-	ctx    context.Context
-	calls  []PlannedCall
+	engine  *Engine
+	ctx     context.Context
+	calls   []PlannedCall
+	secrets []string // of all of them
 }
 
 // plannedFlow is the plan of one flow, and what it returns as far as that is known.
@@ -47,6 +48,7 @@ type plannedFlow struct {
 }
 
 func (r *rehearsing) flow(p *program, params map[string]any, under string, depth int) plannedFlow {
+	r.secrets = append(r.secrets, p.secrets(params)...)
 	pl := p.planner(params)
 	pl.vars["execution"] = map[string]any{"id": "rehearsal", "flow": p.Name, "key": "", "actor": "", "reason": ""}
 	pl.ask = func(i int, s *PlannedStep) {
@@ -192,7 +194,11 @@ func (e *Engine) planCall(ctx context.Context, call Call) (Planned, error) {
 func (r *rehearsing) subflow(pl *planner, plan *stepPlan, under string, depth int) {
 	p, err := r.engine.program(r.ctx, plan.flowName, plan.flowVersion)
 	items := r.items(pl, plan)
-	if err != nil || items == nil || depth >= planDepth {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		r.calls = append(r.calls, PlannedCall{Step: under + plan.Name, Tool: plan.Flow, Error: failure(CodeSubflow, "%s", noFlow(plan.Flow))})
+		return
+	case err != nil || items == nil || depth >= planDepth:
 		return
 	}
 	outputs := make([]any, 0, len(items))

@@ -31,6 +31,7 @@ type run struct {
 	closed error // set when the run is no longer live
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
+	says   map[string]string                  // what they say that they wait for
 	timers map[*time.Timer]struct{}           // that have not fired
 	looked int64                              // the execution's Seq when layDown last looked
 
@@ -197,7 +198,7 @@ func (r *run) perform(a *action, hold bool) {
 	switch a.kind {
 	case actRun:
 		if !hold {
-			a.secrets = r.x.def.secrets(r.x.Params)
+			a.secrets = r.x.secrets()
 			r.start(*a)
 		}
 	case actUnused:
@@ -256,6 +257,7 @@ func (r *run) start(a action) {
 		stop(nil)
 		r.mu.Lock()
 		delete(r.stops, a.call.ID)
+		delete(r.says, a.call.ID)
 		r.mu.Unlock()
 		if detached {
 			return // in doubt, or running on: for the next engine to find out
@@ -330,9 +332,11 @@ func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	call := a.call
 	started := time.Now()
 	log := e.attemptLog(&a, started)
+	said := &saying{run: r, id: call.ID, secrets: a.secrets}
 	if log != nil {
-		call.Log = log.write
+		said.next = log.write
 	}
+	call.Log = said.write
 	var result Result
 	switch {
 	case a.flow && call.Undo:
@@ -366,7 +370,7 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	}
 	id, err := e.Start(context.WithoutCancel(ctx), name, params, atVersion(version), Key(fmt.Sprintf("%s/%d", call.Key, call.Attempt)), By("flow"), called(r))
 	if err != nil {
-		return Result{Error: &Error{Code: "subflow", Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
+		return Result{Error: &Error{Code: CodeSubflow, Message: err.Error(), Permanent: errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotFound)}}
 	}
 	deadline, cancel := context.WithTimeout(ctx, call.Timeout)
 	defer cancel()
@@ -384,14 +388,14 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	case err != nil:
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
-		return Result{Error: &Error{Code: "subflow", Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+		return Result{Error: &Error{Code: CodeSubflow, Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
 	}
 	whole, err := e.load(e.away, id) // with what is struck out elsewhere
 	switch {
 	case err != nil:
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case len(whole.Output) > 0:
-		return Result{Output: whole.Output}
+		return Result{Output: whole.Output, hidden: within(whole.Output, whole.secrets())}
 	}
 	return Result{Output: mustJSON(map[string]any{"execution": id})}
 }
@@ -411,7 +415,7 @@ func (e *Engine) undoSubflow(ctx context.Context, call Call) Result {
 		}
 	}
 	if err != nil {
-		return Result{Error: &Error{Code: "subflow", Message: err.Error()}}
+		return Result{Error: &Error{Code: CodeSubflow, Message: err.Error()}}
 	}
 	return Result{Output: []byte("{}")}
 }

@@ -404,7 +404,7 @@ func (m *machine) ended(in input) {
 			m.giveUp(s)
 		}
 	case err == nil:
-		m.succeed(s, plan, t, e, in.result.Output)
+		m.succeed(s, plan, t, e, in.result.Output, in.result.hidden)
 	case m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)
@@ -416,11 +416,11 @@ func (m *machine) ended(in input) {
 }
 
 // succeed ends a task with what its tool returned. If the output that the step makes of it cannot be made, it has failed all the same.
-func (m *machine) succeed(s *StepStatus, plan *stepPlan, t *Task, e Event, output json.RawMessage) {
-	e.Kind, e.Output = EventAttemptDone, output
+func (m *machine) succeed(s *StepStatus, plan *stepPlan, t *Task, e Event, output json.RawMessage, hidden []string) {
+	e.Kind, e.Output, e.Hidden = EventAttemptDone, output, hidden
 	if plan.mapped != nil && !m.turning(s) {
 		if _, err := m.mapOutput(s, plan, t, output); err != nil {
-			e.Output, e.Error = nil, failure(CodeExpression, "output: %v", err)
+			e.Output, e.Hidden, e.Error = nil, nil, failure(CodeExpression, "output: %v", err)
 			m.failTask(s, plan, e)
 			return
 		}

@@ -76,7 +76,7 @@ func (m *machine) tags() []Tag {
 // paramTags are the tags of the parameters that the execution was started with.
 func (x *Execution) paramTags() []Tag {
 	var out []Tag
-	secrets := x.def.secrets(x.Params)
+	secrets := x.secrets()
 	add := func(name string, value any) {
 		text, ok := tagText(value)
 		if ok && text != "" && len(text) <= maxTag && redactText(text, secrets) == text {

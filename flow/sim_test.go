@@ -41,10 +41,10 @@ steps:
           else: [{name: y3, tool: manual, on_failure: skip}]
         - {name: y4, sleep: 6s}
       z:
-        - {name: z1, tool: keyed, each: "[1, 2, 3]", on_failure: pause}
+        - {name: z1, tool: keyed, each: "[1, 2, 3, 4]", parallel: 4, on_failure: pause}
       w:
-        - {name: w1, sleep: 3s}
-        - {name: w2, tool: probed, each: "[1, 2, 3]", on_failure: pause}
+        - {name: w1, sleep: 12s}
+        - {name: w2, tool: keyed, each: "[1, 2, 3, 4]", parallel: 2, on_failure: pause}
   - {name: rounds, tool: keyed, repeat: {until: "index > 1", every: 500ms, max: 4}, retry: {attempts: 3, backoff: 100ms}}
   - {name: roll, tool: keyed, each: "[1, 2, 3, 4, 5]", parallel: 2, batch: 2, quota: "2", retry: {attempts: 2, backoff: 100ms}, output: {n: "${item}"}}
   - {name: d, tool: manual}
@@ -595,7 +595,7 @@ func (s *simWorld) askPerson() {
 		return
 	}
 	s.asking = true
-	s.After(simEngine, time.Duration(2+s.Rand().IntN(8))*time.Second, func() {
+	s.After(simEngine, time.Duration(2+s.Rand().IntN(18))*time.Second, func() {
 		s.asking = false
 		if s.x.State != Stuck {
 			return

@@ -95,7 +95,7 @@ type DefinitionRecord struct {
 
 // row is the execution's row. It is there to be shown, so secrets are struck out.
 func (x *Execution) row() Row {
-	secrets := x.def.secrets(x.Params)
+	secrets := x.secrets()
 	r := Row{
 		ID: x.ID, Flow: x.Flow, Version: x.Version, Key: x.Key, Parent: x.Parent, State: x.State, Paused: x.Paused, Step: x.Step,
 		Seq: x.Seq, Actor: x.Actor, Reason: redactText(x.Reason, secrets), Started: x.Started, Updated: x.Updated, Ended: x.Ended, Owner: x.owner,

@@ -158,7 +158,9 @@ func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
 	if err != nil {
 		return Execution{}, fmt.Errorf("flow: get %s: %w", id, err)
 	}
-	return x.shown(), nil
+	out := x.shown()
+	e.overhear(&out)
+	return out, nil
 }
 
 // List returns executions, newest first, without their steps and parameters, and where to go on: put next into Filter.After. next is "" at
@@ -270,7 +272,7 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 					secrets = def.secrets(events[0].Params)
 				}
 				for _, event := range events {
-					after = event.Seq
+					after, secrets = event.Seq, append(secrets, event.Hidden...)
 					ended = event.Kind == EventDone || event.Kind == EventFailed || event.Kind == EventCancelled
 					if !yield(redact(event, secrets), nil) {
 						return

@@ -27,8 +27,11 @@ func (e *Engine) version(ctx context.Context, name string, version int, calling 
 		return p, nil
 	}
 	r, err := e.config.Store.Definition(ctx, name, version)
-	if version == 0 && errors.Is(err, ErrNotFound) {
+	switch {
+	case version == 0 && errors.Is(err, ErrNotFound):
 		return nil, fmt.Errorf("%w: no flow is called %q", ErrNotFound, name)
+	case errors.Is(err, ErrNotFound):
+		return nil, fmt.Errorf("%w: flow %q has no version %d", ErrNotFound, name, version)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("flow %s: %w", name, err)

@@ -61,7 +61,17 @@ func lintFlow(c *cli.Context, a *control.Client) error {
 	if err := printDocuments(c, raws(answer.Items), "LINE:line", "COLUMN:column", "PATH:path", "PROBLEM:message"); err != nil {
 		return err
 	}
-	return cli.Exit(fmt.Sprintf("faults: %d", len(answer.Items)), exitFailed)
+	faults := 0
+	for _, item := range answer.Items {
+		if fault, err := decode[flow.Fault](item.Json); err != nil || !fault.Warning {
+			faults++
+		}
+	}
+	if faults == 0 {
+		fmt.Fprintf(c.App.Writer, "no faults; warnings: %d\n", len(answer.Items))
+		return nil
+	}
+	return cli.Exit(fmt.Sprintf("faults: %d", faults), exitFailed)
 }
 
 func planFlow(c *cli.Context, a *control.Client) error {
@@ -127,6 +137,9 @@ func does(s flow.PlannedStep) string {
 }
 
 func fate(s flow.PlannedStep) string {
+	if s.Fails != "" {
+		return "fails: " + s.Fails
+	}
 	if s.Why == "" {
 		return string(s.Fate)
 	}

@@ -80,6 +80,8 @@ func stepWaits(s flow.StepStatus) string {
 		switch t := &s.Tasks[i]; {
 		case t.For != "":
 			return t.For
+		case t.Waits != "":
+			return t.Waits
 		case !t.RetryAt.IsZero():
 			return "another attempt at " + text(t.RetryAt)
 		case t.State == flow.TaskHeld && t.Error != nil:

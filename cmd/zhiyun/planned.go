@@ -71,6 +71,8 @@ func becomes(s flow.PlannedStep) string {
 	switch {
 	case s.Fate == flow.RunsNot:
 		return "not run: " + s.Why
+	case s.Fails != "":
+		return "fail: " + s.Fails
 	case s.Says != "":
 		return "say: " + s.Says
 	case s.Waits != "":

@@ -208,14 +208,15 @@ func (e Env) begin(ctx context.Context, module string, service Service, devices 
 }
 
 // await waits for the end of a rollout, through restarts of the server. between is called before each wait, which lasts
-// a minute at most.
+// 15 s at most.
 func (e Env) await(ctx context.Context, id string, between func() error) (gray.Rollout, error) {
-	for {
+	said, wait := "", 2*time.Second // what holds it from the beginning is told soon
+	for ; ; wait = 15 * time.Second {
 		if err := between(); err != nil && !control.Retryable(err) {
 			return gray.Rollout{}, err
 		}
 		rollout, err := control.Decode[gray.Rollout](e.Client.Gray.Await(ctx, connect.NewRequest(&pb.AwaitRolloutRequest{
-			Id: id, Wait: durationpb.New(time.Minute),
+			Id: id, Wait: durationpb.New(wait),
 		})))
 		switch {
 		case ctx.Err() != nil:
@@ -223,6 +224,10 @@ func (e Env) await(ctx context.Context, id string, between func() error) (gray.R
 		case err == nil && rollout.Status.State.Final():
 			return rollout, nil
 		case err == nil:
+			if now := fmt.Sprintf("the rollout of %s is %s at %d %%: %s", rollout.Service, rollout.Status.State, rollout.Status.Percent, rollout.Status.Verdict); now != said {
+				said = now
+				e.Waits(said)
+			}
 			e.Logger.Info("waiting for gray", "rollout", id, "state", rollout.Status.State, "percent", rollout.Status.Percent, "verdict", rollout.Status.Verdict.String())
 			continue
 		case !control.Retryable(err):

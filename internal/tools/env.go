@@ -22,6 +22,8 @@ type Env struct {
 	Actor, Reason string
 	// Logger gets what the tool does. Default: none.
 	Logger *slog.Logger
+	// Waits is told what the tool waits for, each time that changes. Default: nobody is.
+	Waits func(text string)
 }
 
 // EnvFrom reads what the flow engine hands to the tools that it runs: ZHIYUN_SERVER (a target, as
@@ -62,6 +64,9 @@ func (e Env) check(keyed bool) (Env, error) {
 	e.Actor = cmp.Or(e.Actor, "flow")
 	if e.Logger == nil {
 		e.Logger = slog.New(slog.DiscardHandler)
+	}
+	if e.Waits == nil {
+		e.Waits = func(string) {}
 	}
 	return e, nil
 }

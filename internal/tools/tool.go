@@ -142,6 +142,7 @@ func perform(ctx context.Context, name string, stdin io.Reader, stderr io.Writer
 		}
 		defer done()
 		env.Logger = slog.New(slog.NewTextHandler(stderr, nil))
+		env.Waits = func(text string) { fmt.Fprintln(stderr, "waits:", text) }
 		switch {
 		case getenv("ZHIYUN_PLAN") == "" || t.plan == nil && t.Effect == pure:
 			return t.run(ctx, env, input)
