@@ -39,6 +39,7 @@ type Client struct {
 	metrics  *metrics
 	running  atomic.Bool
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
+	near     [nearSlots]atomic.Pointer[service]  // some of services; written under mu
 	place    atomic.Pointer[rule.Place]          // as the agent tells; nil: it has not
 
 	mu     sync.Mutex
@@ -136,6 +137,7 @@ func (c *Client) service(name string) *service {
 	s.number = len(old)
 	next[name] = s
 	c.services.Store(&next)
+	c.near[nearSlot(name)].CompareAndSwap(nil, s)
 	c.link.Subscribe(c.config.Caller, name)
 	return s
 }
