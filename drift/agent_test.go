@@ -62,7 +62,7 @@ func (r *recorder) add(e drift.Event) {
 
 func (r *recorder) wait(t *testing.T, what string, fits func(drift.Event) bool) drift.Event {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		r.mu.Lock()
 		i := slices.IndexFunc(r.events, fits)
@@ -77,7 +77,7 @@ func (r *recorder) wait(t *testing.T, what string, fits func(drift.Event) bool) 
 		select {
 		case <-more:
 		case <-deadline:
-			t.Fatalf("waited 20s for %s; have %v", what, r.events)
+			t.Fatalf("waited a minute for %s; have %v", what, r.events)
 		}
 	}
 }
@@ -86,7 +86,8 @@ func is(kind drift.EventKind, subject string) func(drift.Event) bool {
 	return func(e drift.Event) bool { return e.Kind == kind && e.Finding.Subject == subject }
 }
 
-func TestAgentRepairsATamperedFileWithinASecond(t *testing.T) {
+// What is done to a file is found as it happens: no rescan comes to help.
+func TestAgentRepairsATamperedFileAtOnce(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	write(t, root, "etc/app.conf", "port = 80\n")
@@ -98,7 +99,7 @@ func TestAgentRepairsATamperedFileWithinASecond(t *testing.T) {
 	reports := drifttest.NewReports()
 	run(t, drift.Config{
 		Device: "d1", Desired: drift.Fixed(desired), Collectors: []drift.Collector{drift.Files(root)},
-		Repairer: repairer, Reporter: reports, Mode: drift.Repair, OnEvent: events.add,
+		Repairer: repairer, Reporter: reports, Mode: drift.Repair, OnEvent: events.add, Rescan: time.Hour,
 	})
 	reports.Wait(t, "a first look with events on", func(r drift.Report) bool {
 		return len(r.Coverage) == 1 && r.Coverage[0].Events && len(r.Findings) == 0
@@ -107,17 +108,13 @@ func TestAgentRepairsATamperedFileWithinASecond(t *testing.T) {
 	tampered := time.Now()
 	write(t, root, "etc/app.conf", "port = 81\n")
 	closed := events.wait(t, "the repair", is(drift.EventClosed, "etc/app.conf"))
-	took := time.Since(tampered)
 	if closed.Finding.Status != drift.StatusRepaired || closed.Finding.Verdict != drift.Corrective {
 		t.Errorf("closed as %s, %s; want repaired, corrective", closed.Finding.Status, closed.Finding.Verdict)
 	}
 	if got, _ := os.ReadFile(filepath.Join(root, "etc/app.conf")); string(got) != "port = 80\n" {
 		t.Errorf("content after the repair: %q", got)
 	}
-	t.Logf("found and repaired in %v", took)
-	if took > time.Second {
-		t.Errorf("found and repaired in %v, want at most 1s", took)
-	}
+	t.Logf("found and repaired in %v", time.Since(tampered))
 }
 
 func TestAgentHasAMissingProcessStarted(t *testing.T) {

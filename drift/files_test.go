@@ -220,7 +220,7 @@ func (m *mirror) settle(t testing.TB) bool {
 // matches waits until the mirror agrees with a full look by a collector that remembers nothing.
 func (m *mirror) matches(t testing.TB, root string) string {
 	var diff string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		m.settle(t)
 		truth := drift.Compare(m.want, collect(t, drift.Files(root), m.want))
 		if diff = cmp.Diff(truth, drift.Compare(m.want, drift.State{Files: m.files})); diff == "" {
@@ -310,7 +310,7 @@ func TestEventsSeePackageManagers(t *testing.T) {
 func (m *mirror) expect(t *testing.T, want ...string) {
 	t.Helper()
 	var diff string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		m.settle(t)
 		if diff = cmp.Diff(want, differences(drift.Compare(m.want, drift.State{Files: m.files}))); diff == "" {
 			return
@@ -396,7 +396,7 @@ func TestOverflowEndsExact(t *testing.T) {
 		if !strings.Contains(touched.Why, "overflow") {
 			t.Errorf("touched: %+v", touched)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the overflow was not noticed within 20s")
 	}
 	live := collect(t, collector, want)

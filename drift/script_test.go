@@ -4,47 +4,24 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/zhiyun-ops/zhiyun/drift"
+	"github.com/zhiyun-ops/zhiyun/internal/scripttest"
 )
 
 var update = flag.Bool("update", false, "record the outcomes of the scripts in testdata anew")
 
-// TestScripts runs the scripts in testdata/core against the pure core. A script is a list of blocks: a command, lines
-// that belong to it, "----", and the recorded outcome up to an empty line. Lines that start with "#" are for readers.
+// TestScripts plays the scripts in testdata against the pure core. A block is a command and the lines that belong to it.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("testdata/core/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, string(text))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(text), got); diff != "" {
-				t.Errorf("%s (-recorded +now; run with -update to record):\n%s", file, diff)
-			}
-		})
-	}
+	scripttest.Run(t, *update, func(t *testing.T, text string) string {
+		s := &script{t: t, now: noon}
+		return scripttest.Blocks(text, s.run)
+	})
 }
 
 // script is the state of one run.
@@ -55,31 +32,10 @@ type script struct {
 	want drift.State
 }
 
-func runScript(t *testing.T, text string) string {
-	s := &script{t: t, now: noon}
-	var out strings.Builder
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	for i := 0; i < len(lines); {
-		if line := lines[i]; line == "" || strings.HasPrefix(line, "#") {
-			out.WriteString(line + "\n")
-			i++
-			continue
-		}
-		var block []string
-		for ; i < len(lines) && lines[i] != "----"; i++ {
-			block = append(block, lines[i])
-		}
-		for ; i < len(lines) && lines[i] != ""; i++ {
-		}
-		out.WriteString(strings.Join(block, "\n") + "\n----\n" + s.run(block))
-	}
-	return out.String()
-}
-
 func (s *script) run(block []string) string {
 	words := strings.Fields(block[0])
 	if offset, ok := strings.CutPrefix(words[0], "+"); ok {
-		s.now = s.now.Add(s.duration(offset))
+		s.now = s.now.Add(scripttest.Duration(s.t, offset))
 		words = words[1:]
 	}
 	var actions []drift.CoreAction
@@ -109,10 +65,10 @@ func (s *script) run(block []string) string {
 		}
 		actions = s.core.Repaired(s.now, drift.Key{Kind: drift.Kind(words[1]), Subject: words[2]}, err)
 	case "hold":
-		id, _ := strconv.Atoi(words[1])
+		id := scripttest.Int(s.t, words[1])
 		actions = s.core.Hold(s.now, id, &drift.Hold{Subject: words[2], Reason: strings.Join(words[3:], " ")})
 	case "release":
-		id, _ := strconv.Atoi(words[1])
+		id := scripttest.Int(s.t, words[1])
 		actions = s.core.Hold(s.now, id, nil)
 	case "tick":
 		actions = s.core.Tick(s.now)
@@ -122,27 +78,18 @@ func (s *script) run(block []string) string {
 	return s.render(actions)
 }
 
-func (s *script) duration(text string) time.Duration {
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return d
-}
-
 func (s *script) config(words []string) drift.Config {
 	c := drift.Config{Mode: drift.Repair, Confirm: 2 * time.Second, Settle: 30 * time.Second, RepairsPerHour: 60, FlapLimit: 3, FlapWindow: time.Hour}
-	for _, word := range words {
-		name, value, _ := strings.Cut(word, "=")
+	for name, value := range scripttest.Settings(words) {
 		switch name {
 		case "mode":
 			c.Mode = drift.Mode(value)
 		case "flap":
-			c.FlapLimit, _ = strconv.Atoi(value)
+			c.FlapLimit = scripttest.Int(s.t, value)
 		case "perhour":
-			c.RepairsPerHour, _ = strconv.Atoi(value)
+			c.RepairsPerHour = scripttest.Int(s.t, value)
 		default:
-			s.t.Fatalf("unknown setting %q", word)
+			s.t.Fatalf("unknown setting %q", name)
 		}
 	}
 	return c
@@ -161,15 +108,15 @@ func (s *script) state(lines []string) drift.State {
 			}
 			state.Files[w[1]] = drift.File{Kind: drift.Kind(w[0]), Digest: w[2]}
 		case "process":
-			count, _ := strconv.Atoi(w[2])
+			count := scripttest.Int(s.t, w[2])
 			state.Processes = append(state.Processes, drift.Process{Name: w[1], Count: count})
 		case "port":
-			port, _ := strconv.Atoi(w[1])
+			port := scripttest.Int(s.t, w[1])
 			state.Ports = append(state.Ports, drift.Port{Port: port, Process: w[2]})
 		case "hold":
 			hold := drift.Hold{Subject: w[1], Verdict: drift.Verdict(w[2]), Reason: w[4]}
 			if w[3] != "-" {
-				hold.Until = s.now.Add(s.duration(w[3]))
+				hold.Until = s.now.Add(scripttest.Duration(s.t, w[3]))
 			}
 			state.Holds = append(state.Holds, hold)
 		case "order":

@@ -48,6 +48,13 @@ func (b *bells) drop(id string, one *bell) {
 	}
 }
 
+// waited reports whether somebody waits for the next thing of an execution.
+func (b *bells) waited(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.of[id] != nil
+}
+
 // ring tells those who wait for an execution.
 func (b *bells) ring(id string) {
 	b.mu.Lock()

@@ -3,7 +3,11 @@ package flow
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
 
 // subflowUndo is the undo of a sub-flow step: the flow that it ran is compensated.
@@ -49,7 +53,7 @@ func (m *machine) compensate() bool {
 		for s.undo > 0 && s.undos < plan.Parallel {
 			t := &s.Tasks[s.undo-1]
 			s.undo--
-			if m.planted == "skip an undo" && t.Item == 0 && x.undoing == 0 {
+			if m.planted == "skip an undo" && t.Item == 0 && x.undoing == 0 || m.planted == "undo the last iteration" && plan.Repeat != nil && t.Item < len(s.Tasks)-1 {
 				continue
 			}
 			// An attempt that failed may have left something behind, too: undo tools succeed when there is nothing to do.
@@ -108,7 +112,7 @@ func (m *machine) runUndo(s *StepStatus, plan *stepPlan, t *Task, attach bool) {
 func (m *machine) undoInput(s *StepStatus, plan *stepPlan, t *Task) (json.RawMessage, error) {
 	object := map[string]any{}
 	if plan.undoWith != nil {
-		vars, err := m.itemVars(s, plan, t.Item)
+		vars, err := m.undoVars(s, plan, t)
 		if err != nil {
 			return nil, err
 		}
@@ -130,6 +134,57 @@ func (m *machine) undoInput(s *StepStatus, plan *stepPlan, t *Task) (json.RawMes
 		object["done"] = t.Output
 	}
 	return json.Marshal(object)
+}
+
+// undoVars are the variables of undo.with. The step's own output is what the task that is undone has left: of an iteration its own, of an item the list as far
+// as the step has come, whether the step has ended or not; none if the task has none.
+func (m *machine) undoVars(s *StepStatus, plan *stepPlan, t *Task) (map[string]any, error) {
+	vars, err := m.itemVars(s, plan, t.Item)
+	if err != nil {
+		return nil, err
+	}
+	if plan.Repeat != nil {
+		vars = maps.Clone(vars)
+		vars["index"] = int64(t.Item)
+	}
+	if !slices.Contains(plan.uses, s.at) || s.State == StepDone && plan.Repeat == nil {
+		return vars, nil
+	}
+	all, _ := vars["steps"].(map[string]any)
+	all = maps.Clone(all)
+	delete(all, s.Name)
+	vars = maps.Clone(vars)
+	vars["steps"] = all
+	if t.State != TaskDone {
+		return vars, nil
+	}
+	all[s.Name], err = m.left(s, plan, t)
+	return vars, err
+}
+
+// left is what a step that has not ended has left behind for the undo of one of its tasks.
+func (m *machine) left(s *StepStatus, plan *stepPlan, t *Task) (any, error) {
+	if s.left != nil {
+		return s.left, nil
+	}
+	output := t.Output
+	var err error
+	switch {
+	case s.Fanned && plan.mapped == nil:
+		output = s.output()
+	case s.Fanned:
+		output, err = m.mapOutputs(s, plan)
+	case plan.mapped != nil:
+		output, err = m.mapOutput(s, plan, t, output)
+	}
+	if err != nil {
+		return nil, err
+	}
+	value, err := expr.Decode(output, m.outputSchema(s, plan))
+	if s.Fanned {
+		s.left = value // nothing of it runs any more: it is the same for all items
+	}
+	return value, err
 }
 
 // undoEnded takes in the end of an attempt to undo.

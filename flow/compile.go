@@ -174,6 +174,9 @@ func (c *compiler) leaf(plan *stepPlan, sc scope) {
 		}
 	}
 	if plan.undo.With != nil {
+		if plan.Repeat != nil {
+			sc, _ = c.with(sc, path+".undo", map[string]*expr.Schema{"index": expr.Integer})
+		}
 		sc.self = true
 		c.plain.Declare("steps", plan.Name, c.seen(plan))
 		plan.undoWith = c.template(path+".undo.with", plan.undo.With, sc)

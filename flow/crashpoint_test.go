@@ -56,7 +56,7 @@ func newDisk(t *testing.T) *crashfs.Disk {
 // life runs the flow of 23 steps on the disk, until it ends or the disk fails. It reports whether it ended.
 func (w *world) life(t *testing.T, disk *crashfs.Disk, path string) bool {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?vfs="+disk.Name()+"&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=wal_autocheckpoint(20)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+path+"?vfs="+disk.Name()+"&"+sqlitestore.Options+"&_pragma=wal_autocheckpoint(80)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func (w *world) life(t *testing.T, disk *crashfs.Disk, path string) bool {
 // verify holds what is stored to what was told.
 func (w *world) verify(t *testing.T, disk *crashfs.Disk, path string) error {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?vfs="+disk.Name()+"&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+path+"?vfs="+disk.Name()+"&"+sqlitestore.Options)
 	if err != nil {
 		t.Fatal(err)
 	}

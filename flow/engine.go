@@ -205,6 +205,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	case err != nil:
 	case e.shared != nil:
 		background.Go(func() { e.followLocks(root) })
+		background.Go(func() { e.watchRests(root) })
 		background.Go(func() { e.join(root) })
 	default:
 		background.Go(func() { e.followLocks(root) })

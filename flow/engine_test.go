@@ -79,7 +79,7 @@ func save(t *testing.T, engine *flow.Engine, source string) flow.Definition {
 // history says.
 func finish(t *testing.T, engine *flow.Engine, id string) (flow.Execution, []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	waited, err := engine.Wait(ctx, id)
 	if err != nil {
@@ -100,7 +100,7 @@ func finish(t *testing.T, engine *flow.Engine, id string) (flow.Execution, []str
 		t.Errorf("Wait and Get differ: %s", diff)
 	}
 	if !x.State.Ended() {
-		t.Fatalf("execution is %s after 20s:\n%s", x.State, strings.Join(lines, "\n"))
+		t.Fatalf("execution is %s after a minute:\n%s", x.State, strings.Join(lines, "\n"))
 	}
 	return x, lines
 }

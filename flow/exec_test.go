@@ -62,14 +62,28 @@ func TestInputIsNotOnTheCommandLine(t *testing.T) {
 	}
 }
 
+// untilThere runs a tool that does not end until it has come to write a file before its time is over, however busy the machine is, and returns what is in it.
+func untilThere(t *testing.T, tools *flow.Tools, file string) string {
+	t.Helper()
+	for timeout := 300 * time.Millisecond; timeout < 5*time.Minute; timeout *= 4 {
+		result := runShell(t, tools, flow.Call{Timeout: timeout})
+		if result.Error == nil || result.Error.Code != flow.CodeTimeout || !result.Error.Unknown {
+			t.Fatalf("%+v, want a timeout", result.Error)
+		}
+		if data, _ := os.ReadFile(file); len(data) > 0 {
+			return string(data)
+		}
+	}
+	t.Fatalf("the tool never came to write %s", file)
+	return ""
+}
+
 func TestToolIsToldToEndBeforeItIsKilled(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "told")
-	tools := shell(t, flow.Manifest{}, `trap 'echo told > `+file+`; exit 1' TERM; while :; do sleep 0.01; done`)
-	result := runShell(t, tools, flow.Call{Timeout: 300 * time.Millisecond})
-	if result.Error == nil || result.Error.Code != flow.CodeTimeout || !result.Error.Unknown {
-		t.Errorf("%+v, want a timeout", result.Error)
-	}
+	ready := filepath.Join(t.TempDir(), "ready")
+	tools := shell(t, flow.Manifest{}, `trap 'echo told > `+file+`; exit 1' TERM; echo ready > `+ready+`; while :; do sleep 0.01; done`)
+	untilThere(t, tools, ready)
 	if _, err := os.Stat(file); err != nil {
 		t.Error("the tool was not told to end:", err)
 	}
@@ -79,18 +93,11 @@ func TestDeafToolIsKilledWithItsGroup(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pid")
 	tools := shell(t, flow.Manifest{}, `trap '' TERM; sh -c 'trap "" TERM; echo $$ > `+file+`; while :; do sleep 0.1; done' & while :; do sleep 0.1; done`)
-	began := time.Now()
-	result := runShell(t, tools, flow.Call{Timeout: 500 * time.Millisecond})
-	if result.Error == nil || result.Error.Code != flow.CodeTimeout {
-		t.Errorf("%+v after %s, want a timeout", result.Error, time.Since(began))
-	}
-	data, err := os.ReadFile(file)
+	pid, err := strconv.Atoi(strings.TrimSpace(untilThere(t, tools, file)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid, _ := strconv.Atoi(strings.TrimSpace(string(data))); alive(pid) {
-		t.Error("its child lives on")
-	}
+	comesTrue(t, func() bool { return !alive(pid) }) // its child
 }
 
 func TestHeartbeat(t *testing.T) {
@@ -99,8 +106,8 @@ func TestHeartbeat(t *testing.T) {
 	if result := runShell(t, silent, flow.Call{}); result.Error == nil || result.Error.Code != flow.CodeHeartbeat || !result.Error.Unknown {
 		t.Errorf("a silent tool: %+v, want %s", result.Error, flow.CodeHeartbeat)
 	}
-	busy := shell(t, flow.Manifest{}, `for i in 1 2 3 4 5 6; do echo working >&2; sleep 0.1; done`)
-	if result := runShell(t, busy, flow.Call{Heartbeat: 400 * time.Millisecond}); result.Error != nil {
+	busy := shell(t, flow.Manifest{}, `i=0; while [ $i -lt 35 ]; do echo working >&2; sleep 0.1; i=$((i+1)); done`) // longer than it may be silent
+	if result := runShell(t, busy, flow.Call{Heartbeat: 3 * time.Second}); result.Error != nil {
 		t.Errorf("a tool that logs: %+v", result.Error)
 	}
 	tools := flow.NewTools()
@@ -204,6 +211,9 @@ func TestResourcesAreBounded(t *testing.T) {
 		t.Errorf("it took 150 MB of 64 (limits %s): %+v", result.Ran.Limits, result)
 	}
 	if !strings.HasPrefix(result.Ran.Limits, "cgroup") || strings.Contains(result.Ran.Limits, "processes") {
+		if os.Getenv("ZHIYUN_REQUIRE") == "1" {
+			t.Fatal("no control group can be made here; run as root where the controllers memory, cpu and pids may be used; limits:", result.Ran.Limits)
+		}
 		t.Skip("no control group can be made here; limits:", result.Ran.Limits)
 	}
 	// A child that leaves the process group is still in the control group, and does not outlive the tool.
@@ -254,7 +264,7 @@ func TestHeartbeatOfAStep(t *testing.T) {
 	t.Parallel()
 	tools := shell(t, flow.Manifest{Effect: flow.Keyed}, `[ "$ZHIYUN_ATTEMPT" = 1 ] && sleep 60; echo '{}'`)
 	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
-	save(t, engine, "flow: beat\nsteps:\n  - {name: s, tool: sh, heartbeat: 200ms, retry: {attempts: 2, backoff: 1ms}}\n")
+	save(t, engine, "flow: beat\nsteps:\n  - {name: s, tool: sh, heartbeat: 1s, retry: {attempts: 20, backoff: 1ms}}\n")
 	id, err := engine.Start(t.Context(), "beat", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -158,6 +158,7 @@ type StepStatus struct {
 	open    int   // blocks of it that run
 	parked  int   // its place among those that wait for the same, from 1
 	items   []any // of its each
+	left    any   // its output as far as it has come, while it is undone
 	next    int   // the next task to start
 	active  int   // tasks started and not ended
 	failed  int

@@ -86,7 +86,7 @@ characters. A text that is one expression keeps the expression's type; in a long
 | ` + "`params`" + ` | everywhere | the parameters |
 | ` + "`steps.NAME`" + ` | in steps and the flow's output | the output of a step |
 | ` + "`execution`" + ` | everywhere | id, flow, key, actor, reason |
-| ` + "`item`, `index`" + ` | with each: in with, on, output, exclusive, undo | the entry and its position |
+| ` + "`item`, `index`" + ` | with each: in with, on, output, exclusive, undo; index with repeat: in until, undo | the entry and its position, the number of the iteration |
 | ` + "`output`" + ` | in output and until | what the tool or flow returned |
 | ` + "`failure`" + ` | in a handler | step, code, message |
 

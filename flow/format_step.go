@@ -72,7 +72,7 @@ func leafFields() []field[Step] {
 		{name: "quota", kinds: leaves, needs: []string{"each"}, form: map[string]any{"type": []any{"string", "integer"}, "pattern": `^[0-9]+%?$`},
 			about: "So many items, or such a share of them (10%), may fail before the step does. What failed is null in the output.",
 			codec: asFullText(func(s *Step) *string { return &s.Quota })},
-		{name: "repeat", kinds: leaves, apart: "each", form: refForm("repeat"), about: "Runs the step again and again until a condition holds. Its output is that of the last iteration.",
+		{name: "repeat", kinds: leaves, apart: "each", form: refForm("repeat"), about: "Runs the step again and again until a condition holds. Its output is that of the last iteration. Each iteration is undone, the last first.",
 			codec: asFields(func(s *Step) **Repeat { return &s.Repeat }, func(f *format) []field[Repeat] { return f.repeat }, Repeat{})},
 		{name: "retry", kinds: leaves, form: refForm("retry"), about: "How often a failed attempt is made again; by default never.",
 			codec: asRetry(func(s *Step) *Retry { return &s.Retry })},
@@ -133,7 +133,7 @@ func retryFields() []field[Retry] {
 func undoFields() []field[Undo] {
 	return []field[Undo]{
 		{name: "tool", form: map[string]any{"type": "string", "pattern": toolName.String()}, about: "The tool that takes it back; by default what the step's tool names.", codec: asFullText(func(u *Undo) *string { return &u.Tool })},
-		{name: "with", form: mappingForm, about: "Its input; by default the step's own.", codec: asMapping(func(u *Undo) *map[string]any { return &u.With })},
+		{name: "with", form: mappingForm, about: "Its input; by default the step's own. In it, steps.NAME of the step itself is what it has left, of an iteration that one's own output.", codec: asMapping(func(u *Undo) *map[string]any { return &u.With })},
 		{name: "retry", form: refForm("retry"), about: "How often it is tried; by default 10 times, after 500ms doubling to 30s.",
 			codec: asRetry(func(u *Undo) *Retry { return &u.Retry })},
 		{name: "on_failure", form: enumForm("fail", "skip"), about: "fail (the default: it waits for a person) or skip.",

@@ -46,11 +46,11 @@ func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Int
 	}
 	if kind == inRetry {
 		x, err := e.load(ctx, id)
-		if err == nil {
-			err = x.retriable()
-		}
 		if err != nil {
 			return fmt.Errorf("flow: execution %s: %w", id, err)
+		}
+		if err := x.retriable(); err != nil {
+			return err
 		}
 	}
 	return e.tell(ctx, id, i.input(kind))
@@ -59,7 +59,7 @@ func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Int
 // retriable says why there is nothing that Retry could try again.
 func (x *Execution) retriable() error {
 	if x.held == 0 && x.State != Stuck {
-		return fmt.Errorf("%w: nothing of it waits for a person; it is %s", ErrState, x.State)
+		return fmt.Errorf("%w: nothing of execution %s waits for a person; it is %s", ErrState, x.ID, x.State)
 	}
 	return nil
 }

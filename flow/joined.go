@@ -47,10 +47,10 @@ func (e *Engine) join(ctx context.Context) {
 				e.hear(ctx, &background, beat, known)
 			}
 		case doClaim:
-			ids, err := e.shared.Claim(ctx, member, claimBatch)
-			e.tellPart(ctx, "claim", err, func() { e.part.claimed(time.Now(), len(ids), claimBatch, err) })
-			if len(ids) > 0 {
-				background.Go(func() { e.takeOver(ctx, member, ids) })
+			rows, err := e.shared.Claim(ctx, member, claimBatch)
+			e.tellPart(ctx, "claim", err, func() { e.part.claimed(time.Now(), len(rows), claimBatch, err) })
+			if len(rows) > 0 {
+				background.Go(func() { e.takeOver(ctx, member, rows) })
 			}
 		case doDrop:
 			e.log.Warn("fenced: others own what ran here; joining them again", "member", member)
@@ -152,10 +152,16 @@ func (k *letters) forget() {
 	clear(k.known)
 }
 
-// takeOver takes up what the member has claimed, again and again while the store is away, for as long as the member is one.
-func (e *Engine) takeOver(ctx context.Context, member int64, ids []string) {
-	e.metrics.claimed(len(ids))
+// takeOver takes up what the member has claimed, but for what rests, again and again while the store is away, for as long as the member is one.
+func (e *Engine) takeOver(ctx context.Context, member int64, rows []Row) {
+	e.metrics.claimed(len(rows))
 	wait := e.config.Heartbeat / 20
+	var ids []string
+	for _, row := range rows {
+		if !e.rests(row, member) {
+			ids = append(ids, row.ID)
+		}
+	}
 	for len(ids) > 0 && ctx.Err() == nil && e.isMember(member) {
 		var mu sync.Mutex
 		var left []string
@@ -213,6 +219,7 @@ func (e *Engine) dropMember(ctx context.Context, member int64) {
 		}
 	}
 	e.mu.Unlock()
+	e.resting.forget(member)
 	for _, r := range runs {
 		r.abandon()
 	}

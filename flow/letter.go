@@ -149,22 +149,47 @@ func (e *Engine) handIn(ctx context.Context, l Letter) error {
 	if err != nil {
 		return e.shared.Answer(ctx, Answer{l.ID, answerText(err)})
 	}
-	e.mu.Lock()
-	r := e.runs[l.Execution]
-	member := e.part.current()
-	e.mu.Unlock()
-	if r == nil {
-		// Claimed and not yet taken up, or its definition does not compile here.
-		if err := e.adopt(ctx, l.Execution, member); !errors.Is(err, errStranded) {
-			return errors.Join(errNotLive, err)
+	for {
+		r, err := e.owned(ctx, l.Execution)
+		if errors.Is(err, errStranded) {
+			return e.shared.Answer(ctx, Answer{l.ID, answerText(err)})
 		}
-		return e.shared.Answer(ctx, Answer{l.ID, answerText(errStranded)})
+		if err != nil {
+			return err
+		}
+		fate := make(chan error, 1)
+		r.post(message{in: in, fate: fate, letter: l.ID})
+		err = <-fate
+		switch {
+		case errors.Is(err, errNotLive):
+			continue // it has just left memory
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrStale):
+			return err // not acted on
+		}
+		return e.shared.Answer(ctx, Answer{l.ID, answerText(err)})
 	}
-	fate := make(chan error, 1)
-	r.post(message{in: in, fate: fate, letter: l.ID})
-	err = <-fate
-	if errors.Is(err, errNotLive) || errors.Is(err, ErrFenced) || errors.Is(err, ErrStale) {
-		return err // not acted on
+}
+
+// owned returns the run of an execution that a letter is for, which may rest, or be claimed and not yet taken up. Its error is errNotLive if others own it by
+// now, or it has ended.
+func (e *Engine) owned(ctx context.Context, id string) (*run, error) {
+	find := func() (r *run, member int64) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.runs[id], e.part.current()
 	}
-	return e.shared.Answer(ctx, Answer{l.ID, answerText(err)})
+	r, member := find()
+	switch {
+	case r != nil:
+		return r, nil
+	case member == 0 || !e.live():
+		return nil, errNotLive
+	}
+	if err := e.adopt(ctx, id, member); err != nil {
+		return nil, err
+	}
+	if r, _ = find(); r == nil {
+		return nil, errNotLive
+	}
+	return r, nil
 }

@@ -23,7 +23,7 @@ type Limits struct {
 	PerDevice int
 	// PerModule bounds the attempts of executions with the same value of the parameter "module". Default: none.
 	PerModule int
-	// Open bounds the executions that have not ended and are in memory: those that only wait for a time, a signal or a person are not, unless the store is Shared. A start beyond it is a *BusyError; sub-flows, and starts with a key that is
+	// Open bounds the executions that have not ended and are in memory: those that only wait for a time, a signal or a person are not. A start beyond it is a *BusyError; sub-flows, and starts with a key that is
 	// known, are not refused. Default 100,000; each takes some kilobytes of memory.
 	Open int
 }

@@ -72,7 +72,7 @@ func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Even
 	}
 	if in.kind == inRetry {
 		if err := x.retriable(); err != nil {
-			return Row{}, nil, fmt.Errorf("flow: execution %s: %w", id, err)
+			return Row{}, nil, err
 		}
 	}
 	p, err := e.version(ctx, x.Flow, x.Version)

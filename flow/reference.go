@@ -28,7 +28,7 @@ func (sc scope) given(condition *expr.Expr, outcome bool) scope {
 
 // extraVars are the variables that some places have, and where.
 var extraVars = map[string]string{
-	"item": "in with, on, output, exclusive and undo of a step with each", "index": "in with, on, output, exclusive and undo of a step with each, and in until",
+	"item": "in with, on, output, exclusive and undo of a step with each", "index": "in with, on, output, exclusive and undo of a step with each, and in until and undo of one with repeat",
 	"output": "in output and until of a step", "failure": "in the steps of a handler (on_failure)",
 }
 

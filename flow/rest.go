@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"strings"
@@ -17,64 +16,8 @@ const (
 	shortWait = 2 * restAfter
 )
 
-// alarm is when an execution that is not in memory goes on.
-type alarm struct {
-	at time.Time
-	id string
-}
-
-type alarms []alarm
-
-func (a alarms) Len() int           { return len(a) }
-func (a alarms) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
-func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
-func (a *alarms) Push(x any)        { *a = append(*a, x.(alarm)) }
-func (a *alarms) Pop() any {
-	last := len(*a) - 1
-	x := (*a)[last]
-	(*a)[last] = alarm{}
-	*a = (*a)[:last]
-	return x
-}
-
-// resting are the alarms of executions that wait outside memory.
-type resting struct {
-	mu      sync.Mutex // guards what follows
-	alarms  alarms
-	changed chan struct{} // of capacity 1: the first alarm is another one
-}
-
-// set remembers when an execution goes on. One that waits for a person or a signal alone has no time.
-func (r *resting) set(at time.Time, id string) {
-	if at.IsZero() {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	heap.Push(&r.alarms, alarm{at, id})
-	if r.alarms[0].id == id {
-		select {
-		case r.changed <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// due takes the alarms whose time has come, and says how long it is to the next.
-func (r *resting) due(now time.Time) (ids []string, next time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.alarms) > 0 {
-		if next := r.alarms[0].at.Sub(now); next > 0 {
-			return ids, next
-		}
-		ids = append(ids, heap.Pop(&r.alarms).(alarm).id)
-	}
-	return ids, restAfter
-}
-
-// rests reports whether an open execution can stay in the store until its time has come, or somebody asks; then its alarm is set.
-func (e *Engine) rests(row Row) bool {
+// rests reports whether an open execution, a member's in a Shared store, can stay in the store until its time has come, or somebody asks; then its alarm is set.
+func (e *Engine) rests(row Row, member int64) bool {
 	switch row.Wake.Kind {
 	case WakePerson:
 		if row.State == Stuck && strings.HasPrefix(row.Wake.For, strandedText) {
@@ -87,27 +30,27 @@ func (e *Engine) rests(row Row) bool {
 	if !row.Wake.At.IsZero() && row.Wake.At.Sub(now()) < shortWait {
 		return false
 	}
-	e.resting.set(row.Wake.At, row.ID)
+	e.resting.set(row.Wake.At, row.ID, member)
 	return true
 }
 
-// watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends. On a Shared store executions stay where they are: what
-// an engine runs is known by its memory.
+// watchRests wakes executions whose time has come, and has those leave memory that wait, until ctx ends. In a Shared store they stay the member's that ran them:
+// the alarm is in that engine alone, and a letter finds it.
 func (e *Engine) watchRests(ctx context.Context) {
 	look := time.NewTicker(restAfter)
 	defer look.Stop()
 	bell := time.NewTimer(restAfter)
 	defer bell.Stop()
 	for {
-		ids, next := e.resting.due(now())
+		rung, next := e.resting.due(now())
 		bell.Reset(next)
 		var wait sync.WaitGroup
 		slots := make(chan struct{}, 16)
-		for _, id := range ids {
+		for _, a := range rung {
 			slots <- struct{}{}
 			wait.Go(func() {
 				defer func() { <-slots }()
-				e.rouse(ctx, id)
+				e.rouse(ctx, a)
 			})
 		}
 		wait.Wait()
@@ -123,19 +66,16 @@ func (e *Engine) watchRests(ctx context.Context) {
 }
 
 // rouse loads an execution whose time has come. What cannot be loaded now is tried again.
-func (e *Engine) rouse(ctx context.Context, id string) {
-	e.mu.Lock()
-	live := e.running && !e.draining
-	e.mu.Unlock()
-	if !live {
-		return
+func (e *Engine) rouse(ctx context.Context, a alarm) {
+	if !e.live() || !e.isMember(a.member) {
+		return // the next engine has its own alarm
 	}
-	if err := e.adopt(ctx, id, 0); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
-		if _, gone := e.config.Store.Get(ctx, id); errors.Is(gone, ErrNotFound) {
-			return // it ended before its time, and was removed
+	if err := e.adopt(ctx, a.id, a.member); err != nil && !errors.Is(err, errStranded) && ctx.Err() == nil {
+		if _, gone := e.config.Store.Get(ctx, a.id); errors.Is(gone, ErrNotFound) || !e.isMember(a.member) {
+			return // it ended before its time and was removed, or others own it by now
 		}
-		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", id, "error", err)
-		e.resting.set(now().Add(time.Second), id)
+		e.log.Warn("an execution whose time has come cannot be loaded; it is tried again", "execution", a.id, "error", err)
+		e.resting.set(now().Add(time.Second), a.id, a.member)
 	}
 }
 
@@ -147,9 +87,12 @@ func (e *Engine) layDown() {
 		return
 	}
 	for id, r := range e.runs {
+		if e.shared != nil && (e.ends[id] != nil || e.moved.waited(id)) {
+			continue // outside memory it would be looked up for them in the store, again and again, as those of other engines are
+		}
 		if at, leaves := r.layDown(); leaves {
 			delete(e.runs, id)
-			e.resting.set(at, id)
+			e.resting.set(at, id, r.owner)
 		}
 	}
 }
@@ -172,7 +115,7 @@ func (r *run) layDown() (at time.Time, leaves bool) {
 		return at, false
 	}
 	r.closed = errNotLive
-	for _, timer := range r.timers {
+	for timer := range r.timers {
 		timer.Stop()
 	}
 	return wake.At, true

@@ -31,8 +31,8 @@ type run struct {
 	closed error // set when the run is no longer live
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
-	timers []*time.Timer
-	looked int64 // the execution's Seq when layDown last looked
+	timers map[*time.Timer]struct{}           // that have not fired
+	looked int64                              // the execution's Seq when layDown last looked
 
 	flying  sync.WaitGroup          // attempts in flight
 	tickets map[*ticket]struct{}    // that wait; guarded by gate.mu
@@ -214,7 +214,17 @@ func (r *run) perform(a *action, hold bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.closed == nil && !hold {
-			r.timers = append(r.timers, time.AfterFunc(a.at.Sub(now()), func() { r.post(message{in: due}) }))
+			var timer *time.Timer
+			timer = time.AfterFunc(a.at.Sub(now()), func() {
+				r.mu.Lock() // behind the assignment, and the entry below
+				delete(r.timers, timer)
+				r.mu.Unlock()
+				r.post(message{in: due})
+			})
+			if r.timers == nil {
+				r.timers = map[*time.Timer]struct{}{}
+			}
+			r.timers[timer] = struct{}{}
 		}
 	}
 }
@@ -263,7 +273,7 @@ func (r *run) quiesce() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hold = true
-	for _, timer := range r.timers {
+	for timer := range r.timers {
 		timer.Stop()
 	}
 }
@@ -274,7 +284,7 @@ func (r *run) close(err error) {
 	r.closed = err
 	inbox := r.inbox
 	r.inbox = nil
-	for _, timer := range r.timers {
+	for timer := range r.timers {
 		timer.Stop()
 	}
 	r.mu.Unlock()

@@ -21,9 +21,9 @@ type Shared interface {
 	// run out removes nobody: the others may have been cut off with it. ErrFenced if the member was removed.
 	Beat(ctx context.Context, member int64) (Beat, error)
 	// Claim makes the member the owner of up to limit open executions that have no owner, or one that was removed, and returns
-	// their IDs. No execution is claimed by two. ErrFenced if the member was removed. After a claim whose answer was lost, the next returns the
-	// IDs of all that the member owns.
-	Claim(ctx context.Context, member int64, limit int) ([]string, error)
+	// their rows. No execution is claimed by two. ErrFenced if the member was removed. After a claim whose answer was lost, the next returns the
+	// rows of all that the member owns.
+	Claim(ctx context.Context, member int64, limit int) ([]Row, error)
 	// Leave removes the member, so that the others need not wait for its lease. Removing one that is gone changes nothing.
 	Leave(ctx context.Context, member int64) error
 

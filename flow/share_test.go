@@ -68,7 +68,7 @@ func TestVerbsReachTheOwner(t *testing.T) {
 		var engines [2]*flow.Engine
 		for i := range engines {
 			engines[i] = start(t, flow.Config{Store: open(), Tools: tools[i], Name: fmt.Sprint(i), Heartbeat: time.Second})
-			for end := time.Now().Add(20 * time.Second); i == 0 && !engines[0].Leads() && time.Now().Before(end); {
+			for end := time.Now().Add(time.Minute); i == 0 && !engines[0].Leads() && time.Now().Before(end); {
 				<-time.After(5 * time.Millisecond)
 			}
 		}
@@ -170,7 +170,7 @@ func TestHandOver(t *testing.T) {
 		}
 		// A version that is saved by one is what the other starts from then on.
 		save(t, atRest, "flow: two\nsteps:\n  - {name: c, tool: wait}\n")
-		for end := time.Now().Add(20 * time.Second); ; {
+		for end := time.Now().Add(time.Minute); ; {
 			id, err := second.Start(t.Context(), "two", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -195,7 +195,7 @@ func TestOneDelivers(t *testing.T) {
 		var all []*flow.Engine
 		for i := range engines {
 			all = append(all, start(t, flow.Config{
-				Store: open(), Tools: flow.NewTools(), Name: fmt.Sprint(i), Heartbeat: time.Second,
+				Store: open(), Tools: flow.NewTools(), Name: fmt.Sprint(i), Heartbeat: 10 * time.Second,
 				Notifier: notifierFunc(func(n flow.Notice) error {
 					mu.Lock()
 					defer mu.Unlock()
@@ -211,7 +211,7 @@ func TestOneDelivers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for end := time.Now().Add(30 * time.Second); ; {
+		for end := time.Now().Add(time.Minute); ; {
 			mu.Lock()
 			n := len(got)
 			mu.Unlock()

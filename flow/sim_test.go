@@ -656,6 +656,7 @@ func TestSimulationFindsPlantedBugs(t *testing.T) {
 		"forget tries",   // I9
 		"take late ends", // an end that is not the current attempt's
 		"skip an undo",
+		"undo the last iteration",
 		"no batches",
 		"take signals twice",
 		"join early", // a step with branches ends with the first of them

@@ -50,7 +50,7 @@ func engineRun(t *testing.T, store flow.Store) (engine *flow.Engine, stop func()
 // wakes waits until the execution's wake is of a kind.
 func wakes(t *testing.T, engine *flow.Engine, id string, kind flow.WakeKind) flow.Execution {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, err := range engine.Watch(ctx, id) {
 		if err != nil {

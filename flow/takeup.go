@@ -23,7 +23,7 @@ func (e *Engine) takeUp(ctx context.Context) error {
 		var faults []error
 		limit := make(chan struct{}, 16)
 		for _, row := range rows {
-			if e.rests(row) {
+			if e.rests(row, 0) {
 				continue
 			}
 			limit <- struct{}{}
@@ -74,6 +74,7 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 		return fmt.Errorf("flow: take up execution %s: %w", id, err)
 	}
 	r.bind(p, x)
+	e.resting.clear(id) // it sets another one if it leaves again
 	r.first(message{in: input{kind: inRecover}})
 	r.drive()
 	return nil

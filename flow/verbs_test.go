@@ -22,7 +22,7 @@ import (
 // until waits for an event of a kind.
 func until(t *testing.T, engine *flow.Engine, id string, kind flow.EventKind) flow.Event {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for event, err := range engine.Watch(ctx, id) {
 		if err != nil {
@@ -116,7 +116,7 @@ func TestTimeoutKillsTheGroupAndAsksAPerson(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tools := flow.NewTools()
-	tools.Exec(flow.Manifest{Name: "slow", Command: []string{"/bin/sh", "-c", `(sleep 1; touch ` + dir + `/survived) & sleep 60`}})
+	tools.Exec(flow.Manifest{Name: "slow", Command: []string{"/bin/sh", "-c", `(sleep 5; touch ` + dir + `/survived) & sleep 60`}})
 	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
 	save(t, engine, `{flow: f, steps: [{name: a, tool: slow, timeout: 100ms}, {name: b, tool: slow, when: "has(steps.a.never)", timeout: 1s}]}`)
 	id := begin(t, engine, "f", nil)
@@ -134,7 +134,7 @@ func TestTimeoutKillsTheGroupAndAsksAPerson(t *testing.T) {
 	if x.State != flow.Done || string(x.Steps[0].Output) != `{"by":"hand"}` {
 		t.Errorf("%s with %s", x.State, x.Steps[0].Output)
 	}
-	waited, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+	waited, cancel := context.WithTimeout(t.Context(), 5500*time.Millisecond)
 	defer cancel()
 	<-waited.Done()
 	if _, err := os.Stat(filepath.Join(dir, "survived")); err == nil {

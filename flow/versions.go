@@ -47,11 +47,26 @@ func (e *Engine) version(ctx context.Context, name string, version int, calling 
 	p.Version, p.SavedAt = r.Version, r.SavedAt
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.versions[versionKey{name, r.Version}] = p
+	e.keep(p)
 	if version == 0 && (e.latest[name] == nil || e.latest[name].Version < r.Version) {
 		e.latest[name] = p
 	}
 	return p, nil
+}
+
+// maxVersions bounds the compiled versions that are kept beside the latest of each flow. What is compiled again is that of executions which come back to
+// memory after so many others.
+const maxVersions = 256
+
+// keep keeps a compiled version. The caller holds the mutex.
+func (e *Engine) keep(p *program) {
+	for key := range e.versions { // any: those in use are the executions' own
+		if len(e.versions) < maxVersions {
+			break
+		}
+		delete(e.versions, key)
+	}
+	e.versions[versionKey{p.Name, p.Version}] = p
 }
 
 // definition returns a version of a flow, which need not compile.
@@ -99,7 +114,7 @@ func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
 			return Definition{}, fmt.Errorf("flow: save %s: %w", p.Name, err)
 		}
 		e.mu.Lock()
-		e.versions[versionKey{p.Name, p.Version}] = p
+		e.keep(p)
 		if last := e.latest[p.Name]; last == nil || last.Version < p.Version { // another save may have been faster here, too
 			e.latest[p.Name] = p
 		}

@@ -58,7 +58,7 @@ func start(ctx context.Context, target, caller string) (client *l5.Client, stop 
 
 // A program routes a call and tells how it went.
 func ExampleClient_Route() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d, target, stop := names(ctx)
 	defer stop()
@@ -84,7 +84,7 @@ func ExampleClient_Route() {
 
 // A program registers itself, serves, and leaves without a failed call.
 func ExampleClient_Register() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d, target, stop := names(ctx)
 	defer stop()
@@ -109,7 +109,7 @@ func ExampleClient_Register() {
 
 // Why does an instance get what it gets? Here one of three fails and is ejected.
 func ExampleClient_Explain() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d, target, stop := names(ctx)
 	defer stop()
@@ -145,7 +145,7 @@ func ExampleClient_Explain() {
 
 // A call is made again on another instance when that is safe: here nobody listens at the first, so that it had no effect.
 func ExampleCall() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d, target, stop := names(ctx)
 	defer stop()

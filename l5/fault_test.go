@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
@@ -33,7 +34,7 @@ func instances(service string, n, share int) []l5.Instance {
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -110,20 +111,10 @@ func TestAgentStartsWithoutServer(t *testing.T) {
 	route(t, other, "a")
 }
 
-// refused is an address where nobody listens.
-func refused(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func TestDeadInstanceCostsTwoCalls(t *testing.T) {
 	t.Parallel()
 	s := l5test.NewServer(t, nil)
-	dead := refused(t)
+	dead := addrtest.Free(t)
 	all := []l5.Instance{{Service: "a", Addr: dead, Share: 100}}
 	for range 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,7 +154,7 @@ func TestDeadInstanceCostsTwoCalls(t *testing.T) {
 	// It comes back: a probe finds it, a trial confirms it.
 	l, err := net.Listen("tcp", dead)
 	if err != nil {
-		t.Skipf("the port was taken by another: %v", err)
+		t.Fatal(err)
 	}
 	defer l.Close()
 	back := 0

@@ -29,7 +29,7 @@ func TestLoop(t *testing.T) {
 	defer web.Close()
 	addr := strings.TrimPrefix(web.URL, "http://")
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	registration, err := callee.Register(ctx, "shop.cart", addr, l5.WithSettle(time.Millisecond))
 	if err != nil {

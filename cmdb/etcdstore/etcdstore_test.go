@@ -21,7 +21,7 @@ func member(t *testing.T, dir string) *etcd.Member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := m.Start(ctx); err != nil {
 		t.Fatal(err)

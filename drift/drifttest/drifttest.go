@@ -208,7 +208,7 @@ type TB interface {
 // Wait returns the first report that fits, of those there are and those that come within 20s.
 func (r *Reports) Wait(t TB, what string, fits func(drift.Report) bool) drift.Report {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		r.mu.Lock()
 		all, more := r.all, r.more

@@ -24,7 +24,7 @@ func TestLedgerOnEtcd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := m.Start(ctx); err != nil {
 		t.Fatal(err)

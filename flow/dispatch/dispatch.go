@@ -48,11 +48,10 @@ type Dispatcher struct {
 
 	mu       sync.Mutex // guards what follows
 	sessions map[string]*session
-	changed  map[string]chan struct{}   // per device, closed when its session changes
-	calls    map[string]*pending        // by attempt
-	left     map[string]time.Time       // when the stream of a device that is away ended
-	dropped  map[string]map[string]bool // per device: attempts given up, or acknowledged while it was away
-	boxes    map[string]*mailbox        // by session, of workers that call
+	watches  map[string]*watch   // per device on which attempts run
+	calls    map[string]*pending // by attempt
+	away     map[string]*absence // per device without a stream
+	boxes    map[string]*mailbox // by session, of workers that call
 }
 
 var _ flow.Remote = (*Dispatcher)(nil)
@@ -73,9 +72,6 @@ type session struct {
 	cancel func()                     // called with Dispatcher.mu held
 }
 
-// maxDropped bounds what is remembered for a device that is away. What falls out is forgotten by the worker in a day.
-const maxDropped = 1000
-
 // New checks the configuration.
 func New(config Config) (*Dispatcher, error) {
 	if config.Grace < 0 {
@@ -85,8 +81,8 @@ func New(config Config) (*Dispatcher, error) {
 		config.Grace = 15 * time.Second
 	}
 	d := &Dispatcher{
-		config: config, log: config.Logger, sessions: map[string]*session{}, changed: map[string]chan struct{}{},
-		calls: map[string]*pending{}, left: map[string]time.Time{}, dropped: map[string]map[string]bool{}, boxes: map[string]*mailbox{},
+		config: config, log: config.Logger, sessions: map[string]*session{}, watches: map[string]*watch{},
+		calls: map[string]*pending{}, away: map[string]*absence{}, boxes: map[string]*mailbox{},
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -146,11 +142,15 @@ func (d *Dispatcher) Run(ctx context.Context, call flow.Call) flow.Result {
 		return flow.Result{Error: &flow.Error{Code: "dispatch", Message: "attempt " + call.ID + " is handed over twice at a time", Permanent: true}}
 	}
 	d.calls[call.ID] = p
-	delete(d.dropped[call.Device], call.ID)
+	if a := d.away[call.Device]; a != nil {
+		delete(a.dropped, call.ID)
+	}
+	d.watched(call.Device)
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
 		delete(d.calls, call.ID)
+		d.unwatched(call.Device)
 		d.mu.Unlock()
 	}()
 
@@ -201,7 +201,9 @@ func (d *Dispatcher) Run(ctx context.Context, call flow.Call) flow.Result {
 
 // Acknowledge implements flow.Remote.
 func (d *Dispatcher) Acknowledge(call flow.Call) {
-	s, _ := d.session(call.Device)
+	d.mu.Lock()
+	s := d.sessions[call.Device]
+	d.mu.Unlock()
 	if s == nil {
 		d.drop(call.Device, call.ID)
 		return
@@ -209,39 +211,11 @@ func (d *Dispatcher) Acknowledge(call flow.Call) {
 	s.send(acknowledgeMessage(call.ID))
 }
 
-// patience is how long a device that is away is still waited for. One that is known to be gone for longer than the grace
-// period fails attempts at once, so that undoing what was done there does not wait anew for each step.
-func (d *Dispatcher) patience(device string) time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if left, known := d.left[device]; known {
-		return max(0, d.config.Grace-time.Since(left))
-	}
-	return d.config.Grace
-}
-
-// session returns the device's stream, nil if it is away, and a channel that is closed when that changes.
+// session returns the stream of a device that is watched, nil if it is away, and a channel that is closed when that changes.
 func (d *Dispatcher) session(device string) (*session, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	changed := d.changed[device]
-	if changed == nil {
-		changed = make(chan struct{})
-		d.changed[device] = changed
-	}
-	return d.sessions[device], changed
-}
-
-// drop remembers that the device shall forget an attempt when it is back.
-func (d *Dispatcher) drop(device, id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.dropped[device] == nil {
-		d.dropped[device] = map[string]bool{}
-	}
-	if len(d.dropped[device]) < maxDropped {
-		d.dropped[device][id] = true
-	}
+	return d.sessions[device], d.watches[device].changed
 }
 
 // send queues a message, unless the stream ends first: then the next stream starts afresh.
@@ -324,10 +298,12 @@ func (d *Dispatcher) join(s *session, hello *flowpb.Hello) {
 		old.cancel()
 	}
 	d.sessions[s.device] = s
-	delete(d.left, s.device)
 	d.notify(s.device)
-	dropped := d.dropped[s.device]
-	delete(d.dropped, s.device)
+	var dropped map[string]bool
+	if a := d.away[s.device]; a != nil {
+		dropped = a.dropped
+		delete(d.away, s.device)
+	}
 	d.mu.Unlock()
 	d.log.Info("worker connected", "device", s.device, "running", len(hello.GetRunning()), "finished", len(hello.GetFinished()))
 	if d.config.OnDevice != nil {
@@ -336,14 +312,6 @@ func (d *Dispatcher) join(s *session, hello *flowpb.Hello) {
 	for id := range dropped {
 		s.send(stopMessage(id))
 		s.send(acknowledgeMessage(id))
-	}
-}
-
-// notify tells that the device's stream has changed. The caller holds the mutex.
-func (d *Dispatcher) notify(device string) {
-	if changed := d.changed[device]; changed != nil {
-		close(changed)
-		delete(d.changed, device)
 	}
 }
 
@@ -358,7 +326,7 @@ func (d *Dispatcher) gone(s *session) {
 	current := d.sessions[s.device] == s
 	if current {
 		delete(d.sessions, s.device)
-		d.left[s.device] = time.Now()
+		d.absent(s.device).left = time.Now()
 		d.notify(s.device)
 	}
 	d.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 	"github.com/zhiyun-ops/zhiyun/flow/worker"
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
@@ -69,7 +70,7 @@ func runWorker(t *testing.T, config worker.Config) (stop func()) {
 
 func finish(t *testing.T, engine *flow.Engine, id string) flow.Execution {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var lines []string
 	for event, err := range engine.Watch(ctx, id) {
@@ -83,7 +84,7 @@ func finish(t *testing.T, engine *flow.Engine, id string) flow.Execution {
 		t.Fatal(err)
 	}
 	if !x.State.Ended() {
-		t.Fatalf("execution is %s after 20s:\n%s", x.State, strings.Join(lines, "\n"))
+		t.Fatalf("execution is %s after a minute:\n%s", x.State, strings.Join(lines, "\n"))
 	}
 	t.Log(strings.Join(lines, "\n"))
 	return x
@@ -157,9 +158,9 @@ func TestServerRestartNeitherLosesNorDoubles(t *testing.T) {
 	var addr, id string
 	var workerStarted bool
 	for round := range 2 {
-		d := dispatcher(t, dispatch.Config{Grace: 10 * time.Second})
+		d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 		if addr == "" {
-			addr = "127.0.0.1:0"
+			addr = addrtest.Free(t)
 		}
 		target, stopServer := serve(t, d, addr)
 		addr = strings.TrimPrefix(target, "http://")
@@ -204,7 +205,7 @@ func TestServerRestartNeitherLosesNorDoubles(t *testing.T) {
 func TestWorkerRestartRunsKeyedToolAgain(t *testing.T) {
 	t.Parallel()
 	dir, state := t.TempDir(), t.TempDir()
-	d := dispatcher(t, dispatch.Config{Grace: 10 * time.Second})
+	d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 	target, _ := serve(t, d, "127.0.0.1:0")
 	tools := flow.NewTools()
 	tools.Exec(touch(dir, `[ "$ZHIYUN_ATTEMPT" != 1 ] || sleep 60`))
@@ -249,7 +250,7 @@ func TestDeviceThatIsGoneFailsAfterGrace(t *testing.T) {
 // waitFor polls a condition outside of this process's control.
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(15 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -257,7 +258,7 @@ func waitFor(t *testing.T, condition func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatal("the condition did not come true within 15s")
+			t.Fatal("the condition did not come true within a minute")
 		}
 	}
 }

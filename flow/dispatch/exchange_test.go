@@ -45,7 +45,7 @@ func post(t *testing.T, target string, request map[string]any) (int, map[string]
 
 func TestExchangeTellsAgainWhatWasNotHeard(t *testing.T) {
 	t.Parallel()
-	d := dispatcher(t, dispatch.Config{Grace: 10 * time.Second, Authorize: func(_ context.Context, device string) error {
+	d := dispatcher(t, dispatch.Config{Grace: time.Minute, Authorize: func(_ context.Context, device string) error {
 		if device != "d1" {
 			return fmt.Errorf("this peer does not speak for %s", device)
 		}
@@ -121,7 +121,7 @@ func TestWorkerInPython(t *testing.T) {
 		}
 		t.Skip("python3 is not installed; apt-get install python3")
 	}
-	d := dispatcher(t, dispatch.Config{Grace: 20 * time.Second})
+	d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 	target, _ := serve(t, d, "127.0.0.1:0")
 	dir := t.TempDir()
 	program := filepath.Join(dir, "touch")

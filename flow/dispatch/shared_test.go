@@ -29,15 +29,15 @@ func TestAnotherServerTakesOver(t *testing.T) {
 	var engines []*flow.Engine
 	var stops []func()
 	for range 2 {
-		d := dispatcher(t, dispatch.Config{Grace: 20 * time.Second})
+		d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 		target, _ := serve(t, d, "127.0.0.1:0")
-		engine, err := flow.New(flow.Config{Store: store, Tools: serverTools, Remote: d, Heartbeat: 100 * time.Millisecond})
+		engine, err := flow.New(flow.Config{Store: store, Tools: serverTools, Remote: d, Heartbeat: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
 		targets, engines = append(targets, target), append(engines, engine)
 		stops = append(stops, background(t, engine.Run))
-		for end := time.Now().Add(20 * time.Second); len(engines) == 1 && !engine.Leads() && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); len(engines) == 1 && !engine.Leads() && time.Now().Before(end); {
 			<-time.After(5 * time.Millisecond)
 		}
 	}
@@ -56,7 +56,7 @@ func TestAnotherServerTakesOver(t *testing.T) {
 		}
 		return string(data)
 	}
-	for end := time.Now().Add(20 * time.Second); ran() == "" && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); ran() == "" && time.Now().Before(end); {
 		<-time.After(5 * time.Millisecond)
 	}
 	stops[0]()

@@ -15,6 +15,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 	"github.com/zhiyun-ops/zhiyun/flow/worker"
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 )
 
 // TestMain lets the test binary be a worker's process.
@@ -60,10 +61,10 @@ func TestResultSurvivesKill9OfTheWorker(t *testing.T) {
 	store := memstore.New()
 	tools := flow.NewTools()
 	tools.Exec(flow.Manifest{Name: "touch", OnDevice: true, Effect: flow.Manual}) // run again, it would wait for a person
-	addr, id := "127.0.0.1:0", ""
+	addr, id := addrtest.Free(t), ""
 	var kill func()
 	for round := range 2 {
-		d := dispatcher(t, dispatch.Config{Grace: 10 * time.Second})
+		d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 		target, stopServer := serve(t, d, addr)
 		addr = strings.TrimPrefix(target, "http://")
 		engine, err := flow.New(flow.Config{Store: store, Tools: tools, Remote: d})
@@ -110,7 +111,7 @@ func TestResultSurvivesKill9OfTheWorker(t *testing.T) {
 func TestKill9OfTheWorkerPutsItsAttemptInDoubt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	d := dispatcher(t, dispatch.Config{Grace: 10 * time.Second})
+	d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 	target, _ := serve(t, d, "127.0.0.1:0")
 	kill := workerProcess(t, target, dir)
 	tools := flow.NewTools()
@@ -159,7 +160,7 @@ func TestWorkerWithAFullDisk(t *testing.T) {
 		}
 	})
 	dir, gate := t.TempDir(), filepath.Join(t.TempDir(), "gate")
-	d := dispatcher(t, dispatch.Config{Grace: 10 * time.Second})
+	d := dispatcher(t, dispatch.Config{Grace: time.Minute})
 	target, _ := serve(t, d, "127.0.0.1:0")
 	tools := flow.NewTools()
 	tools.Exec(touch(dir, fmt.Sprintf(`while [ ! -e %s ]; do sleep 0.01; done`, gate)))

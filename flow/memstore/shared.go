@@ -150,7 +150,7 @@ func (s *Shared) free() []string {
 }
 
 // Claim implements flow.Shared.
-func (s *Shared) Claim(_ context.Context, number int64, limit int) ([]string, error) {
+func (s *Shared) Claim(_ context.Context, number int64, limit int) ([]flow.Row, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.members[number] == nil {
@@ -160,10 +160,12 @@ func (s *Shared) Claim(_ context.Context, number int64, limit int) ([]string, er
 	free = free[:min(limit, len(free))]
 	s.Store.mu.Lock()
 	defer s.Store.mu.Unlock()
-	for _, id := range free {
+	rows := make([]flow.Row, len(free))
+	for i, id := range free {
 		s.Store.rows[id].Owner = number
+		rows[i] = *s.Store.rows[id]
 	}
-	return free, nil
+	return rows, nil
 }
 
 // Leave implements flow.Shared.

@@ -2,14 +2,12 @@ package pgstore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
@@ -21,17 +19,18 @@ func (s *Store) Commit(ctx context.Context, batch []flow.Transition) ([]error, e
 		clear(fates)
 		var left []int
 		for i := range batch {
-			if len(batch[i].Take)+len(batch[i].Drop) == 0 {
+			locks := len(batch[i].Take)+len(batch[i].Drop) > 0
+			if locks || len(left) > 0 && batch[i].Row.Owner != batch[left[0]].Row.Owner {
+				if err := s.plain(ctx, conn, batch, left, fates); err != nil {
+					return err
+				}
+				left = left[:0]
+			}
+			if !locks {
 				left = append(left, i)
-				continue
-			}
-			if err := s.plain(ctx, conn, batch, left, fates); err != nil {
+			} else if err := s.locking(ctx, conn, batch, i, fates); err != nil {
 				return err
 			}
-			if err := s.locking(ctx, conn, batch, i, fates); err != nil {
-				return err
-			}
-			left = left[:0]
 		}
 		if err := s.plain(ctx, conn, batch, left, fates); err != nil || !again {
 			return err
@@ -72,23 +71,17 @@ func stored(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, fates 
 	return err
 }
 
-// plain writes transitions that touch no lock.
+// plain writes transitions of one owner that touch no lock.
 func (s *Store) plain(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, left []int, fates []error) error {
 	for len(left) > 0 {
 		chains, rest := chain(batch, left)
-		undecided, err := s.write(ctx, conn, batch, chains, fates)
+		undecided, err := s.write(ctx, conn, true, batch, chains, fates)
 		if err != nil {
 			return err
 		}
 		left = slices.Sorted(slices.Values(append(undecided, rest...)))
 	}
 	return nil
-}
-
-// querier is a connection, or a transaction on it.
-type querier interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // chain sorts the transitions left into chains, one for each execution: each but the first follows the one before. The rest does not
@@ -113,175 +106,47 @@ func chain(batch []flow.Transition, left []int) (chains [][]int, rest []int) {
 	return chains, rest
 }
 
-// columns are the rows of a batch, a slice for each column.
-type columns struct {
-	id, flow, key, parent, state, step, wake, wakeFor, actor, reason, failure []*string
-	version                                                                   []int
-	paused                                                                    []bool
-	wakeAt, ended                                                             []*time.Time
-	started, updated                                                          []time.Time
-	seq, prev                                                                 []int64
-	owner                                                                     []*int64
-}
-
-func (c *columns) add(prev int64, r *flow.Row) {
-	c.id, c.flow, c.key, c.parent = append(c.id, &r.ID), append(c.flow, &r.Flow), append(c.key, text(r.Key)), append(c.parent, text(r.Parent))
-	state, wake := string(r.State), string(r.Wake.Kind)
-	c.state, c.step, c.wake, c.wakeFor = append(c.state, &state), append(c.step, &r.Step), append(c.wake, &wake), append(c.wakeFor, text(r.Wake.For))
-	c.actor, c.reason, c.failure = append(c.actor, &r.Actor), append(c.reason, &r.Reason), append(c.failure, text(r.Error))
-	c.version, c.paused = append(c.version, r.Version), append(c.paused, r.Paused)
-	c.wakeAt, c.ended = append(c.wakeAt, instant(r.Wake.At)), append(c.ended, instant(r.Ended))
-	c.started, c.updated = append(c.started, r.Started), append(c.updated, r.Updated)
-	c.seq, c.prev, c.owner = append(c.seq, r.Seq), append(c.prev, prev), append(c.owner, member(r.Owner))
-}
-
-// member is an owner; NULL is none.
-func member(number int64) *int64 {
-	if number == 0 {
-		return nil
-	}
-	return &number
-}
-
-func text(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func instant(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-// The statement for a batch: rows to create, rows to bring up to date, and for those that were taken their events, notices and answers.
-//
-// Owners are locked as the target of a foreign key is: who removes a member waits for the statements that write for it, and a statement that comes
-// later does not see it any more and writes nothing. Beats, which change no key, are not held up.
-const writeAll = `
-WITH alive AS MATERIALIZED (
-	SELECT id FROM flow_member WHERE id = ANY($41::bigint[]) FOR KEY SHARE
-), made AS (
-	INSERT INTO flow_run (id, flow, version, key, parent, state, open, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner)
-	SELECT id, flow, version, key, parent, state, wake <> 'none', paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner
-	FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::bigint[],
-		$13::text[], $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[], $42::bigint[])
-		AS t (id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner)
-	WHERE owner IS NULL OR owner IN (SELECT id FROM alive)
-	ON CONFLICT DO NOTHING
-	RETURNING id, owner, open
-), moved AS (
-	UPDATE flow_run r
-	SET state = t.state, open = t.wake <> 'none', paused = t.paused, step = t.step, wake = t.wake, wake_at = t.wake_at, wake_for = t.wake_for, seq = t.seq,
-		updated = t.updated, ended = t.ended, error = t.error, owner = t.owner, version = t.version
-	FROM unnest($19::text[], $20::bigint[], $21::text[], $22::bool[], $23::text[], $24::text[], $25::timestamptz[], $26::text[], $27::bigint[], $28::timestamptz[],
-		$29::timestamptz[], $30::text[], $43::bigint[], $47::int[])
-		AS t (id, prev, state, paused, step, wake, wake_at, wake_for, seq, updated, ended, error, owner, version)
-	WHERE r.id = t.id AND r.seq = t.prev AND (r.owner IS NOT DISTINCT FROM t.owner OR NOT r.open) AND (t.owner IS NULL OR t.owner IN (SELECT id FROM alive))
-	RETURNING r.id
-), taken AS (
-	SELECT id FROM made UNION ALL SELECT id FROM moved
-), events AS (
-	INSERT INTO flow_event (id, seq, at, body)
-	SELECT t.id, t.seq, t.at, t.body::json FROM unnest($31::text[], $32::bigint[], $33::timestamptz[], $34::text[]) AS t (id, seq, at, body) JOIN taken USING (id)
-), notices AS (
-	INSERT INTO flow_notice (id, body)
-	SELECT t.id, t.body::json FROM unnest($35::text[], $36::text[], $37::text[]) WITH ORDINALITY AS t (run, id, body, n) JOIN taken ON taken.id = t.run
-	ORDER BY t.n
-), answers AS (
-	UPDATE flow_letter l SET answer = t.answer
-	FROM unnest($44::text[], $45::bigint[], $46::text[]) AS t (run, id, answer) JOIN taken ON taken.id = t.run
-	WHERE l.id = t.id AND l.answer IS NULL
-	RETURNING l.id
-), tags AS (
-	INSERT INTO flow_tag (name, value, id)
-	SELECT DISTINCT t.name, t.value, t.run FROM unnest($38::text[], $39::text[], $40::text[]) AS t (run, name, value) JOIN taken ON taken.id = t.run
-	ON CONFLICT DO NOTHING
-)
-SELECT id FROM taken
-UNION ALL SELECT '' WHERE EXISTS (SELECT FROM made WHERE open AND owner IS NULL) OR EXISTS (SELECT FROM answers)`
-
-// write sends chains in one statement and sets the fates of those that are decided. What hung on a transition that was refused is
-// returned: it is to be decided on its own.
-func (s *Store) write(ctx context.Context, conn querier, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
-	var made, moved columns
-	var eventID, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue, answerRun, answerText []string
-	var eventSeq, answerID, owners []int64
-	var eventAt []time.Time
-	for _, chain := range chains {
-		first, last := &batch[chain[0]], &batch[chain[len(chain)-1]]
-		into := &moved
-		if first.Prev == 0 {
-			into = &made
+// write sends chains of one owner in one statement and sets the fates of those that are decided. What hung on a transition that was refused is
+// returned: it is to be decided on its own. keeps says that the connection keeps prepared statements.
+func (s *Store) write(ctx context.Context, conn *pgx.Conn, keeps bool, batch []flow.Transition, chains [][]int, fates []error) (undecided []int, err error) {
+	b := s.batch(batch[chains[0][0]].Row.Owner)
+	defer s.done(b)
+	of := make(map[string]int, len(chains)) // chains by execution, but those that are taken
+	for n, chain := range chains {
+		if err := b.add(batch, chain); err != nil {
+			return nil, err
 		}
-		into.add(first.Prev, &last.Row)
-		if owner := last.Row.Owner; owner != 0 && !slices.Contains(owners, owner) {
-			owners = append(owners, owner)
-		}
-		for _, i := range chain {
-			t := &batch[i]
-			eventID, eventSeq, eventAt, eventBody = append(eventID, t.Row.ID), append(eventSeq, t.Record.Seq), append(eventAt, t.Record.At), append(eventBody, string(t.Record.Body))
-			for _, notice := range t.Notices {
-				body, err := json.Marshal(notice)
-				if err != nil {
-					return nil, err
-				}
-				noticeRun, noticeID, noticeBody = append(noticeRun, t.Row.ID), append(noticeID, notice.ID), append(noticeBody, string(body))
-			}
-			for _, answer := range t.Answers {
-				answerRun, answerID, answerText = append(answerRun, t.Row.ID), append(answerID, answer.Letter), append(answerText, answer.Text)
-			}
-			for _, tag := range t.Tags {
-				tagRun, tagName, tagValue = append(tagRun, t.Row.ID), append(tagName, tag.Name), append(tagValue, tag.Value)
-			}
-		}
+		of[batch[chain[0]].Row.ID] = n
 	}
-	rows, err := conn.Query(ctx, writeAll,
-		made.id, made.flow, made.version, made.key, made.parent, made.state, made.paused, made.step, made.wake, made.wakeAt, made.wakeFor, made.seq,
-		made.actor, made.reason, made.started, made.updated, made.ended, made.failure,
-		moved.id, moved.prev, moved.state, moved.paused, moved.step, moved.wake, moved.wakeAt, moved.wakeFor, moved.seq, moved.updated, moved.ended, moved.failure,
-		eventID, eventSeq, eventAt, eventBody, noticeRun, noticeID, noticeBody, tagRun, tagName, tagValue,
-		owners, made.owner, moved.owner, answerRun, answerID, answerText, moved.version)
-	if err != nil {
+	wake := false // somebody waits for the answer, or has to claim it
+	if err := b.run(ctx, conn, keeps, s.statement(b), func(id []byte) {
+		chain := chains[of[string(id)]]
+		delete(of, string(id))
+		wake = wake || b.owner == 0 && batch[chain[0]].Prev == 0 || slices.ContainsFunc(chain, func(i int) bool { return len(batch[i].Answers) > 0 })
+	}); err != nil {
 		return nil, err
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, err
-	}
-	taken := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		taken[id] = true
-	}
-	if taken[""] { // somebody waits for the answer, or has to claim it
+	if wake {
 		if err := s.wake(ctx, conn); err != nil {
 			return nil, err
 		}
 	}
-	refused := false
-	for _, chain := range chains {
-		first := &batch[chain[0]]
-		if taken[first.Row.ID] {
-			continue
-		}
+	for _, n := range of {
+		chain := chains[n]
 		fates[chain[0]] = flow.ErrStale
-		if first.Prev == 0 {
+		if batch[chain[0]].Prev == 0 {
 			fates[chain[0]] = flow.ErrExists
 		}
-		refused = true
 		undecided = append(undecided, chain[1:]...)
 	}
-	if refused {
+	if len(of) > 0 {
 		err = fenced(ctx, conn, batch, chains, fates)
 	}
 	return undecided, err
 }
 
 // fenced tells the transitions that were refused because their owner is gone, or another's is the execution, from those that are stale.
-func fenced(ctx context.Context, conn querier, batch []flow.Transition, chains [][]int, fates []error) error {
+func fenced(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, chains [][]int, fates []error) error {
 	var at []int32
 	var id []string
 	var owner []int64

@@ -11,7 +11,7 @@ import (
 )
 
 // wake has the members look at once for what there is to do.
-func (s *Store) wake(ctx context.Context, conn querier) error {
+func (s *Store) wake(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", s.channel.Load())
 	return err
 }

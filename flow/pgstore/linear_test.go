@@ -117,11 +117,11 @@ func claimsAreLinear(t *testing.T, server *pgtest.Server) {
 				from := time.Since(began)
 				switch dice := random.IntN(10); {
 				case dice < 4:
-					ids, err := s.Claim(t.Context(), member, 1+random.IntN(executions))
+					rows, err := s.Claim(t.Context(), member, 1+random.IntN(executions))
 					if err != nil {
 						t.Error(err)
 					}
-					told(client, all, ownerCall{"claim", member}, from, func(id string) bool { return slices.Contains(ids, id) })
+					told(client, all, ownerCall{"claim", member}, from, func(id string) bool { return slices.ContainsFunc(rows, func(r flow.Row) bool { return r.ID == id }) })
 				case dice < 8:
 					id := all[random.IntN(executions)]
 					row, err := s.Get(t.Context(), id)

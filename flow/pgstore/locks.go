@@ -31,7 +31,7 @@ func (s *Store) locking(ctx context.Context, conn *pgx.Conn, batch []flow.Transi
 				return errRefused
 			}
 		}
-		if _, err := s.write(ctx, tx, batch, [][]int{{i}}, fates); err != nil {
+		if _, err := s.write(ctx, conn, true, batch, [][]int{{i}}, fates); err != nil {
 			return err
 		}
 		if fates[i] != nil {

@@ -134,12 +134,12 @@ WITH me AS MATERIALIZED (
 ), free AS MATERIALIZED (
 	SELECT id FROM flow_run WHERE open AND (owner IS NULL OR owner = ANY($2)) ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-UPDATE flow_run r SET owner = me.id FROM free, me WHERE r.id = free.id RETURNING r.id`
+UPDATE flow_run r SET owner = me.id FROM free, me WHERE r.id = free.id RETURNING ` + runColumns
 
-const mine = "SELECT id FROM flow_run WHERE open AND owner = $1"
+const mine = "SELECT " + runColumns + " FROM flow_run r WHERE open AND owner = $1"
 
 // Claim implements flow.Shared.
-func (s *Store) Claim(ctx context.Context, member int64, limit int) (ids []string, err error) {
+func (s *Store) Claim(ctx context.Context, member int64, limit int) (claimed []flow.Row, err error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("pgstore: claim: %w", err)
 	}
@@ -163,21 +163,21 @@ func (s *Store) Claim(ctx context.Context, member int64, limit int) (ids []strin
 		if rows, err = conn.Query(ctx, claim, member, gone, limit); err != nil {
 			return err
 		}
-		if ids, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil || !s.unsure.Load() {
+		if claimed, err = pgx.CollectRows(rows, scanRow); err != nil || !s.unsure.Load() {
 			return err
 		}
 		// What was claimed and not told is among all that it owns.
 		if rows, err = conn.Query(ctx, mine, member); err != nil {
 			return err
 		}
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		claimed, err = pgx.CollectRows(rows, scanRow)
 		return err
 	})
 	s.unsure.Store(err != nil && !errors.Is(err, flow.ErrFenced))
 	if err != nil {
 		return nil, fmt.Errorf("pgstore: claim: %w", err)
 	}
-	return ids, nil
+	return claimed, nil
 }
 
 // Leave implements flow.Shared.

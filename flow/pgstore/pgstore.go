@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,9 @@ type Store struct {
 	member  atomic.Int64 // the last that joined
 	unsure  atomic.Bool  // a claim's answer was lost
 	channel atomic.Value // string: on which members wake one another
+
+	statements [1 << parts]atomic.Pointer[string] // by the parts of a batch; made when they are first needed
+	spare      sync.Pool                          // of *batch
 
 	writer line // commits
 	pulse  line // beats and claims, which must not wait behind commits and reads
@@ -200,9 +204,10 @@ func (s *Store) setUp(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 	}
-	// The statement of a commit is planned once: planning it costs more than running it. A process that is stopped within a transaction must not hold what it
-	// has locked.
-	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan; SET idle_in_transaction_session_timeout = '1s'"); err != nil {
+	// The statement of a commit is planned once: planning it costs more than running it. It is planned when the tables may be empty, so that reading them whole looks
+	// cheap, and runs when they are not: what it joins with them has to be looked up row by row. A process that is stopped within a transaction must
+	// not hold what it has locked.
+	if _, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '1s'"); err != nil {
 		return err
 	}
 	s.channel.Store(channel)

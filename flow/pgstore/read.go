@@ -50,7 +50,8 @@ func bound(limit int) *int {
 	return &limit
 }
 
-const runColumns = "id, flow, version, key, parent, state, paused, step, wake, wake_at, wake_for, seq, actor, reason, started, updated, ended, error, owner"
+// runColumns are those of flow_run r, as scanRow takes them.
+const runColumns = "r.id, r.flow, r.version, r.key, r.parent, r.state, r.paused, r.step, r.wake, r.wake_at, r.wake_for, r.seq, r.actor, r.reason, r.started, r.updated, r.ended, r.error, r.owner"
 
 func scanRow(row pgx.CollectableRow) (flow.Row, error) {
 	var r flow.Row
@@ -84,7 +85,7 @@ func (s *Store) ByKey(ctx context.Context, name, key string) (flow.Row, error) {
 }
 
 func (s *Store) one(ctx context.Context, what, where string, args ...any) (flow.Row, error) {
-	rows, err := query(ctx, s, scanRow, "SELECT "+runColumns+" FROM flow_run WHERE "+where, args...)
+	rows, err := query(ctx, s, scanRow, "SELECT "+runColumns+" FROM flow_run r WHERE "+where, args...)
 	if err != nil {
 		return flow.Row{}, err
 	}
@@ -148,7 +149,7 @@ func (s *Store) List(ctx context.Context, f flow.Filter) ([]flow.Row, error) {
 		add("id "+than+" $%d", f.After)
 	}
 	args = append(args, bound(f.Limit))
-	return query(ctx, s, scanRow, fmt.Sprintf("SELECT %s FROM flow_run WHERE %s ORDER BY id %s LIMIT $%d", runColumns, strings.Join(conditions, " AND "), order, len(args)), args...)
+	return query(ctx, s, scanRow, fmt.Sprintf("SELECT %s FROM flow_run r WHERE %s ORDER BY id %s LIMIT $%d", runColumns, strings.Join(conditions, " AND "), order, len(args)), args...)
 }
 
 func texts[T ~string](values []T) []string {

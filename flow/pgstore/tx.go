@@ -35,7 +35,9 @@ func (o outside) Insert(ctx context.Context, t flow.Transition) (id string, err 
 	t.Row.Owner = 0
 	fates := make([]error, 1)
 	// It waits for another transaction that is about to start the same flow by the same key.
-	if _, err := o.store.write(ctx, o.tx.Conn(), []flow.Transition{t}, [][]int{{0}}, fates); err != nil {
+	conn := o.tx.Conn()
+	keeps := conn.Config().DefaultQueryExecMode == pgx.QueryExecModeCacheStatement // else there may be a proxy before the database, behind which sessions change
+	if _, err := o.store.write(ctx, conn, keeps, []flow.Transition{t}, [][]int{{0}}, fates); err != nil {
 		return "", fmt.Errorf("pgstore: insert: %w", err)
 	}
 	if errors.Is(fates[0], flow.ErrExists) && t.Row.Key != "" {

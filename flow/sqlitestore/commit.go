@@ -230,7 +230,7 @@ func (w *writer) one(t *flow.Transition) (fate, err error) {
 			}
 		}
 	}
-	w.queue = append(w.queue, event, at.n, prev, t.Record.Seq, t.Record.At.UnixMicro(), t.Record.Body)
+	w.queue = append(w.queue, event, at.n, prev, t.Record.Seq, t.Record.At.UnixMicro(), pack(t.Record.Body))
 	if err := w.keep(t); err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func ExampleStore_Tx() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "orders.db")+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "orders.db")+"?"+sqlitestore.Options)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func (s *Store) part(ctx context.Context, id string, after int64, want int, boun
 		if err := rows.Scan(&r.Seq, &at, &r.Body, &more); err != nil {
 			return err
 		}
-		r.At = time.UnixMicro(at).UTC()
+		r.At, r.Body = time.UnixMicro(at).UTC(), unpack(r.Body)
 		out = append(out, r)
 		return nil
 	}, `WITH RECURSIVE

@@ -19,13 +19,16 @@ var schema3 string
 //go:embed schema4.sql
 var schema4 string
 
+//go:embed schema6.sql
+var schema6 string
+
 // upgrades bring tables from version 1 to 2, from 2 to 3, and so on. There is no way back.
-var upgrades = []string{schema2, schema3, schema4, schemaLocks}
+var upgrades = []string{schema2, schema3, schema4, schemaLocks, schema6}
 
 // Versions of the tables: that which schema makes, and that which this program knows.
 const (
 	firstVersion  = 2
-	schemaVersion = 5
+	schemaVersion = 6
 )
 
 // migrate brings the tables up to date, under the database's write lock: who comes second finds them so.

@@ -3,6 +3,7 @@ package sqlitestore_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -335,4 +336,25 @@ func scripted(t *testing.T, path, script string) error {
 	defer db.Close()
 	_, err = db.Exec(script)
 	return err
+}
+
+// What Open makes has the small pages that a step's log is reckoned with, and an embedder's database has, too, if it is opened with Options.
+func TestPagesAreSmall(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := open(t, filepath.Join(dir, "flow.db")).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, options := range map[string]string{"flow.db": "", "own.db": sqlitestore.Options} {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, name)+"?"+options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		var size int
+		var journal string
+		if err := errors.Join(db.QueryRow("PRAGMA page_size").Scan(&size), db.QueryRow("PRAGMA journal_mode").Scan(&journal)); err != nil || size != 1024 || journal != "wal" {
+			t.Errorf("%s has pages of %d bytes and the journal mode %s, %v; want 1024 and wal", name, size, journal, err)
+		}
+	}
 }

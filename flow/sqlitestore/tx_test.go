@@ -14,7 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 )
 
-const own = "_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=busy_timeout(10000)&_txlock=immediate"
+const own = sqlitestore.Options
 
 func ownDatabase(t *testing.T, options string) (*sql.DB, *sqlitestore.Store) {
 	t.Helper()

@@ -134,9 +134,9 @@ func fencing(t *testing.T, s []flow.Shared) {
 		t.Errorf("notices of a fenced transition: %v, %v", left, err)
 	}
 	for range 2 {
-		ids, err := s[1].Claim(t.Context(), b, 1)
-		if err != nil || len(ids) != 1 {
-			t.Fatal(ids, err)
+		rows, err := s[1].Claim(t.Context(), b, 1)
+		if err != nil || len(rows) != 1 {
+			t.Fatal(rows, err)
 		}
 	}
 	if row := get(t, s[0], "x"); row.Owner != b || row.Seq != mine.Row.Seq {
@@ -163,8 +163,11 @@ func ownership(t *testing.T, s []flow.Shared) {
 	taken.Row.Owner = b
 	commit(t, s[1], []error{flow.ErrFenced, flow.ErrFenced, flow.ErrFenced}, stolen, nobodys, taken)
 	commit(t, s[1], nil, next(free)) // by an engine that does not run
-	if ids, err := s[1].Claim(t.Context(), b, 10); err != nil || !slices.Equal(ids, []string{"free"}) {
-		t.Fatalf("claimed %v, %v; want what had no owner", ids, err)
+	want := next(free).Row
+	want.Owner = b
+	claimed, err := s[1].Claim(t.Context(), b, 10)
+	if diff := cmp.Diff([]flow.Row{want}, claimed); err != nil || diff != "" {
+		t.Fatalf("claimed, %v; want what had no owner, as it is from now on: %s", err, diff)
 	}
 	done := follow(one, flow.Done, flow.Wake{Kind: flow.WakeNone})
 	commit(t, s[0], nil, done)
@@ -215,21 +218,21 @@ func claimOnce(t *testing.T, s []flow.Shared) {
 	for i := range s {
 		group.Go(func() {
 			for {
-				ids, err := s[i].Claim(t.Context(), members[i], 7)
+				rows, err := s[i].Claim(t.Context(), members[i], 7)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				mu.Lock()
-				for _, id := range ids {
-					if other, twice := claims[id]; twice {
-						t.Errorf("%s was claimed by %d and %d", id, other, members[i])
+				for _, row := range rows {
+					if other, twice := claims[row.ID]; twice {
+						t.Errorf("%s was claimed by %d and %d", row.ID, other, members[i])
 					}
-					claims[id] = members[i]
+					claims[row.ID] = members[i]
 				}
 				done := len(claims) == executions
 				mu.Unlock()
-				if done || len(ids) == 0 && !beat(t, s[i], members[i]).Orphans {
+				if done || len(rows) == 0 && !beat(t, s[i], members[i]).Orphans {
 					return
 				}
 			}

@@ -17,12 +17,13 @@ func (s *subject) describe(ctx context.Context) error {
 	if s.config.Dir == "" {
 		return skip{"the manifest was handed in, not read from a folder"}
 	}
-	w, err := s.world()
-	if err != nil {
+	var out ran
+	if err := s.in(func(p *place) error {
+		out = run(ctx, s.command(p.World, flow.Call{}, "--describe"), 0, 0)
+		return nil
+	}); err != nil {
 		return err
 	}
-	defer w.Close()
-	out := run(ctx, s.command(w, flow.Call{}, "--describe"), 0, 0)
 	if out.err != nil {
 		return fmt.Errorf("--describe: %w: %s", out.err, clip(out.stderr))
 	}
@@ -72,19 +73,16 @@ func (s *subject) examples(ctx context.Context) error {
 }
 
 func (s *subject) one(ctx context.Context, example flow.Example) error {
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	result := s.tools.Run(ctx, s.call("example", example.Input), w.env())
-	switch {
-	case result.Error != nil:
-		return fmt.Errorf("%w; its log: %s", result.Error, clip([]byte(result.Logs)))
-	case len(example.Output) > 0 && !same(example.Output, result.Output):
-		return fmt.Errorf("it returned %s, and the manifest says %s", clip(result.Output), clip(example.Output))
-	}
-	return nil
+	return s.in(func(p *place) error {
+		result := s.tools.Run(ctx, s.call("example", example.Input), p.env())
+		switch {
+		case result.Error != nil:
+			return fmt.Errorf("%w; its log: %s", result.Error, clip([]byte(result.Logs)))
+		case len(example.Output) > 0 && !same(example.Output, result.Output):
+			return fmt.Errorf("it returned %s, and the manifest says %s", clip(result.Output), clip(example.Output))
+		}
+		return nil
+	})
 }
 
 // badInput: what the schema refuses, the tool refuses as well, says so, and changes nothing. An engine may be older than the tool.
@@ -95,36 +93,27 @@ func (s *subject) badInput(ctx context.Context) error {
 	}
 	var faults []error
 	for name, input := range spoil(s.manifest.Input, example.Input) {
-		w, err := s.world()
-		if err != nil {
-			return err
-		}
-		before, err := s.snapshot(w)
-		if err == nil {
-			out := run(ctx, s.command(w, s.call("bad", input)), 0, 0)
-			after, fault := s.snapshot(w)
-			var said struct {
-				Error *struct{ Code, Message string }
-			}
-			switch change := differ(before, after); {
-			case fault != nil:
-				err = fault
-			case out.status == 0:
-				err = fmt.Errorf("it took %s, and printed %s", clip(input), clip(out.stdout))
-			case out.status < 0:
-				err = fmt.Errorf("it did not end by itself on %s: %w", clip(input), out.err)
-			case json.Unmarshal(out.stdout, &said) != nil || said.Error == nil || said.Error.Code == "" || said.Error.Message == "":
-				err = fmt.Errorf(`on %s it printed %s; want {"error": {"code": "...", "message": "...", "retry": false}}`, clip(input), clip(out.stdout))
-			case change != "":
-				err = fmt.Errorf("it refused %s, and changed: %s", clip(input), change)
-			}
-		}
-		w.Close()
-		if err != nil {
+		if err := s.in(func(p *place) error { return s.refused(ctx, p, input) }); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", name, err))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func (s *subject) refused(ctx context.Context, p *place, input []byte) error {
+	out := run(ctx, s.command(p.World, s.call("bad", input)), 0, 0)
+	var said struct {
+		Error *struct{ Code, Message string }
+	}
+	switch {
+	case out.status == 0:
+		return fmt.Errorf("it took %s, and printed %s", clip(input), clip(out.stdout))
+	case out.status < 0:
+		return fmt.Errorf("it did not end by itself on %s: %w", clip(input), out.err)
+	case json.Unmarshal(out.stdout, &said) != nil || said.Error == nil || said.Error.Code == "" || said.Error.Message == "":
+		return fmt.Errorf(`on %s it printed %s; want {"error": {"code": "...", "message": "...", "retry": false}}`, clip(input), clip(out.stdout))
+	}
+	return p.unchanged("it refused " + clip(input) + ", and changed")
 }
 
 // sameKey: a call that is made again with its key changes nothing, and returns the same. One that changes nothing at all, changes nothing.
@@ -136,44 +125,34 @@ func (s *subject) sameKey(ctx context.Context) error {
 	if s.manifest.Effect == flow.Manual || s.manifest.Effect == "" {
 		return skip{"effect manual: nobody calls it again"}
 	}
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	before, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	first := s.tools.Run(ctx, s.call("key", example.Input), w.env())
-	if first.Error != nil {
-		return first.Error
-	}
-	between, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if change := differ(before, between); s.manifest.Effect == flow.Pure && change != "" {
-		return fmt.Errorf("it says that it is pure, and changed: %s", change)
-	}
-	if s.manifest.Effect == flow.Probe {
-		return s.probed(ctx, w, example.Input, true)
-	}
-	second := s.tools.Run(ctx, s.call("key", example.Input), w.env())
-	if second.Error != nil {
-		return fmt.Errorf("again with the same key: %w", second.Error)
-	}
-	after, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if change := differ(between, after); change != "" {
-		return fmt.Errorf("again with the same key it changed: %s", change)
-	}
-	if s.manifest.Effect == flow.Keyed && !same(first.Output, second.Output) {
-		return fmt.Errorf("again with the same key it returned %s, first %s", clip(second.Output), clip(first.Output))
-	}
-	return nil
+	return s.in(func(p *place) error {
+		first := s.tools.Run(ctx, s.call("key", example.Input), p.env())
+		if first.Error != nil {
+			return first.Error
+		}
+		if s.manifest.Effect == flow.Pure {
+			if err := p.unchanged("it says that it is pure, and changed"); err != nil {
+				return err
+			}
+		}
+		if s.manifest.Effect == flow.Probe {
+			return s.probed(ctx, p.World, example.Input, true)
+		}
+		if err := p.look(); err != nil {
+			return err
+		}
+		second := s.tools.Run(ctx, s.call("key", example.Input), p.env())
+		if second.Error != nil {
+			return fmt.Errorf("again with the same key: %w", second.Error)
+		}
+		if err := p.unchanged("again with the same key it changed"); err != nil {
+			return err
+		}
+		if s.manifest.Effect == flow.Keyed && !same(first.Output, second.Output) {
+			return fmt.Errorf("again with the same key it returned %s, first %s", clip(second.Output), clip(first.Output))
+		}
+		return nil
+	})
 }
 
 // probed asks the probe tool and compares its answer.
@@ -235,32 +214,21 @@ func (s *subject) undo(ctx context.Context) error {
 }
 
 func (s *subject) undone(ctx context.Context, example flow.Example) error {
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	before, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	result := s.tools.Run(ctx, s.call("key", example.Input), w.env())
-	if result.Error != nil {
-		return result.Error
-	}
-	for _, what := range []string{"undo", "undo a second time"} {
-		if err := s.undoing(ctx, w, "key", example.Input, result.Output); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+	return s.in(func(p *place) error {
+		result := s.tools.Run(ctx, s.call("key", example.Input), p.env())
+		if result.Error != nil {
+			return result.Error
 		}
-		after, err := s.snapshot(w)
-		if err != nil {
-			return err
+		for _, what := range []string{"undo", "undo a second time"} {
+			if err := s.undoing(ctx, p.World, "key", example.Input, result.Output); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			if err := p.unchanged("after " + what + " there is, against before"); err != nil {
+				return err
+			}
 		}
-		if change := differ(before, after); change != "" {
-			return fmt.Errorf("after %s there is, against before: %s", what, change)
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // undoOfNothing: it succeeds, and takes nothing away that another key has made.
@@ -272,26 +240,12 @@ func (s *subject) undoOfNothing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	before, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if err := s.undoing(ctx, w, "never", example.Input, nil); err != nil {
-		return err
-	}
-	after, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if change := differ(before, after); change != "" {
-		return fmt.Errorf("it changed: %s", change)
-	}
-	return nil
+	return s.in(func(p *place) error {
+		if err := s.undoing(ctx, p.World, "never", example.Input, nil); err != nil {
+			return err
+		}
+		return p.unchanged("it changed")
+	})
 }
 
 // killed: whenever the tool is killed, the way its effect class prescribes leads to what one whole call makes.
@@ -303,15 +257,15 @@ func (s *subject) killed(ctx context.Context) error {
 	if s.manifest.Effect == flow.Manual || s.manifest.Effect == "" {
 		return skip{"effect manual: a person looks"}
 	}
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	whole := run(ctx, s.command(w, s.call("key", example.Input)), 0, 0)
-	want, err := s.snapshot(w)
-	w.Close()
-	if err != nil || whole.err != nil {
+	var whole ran
+	var want map[string]string
+	if err := s.in(func(p *place) error {
+		whole = run(ctx, s.command(p.World, s.call("key", example.Input)), 0, 0)
+		err := p.look()
+		want = p.was
 		return errors.Join(err, whole.err)
+	}); err != nil {
+		return err
 	}
 	for _, share := range []int{5, 20, 40, 60, 80, 95} {
 		if err := s.killedAt(ctx, example.Input, max(whole.took*time.Duration(share)/100, time.Microsecond), want); err != nil {
@@ -322,32 +276,26 @@ func (s *subject) killed(ctx context.Context) error {
 }
 
 func (s *subject) killedAt(ctx context.Context, input []byte, after time.Duration, want map[string]string) error {
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	run(ctx, s.command(w, s.call("key", input)), after, syscall.SIGKILL)
-	if s.manifest.Effect == flow.Probe {
-		done, err := s.ask(ctx, w, input)
-		if err != nil || done {
+	return s.in(func(p *place) error {
+		run(ctx, s.command(p.World, s.call("key", input)), after, syscall.SIGKILL)
+		if s.manifest.Effect == flow.Probe {
+			done, err := s.ask(ctx, p.World, input)
+			if err != nil || done {
+				return err
+			}
+		}
+		if result := s.tools.Run(ctx, s.call("key", input), p.env()); result.Error != nil {
+			return fmt.Errorf("again with the same key: %w; its log: %s", result.Error, clip([]byte(result.Logs)))
+		}
+		p.was = want
+		if err := p.unchanged("again with the same key it made, against a whole call"); err != nil {
 			return err
 		}
-	}
-	if result := s.tools.Run(ctx, s.call("key", input), w.env()); result.Error != nil {
-		return fmt.Errorf("again with the same key: %w; its log: %s", result.Error, clip([]byte(result.Logs)))
-	}
-	got, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if change := differ(want, got); change != "" {
-		return fmt.Errorf("again with the same key it made, against a whole call: %s", change)
-	}
-	if s.manifest.Undo == "" {
-		return nil
-	}
-	return s.undoing(ctx, w, "key", input, nil)
+		if s.manifest.Undo == "" {
+			return nil
+		}
+		return s.undoing(ctx, p.World, "key", input, nil)
+	})
 }
 
 // termGrace is how long a tool may take to end after SIGTERM.
@@ -359,22 +307,19 @@ func (s *subject) toldToEnd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.world()
-	if err != nil {
+	var middle time.Duration
+	if err := s.in(func(p *place) error {
+		middle = max(run(ctx, s.command(p.World, s.call("whole", example.Input)), 0, 0).took/2, time.Millisecond)
+		return nil
+	}); err != nil {
 		return err
 	}
-	defer w.Close()
-	whole := run(ctx, s.command(w, s.call("whole", example.Input)), 0, 0)
-	middle := max(whole.took/2, time.Millisecond)
-	fresh, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer fresh.Close()
-	if out := run(ctx, s.command(fresh, s.call("key", example.Input)), middle, syscall.SIGTERM); out.took > middle+termGrace {
-		return fmt.Errorf("it ended %s after SIGTERM; it would have been killed after %s", (out.took - middle).Round(time.Millisecond), termGrace)
-	}
-	return nil
+	return s.in(func(p *place) error {
+		if out := run(ctx, s.command(p.World, s.call("key", example.Input)), middle, syscall.SIGTERM); out.took > middle+termGrace {
+			return fmt.Errorf("it ended %s after SIGTERM; it would have been killed after %s", (out.took - middle).Round(time.Millisecond), termGrace)
+		}
+		return nil
+	})
 }
 
 // nothingLeft: no process outlives the tool, and stdout holds one JSON object.
@@ -383,25 +328,21 @@ func (s *subject) nothingLeft(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	out := run(ctx, s.command(w, s.call("key", example.Input)), 0, 0)
-	if out.err != nil {
-		return fmt.Errorf("%w: %s", out.err, clip(out.stderr))
-	}
-	if out.orphans {
-		return errors.New("it left processes behind, which flows kill; have a supervisor run what is to stay")
-	}
-	if printed := bytes.TrimSpace(out.stdout); len(printed) > 0 && (!json.Valid(printed) || printed[0] != '{') {
-		return fmt.Errorf("it printed %s; want one JSON object, and logs on stderr", clip(out.stdout))
-	}
-	if len(out.stdout) > flow.MaxOutput {
-		return fmt.Errorf("it printed %d bytes, at most %d are taken", len(out.stdout), flow.MaxOutput)
-	}
-	return nil
+	return s.in(func(p *place) error {
+		out := run(ctx, s.command(p.World, s.call("key", example.Input)), 0, 0)
+		printed := bytes.TrimSpace(out.stdout)
+		switch {
+		case out.err != nil:
+			return fmt.Errorf("%w: %s", out.err, clip(out.stderr))
+		case out.orphans:
+			return errors.New("it left processes behind, which flows kill; have a supervisor run what is to stay")
+		case len(printed) > 0 && (!json.Valid(printed) || printed[0] != '{'):
+			return fmt.Errorf("it printed %s; want one JSON object, and logs on stderr", clip(out.stdout))
+		case len(out.stdout) > flow.MaxOutput:
+			return fmt.Errorf("it printed %d bytes, at most %d are taken", len(out.stdout), flow.MaxOutput)
+		}
+		return nil
+	})
 }
 
 // plan: it tells, and touches nothing.
@@ -413,26 +354,12 @@ func (s *subject) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	before, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if _, err := s.tools.Plan(ctx, s.call("key", example.Input), w.env()); err != nil {
-		return err
-	}
-	after, err := s.snapshot(w)
-	if err != nil {
-		return err
-	}
-	if change := differ(before, after); change != "" {
-		return fmt.Errorf("in plan mode it changed: %s", change)
-	}
-	return nil
+	return s.in(func(p *place) error {
+		if _, err := s.tools.Plan(ctx, s.call("key", example.Input), p.env()); err != nil {
+			return err
+		}
+		return p.unchanged("in plan mode it changed")
+	})
 }
 
 // resident: one process answers all examples, refuses what is bad, and ends with its stdin.
@@ -440,11 +367,10 @@ func (s *subject) resident(ctx context.Context) error {
 	if s.manifest.Resident == nil {
 		return skip{"it is started anew for each call"}
 	}
-	w, err := s.world()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
+	return s.in(func(p *place) error { return s.stays(ctx, p.World) })
+}
+
+func (s *subject) stays(ctx context.Context, w World) error {
 	tools := flow.NewTools()
 	m := s.manifest
 	m.OnDevice, m.Undo, m.Probe, m.Input = false, "", "", nil

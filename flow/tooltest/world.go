@@ -61,6 +61,45 @@ func (s *subject) snapshot(w World) (map[string]string, error) {
 	return out, nil
 }
 
+// place is a world and what it held when it was looked at.
+type place struct {
+	World
+	s   *subject
+	was map[string]string
+}
+
+// in makes a new world for part of a check, looks at it, and closes it behind the part.
+func (s *subject) in(part func(*place) error) error {
+	w, err := s.world()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	p := &place{World: w, s: s}
+	if err := p.look(); err != nil {
+		return err
+	}
+	return part(p)
+}
+
+// look remembers what the place holds now.
+func (p *place) look() (err error) {
+	p.was, err = p.s.snapshot(p.World)
+	return err
+}
+
+// unchanged is an error that begins with what, and says how the place differs from what it was; nil if it does not.
+func (p *place) unchanged(what string) error {
+	is, err := p.s.snapshot(p.World)
+	if err != nil {
+		return err
+	}
+	if change := differ(p.was, is); change != "" {
+		return fmt.Errorf("%s: %s", what, change)
+	}
+	return nil
+}
+
 // differ says how two snapshots differ; nothing if they do not.
 func differ(before, after map[string]string) string {
 	var lines []string

@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/agent"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/supervise"
@@ -43,17 +44,6 @@ func TestMain(m *testing.M) {
 		}
 		conn.Close()
 	}
-}
-
-// free is a port that nobody listens on.
-func free(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // resolver asks a DNS door over an agent of its own, as a program without l5 does.
@@ -93,8 +83,12 @@ func resolver(t *testing.T, s *l5test.Server) func() []string {
 func TestDeadProcessIsNotHandedOut(t *testing.T) {
 	t.Parallel()
 	s := l5test.NewServer(t, nil)
-	root, port := short(t), free(t)
-	config := agent.Config{Device: "d1", Addr: "127.0.0.1", Root: root, Server: s.Target()}
+	root, at := short(t), addrtest.Free(t)
+	host, port, err := net.SplitHostPort(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := agent.Config{Device: "d1", Addr: host, Root: root, Server: s.Target()}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(ctx, config) }()
@@ -115,19 +109,19 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 	l5test.Await(t, "the agent serves", func() bool { _, err := processes.List(t.Context()); return err == nil })
 	broken := filepath.Join(root, "broken")
 	spec := supervise.Spec{Name: "cart", Command: []string{os.Args[0]}, Dir: "/", Module: "shop.cart", Env: []string{
-		fmt.Sprintf("ZHIYUN_TEST_LISTEN=127.0.0.1:%d", port), "ZHIYUN_TEST_BROKEN=" + broken, fmt.Sprintf("%s=%d", device.ListenVar, port),
+		"ZHIYUN_TEST_LISTEN=" + at, "ZHIYUN_TEST_BROKEN=" + broken, device.ListenVar + "=" + port,
 	}}
 	if err := processes.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Name().Register(t.Context(), []l5.Instance{
-		{Service: "shop.cart", Addr: fmt.Sprintf("127.0.0.1:%d", port), Share: 100, Device: "d1", Owner: "d1", Module: "shop.cart"},
+		{Service: "shop.cart", Addr: at, Share: 100, Device: "d1", Owner: "d1", Module: "shop.cart"},
 		{Service: "shop.cart", Addr: "127.0.0.2:80", Share: 100},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	lookup := resolver(t, s)
-	both, other := []string{"127.0.0.1", "127.0.0.2"}, []string{"127.0.0.2"}
+	both, other := []string{"127.0.0.2", host}, []string{"127.0.0.2"}
 	await := func(what string, want []string) {
 		t.Helper()
 		l5test.Await(t, what, func() bool { return slices.Equal(want, lookup()) })
@@ -143,7 +137,7 @@ func TestDeadProcessIsNotHandedOut(t *testing.T) {
 		}
 	}
 	listens := func() bool {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		conn, err := net.Dial("tcp", at)
 		return err == nil && conn.Close() == nil
 	}
 	l5test.Await(t, "the process listens", listens)

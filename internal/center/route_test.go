@@ -205,7 +205,7 @@ func FuzzNoticeTemplate(f *testing.F) {
 		n := newCenters(t).Notify
 		began := time.Now()
 		_, err := n.SetTemplate(t.Context(), center.NoticeTemplate{Name: "t", Text: text, Actor: "test"})
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			t.Errorf("%q took %s (%v)", text, took, err)
 		}
 	})
@@ -238,8 +238,8 @@ func TestSinksAreSetUp(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if len(server.mails) != 2 {
-		t.Errorf("%d mails", len(server.mails))
+	if mails := server.taken(); len(mails) != 2 {
+		t.Errorf("%d mails", len(mails))
 	}
 	if err := errors.Join(n.RemoveRoute(t.Context(), "all"), n.RemoveSink(t.Context(), "mail")); err != nil {
 		t.Error(err)

@@ -17,6 +17,7 @@ import (
 	"mime/quotedprintable"
 	"net"
 	"net/mail"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -35,6 +36,13 @@ type mailServer struct {
 	mu    sync.Mutex // guards what follows
 	mails []string
 	said  []string
+}
+
+// taken are the mails that it has accepted.
+func (m *mailServer) taken() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.mails)
 }
 
 func serveMail(t *testing.T, m *mailServer) {
@@ -59,7 +67,7 @@ func serveMail(t *testing.T, m *mailServer) {
 
 func (m *mailServer) serve(conn net.Conn) {
 	defer func() { conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	lines := bufio.NewReader(conn)
 	say := func(text string) { fmt.Fprint(conn, text+"\r\n") }
 	say("220 test")
@@ -169,10 +177,11 @@ func TestMailGoesOutOverTLSWithALogin(t *testing.T) {
 	if err := sink.Deliver(t.Context(), notice); err != nil {
 		t.Fatal(err)
 	}
-	if len(server.mails) != 1 {
-		t.Fatalf("%d mails", len(server.mails))
+	mails := server.taken()
+	if len(mails) != 1 {
+		t.Fatalf("%d mails", len(mails))
 	}
-	got, err := mail.ReadMessage(strings.NewReader(server.mails[0]))
+	got, err := mail.ReadMessage(strings.NewReader(mails[0]))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,6 +48,8 @@ type LoadConfig struct {
 	Service string
 	Path    string
 	Seed    uint64
+	// Timeout bounds a call. Default: 2 s.
+	Timeout time.Duration
 	// Control gives the phases, a line "NAME RATE" each. Its end ends the load.
 	Control io.Reader
 	// Out gets one JSON line a second (a Progress), and a load.Report at the end.
@@ -100,7 +103,7 @@ func Load(ctx context.Context, config LoadConfig) error {
 		}
 		return nil
 	}
-	generator, err := load.New(load.Config{Call: call, Seed: config.Seed, Timeout: 2 * time.Second})
+	generator, err := load.New(load.Config{Call: call, Seed: config.Seed, Timeout: cmp.Or(config.Timeout, 2*time.Second)})
 	if err != nil {
 		return err
 	}

@@ -92,9 +92,9 @@ func TestAModuleComesAndGoesWithoutAFailedCall(t *testing.T) {
 		before = append(before, w.tree())
 		port := freePort(w)
 		join(w, pack, port)
-		worlds, servers = append(worlds, w), append(servers, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		worlds, servers = append(worlds, w), append(servers, net.JoinHostPort(w.addr, strconv.Itoa(port)))
 		if address == "" {
-			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(w)))
+			address = net.JoinHostPort(w.addr, strconv.Itoa(freePort(w)))
 		}
 		w.try(proxy.Add(ctx, address, servers[len(servers)-1], 100))
 	}

@@ -41,7 +41,7 @@ func serving(w *world, version string) {
 
 func freePort(w *world) int {
 	w.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", net.JoinHostPort(w.addr, "0"))
 	w.try(err)
 	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port
@@ -164,7 +164,7 @@ func TestPackageStartOutlivesAnAgent(t *testing.T) {
 	serving(w, "1")
 	before := w.tree()
 	in := startIn("bin/serve", "serve")
-	in.Settle = "1s"
+	in.Settle = "5s" // long enough for the agent to be seen and stopped
 	failed := make(chan error, 1)
 	go func() {
 		_, err := start(w, in)(w.env("k"))

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
 	"github.com/zhiyun-ops/zhiyun/internal/device/devicetest"
 	"github.com/zhiyun-ops/zhiyun/internal/sample"
@@ -52,6 +53,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	*testing.T
 	root   string
+	addr   string // of the device
 	blobs  *devicetest.Blobs
 	routes *devicetest.Routes
 	agent  *device.Client
@@ -62,7 +64,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, root: t.TempDir(), blobs: &devicetest.Blobs{}, routes: &devicetest.Routes{}}
+	w := &world{T: t, root: t.TempDir(), addr: addrtest.Host(), blobs: &devicetest.Blobs{}, routes: &devicetest.Routes{}}
 	for _, dir := range []string{"etc", "data", "pkg"} {
 		w.try(os.Mkdir(filepath.Join(w.root, dir), 0o755))
 	}
@@ -122,7 +124,7 @@ func (w *world) startAgent() {
 }
 
 func (w *world) env(key string) device.Env {
-	env := device.Env{Root: w.root, Key: key, Device: "web-7", Addr: "127.0.0.1", Blobs: w.blobs, Routes: w.routes}
+	env := device.Env{Root: w.root, Key: key, Device: "web-7", Addr: w.addr, Blobs: w.blobs, Routes: w.routes}
 	if w.agent != nil {
 		env.Processes = w.agent
 	}
@@ -164,7 +166,7 @@ func (w *world) eventually(what string, ok func() bool) {
 	w.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:

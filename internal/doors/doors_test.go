@@ -10,22 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/doors"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
 )
-
-// free returns an address that was free a moment ago.
-func free(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
 
 // An agent with all doors open answers at each of them.
 func TestAllDoors(t *testing.T) {
@@ -57,7 +47,7 @@ func TestAllDoors(t *testing.T) {
 	}
 	socket, token := filepath.Join(s.Dir(), "agent.sock"), filepath.Join(t.TempDir(), "token")
 	open := doors.Config{
-		DNS: free(t), SD: free(t), XDS: "unix://" + filepath.Join(s.Dir(), "xds.sock"), JSON: free(t), TokenFile: token, Proxy: "shop.cart=" + free(t),
+		DNS: addrtest.Free(t), SD: addrtest.Free(t), XDS: "unix://" + filepath.Join(s.Dir(), "xds.sock"), JSON: addrtest.Free(t), TokenFile: token, Proxy: "shop.cart=" + addrtest.Free(t),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

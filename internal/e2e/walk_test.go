@@ -51,7 +51,7 @@ func TestE2EWalk(t *testing.T) {
 	if err := os.Symlink(zhiyun, filepath.Join(home, "bin", "zhiyun")); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	environment := []string{"HOME=" + home}
 	for _, name := range []string{"PATH", "GOROOT", "GOCACHE", "TMPDIR"} {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/demo"
@@ -252,12 +252,7 @@ func (w *world) declare(ctx context.Context) {
 	if _, err := w.api.Configs.SetTemplate(ctx, connect.NewRequest(&pb.TemplateRequest{Name: "e2e-api.yaml", Body: "# {{ .device.name }}\nrate: 500\nworkers: 8\n", Cause: because("")})); err != nil {
 		t.Fatal(err)
 	}
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	virtual := port.Addr().String()
-	port.Close()
+	virtual := addrtest.Free(t)
 	text := fmt.Sprintf(document, virtual)
 	for _, name := range append(slices.Clone(pool), caller) {
 		text += fmt.Sprintf("---\nkind: device\nname: %s\naddr: %s\nsite: here\ntype: c2\n", name, address(name))
@@ -292,7 +287,7 @@ func (w *world) call() {
 	heard, told := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := demo.Load(context.Background(), demo.LoadConfig{Target: w.environment.Socket(caller), Caller: web, Service: module, Path: "/", Seed: 1, Control: order, Out: told})
+		err := demo.Load(context.Background(), demo.LoadConfig{Target: w.environment.Socket(caller), Caller: web, Service: module, Path: "/", Seed: 1, Timeout: 30 * time.Second, Control: order, Out: told})
 		told.Close()
 		ended <- err
 	}()

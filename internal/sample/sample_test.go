@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -95,7 +94,7 @@ func TestAnswers(t *testing.T) {
 
 func TestOverloadIsRefused(t *testing.T) {
 	t.Parallel()
-	base, _ := serve(t, "rate: 20\nworkers: 1\nqueue: 2\n")
+	base, _ := serve(t, "rate: 2\nworkers: 1\nqueue: 2\n") // half a second each
 	results := make(chan int, 10)
 	for range 10 {
 		go func() {
@@ -110,7 +109,7 @@ func TestOverloadIsRefused(t *testing.T) {
 	for range 10 {
 		counts[<-results]++
 	}
-	// One is served, two wait, and while that takes 150 ms at most a few more find room.
+	// One is served, two wait, and while that takes 1.5 s at most a few more find room.
 	if counts[200] < 3 || counts[503] < 1 || counts[200]+counts[503] != 10 {
 		t.Error(counts)
 	}
@@ -145,10 +144,15 @@ func TestDrainFinishesWhatIsInFlight(t *testing.T) {
 		done <- result{status, err}
 	}()
 	for inFlight := false; !inFlight; {
-		_, text, err := get(base + "/healthz")
-		inFlight = err == nil && text != ""
+		_, text, err := get(base + "/version")
+		if err != nil {
+			t.Fatal(err)
+		}
+		inFlight = strings.Contains(text, `"admitted":1,`)
 	}
-	time.AfterFunc(50*time.Millisecond, func() { stop() })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 	if r := <-done; r.status != 200 || r.err != nil {
 		t.Error(r)
 	}

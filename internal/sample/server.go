@@ -36,6 +36,7 @@ type Server struct {
 	config    Config
 	listening chan struct{} // closed when addr is known
 	addr      net.Addr
+	admitted  atomic.Int64
 	served    atomic.Int64
 	failed    atomic.Int64
 	refused   atomic.Int64
@@ -118,7 +119,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(map[string]any{"version": s.config.Version, "settings": s.settings,
-			"served": s.served.Load(), "failed": s.failed.Load(), "refused": s.refused.Load()})
+			"admitted": s.admitted.Load(), "served": s.served.Load(), "failed": s.failed.Load(), "refused": s.refused.Load()})
 	})
 	return mux
 }
@@ -133,6 +134,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "over capacity", http.StatusServiceUnavailable)
 		return
 	}
+	s.admitted.Add(1)
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {

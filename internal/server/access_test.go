@@ -151,7 +151,7 @@ func (r *running) place(t *testing.T) {
 // placement: the agent of a gets routes and reports for web, which is on a, and not for other, which is not; what is
 // refused to one caller is not refused to the next.
 func (r *running) placement(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	client, base := r.dial(t, "a")
 	names := l5pbconnect.NewNameServiceClient(client, base, connect.WithGRPC())
@@ -306,7 +306,7 @@ func denied(t *testing.T, what string, err error) {
 
 // agents: the agent of a cannot learn, report or do what is b's.
 func (r *running) agents(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	client, base := r.dial(t, "a")
 	api := control.NewClient(client, base).Agents
@@ -336,7 +336,7 @@ func (r *running) agents(t *testing.T) {
 
 // instances: the agent of a can neither remove, drain, take over nor invent what is on b.
 func (r *running) instances(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	operator, err := control.Dial(r.base, r.token(t, auth.Operator, "admin"))
 	if err != nil {

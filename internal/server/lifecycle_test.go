@@ -190,7 +190,7 @@ func TestSecondServerOnTheSameFolderIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := second.Run(ctx); err == nil || ctx.Err() != nil {
 		t.Fatalf("a second server on the same folder: %v", err)

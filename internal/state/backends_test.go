@@ -46,7 +46,7 @@ func inEtcd(t testing.TB) store.Store {
 		if etcd.member, etcd.err = etcdstore.Embedded(etcdstore.EmbeddedConfig{Dir: etcd.dir}); etcd.err != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		etcd.err = etcd.member.Start(ctx)
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func away() storetest.Hooks {
 // eventually waits for a condition on the DB's status.
 func (w *world) eventually(t *testing.T, what string, done func(state.Status) bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -60,7 +61,7 @@ func storeGoesAwayAndComesBack(t *testing.T, s store.Store) {
 	if row, ok := w.devices.Get(w.Snapshot(), "d"); !ok || row.Value.Load != 1 {
 		t.Errorf("cut off, it reads %+v, want the last it knew", row)
 	}
-	short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	short, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := w.Sync(short); !errors.Is(err, errAway) {
 		t.Errorf("Sync without a store: %v, want its error", err)
@@ -304,10 +305,16 @@ func TestSyncsShareBarriers(t *testing.T) {
 	hold := make(chan struct{})
 	faulty.Set(storetest.Hooks{Before: func([]store.Op) error { commits.Add(1); <-hold; return nil }})
 	const n = 100
+	var asking sync.WaitGroup
 	done := make(chan error, n)
 	for range n {
-		go func() { done <- w.Sync(t.Context()) }()
+		asking.Add(1)
+		go func() { // it tells its end
+			asking.Done()
+			done <- w.Sync(t.Context())
+		}()
 	}
+	asking.Wait() // nobody comes when the others have been served
 	close(hold)
 	for range n {
 		if err := <-done; err != nil {

@@ -107,7 +107,7 @@ func TestStagerDiesAtEveryCommit(t *testing.T) {
 			}
 			return nil
 		}})
-		staging, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		staging, cancel := context.WithTimeout(t.Context(), time.Minute)
 		_, err := a.Stage(staging, a.putMany(n, 2))
 		cancel()
 		a.stop()

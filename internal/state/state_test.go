@@ -77,7 +77,7 @@ func newWorld(t testing.TB, s store.Store, change ...func(*state.Config)) *world
 // within fails the test if f does not succeed in a generous time.
 func within(t testing.TB, f func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := f(ctx); err != nil {
 		t.Fatal(err)

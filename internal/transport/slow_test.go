@@ -19,7 +19,7 @@ import (
 // A body that does not arrive ends the request; a stream that has begun may be silent, and a handler may take its time.
 func TestSlowBodies(t *testing.T) {
 	t.Parallel()
-	const within = 100 * time.Millisecond
+	const within = time.Second
 	type seen struct {
 		n   int
 		err error
@@ -71,7 +71,7 @@ func TestSlowBodies(t *testing.T) {
 				}}}
 			}
 			reader, writer := io.Pipe()
-			call, stop := context.WithTimeout(t.Context(), 20*time.Second)
+			call, stop := context.WithTimeout(t.Context(), time.Minute)
 			request, err := http.NewRequestWithContext(call, http.MethodPost, base+"/x", reader)
 			if err != nil {
 				t.Fatal(err)

@@ -12,19 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/internal/vip"
 	"github.com/zhiyun-ops/zhiyun/internal/vip/viptest"
 )
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
-}
 
 func proxy(t testing.TB, config vip.ProxyConfig) *vip.Proxy {
 	t.Helper()
@@ -49,7 +40,7 @@ func proxy(t testing.TB, config vip.ProxyConfig) *vip.Proxy {
 
 func TestProxy(t *testing.T) {
 	t.Parallel()
-	viptest.Run(t, proxy(t, vip.ProxyConfig{Quiet: time.Hour}), freeAddr(t))
+	viptest.Run(t, proxy(t, vip.ProxyConfig{Quiet: time.Hour}), addrtest.Free(t))
 }
 
 func TestHAProxy(t *testing.T) {
@@ -66,7 +57,7 @@ func TestHAProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket, addr := filepath.Join(dir, "admin.sock"), freeAddr(t)
+	socket, addr := filepath.Join(dir, "admin.sock"), addrtest.Free(t)
 	config := `
 global
   stats socket ` + socket + ` mode 600 level admin
@@ -105,7 +96,8 @@ backend ` + strings.NewReplacer(".", "_", ":", "_").Replace(addr) + `
 	if err != nil {
 		t.Fatal(err)
 	}
-	limit := time.After(20 * time.Second)
+	limit, tick := time.After(time.Minute), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
 	for {
 		if _, err = driver.Servers(t.Context(), addr); err == nil {
 			break
@@ -113,7 +105,7 @@ backend ` + strings.NewReplacer(".", "_", ":", "_").Replace(addr) + `
 		select {
 		case <-limit:
 			t.Fatal("haproxy did not come up: ", err)
-		default:
+		case <-tick.C:
 		}
 	}
 	viptest.Run(t, driver, addr)
@@ -138,7 +130,7 @@ backend ` + strings.NewReplacer(".", "_", ":", "_").Replace(addr) + `
 		}
 	}
 	states := map[string]vip.State{}
-	for deadline := time.Now().Add(20 * time.Second); states[live.Addr()] != vip.Up || states[dead.Addr()] != vip.Down; {
+	for deadline := time.Now().Add(time.Minute); states[live.Addr()] != vip.Up || states[dead.Addr()] != vip.Down; {
 		servers, err := checked.Servers(t.Context(), addr)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatal(servers, err)
@@ -191,18 +183,18 @@ func endsWhatGoesOn(t *testing.T, v vip.VIP, addr string) {
 
 func TestProxyEndsWhatGoesOnForTooLong(t *testing.T) {
 	t.Parallel()
-	endsWhatGoesOn(t, proxy(t, vip.ProxyConfig{Drain: 100 * time.Millisecond, Quiet: time.Hour}), freeAddr(t))
+	endsWhatGoesOn(t, proxy(t, vip.ProxyConfig{Drain: 100 * time.Millisecond, Quiet: time.Hour}), addrtest.Free(t))
 }
 
 // A connection kept alive between requests must not hold up a contraction.
 func TestProxyEndsQuietConnectionsOfARemovedServer(t *testing.T) {
 	t.Parallel()
-	endsWhatGoesOn(t, proxy(t, vip.ProxyConfig{Drain: time.Hour, Quiet: 50 * time.Millisecond}), freeAddr(t))
+	endsWhatGoesOn(t, proxy(t, vip.ProxyConfig{Drain: time.Hour, Quiet: 50 * time.Millisecond}), addrtest.Free(t))
 }
 
 func TestProxyClosesTheAddressWithItsLastServer(t *testing.T) {
 	t.Parallel()
-	p, addr := proxy(t, vip.ProxyConfig{}), freeAddr(t)
+	p, addr := proxy(t, vip.ProxyConfig{}), addrtest.Free(t)
 	server := viptest.NewServer(t)
 	if err := p.Add(t.Context(), addr, server.Addr(), 1); err != nil {
 		t.Fatal(err)
@@ -218,8 +210,8 @@ func TestProxyClosesTheAddressWithItsLastServer(t *testing.T) {
 
 func TestProxyTriesAgainWhatRefused(t *testing.T) {
 	t.Parallel()
-	p, addr := proxy(t, vip.ProxyConfig{MinDown: 10 * time.Millisecond}), freeAddr(t)
-	back := freeAddr(t) // nobody listens there yet
+	p, addr := proxy(t, vip.ProxyConfig{MinDown: 10 * time.Millisecond}), addrtest.Free(t)
+	back := addrtest.Free(t) // nobody listens there yet
 	if err := p.Add(t.Context(), addr, back, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +225,7 @@ func TestProxyTriesAgainWhatRefused(t *testing.T) {
 	}
 	listener, err := net.Listen("tcp", back)
 	if err != nil {
-		t.Skip("the port was taken meanwhile")
+		t.Fatal(err)
 	}
 	defer listener.Close()
 	go func() { // ends with the listener
@@ -274,7 +266,7 @@ func TestProxySaysWhatIsWrong(t *testing.T) {
 // BenchmarkProxy carries a line there and back, over a connection that is open.
 func BenchmarkProxy(b *testing.B) {
 	b.ReportAllocs()
-	p, addr, server := proxy(b, vip.ProxyConfig{}), freeAddr(b), viptest.NewServer(b)
+	p, addr, server := proxy(b, vip.ProxyConfig{}), addrtest.Free(b), viptest.NewServer(b)
 	if err := p.Add(b.Context(), addr, server.Addr(), 1); err != nil {
 		b.Fatal(err)
 	}

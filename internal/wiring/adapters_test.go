@@ -152,7 +152,7 @@ func TestLauncher(t *testing.T) {
 
 func await(t *testing.T, launcher wiring.Launcher, id string, want scale.Progress) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, err := range launcher.Engine.Watch(ctx, id) {
 		if err != nil {

@@ -38,6 +38,7 @@ type Agent struct {
 	wire      l5pbconnect.NameServiceClient
 	hangUp    func()         // closes the connections of wire
 	mux       *http.ServeMux // of the socket
+	shelf     *shelf
 	hub       *hub.Hub
 	link      *link.Link
 	keeper    *lease.Keeper
@@ -69,7 +70,8 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
-	a := &Agent{config: config, wire: wire, hangUp: hangUp, hub: hub.New(), ready: make(chan struct{}), now: time.Now}
+	a := &Agent{config: config, wire: wire, hangUp: hangUp, shelf: newShelf(config.Logger), ready: make(chan struct{}), now: time.Now}
+	a.hub = hub.Reading(a.shelf.View)
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	if a.metrics, err = newMetrics(config.Metrics, a); err != nil {
 		return nil, fmt.Errorf("l5/agent: register metrics: %w", err)
@@ -78,7 +80,7 @@ func New(config Config) (*Agent, error) {
 		Client: a.wire, Dial: func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
 		Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
 		Device: config.Device, OnSettings: a.onSettings, OnPlace: a.onPlace,
-		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Logger: config.Logger,
+		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Store: a.shelf, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
 	a.asked = newProcesses()
@@ -113,6 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.New("l5/agent: Run was called twice; make a new agent")
 	}
 	defer a.stop()
+	defer a.shelf.close()
 	if err := a.disk.load(); err != nil {
 		a.config.Logger.Error("l5/agent: starting without the snapshot file: it is of no use", "file", a.config.SnapshotFile, "error", err)
 	}

@@ -2,11 +2,13 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -102,6 +104,7 @@ func BenchmarkDeck(b *testing.B) {
 		b.ReportMetric(float64(size)/deckInstances, "table-B/instance")
 		b.ReportMetric(agent["start"], "agent-start-ms")
 		b.ReportMetric(agent["rss"]/1024, "agent-MB")
+		b.ReportMetric(agent["heap"]/1024, "agent-heap-MB")
 		b.ReportMetric(agent["caller"]/1024, "caller-MB")
 		b.ReportMetric(agent["empty"]/1024, "caller-without-MB")
 	}
@@ -156,6 +159,18 @@ func deckAgent(b *testing.B, dir string) {
 	}
 	fmt.Printf("figure caller=%g\nfigure empty=%g\n", caller(), caller("L5_BENCH_IDLE=1"))
 	fmt.Printf("figure rss=%d\n", rss(b))
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	fmt.Printf("figure heap=%d\n", memory.HeapAlloc>>10)
+	if path := os.Getenv("L5_BENCH_HEAP"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(pprof.WriteHeapProfile(f), f.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
 	stop()
 }
 

@@ -81,6 +81,7 @@ func (d *disk) load() error {
 		if err := a.hub.Publish(v, nil); err != nil {
 			return err
 		}
+		a.tables.touch(v.Service)
 	}
 	for _, verdict := range state.GetVerdicts() {
 		a.callers.decide(verdict)

@@ -1,11 +1,17 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/link"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
@@ -75,3 +81,60 @@ func (c Callers) Wanted() (services []string) {
 	}
 	return services
 }
+
+// Shelf is a shelf for tests.
+type Shelf struct{ shelf *shelf }
+
+func NewShelf(logger *slog.Logger) Shelf { return Shelf{newShelf(logger)} }
+
+func (s Shelf) Put(v view.View)                         { s.shelf.Put(v) }
+func (s Shelf) Drop(service string)                     { s.shelf.Drop(service) }
+func (s Shelf) View(service string) (view.View, bool)   { return s.shelf.View(service) }
+func (s Shelf) At(service string) (string, int64, bool) { return s.shelf.At(service) }
+func (s Shelf) Lost() []string                          { return s.shelf.takeLost() }
+func (s Shelf) Close()                                  { s.shelf.close() }
+func (s Shelf) Load(folder string, segment int) error {
+	_, err := s.shelf.load(folder, segment)
+	return err
+}
+
+// Write writes a segment as the agent does, with one caller of everything.
+func (s Shelf) Write(folder string, segment int) error {
+	views := s.shelf.views(segment)
+	var content []byte
+	if len(views) > 0 {
+		var entries []table.Entry
+		for _, v := range views {
+			entries = append(entries, table.Entry{View: v, Callers: []string{"test.caller"}})
+		}
+		var err error
+		if content, err = table.Encode(table.Head{Segment: segment}, entries); err != nil {
+			return err
+		}
+	}
+	file := filepath.Join(folder, fmt.Sprintf("%02x.routes", segment)) // without waiting for the disk, as table.Write does
+	if content == nil {
+		os.Remove(file)
+	} else if err := errors.Join(os.WriteFile(file+".new", content, 0o400), os.Rename(file+".new", file)); err != nil {
+		return err
+	}
+	return s.shelf.written(folder, segment, views)
+}
+
+// InMemory returns of how many services the state is not read from the table.
+func (s Shelf) InMemory() (n int) {
+	for i := range s.shelf.compartments {
+		c := &s.shelf.compartments[i]
+		c.mu.Lock()
+		for _, state := range c.states {
+			if state.view != nil {
+				n++
+			}
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// ShelfOf returns an agent's.
+func ShelfOf(a *Agent) Shelf { return Shelf{a.shelf} }

@@ -58,11 +58,7 @@ func (a *Agent) Lookup(ctx context.Context, caller, service string) (View, <-cha
 
 // Services returns the names of the services that are known on this device, in order.
 func (a *Agent) Services() []string {
-	views := a.hub.Views()
-	names := make([]string, len(views))
-	for i, v := range views {
-		names[i] = v.Service
-	}
+	names := a.hub.Services()
 	slices.Sort(names)
 	return names
 }

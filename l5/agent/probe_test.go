@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
 )
 
@@ -44,15 +45,11 @@ func TestProbe(t *testing.T) {
 	defer s.Close()
 	secure := httptest.NewTLSServer(mux)
 	defer secure.Close()
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
+	gone := addrtest.Free(t)
 	p := agent.NewProber()
 	addr, grpcAddr := s.Listener.Addr().String(), listener.Addr().String()
 	probe := func(addr, label string) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if label == "http:/hangs" {
 			cancel()
 			ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -64,12 +61,12 @@ func TestProbe(t *testing.T) {
 		addr, label string
 		ok          bool
 	}{
-		{addr, "", true}, {addr, "tcp", true}, {gone.Addr().String(), "", false}, {addr, "of the future", true},
+		{addr, "", true}, {addr, "tcp", true}, {gone, "", false}, {addr, "of the future", true},
 		{addr, "http:/healthz", true}, {addr, "http:healthz", true}, {addr, "http", true}, {addr, "http:/login", true},
-		{addr, "http:/broken", false}, {addr, "http:/hangs", false}, {gone.Addr().String(), "http", false},
+		{addr, "http:/broken", false}, {addr, "http:/hangs", false}, {gone, "http", false},
 		{secure.Listener.Addr().String(), "https:/healthz", true}, {secure.Listener.Addr().String(), "https:/broken", false},
 		{grpcAddr, "grpc", true}, {grpcAddr, "grpc:shop", true}, {grpcAddr, "grpc:stock", false}, {grpcAddr, "grpc:unknown", false},
-		{gone.Addr().String(), "grpc", false}, {addr, "grpc", false},
+		{gone, "grpc", false}, {addr, "grpc", false},
 	} {
 		if err := probe(test.addr, test.label); (err == nil) != test.ok {
 			t.Errorf("probe %q: %v, want ok %t", test.label, err, test.ok)
@@ -94,7 +91,7 @@ func TestProbesGoToInstancesAlone(t *testing.T) {
 	own := s.Listener.Addr().String()
 	p := agent.NewProber()
 	probe := func(addr, label string) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		return p.Probe(ctx, addr, map[string]string{agent.ProbeLabel: label})
 	}

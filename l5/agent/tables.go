@@ -15,17 +15,22 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/table"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
 // confirmEvery is how often the table is told to be right: what a program that starts without the agent learns of its age.
 const confirmEvery = time.Second
 
+// longestPause bounds how far behind a slow disk leaves the table.
+const longestPause = 5 * time.Second
+
 // longestRetry bounds the time between two tries to write what could not be written; it begins at a second and doubles.
 const longestRetry = time.Minute
 
-// tables keeps the route table on disk: for each user id of the device what its callers may call. A change is written
-// after it had time to gather others; only the segments that it concerns are.
+// tables keeps the route table on disk: for each user id of the device what its callers may call. That of the agent's own
+// user holds all that any program of the device calls: it is the shelf's. A change is written after it had time to gather
+// others; only the segments that it concerns are.
 //
 //	          touch                settle, or 4 times the last write           written
 //	clean -----------------> dirty -------------------------------> writing -------------> clean
@@ -48,29 +53,45 @@ type reader struct {
 }
 
 func newTables(a *Agent) *tables {
-	return &tables{agent: a, wake: make(chan struct{}, 1), readers: make(map[int]*reader)}
+	return &tables{agent: a, wake: make(chan struct{}, 1), readers: map[int]*reader{own(): newReader()}}
 }
+
+func newReader() *reader { return &reader{dirty: make(map[int]struct{})} }
 
 // read says that a program of user uid calls service as caller.
 func (t *tables) read(uid int, caller, service string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.readers[uid] == nil {
-		t.readers[uid] = &reader{dirty: make(map[int]struct{})}
+	for _, user := range []int{uid, own()} {
+		if r := t.reader(user); r.add(caller, service) {
+			r.dirty[table.SegmentOf(service)] = struct{}{}
+			t.signal()
+		}
 	}
-	r, segment := t.readers[uid], table.SegmentOf(service)
+}
+
+// reader returns that of a user, a new one if need be. Callers hold mu.
+func (t *tables) reader(uid int) *reader {
+	if t.readers[uid] == nil {
+		t.readers[uid] = newReader()
+	}
+	return t.readers[uid]
+}
+
+// add notes that caller calls service, and reports whether that is new.
+func (r *reader) add(caller, service string) bool {
+	segment := table.SegmentOf(service)
 	if _, ok := r.services[segment][service][caller]; ok {
-		return
+		return false
 	}
 	if r.services[segment] == nil {
 		r.services[segment] = make(map[string]map[string]struct{})
 	}
 	if r.services[segment][service] == nil {
-		r.services[segment][service] = make(map[string]struct{})
+		r.services[segment][service] = make(map[string]struct{}, 1)
 	}
 	r.services[segment][service][caller] = struct{}{}
-	r.dirty[segment] = struct{}{}
-	t.signal()
+	return true
 }
 
 // touch says that the state of service, or who may call it, changed.
@@ -78,8 +99,8 @@ func (t *tables) touch(service string) {
 	segment := table.SegmentOf(service)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, r := range t.readers {
-		if r.services[segment][service] != nil {
+	for uid, r := range t.readers {
+		if uid == own() || r.services[segment][service] != nil {
 			r.dirty[segment] = struct{}{}
 			t.signal()
 		}
@@ -114,25 +135,75 @@ func (t *tables) load() error {
 	errs := []error{t.publish()}
 	users, err := table.Users(a.config.Table)
 	errs = append(errs, err)
+	if slices.Contains(users, own()) {
+		errs = append(errs, t.loadOwn())
+	}
 	for _, uid := range users {
-		err := table.Load(table.For(a.config.Table, uid), uid, func(entry table.Entry) {
-			if a.link.Seed(entry.View) {
+		if uid == own() {
+			continue
+		}
+		errs = append(errs, t.made(uid))
+		errs = append(errs, table.Load(table.For(a.config.Table, uid), uid, func(entry table.Entry) {
+			if a.link.Seed(entry.View) { // of a version that had no copy of its own
 				errs = append(errs, a.hub.Publish(entry.View, nil))
+				t.touch(entry.View.Service)
 			}
-			settings := &l5pb.Settings{}
-			if proto.Unmarshal(entry.Settings, settings) == nil && settings.GetService() != "" {
-				a.link.SeedSettings(settings)
-				errs = append(errs, a.hub.SetSettings(settings))
-			}
-			for _, caller := range entry.Callers {
-				t.read(uid, caller, entry.View.Service)
-				a.callers.decide(&l5pb.Verdict{Service: entry.View.Service, Caller: caller, Allowed: true})
-				a.link.Subscribe(caller, entry.View.Service)
-			}
-		})
-		errs = append(errs, err)
+			errs = append(errs, t.take(uid, entry))
+		}))
 	}
 	return errors.Join(errs...)
+}
+
+// loadOwn has the shelf take what the folder of the agent's own user holds.
+func (t *tables) loadOwn() error {
+	a := t.agent
+	if err := t.made(own()); err != nil {
+		return err
+	}
+	var errs []error
+	for segment := range table.Segments {
+		entries, err := a.shelf.load(table.For(a.config.Table, own()), segment)
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, entry := range entries {
+			v := entry.View
+			if epoch, revision, _ := a.shelf.At(v.Service); epoch == v.Epoch && revision == v.Revision {
+				errs = append(errs, a.hub.Publish(v, nil))
+			}
+			errs = append(errs, t.take(own(), entry))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// made makes the folder of a user, if need be.
+func (t *tables) made(uid int) error {
+	folder, err := table.Make(t.agent.config.Table, uid)
+	if err == nil {
+		t.mu.Lock()
+		t.reader(uid).folder = folder
+		t.mu.Unlock()
+	}
+	return err
+}
+
+// take takes what a table of user uid says beside the instances of a service.
+func (t *tables) take(uid int, entry table.Entry) (err error) {
+	a := t.agent
+	settings := &l5pb.Settings{}
+	if proto.Unmarshal(entry.Settings, settings) == nil && settings.GetService() != "" {
+		a.link.SeedSettings(settings)
+		err = a.hub.SetSettings(settings)
+	}
+	for _, caller := range entry.Callers {
+		t.mu.Lock()
+		t.reader(uid).add(caller, entry.View.Service)
+		t.mu.Unlock()
+		a.callers.decide(&l5pb.Verdict{Service: entry.View.Service, Caller: caller, Allowed: true})
+		a.link.Subscribe(caller, entry.View.Service)
+	}
+	return err
 }
 
 // publish makes the folder, and the link to it if it is not beside the socket.
@@ -171,6 +242,9 @@ func (t *tables) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 			t.confirm()
+			for _, service := range t.agent.shelf.takeLost() {
+				t.agent.link.Lost(service)
+			}
 			continue
 		case <-t.wake:
 		case <-again.C:
@@ -196,7 +270,7 @@ func (t *tables) run(ctx context.Context) error {
 				t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again", "folder", t.agent.config.Table, "error", err)
 			}
 		}
-		pause = max(settle, 4*time.Since(begin)) // at most a fifth of the time is spent on the disk
+		pause = min(max(settle, 4*time.Since(begin)), longestPause) // a fifth of the time is spent on the disk, while it keeps up
 	}
 }
 
@@ -247,20 +321,21 @@ func (t *tables) writeFor(uid int, now time.Time) (err error) {
 		}
 	}()
 	if folder == "" {
-		if folder, err = table.Make(t.agent.config.Table, uid); err != nil {
+		if err = t.made(uid); err != nil {
 			return err
 		}
-		t.mu.Lock()
-		r.folder = folder
-		t.mu.Unlock()
+		folder = table.For(t.agent.config.Table, uid)
 	}
 	place, err := proto.Marshal(t.agent.hub.Place())
 	if err != nil {
 		return err
 	}
-	files := make(map[int][]byte, len(dirty))
+	files, held := make(map[int][]byte, len(dirty)), make(map[int][]view.View, len(dirty))
 	for segment := range dirty {
-		entries := t.entries(r, segment)
+		entries := t.entries(r, segment, uid == own())
+		for _, e := range entries {
+			held[segment] = append(held[segment], view.View{Service: e.View.Service, Epoch: e.View.Epoch, Revision: e.View.Revision})
+		}
 		if len(entries) == 0 {
 			files[segment] = nil
 		} else if files[segment], err = table.Encode(table.Head{Segment: segment, Written: now, Place: place}, entries); err != nil {
@@ -271,33 +346,54 @@ func (t *tables) writeFor(uid int, now time.Time) (err error) {
 		return err
 	}
 	t.agent.metrics.tablesWritten.Inc()
-	return nil
+	if uid != own() {
+		return nil
+	}
+	var errs []error
+	for segment := range dirty {
+		errs = append(errs, t.agent.shelf.written(folder, segment, held[segment]))
+	}
+	return errors.Join(errs...)
 }
 
-// entries returns what a reader may see of a segment.
-func (t *tables) entries(r *reader, segment int) []table.Entry {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// entries returns what a reader may see of a segment; all is all that there is, whoever may call it.
+func (t *tables) entries(r *reader, segment int, all bool) []table.Entry {
 	var entries []table.Entry
-	for service, callers := range r.services[segment] {
-		state, ok := t.agent.hub.View(service)
-		if !ok {
-			continue
-		}
+	for _, state := range t.states(r, segment, all) {
 		entry := table.Entry{View: state}
-		if settings := t.agent.hub.SettingsOf(service); settings != nil {
+		if settings := t.agent.hub.SettingsOf(state.Service); settings != nil {
 			entry.Settings, _ = proto.Marshal(settings) // it came in this form
 		}
-		for _, caller := range slices.Sorted(maps.Keys(callers)) {
-			if allowed, _, _ := t.agent.callers.Verdict(caller, service); allowed {
+		t.mu.Lock()
+		callers := slices.Sorted(maps.Keys(r.services[segment][state.Service]))
+		t.mu.Unlock()
+		for _, caller := range callers {
+			if allowed, _, _ := t.agent.callers.Verdict(caller, state.Service); allowed {
 				entry.Callers = append(entry.Callers, caller)
 			}
 		}
-		if len(entry.Callers) > 0 {
+		if all || len(entry.Callers) > 0 {
 			entries = append(entries, entry)
 		}
 	}
 	return entries
+}
+
+// states returns the services of a segment that a reader reads, or all.
+func (t *tables) states(r *reader, segment int, all bool) []view.View {
+	if all {
+		return t.agent.shelf.views(segment)
+	}
+	t.mu.Lock()
+	services := slices.Collect(maps.Keys(r.services[segment]))
+	t.mu.Unlock()
+	var out []view.View
+	for _, service := range services {
+		if state, ok := t.agent.shelf.View(service); ok {
+			out = append(out, state)
+		}
+	}
+	return out
 }
 
 // forget drops a service that nobody calls any more.
@@ -305,8 +401,8 @@ func (t *tables) forget(service string) {
 	segment := table.SegmentOf(service)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, r := range t.readers {
-		if r.services[segment][service] != nil {
+	for uid, r := range t.readers {
+		if uid == own() || r.services[segment][service] != nil {
 			delete(r.services[segment], service)
 			r.dirty[segment] = struct{}{}
 			t.signal()

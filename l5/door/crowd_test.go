@@ -68,7 +68,7 @@ func (c *caller) send(path, token string) error {
 }
 
 func (c *caller) answer() (int, error) {
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	answer, err := http.ReadResponse(c.in, nil)
 	if err != nil {
 		return 0, err

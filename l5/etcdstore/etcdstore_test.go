@@ -15,7 +15,7 @@ func TestRegistryOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	round := func(use func(ctx context.Context, s *server.Server)) {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		store, closeStore, err := etcdstore.Open(ctx, etcdstore.Config{Dir: dir})
 		if err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 func ExampleWith() {
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	target, client := names(ctx)
 	defer os.RemoveAll(filepath.Dir(target))

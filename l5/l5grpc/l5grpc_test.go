@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/l5grpc"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
@@ -103,7 +104,7 @@ func dial(t testing.TB, client *l5.Client, options ...l5grpc.Option) healthpb.He
 }
 
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -193,7 +194,7 @@ func TestChanges(t *testing.T) {
 func TestDeadInstance(t *testing.T) {
 	t.Parallel()
 	s := l5test.NewServer(t, nil)
-	a, dead := serve(t, "127.0.0.1:0"), serve(t, "127.0.0.1:0")
+	a, dead := serve(t, "127.0.0.1:0"), serve(t, addrtest.Free(t))
 	dead.stop()
 	register(t, s, a, dead)
 	client := l5test.Client(t, s.Target(), func(c *l5.Config) { c.Balance.EjectFor = 20 * time.Millisecond })

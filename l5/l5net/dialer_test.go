@@ -144,7 +144,7 @@ func TestTries(t *testing.T) {
 }
 
 func ExampleDialer() {
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	dir, err := os.MkdirTemp("", "l5")
 	if err != nil {

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Await waits until ok returns true, and fails the test if it has not within 20 s.
+// Await waits until ok returns true, and fails the test if it has not within a minute.
 func Await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	for !ok() {
 		select {
 		case <-deadline.C:
-			t.Fatalf("waited 20 s in vain: %s", what)
+			t.Fatalf("waited a minute in vain: %s", what)
 		case <-ticker.C:
 		}
 	}

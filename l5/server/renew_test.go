@@ -31,12 +31,12 @@ func TestRenewedLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := wire(t, s.Target())
-	r := renew(t, c, &l5pb.RenewRequest{Owner: "operator", TtlMs: 1000, Put: []*l5pb.Instance{{Service: "a", Addr: "127.0.0.1:1"}}})
+	r := renew(t, c, &l5pb.RenewRequest{Owner: "operator", TtlMs: 5000, Put: []*l5pb.Instance{{Service: "a", Addr: "127.0.0.1:1"}}})
 	if r.GetFault() != "" || r.GetRevision() == 0 || r.GetInstances() != 1 {
 		t.Fatalf("registered: %v", r)
 	}
 	for range 3 {
-		if r := renew(t, c, &l5pb.RenewRequest{Owner: "operator", TtlMs: 1000}); r.GetInstances() != 1 {
+		if r := renew(t, c, &l5pb.RenewRequest{Owner: "operator", TtlMs: 5000}); r.GetInstances() != 1 {
 			t.Errorf("renewed: %v", r)
 		}
 	}

@@ -171,7 +171,7 @@ func TestCutOffServerSendsItsAgentsAway(t *testing.T) {
 // heartbeat took everybody for dead): nobody dies of it, whichever server decides.
 func TestSlowSnapshotKillsNobody_Nacos7697(t *testing.T) {
 	t.Parallel()
-	const grace = 500 * time.Millisecond
+	const grace = 2 * time.Second
 	shared := store.NewMemory()
 	first := l5test.NewServer(t, func(c *server.Config) { c.Store, c.Grace = shared, grace })
 	const agents = 8
@@ -182,7 +182,7 @@ func TestSlowSnapshotKillsNobody_Nacos7697(t *testing.T) {
 		}
 	}
 	way := &faulty{Memory: shared}
-	way.slow.Store(int64(3 * grace))
+	way.slow.Store(int64(3 * grace / 2))
 	second, err := server.New(server.Config{Store: way, Grace: grace})
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func (t *tenure) put(now time.Time, record store.Record) {
 	}
 	if rest, ok := strings.CutPrefix(record.Key, holdsPrefix); ok {
 		server, shard, _ := strings.Cut(rest, "/")
-		owners := strings.FieldsFunc(string(record.Value), func(r rune) bool { return r == '\n' })
+		owners := slices.DeleteFunc(strings.Split(string(record.Value), "\n"), func(owner string) bool { return owner == "" })
 		if !slices.IsSorted(owners) {
 			slices.Sort(owners)
 		}
@@ -135,19 +135,23 @@ func (t *tenure) holds(now time.Time, server, shard string, owners []string) {
 	} else {
 		p.holds[shard] = owners
 	}
-	if server == t.self || !p.alive {
-		return
-	}
-	// Both are in order. Who is in both has not moved, and most are.
+	counts := server != t.self && p.alive
+	// Both are in order. Who is in both has not moved, and most are: those keep their name, so that of a record that was
+	// replaced nothing stays.
 	for len(owners) > 0 || len(before) > 0 {
 		switch {
 		case len(before) == 0 || len(owners) > 0 && owners[0] < before[0]:
-			t.count(now, owners[0], 1)
+			if owners[0] = strings.Clone(owners[0]); counts {
+				t.count(now, owners[0], 1)
+			}
 			owners = owners[1:]
 		case len(owners) == 0 || before[0] < owners[0]:
-			t.count(now, before[0], -1)
+			if counts {
+				t.count(now, before[0], -1)
+			}
 			before = before[1:]
 		default:
+			owners[0] = before[0]
 			owners, before = owners[1:], before[1:]
 		}
 	}
@@ -176,11 +180,16 @@ func (t *tenure) judge(now time.Time, name string, p *peer) {
 
 // count adds to the other servers that hold an owner.
 func (t *tenure) count(now time.Time, owner string, step int) {
-	was := t.live(owner)
-	if t.holders[owner] += step; t.holders[owner] <= 0 {
+	before := t.holders[owner]
+	after := before + step
+	if after > 0 {
+		t.holders[owner] = after
+	} else {
 		delete(t.holders, owner)
 	}
-	t.moved(now, owner, was)
+	if (before > 0) != (after > 0) && t.local[owner] <= 0 {
+		t.moved(now, owner, before > 0)
+	}
 }
 
 // stream adds to this server's own streams of an owner, and reports whether that changes what it holds.

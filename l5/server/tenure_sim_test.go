@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -505,6 +506,7 @@ func TestFleetSimulation(t *testing.T) {
 // wholeFleet plays a rolling restart of all servers, into which a partition falls that cuts a third of them off the store
 // and their agents, and with it crashes, slow networks and clocks that jump.
 func wholeFleet(t *testing.T, servers, agents int) {
+	defer debug.SetGCPercent(debug.SetGCPercent(50)) // each server has its own picture of all agents
 	config := fleetConfig(servers, 1)
 	config.Faults = servers / 5
 	plan := sim.NewPlan(config, 1)

@@ -117,7 +117,7 @@ func (p *Place) Log(ctx context.Context, inflight int, span time.Duration) (logg
 
 // logSQLite measures the log's file, which is not emptied meanwhile.
 func logSQLite(ctx context.Context, path string, inflight int, span time.Duration) (logged, events float64, err error) {
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=wal_autocheckpoint(0)&_txlock=immediate")
+	db, err := sql.Open("sqlite", "file:"+path+"?"+sqlitestore.Options+"&_pragma=wal_autocheckpoint(0)")
 	if err != nil {
 		return 0, 0, err
 	}

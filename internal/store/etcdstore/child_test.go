@@ -138,7 +138,7 @@ func (into acks) verify(t *testing.T, dir string) {
 			t.Error(err)
 		}
 	}()
-	records, _, err := etcdstore.New(member.Client(), "/").List(within(t, 30*time.Second), "k/")
+	records, _, err := etcdstore.New(member.Client(), "/").List(within(t, time.Minute), "k/")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func start(t testing.TB, config etcdstore.EmbeddedConfig) *etcdstore.Member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := member.Start(ctx); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 
 func TestQuotaStopsWritesAndReclaimLetsThemGoOn(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 2*time.Minute)
 	member := start(t, etcdstore.EmbeddedConfig{Quota: 4 << 20})
 	s := etcdstore.New(member.Client(), "/")
 	big := make([]byte, 200<<10)
@@ -41,7 +41,7 @@ func TestQuotaStopsWritesAndReclaimLetsThemGoOn(t *testing.T) {
 
 func TestTooLargeIsSaidSo(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 2*time.Minute)
 	s := etcdstore.New(start(t, etcdstore.EmbeddedConfig{MaxOps: 128, MaxBytes: 2 << 20}).Client(), "/")
 	var ops []store.Op
 	for i := range 200 {
@@ -58,7 +58,7 @@ func TestTooLargeIsSaidSo(t *testing.T) {
 // A listing of more records than one page holds is of one revision, while somebody writes.
 func TestListPagesAreOfOneRevision(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 3*time.Minute)
 	s := etcdstore.New(start(t, etcdstore.EmbeddedConfig{}).Client(), "/")
 	const n = 24_000
 	for at := 0; at < n; at += 4000 {
@@ -103,7 +103,7 @@ func TestListPagesAreOfOneRevision(t *testing.T) {
 // A folder restored from an old backup numbers new commits with old revisions: a watcher that knows more is told so.
 func TestReplacedHistoryIsNotResumed(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, 2*time.Minute)
 	s := etcdstore.New(start(t, etcdstore.EmbeddedConfig{}).Client(), "/")
 	revision, err := s.Commit(ctx, store.Put("a", nil))
 	if err != nil {

@@ -2,7 +2,6 @@ package l5gozero_test
 
 import (
 	"context"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/zhiyun-ops/zhiyun/internal/addrtest"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	l5gozero "github.com/zhiyun-ops/zhiyun/l5/contrib/gozero"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
@@ -45,13 +45,8 @@ func (b *backend) Check(context.Context, *healthpb.HealthCheckRequest) (*healthp
 // serve runs a zrpc server.
 func serve(t testing.TB) (addr string, b *backend) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // go-zero wants a port: this one was free
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, b = listener.Addr().String(), &backend{}
-	listener.Close()
-	conf := zrpc.RpcServerConf{ServiceConf: service.ServiceConf{Name: "shop.cart", Mode: service.TestMode}, ListenOn: addr, Timeout: 2000}
+	addr, b = addrtest.Free(t), &backend{} // go-zero wants a port
+	conf := zrpc.RpcServerConf{ServiceConf: service.ServiceConf{Name: "shop.cart", Mode: service.TestMode}, ListenOn: addr, Timeout: 30_000}
 	server, err := zrpc.NewServer(conf, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, b) })
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +66,7 @@ func serve(t testing.TB) (addr string, b *backend) {
 
 func dial(t testing.TB, names *l5.Client) healthpb.HealthClient {
 	t.Helper()
-	client, err := zrpc.NewClient(zrpc.RpcClientConf{Target: "l5:///shop.cart", NonBlock: true, Timeout: 5000}, l5gozero.With(names))
+	client, err := zrpc.NewClient(zrpc.RpcClientConf{Target: "l5:///shop.cart", NonBlock: true, Timeout: 30_000}, l5gozero.With(names))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +123,7 @@ func BenchmarkCall(b *testing.B) {
 	if err := s.Name().Register(b.Context(), []l5.Instance{{Service: "shop.cart", Addr: addr, Share: 100}}); err != nil {
 		b.Fatal(err)
 	}
-	own, err := zrpc.NewClient(zrpc.RpcClientConf{Endpoints: []string{addr}, NonBlock: true, Timeout: 5000})
+	own, err := zrpc.NewClient(zrpc.RpcClientConf{Endpoints: []string{addr}, NonBlock: true, Timeout: 30_000})
 	if err != nil {
 		b.Fatal(err)
 	}

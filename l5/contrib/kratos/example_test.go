@@ -18,7 +18,7 @@ import (
 )
 
 func ExampleNew() {
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	dir, err := os.MkdirTemp("", "l5")
 	if err != nil {

@@ -79,7 +79,7 @@ func TestHTTP(t *testing.T) {
 		stops[i] = app(t, names, "shop.web", server)
 	}
 	l5test.Await(t, "both are registered", func() bool { return len(s.Name().Instances("shop.web")) == 2 })
-	web, err := http.NewClient(t.Context(), http.WithEndpoint("discovery:///shop.web"), http.WithDiscovery(names), http.WithSubset(0), http.WithBlock(), http.WithTimeout(10*time.Second))
+	web, err := http.NewClient(t.Context(), http.WithEndpoint("discovery:///shop.web"), http.WithDiscovery(names), http.WithSubset(0), http.WithBlock(), http.WithTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,12 +128,12 @@ func TestGRPC(t *testing.T) {
 		app(t, names, "shop.cart", grpc.NewServer(grpc.Address("127.0.0.1:0")))
 	}
 	l5test.Await(t, "both are registered", func() bool { return len(s.Name().Instances("shop.cart")) == 2 })
-	byDiscovery, err := grpc.DialInsecure(t.Context(), grpc.WithEndpoint("discovery:///shop.cart"), grpc.WithDiscovery(names), grpc.WithSubset(0), grpc.WithTimeout(10*time.Second))
+	byDiscovery, err := grpc.DialInsecure(t.Context(), grpc.WithEndpoint("discovery:///shop.cart"), grpc.WithDiscovery(names), grpc.WithSubset(0), grpc.WithTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer byDiscovery.Close()
-	direct, err := grpc.DialInsecure(t.Context(), grpc.WithEndpoint("l5:///shop.cart"), grpc.WithOptions(l5grpc.With(client)), grpc.WithTimeout(10*time.Second))
+	direct, err := grpc.DialInsecure(t.Context(), grpc.WithEndpoint("l5:///shop.cart"), grpc.WithOptions(l5grpc.With(client)), grpc.WithTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func curl(t *testing.T, args ...string) (body, status string) {
 		}
 		t.Skip("curl is not installed")
 	}
-	out, err := exec.CommandContext(t.Context(), path, append([]string{"-sS", "--max-time", "20", "-w", "\n%{http_code}"}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, append([]string{"-sS", "--max-time", "60", "-w", "\n%{http_code}"}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("curl %v: %v: %s", args, err, out)
 	}

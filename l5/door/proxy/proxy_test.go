@@ -90,7 +90,7 @@ func dial(t testing.TB, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn.(*net.TCPConn)
 }
 
@@ -137,7 +137,7 @@ func TestNobody(t *testing.T) {
 // A silent connection is ended, and so makes room where the bound was reached.
 func TestBounds(t *testing.T) {
 	t.Parallel()
-	addr, _, _ := serve(t, func(c *proxy.Config) { c.MaxConns, c.Idle = 1, 100*time.Millisecond }, backend(t, "127.0.0.1:0"))
+	addr, _, _ := serve(t, func(c *proxy.Config) { c.MaxConns, c.Idle = 1, time.Second }, backend(t, "127.0.0.1:0"))
 	silent := dial(t, addr)
 	if _, err := silent.Write([]byte("x")); err != nil {
 		t.Fatal(err)

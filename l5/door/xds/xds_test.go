@@ -133,7 +133,7 @@ func dial(t *testing.T, uri, service string) healthpb.HealthClient {
 }
 
 func call(t *testing.T, stub healthpb.HealthClient) error {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err := stub.Check(ctx, &healthpb.HealthCheckRequest{})
 	return err
@@ -168,7 +168,7 @@ func TestProxyless(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if share := float64(b.calls.Load()) / n; share < 0.15 || share > 0.25 || c.calls.Load() != 0 {
+			if share := float64(b.calls.Load()) / n; share < 0.13 || share > 0.27 || c.calls.Load() != 0 {
 				t.Errorf("the instance at a quarter of the weight got %.3f of calls, want 0.2; the one at none got %d", share, c.calls.Load())
 			}
 			if err := s.Name().SetShare(t.Context(), "shop.cart", map[string]int{c.addr: 100}); err != nil {

@@ -4,7 +4,11 @@
 package hub
 
 import (
+	"fmt"
 	"sync"
+	"weak"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -15,7 +19,8 @@ const keepDeltas = 64
 
 // Hub holds one topic per service. It is safe for concurrent use. Its calls do not block.
 type Hub struct {
-	source Source // nil: the hub holds the state that was published
+	source Source                                 // nil: the hub holds the state that was published, or
+	read   func(service string) (view.View, bool) // it is read from where it is kept; nil: the hub holds it
 
 	mu     sync.Mutex
 	topics map[string]*topic // guarded by mu
@@ -38,10 +43,11 @@ type topic struct {
 	known    bool // whether there is a state
 	epoch    string
 	revision int64
-	view     view.View // the state; not used by a hub over a source
-	deltas   []delta   // the newest last; each starts where the one before ends
-	snapshot *Frame    // of the state; nil until somebody needs it
-	health   *Frame    // nil: nobody ever doubted an instance
+	view     view.View           // the state, if the hub holds it
+	deltas   []delta             // the newest last; each starts where the one before ends
+	snapshot *Frame              // of the state; nil until somebody needs it
+	recent   weak.Pointer[Frame] // the same, of a state that is kept elsewhere
+	health   *Frame              // nil: nobody ever doubted an instance
 	subs     map[*Subscriber]struct{}
 }
 
@@ -58,6 +64,14 @@ func New() *Hub { return &Hub{topics: make(map[string]*topic), rules: make(map[s
 func Over(source Source) *Hub {
 	h := New()
 	h.source = source
+	return h
+}
+
+// Reading returns a hub that holds no state: read returns that of a service from where it is kept, which is the one published
+// last or a newer one; false if it cannot be read: then its subscribers wait for the next. The hub calls it under its own lock.
+func Reading(read func(service string) (view.View, bool)) *Hub {
+	h := New()
+	h.read = read
 	return h
 }
 
@@ -105,7 +119,10 @@ func (h *Hub) Publish(v view.View, change *l5pb.Delta) error {
 	} else {
 		t.deltas = nil
 	}
-	t.view, t.known, t.epoch, t.revision = v, true, v.Epoch, v.Revision
+	t.known, t.epoch, t.revision = true, v.Epoch, v.Revision
+	if h.read == nil {
+		t.view = v
+	}
 	h.published(t)
 	return nil
 }
@@ -120,7 +137,7 @@ func (t *topic) keep(d delta) {
 
 // published tells the subscribers of t that it moved. Callers hold mu.
 func (h *Hub) published(t *topic) {
-	t.snapshot = nil
+	t.snapshot, t.recent = nil, weak.Pointer[Frame]{}
 	for s := range t.subs {
 		s.mark(t.service)
 	}
@@ -148,7 +165,7 @@ func (h *Hub) Forget(service string) {
 	delete(h.rules, service)
 	if t := h.topics[service]; t != nil {
 		t.view, t.known, t.epoch, t.revision = view.View{}, false, "", 0
-		t.deltas, t.snapshot, t.health = nil, nil, nil
+		t.deltas, t.snapshot, t.recent, t.health = nil, nil, weak.Pointer[Frame]{}, nil
 		h.prune(t)
 	}
 }
@@ -161,17 +178,20 @@ func (h *Hub) View(service string) (view.View, bool) {
 	if t == nil || !t.known {
 		return view.View{}, false
 	}
+	if h.read != nil {
+		return h.read(service)
+	}
 	return t.view, true
 }
 
-// Views returns the state of every published service, in no order.
-func (h *Hub) Views() []view.View {
+// Services returns the name of every published service, in no order.
+func (h *Hub) Services() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := make([]view.View, 0, len(h.topics))
+	out := make([]string, 0, len(h.topics))
 	for _, t := range h.topics {
 		if t.known {
-			out = append(out, t.view)
+			out = append(out, t.service)
 		}
 	}
 	return out
@@ -208,7 +228,7 @@ func (h *Hub) prune(t *topic) {
 	}
 }
 
-// current returns the frame that holds the whole state of t, and where that stands. Callers hold mu.
+// current returns the frame that holds the whole state of t, and where that stands; none if it cannot be read. Callers hold mu.
 func (h *Hub) current(t *topic) (*Frame, position, error) {
 	at := position{served: true, epoch: t.epoch, revision: t.revision}
 	if t.snapshot != nil {
@@ -222,12 +242,37 @@ func (h *Hub) current(t *topic) (*Frame, position, error) {
 		} // else the source is ahead, and the announcement on its way
 		return frame, now, nil
 	}
+	if h.read != nil {
+		return h.reread(t)
+	}
 	frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: t.view.Snapshot()}})
 	if err != nil {
 		return nil, position{}, err
 	}
 	t.snapshot = frame
 	return frame, at, nil
+}
+
+// reread is current of a state that is kept elsewhere. The frame is shared for as long as somebody sends it, and not kept: it
+// would be a second copy of all that is watched. Callers hold mu.
+func (h *Hub) reread(t *topic) (*Frame, position, error) {
+	at := position{served: true, epoch: t.epoch, revision: t.revision}
+	if frame := t.recent.Value(); frame != nil {
+		return frame, at, nil
+	}
+	v, ok := h.read(t.service)
+	if !ok {
+		return nil, position{}, nil
+	}
+	data, err := proto.Marshal(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Snapshot{Snapshot: v.Snapshot()}})
+	if err != nil {
+		return nil, position{}, fmt.Errorf("encode a frame: %w", err)
+	}
+	frame, now := frameOf(data), position{served: true, epoch: v.Epoch, revision: v.Revision}
+	if now == at {
+		t.recent = weak.Make(frame)
+	} // else what is kept is ahead, and its publication on its way
+	return frame, now, nil
 }
 
 // follow returns the frames that take a subscriber from where it is to the state of t: nothing, deltas or a snapshot.
@@ -251,7 +296,7 @@ func (h *Hub) follow(t *topic, at position) ([]*Frame, position, error) {
 		}
 	}
 	frame, now, err := h.current(t)
-	if err != nil {
+	if err != nil || frame == nil {
 		return nil, at, err
 	}
 	return []*Frame{frame}, now, nil

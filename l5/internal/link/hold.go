@@ -32,9 +32,13 @@ func shrinks(held, next view.View) bool {
 	return float64(missing) > holdShare*float64(len(held.Instances))
 }
 
-// admit returns whether next, which follows held, may be used now. Otherwise it is held back. Callers hold mu.
-func (l *Link) admit(held, next view.View, now time.Time) bool {
-	if held.Epoch == "" || held.Epoch == next.Epoch || !shrinks(held, next) {
+// admit returns whether next may be used now in the place of what is. Otherwise it is held back. Callers hold mu.
+func (l *Link) admit(next view.View, now time.Time) bool {
+	var held view.View
+	if epoch, _, _ := l.views.At(next.Service); epoch != "" && epoch != next.Epoch {
+		held, _ = l.views.View(next.Service)
+	}
+	if held.Epoch == "" || !shrinks(held, next) {
 		delete(l.holds, next.Service)
 		return true
 	}
@@ -53,8 +57,16 @@ func (l *Link) newest(service string) (view.View, bool) {
 	if h, ok := l.holds[service]; ok {
 		return h.view, true
 	}
-	v, ok := l.views[service]
-	return v, ok
+	return l.views.View(service)
+}
+
+// stands is newest without the instances. Callers hold mu.
+func (l *Link) stands(service string) (view.View, bool) {
+	if h, ok := l.holds[service]; ok {
+		return view.View{Service: service, Epoch: h.view.Epoch, Revision: h.view.Revision}, true
+	}
+	epoch, revision, ok := l.views.At(service)
+	return view.View{Service: service, Epoch: epoch, Revision: revision}, ok
 }
 
 // Held returns of how many services a state is held back.
@@ -73,7 +85,7 @@ func (l *Link) Release(now time.Time) {
 	for service, h := range l.holds {
 		if now.Sub(h.since) >= holdFor {
 			delete(l.holds, service)
-			l.views[service] = h.view
+			l.views.Put(h.view)
 			due = append(due, h.view)
 		}
 	}

@@ -53,7 +53,9 @@ type Config struct {
 	// OnForget is called when the last caller of a service was unsubscribed, and what was held of it is dropped; nil: not
 	// called. It must not call the link.
 	OnForget func(service string)
-	Logger   *slog.Logger // required
+	// Store keeps the states in use; default: memory.
+	Store  Store
+	Logger *slog.Logger // required
 }
 
 // Link is one watch stream, over and over.
@@ -68,7 +70,7 @@ type Link struct {
 
 	order    sync.Mutex // held from before a state is put into use until OnView has returned; before mu
 	mu       sync.Mutex
-	views    map[string]view.View           // guarded by mu; in use
+	views    Store                          // guarded by mu; in use
 	holds    map[string]holding             // guarded by mu; held back
 	wants    map[string]map[string]struct{} // guarded by mu; callers by service
 	rules    map[string]*l5pb.Settings      // guarded by mu; by service
@@ -89,8 +91,11 @@ func New(config Config) *Link {
 	if config.ProgressEvery <= 0 {
 		config.ProgressEvery = time.Second
 	}
+	if config.Store == nil {
+		config.Store = make(memory)
+	}
 	return &Link{
-		config: config, views: make(map[string]view.View), holds: make(map[string]holding),
+		config: config, views: config.Store, holds: make(map[string]holding),
 		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
 		rules: make(map[string]*l5pb.Settings), down: make(chan struct{}), patience: 1,
 	}
@@ -128,7 +133,7 @@ func (l *Link) Unsubscribe(caller, service string) {
 		return
 	}
 	delete(l.wants, service)
-	delete(l.views, service)
+	l.views.Drop(service)
 	delete(l.holds, service)
 	delete(l.rules, service)
 	if l.config.OnForget != nil {
@@ -140,16 +145,16 @@ func (l *Link) Unsubscribe(caller, service string) {
 func (l *Link) Seed(v view.View) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if held, ok := l.views[v.Service]; ok && (held.Epoch != v.Epoch || held.Revision >= v.Revision) {
+	if epoch, revision, ok := l.views.At(v.Service); ok && (epoch != v.Epoch || revision >= v.Revision) {
 		return false
 	}
-	l.views[v.Service] = v
+	l.views.Put(v)
 	return true
 }
 
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(caller, service string) *l5pb.Subscription {
-	held, _ := l.newest(service)
+	held, _ := l.stands(service)
 	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
 	if rules := l.rules[service]; rules.GetEpoch() == held.Epoch {
 		out.Settings = rules.GetRevision()
@@ -374,13 +379,13 @@ func (l *Link) snapshot(snapshot *l5pb.Snapshot) {
 	l.order.Lock()
 	defer l.order.Unlock()
 	l.mu.Lock()
-	newest, known := l.newest(snapshot.GetService())
+	newest, known := l.stands(snapshot.GetService())
 	same := known && newest.Epoch == snapshot.GetEpoch() && newest.Revision == snapshot.GetRevision()
 	if !l.wanted(snapshot.GetService()) || same || known && !newest.Supersedes(snapshot) {
 		l.mu.Unlock()
 		return
 	}
-	l.use(view.Of(snapshot), nil)
+	l.use(view.Of(snapshot), view.View{}, nil)
 }
 
 func (l *Link) delta(delta *l5pb.Delta) {
@@ -394,10 +399,7 @@ func (l *Link) delta(delta *l5pb.Delta) {
 	}
 	next, err := newest.Advance(delta)
 	if !known || err != nil {
-		for caller := range l.wants[delta.GetService()] {
-			l.outbox = append(l.outbox, &l5pb.Subscription{Service: delta.GetService(), Caller: caller})
-		}
-		l.signal()
+		l.again(delta.GetService())
 		l.mu.Unlock()
 		if l.config.OnResync != nil {
 			l.config.OnResync(delta.GetService())
@@ -408,21 +410,36 @@ func (l *Link) delta(delta *l5pb.Delta) {
 		l.mu.Unlock()
 		return
 	}
-	l.use(next, delta)
+	l.use(next, newest, delta)
 }
 
-// use puts next into use, or holds it back. Callers hold order, and mu, which they lose.
-func (l *Link) use(next view.View, change *l5pb.Delta) {
-	held := l.views[next.Service]
-	if !l.admit(held, next, time.Now()) {
+// again asks for the whole state of a service. Callers hold mu.
+func (l *Link) again(service string) {
+	for caller := range l.wants[service] {
+		l.outbox = append(l.outbox, &l5pb.Subscription{Service: service, Caller: caller})
+	}
+	l.signal()
+}
+
+// Lost says that the Store cannot read the state of a service any more: it is asked for anew.
+func (l *Link) Lost(service string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.again(service)
+}
+
+// use puts next into use, or holds it back. It was made from base by change; both are empty for a snapshot. Callers hold
+// order, and mu, which they lose.
+func (l *Link) use(next, base view.View, change *l5pb.Delta) {
+	if !l.admit(next, time.Now()) {
 		l.mu.Unlock()
 		return
 	}
-	if change.GetPrevious() != held.Revision || held.Epoch != next.Epoch {
+	if epoch, revision, _ := l.views.At(next.Service); change.GetPrevious() != revision || epoch != next.Epoch {
 		change = nil // it led here from a state that was held back
 	}
-	l.common.intern(held, next)
-	l.views[next.Service] = next
+	l.common.intern(base, next)
+	l.views.Put(next)
 	l.mu.Unlock()
 	l.config.OnView(next, change)
 }

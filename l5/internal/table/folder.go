@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -55,31 +54,19 @@ func Find(folder, caller, service string) (Found, error) {
 }
 
 // read maps a file while use uses it.
-func read(file string, segment int, use func(*Segment) error) (err error) {
+func read(file string, segment int, use func(*Segment) error) error {
 	data, release, err := load(file)
 	if err != nil {
 		return err
 	}
 	defer release()
-	// Files are replaced, so that a mapping stays whole. If a disk fails, or somebody cuts a file short after all, reading is
-	// an error and not the end of the process.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		fault := recover()
-		if _, ok := fault.(interface{ Addr() uintptr }); ok {
-			err = fmt.Errorf("%s: %w (%v)", file, ErrDamaged, fault)
-		} else if fault != nil {
-			panic(fault)
+	return guard(file, func() error {
+		s, err := Parse(data, segment)
+		if err == nil {
+			err = use(s)
 		}
-	}()
-	s, err := Parse(data, segment)
-	if err == nil {
-		err = use(s)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
+		return err
+	})
 }
 
 // Load calls use with all that the folder of user uid holds. Segments that cannot be read are left out, as are those of

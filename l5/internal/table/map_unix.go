@@ -5,6 +5,7 @@ package table
 import (
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,4 +29,10 @@ func load(path string) (data []byte, release func(), err error) {
 		return nil, nil, fmt.Errorf("map %s: %w", path, err)
 	}
 	return data, func() { unix.Munmap(data) }, nil
+}
+
+// ours reports whether a file belongs to this process's own user.
+func ours(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
 }

@@ -76,25 +76,33 @@ func (s *Segment) Place() ([]byte, error) {
 
 // Find returns a service if caller may call it; otherwise the error is ErrUnknown.
 func (s *Segment) Find(caller, service string) (Entry, error) {
+	row, err := s.row(service)
+	if err != nil {
+		return Entry{}, err
+	}
+	callers, err := s.mayCall(row)
+	if err != nil {
+		return Entry{}, err
+	}
+	if slices.Contains(callers, caller) {
+		return s.decoder().entry(row)
+	}
+	return Entry{}, fmt.Errorf("%w: %q -> %q", ErrUnknown, caller, service)
+}
+
+// row returns the record of a service; the error is ErrUnknown if there is none.
+func (s *Segment) row(service string) ([]byte, error) {
 	want, n := hash(service), len(s.services)/serviceSize
 	at := sort.Search(n, func(i int) bool { return binary.LittleEndian.Uint64(s.services[i*serviceSize:]) >= want })
 	for ; at < n && binary.LittleEndian.Uint64(s.services[at*serviceSize:]) == want; at++ {
 		row := s.services[at*serviceSize:][:serviceSize]
 		if name, err := s.text(row[16:]); err != nil {
-			return Entry{}, err
-		} else if string(name) != service {
-			continue
+			return nil, err
+		} else if string(name) == service {
+			return row, nil
 		}
-		callers, err := s.mayCall(row)
-		if err != nil {
-			return Entry{}, err
-		}
-		if slices.Contains(callers, caller) {
-			return s.decoder().entry(row)
-		}
-		return Entry{}, fmt.Errorf("%w: %q -> %q", ErrUnknown, caller, service)
 	}
-	return Entry{}, fmt.Errorf("%w: %q", ErrUnknown, service)
+	return nil, fmt.Errorf("%w: %q", ErrUnknown, service)
 }
 
 // All returns all entries, until the first that cannot be read.
