@@ -76,14 +76,14 @@ var Rehearsable = []string{
 
 // Kinds are the errors of flows, each with its Connect code and its name.
 var Kinds = []rpc.Kind{
-	{flow.ErrNotFound, connect.CodeNotFound, "flow.not_found"},
-	{flow.ErrInvalid, connect.CodeInvalidArgument, "flow.invalid"},
-	{flow.ErrExists, connect.CodeAlreadyExists, "flow.exists"},
-	{flow.ErrState, connect.CodeFailedPrecondition, "flow.state"},
-	{flow.ErrNotAsked, connect.CodePermissionDenied, "flow.not_asked"},
-	{flow.ErrBusy, connect.CodeResourceExhausted, "flow.busy"},
-	{flow.ErrLocked, connect.CodeAborted, "flow.locked"},
-	{flow.ErrDenied, connect.CodePermissionDenied, "flow.denied"},
-	{flow.ErrStale, connect.CodeAborted, "contended"},
-	{flow.ErrClosed, connect.CodeUnavailable, "flow.closed"},
+	{Is: flow.ErrNotFound, Code: connect.CodeNotFound, Name: "flow.not_found"},
+	{Is: flow.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "flow.invalid"},
+	{Is: flow.ErrExists, Code: connect.CodeAlreadyExists, Name: "flow.exists"},
+	{Is: flow.ErrState, Code: connect.CodeFailedPrecondition, Name: "flow.state"},
+	{Is: flow.ErrNotAsked, Code: connect.CodePermissionDenied, Name: "flow.not_asked"},
+	{Is: flow.ErrBusy, Code: connect.CodeResourceExhausted, Name: "flow.busy"},
+	{Is: flow.ErrLocked, Code: connect.CodeAborted, Name: "flow.locked"},
+	{Is: flow.ErrDenied, Code: connect.CodePermissionDenied, Name: "flow.denied"},
+	{Is: flow.ErrStale, Code: connect.CodeAborted, Name: "contended"},
+	{Is: flow.ErrClosed, Code: connect.CodeUnavailable, Name: "flow.closed"},
 }
