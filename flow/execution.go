@@ -23,7 +23,7 @@ type State string
 const (
 	Running      State = "running"
 	Compensating State = "compensating" // undoing what was done, in reverse
-	Stuck        State = "stuck"        // waits for a person: Retry, Settle or Cancel
+	Stuck        State = "stuck"        // something of it waits for a person: Retry, Settle or Cancel. Other branches may go on meanwhile
 	Done         State = "done"
 	Failed       State = "failed"    // and compensated
 	Cancelled    State = "cancelled" // and compensated
@@ -41,6 +41,7 @@ const (
 	StepDone    StepState = "done"
 	StepSkipped StepState = "skipped" // its condition was false, or it failed and on_failure is skip
 	StepFailed  StepState = "failed"
+	StepStopped StepState = "stopped" // it was under way when its execution turned back, and that has ended
 )
 
 // TaskState is where one item of a step stands, or its undo.
@@ -107,6 +108,7 @@ type Execution struct {
 	timers  int                                    // tasks and undos that wait for a timer
 	clock   timers                                 // theirs
 	held    int                                    // tasks and undos that wait for a person
+	untold  bool                                   // people do not know of all steps that wait for them
 	parked  [waitPeople + 1]parked
 	// Who waits for which signal: steps by name, in the order of the document.
 	listening map[string][]int
@@ -164,6 +166,7 @@ type StepStatus struct {
 	parked  int   // its place among those that wait for the same, from 1
 	items   []any // of its each
 	left    any   // its output as far as it has come, while it is undone
+	told    bool  // people know that it waits for them
 	next    int   // the next task to start
 	active  int   // tasks started and not ended
 	failed  int
@@ -294,7 +297,7 @@ func (x *Execution) wake() Wake {
 	case x.State.Ended():
 		return Wake{Kind: WakeNone}
 	case x.State == Stuck:
-		return Wake{Kind: WakePerson, For: x.Waiting}
+		return Wake{Kind: WakePerson, At: x.besides(), For: x.Waiting}
 	case x.active+x.undos > 0:
 		return Wake{Kind: WakeLease}
 	case x.Paused:

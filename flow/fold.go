@@ -58,7 +58,7 @@ func (x *Execution) apply(e *Event) {
 		}
 		x.noteListener(e.Signal)
 	case EventStuck:
-		x.State, x.Waiting = Stuck, e.Reason
+		x.State, x.Waiting, x.untold = Stuck, e.Reason, false
 	case EventPaused:
 		x.Paused, x.pauser = true, e.Actor
 	case EventResumed:
@@ -68,6 +68,26 @@ func (x *Execution) apply(e *Event) {
 	case EventDone, EventFailed, EventCancelled:
 		x.Output = e.Output
 		x.State, x.Ended = State(strings.TrimPrefix(string(e.Kind), "execution.")), e.At
+		x.stopped()
+	}
+}
+
+// stopped says of the steps that were under way when the execution turned back that they are no longer.
+func (x *Execution) stopped() {
+	for i := range x.Steps {
+		s := &x.Steps[i]
+		if s.State != StepRunning {
+			continue
+		}
+		s.State, s.Skipping, s.Handling = StepStopped, false, false
+		for j := range s.Tasks {
+			if ended := s.Tasks[j].Ended; ended.After(s.Ended) {
+				s.Ended = ended
+			}
+		}
+		if s.Ended.IsZero() {
+			s.Ended = x.Ended
+		}
 	}
 }
 
@@ -119,6 +139,19 @@ func (x *Execution) unhold(s *StepStatus) {
 	}
 }
 
+// tell notes that people are to be told of a step that waits for them: once for all of its items.
+func (x *Execution) tell(s *StepStatus) {
+	x.untold = x.untold || !s.told
+	s.told = true
+}
+
+// resolved goes on when nothing waits for a person any more, since what else ran has decided that.
+func (x *Execution) resolved() {
+	if x.State == Stuck && x.held == 0 {
+		x.unstick()
+	}
+}
+
 // unopened reports whether the step could not begin, and waits for a person.
 func (s *StepStatus) unopened() bool {
 	return len(s.Tasks) == 1 && s.Tasks[0].State == TaskHeld && s.Tasks[0].Attempt == 0 && s.undo == 0
@@ -157,7 +190,7 @@ func (x *Execution) leave(at int) {
 }
 
 func (x *Execution) unstick() {
-	x.Waiting = ""
+	x.Waiting, x.untold = "", false
 	if x.State == Stuck {
 		x.State = Running
 		if x.Target != "" {
@@ -190,6 +223,7 @@ func (x *Execution) applyStep(e *Event) {
 	case EventStepChosen:
 		s.Chosen = e.Case
 	case EventStepHeld:
+		x.tell(s)
 		s.State, s.Started, s.Tasks, s.active, s.undo = StepRunning, e.At, []Task{{State: TaskHeld, Error: e.Error}}, 1, 0
 		x.held++
 		x.Step = s.Name
@@ -337,7 +371,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
 	x.parks(s, t, false)
-	t.RetryAt, t.Stopping = e.RetryAt, nil
+	t.RetryAt, t.Stopping, t.For = e.RetryAt, nil, ""
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
@@ -392,6 +426,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	case EventAttemptDoubt:
 		t.State, t.Error, t.cut = TaskDoubt, e.Error, e.Again
 	case EventAttemptHeld:
+		x.tell(s)
 		t.State, t.Error = TaskHeld, e.Error
 		s.next = max(s.next, e.Item+1)
 	case EventProbeStarted:
@@ -403,6 +438,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	x.applyTaskLock(s, t, e)
 	x.count(t.State, t.RetryAt, 1, false)
 	x.parks(s, t, true)
+	x.resolved()
 	if !t.RetryAt.IsZero() {
 		x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
 	}
@@ -453,11 +489,13 @@ func (x *Execution) applyUndo(s *StepStatus, e *Event) {
 	case EventUndoFailed:
 		u.State, u.Error = TaskRetrying, e.Error
 	case EventUndoHeld:
+		x.tell(s)
 		u.State, u.Error = TaskHeld, e.Error
 	case EventUndoSkipped:
 		u.State, u.Error, u.Ended = TaskSkipped, e.Error, e.At
 	}
 	x.count(u.State, u.RetryAt, 1, true)
+	x.resolved()
 	if !u.RetryAt.IsZero() {
 		x.clock.push(dueTime{u.RetryAt, s.at, t.Item, true})
 	}

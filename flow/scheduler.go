@@ -238,43 +238,6 @@ func (m *machine) finish(state State) {
 	}
 }
 
-// strand says so when only a person can move the execution on.
-func (m *machine) strand() {
-	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 || x.Target == "" && x.runnable() {
-		return
-	}
-	what := x.heldReason()
-	m.emit(Event{Kind: EventStuck, Reason: what})
-	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, what))
-}
-
-// heldReason names the first task that waits for a person.
-func (x *Execution) heldReason() string {
-	for i := x.heldFrom; i < len(x.Steps); i++ {
-		s := &x.Steps[i]
-		for j := range s.Tasks {
-			t := &s.Tasks[j]
-			what, err := "step "+s.Name, t.Error
-			switch {
-			case t.Undo != nil && t.Undo.State == TaskHeld:
-				what, err = "the undo of step "+s.Name, t.Undo.Error
-			case t.State != TaskHeld:
-				continue
-			}
-			x.heldFrom = i
-			if s.Fanned {
-				what += " item " + strconv.Itoa(j)
-			}
-			if err != nil {
-				what += ": " + err.Error()
-			}
-			return what
-		}
-	}
-	return ""
-}
-
 // forward works on step i; it reports whether the step ended (or the execution turned back), so that there is more to do.
 func (m *machine) forward(i int) bool {
 	s, plan := &m.x.Steps[i], m.p.steps[i]
