@@ -50,7 +50,7 @@
 // durable write, in which the start of an attempt goes with the end of the one before; only then is anything done. So a restart knows
 // which attempts are in doubt, begun and not known to have ended, and settles each by its tool's declared Effect: run again
 // with the same key, asked about, or put before a person. A step that has failed for good turns the execution back: what was begun is undone in
-// reverse, durably and with retries. An undo that keeps failing waits for a person, and the execution is stuck: Retry or Settle it.
+// reverse, durably and with retries. A step or an undo that waits for a person makes the execution stuck, once nothing else of it runs: Retry or Settle it.
 //
 // One policy holds for errors, timeouts and losses: what is not known is settled by the effect, then a try that is left is made, then on_failure decides. The
 // table is in docs/guides/flow-failures.md.
@@ -100,6 +100,6 @@
 // A document has at most 1 MiB and 20,000 steps, an output 1 MiB; of stderr the last 8 KiB are kept. An expression is bounded by what it may cost when it is
 // saved, and by 50 ms when it runs. An execution keeps 1,000 signals that no step has taken, each of 256 KiB at most. The history of an
 // execution is read whole when it is shown or taken up again.
-// Secret parameters are struck out of everything that is shown, but they stand in the store as they are: keep its file
+// Secret parameters, its sub-flows' as well, are struck out of everything that is shown, but they stand in the store as they are: keep its file
 // to its owner.
 package flow

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,104 +169,6 @@ func simScenario(versions []*program, planted string) sim.Scenario {
 	}
 }
 
-func (s *simWorld) resume() {
-	if s.Up(simEngine) {
-		s.post(input{kind: inResume, actor: "person"})
-	}
-	if !s.Up(simEngine) || s.disk.Paused {
-		s.After("", time.Second, s.resume)
-	}
-}
-
-// signal sends a signal until it is acknowledged, and now and then once more.
-func (s *simWorld) signal(id string, more int) {
-	if s.signals[id] > 0 {
-		more++
-	}
-	if s.Up(simEngine) {
-		s.post(input{kind: inSignal, name: "go", id: id, result: Result{Output: json.RawMessage(`{"n":1}`)}})
-	}
-	if more < 2 {
-		s.After("", time.Duration(500+s.Rand().IntN(5000))*time.Millisecond, func() { s.signal(id, more) })
-	}
-}
-
-// answer has somebody answer what people are asked.
-func (s *simWorld) answer() {
-	if !s.Up(simEngine) || s.x.State.Ended() {
-		return
-	}
-	asked := ""
-	for i := range s.x.Steps {
-		if s.program().steps[i].Approve != nil && s.x.here(i) {
-			asked = s.x.Steps[i].Name
-		}
-	}
-	in := input{kind: inApprove, step: asked, actor: []string{"ann", "bob", "eve"}[s.Rand().IntN(3)]}
-	if s.Rand().IntN(8) == 0 {
-		in.kind = inRefuse
-	}
-	s.post(in)
-}
-
-// intervene has a person do something to the execution.
-func (s *simWorld) intervene() {
-	if !s.Up(simEngine) || s.x.State.Ended() {
-		return
-	}
-	var spots, reached []int
-	for i := range s.x.Steps {
-		if s.x.here(i) {
-			spots = append(spots, i)
-		}
-		if s.x.reached(i) {
-			reached = append(reached, i)
-		}
-	}
-	if len(spots) == 0 {
-		return
-	}
-	if s.Rand().IntN(8) == 0 {
-		s.post(input{kind: inMigrate, program: s.versions[s.Rand().IntN(2)], actor: "person"})
-		return
-	}
-	if s.Rand().IntN(8) == 0 {
-		s.post(input{kind: inPause, actor: "person"})
-		s.After("", time.Duration(s.Rand().IntN(20_000))*time.Millisecond, s.resume)
-		return
-	}
-	at := spots[s.Rand().IntN(len(spots))]
-	in := input{step: s.x.Steps[at].Name, item: s.Rand().IntN(max(1, len(s.x.Steps[at].Tasks))), actor: "person"}
-	switch s.Rand().IntN(5) {
-	case 4:
-		for i, plan := range s.program().steps { // the first that has not ended
-			if s.x.Steps[i].Ended.IsZero() && plan.holds() && len(plan.Branches) == 0 {
-				in.kind, in.step, in.name = inChoose, plan.Name, plan.ways()[s.Rand().IntN(len(plan.ways()))]
-				break
-			}
-		}
-		if in.kind == 0 {
-			return
-		}
-	case 0:
-		in.kind = inSkip
-		if s.Rand().IntN(2) == 0 && !s.x.Steps[at].Fanned {
-			in.result.Output = json.RawMessage(`{"ok":true}`)
-		}
-	case 1:
-		in.kind = inFail
-	case 2:
-		if s.program().steps[at].effect == Manual {
-			return // a person looks first: askPerson
-		}
-		in.kind = inRetryStep
-	default:
-		in.kind, in.step = inBack, s.x.Steps[reached[s.Rand().IntN(len(reached))]].Name
-	}
-	s.Trace("person: %d %s %d", in.kind, in.step, in.item)
-	s.post(in)
-}
-
 // key is the idempotency key of a task.
 func (s *simWorld) key(step, item int) string {
 	return (&machine{x: s.x}).key(&s.x.Steps[step], item)
@@ -428,144 +329,8 @@ func (s *simWorld) perform(actions []action) {
 	}
 }
 
-func lostResult(why string) Result {
-	return Result{Error: &Error{Code: CodeLost, Message: why, Unknown: true}}
-}
-
 func ended(c Call, r Result) input {
 	return input{kind: inEnded, step: c.Step, item: c.Item, attempt: c.Attempt, undo: c.Undo, probe: c.Probe, result: r}
-}
-
-// invoke runs a tool on a node: its effect comes some time before its end.
-func (s *simWorld) invoke(c Call, node string, end func(Result)) {
-	s.invariants(c)
-	took := time.Duration(10+s.Rand().IntN(2000)) * time.Millisecond
-	dice := s.Rand().IntN(100)
-	if s.Healing() {
-		dice = 99
-	}
-	still := func() bool {
-		_, on := s.running[c.ID]
-		return node == simEngine || on
-	}
-	s.After(node, took/2, func() {
-		if still() && dice >= 10 {
-			s.effect(c)
-		}
-	})
-	s.After(node, took, func() {
-		switch {
-		case !still():
-		case dice < 10:
-			end(Result{Error: &Error{Code: "failed", Message: "no luck"}})
-		case dice < 14 && !c.Undo && !c.Probe:
-			end(Result{Error: &Error{Code: CodeTimeout, Message: "too slow", Unknown: true}})
-		case c.Probe:
-			end(Result{Output: mustJSON(map[string]any{"done": s.applied[c.Key]})})
-		default:
-			end(Result{Output: json.RawMessage(`{"ok":true}`)})
-		}
-	})
-}
-
-// invariants looks at each time a tool is started.
-func (s *simWorld) invariants(c Call) {
-	if c.Probe || c.Undo {
-		return
-	}
-	at := s.versions[1].index[c.Step]
-	if before, again := s.unsettled[spot(c)]; again {
-		// I3: a tool whose effect is unacknowledged is run again only with its idempotency key.
-		if before.Key != c.Key {
-			s.Fail(fmt.Errorf("I3: step %s item %d runs again with key %s, before with %s", c.Step, c.Item, c.Key, before.Key))
-		}
-		if s.versions[1].steps[at].effect == Manual && !s.person {
-			s.Fail(fmt.Errorf("I3: step %s item %d is manual, and runs again though nobody knows what became of it", c.Step, c.Item))
-		}
-	}
-	s.unsettled[spot(c)] = c
-	if s.done[spot(c)] {
-		s.Fail(fmt.Errorf("step %s item %d runs again, and it is done", c.Step, c.Item))
-	}
-}
-
-// effect is what a tool does to the world. Keyed tools do it once per key, others each time.
-func (s *simWorld) effect(c Call) {
-	switch {
-	case c.Undo:
-		if s.applied[c.Key] {
-			delete(s.applied, c.Key)
-			s.doubled[spot(c)]--
-		}
-	case c.Probe || c.Tool == "pure":
-	case c.Tool == "keyed" || c.Tool == "remote":
-		if s.applied[c.Key] {
-			return
-		}
-		fallthrough
-	default:
-		s.applied[c.Key] = true
-		s.doubled[spot(c)]++
-		if s.doubled[spot(c)] > 1 {
-			s.Fail(fmt.Errorf("step %s item %d has its effect twice", c.Step, c.Item))
-		}
-	}
-}
-
-// ask hands an attempt to the device; reask does so again for all that are not answered.
-func (s *simWorld) ask(c Call) {
-	s.Send(simEngine, simDevice, func() { s.take(c) })
-}
-
-func (s *simWorld) reask() {
-	s.Every(simEngine, time.Second, func() {
-		for _, id := range slices.Sorted(maps.Keys(s.asked)) {
-			s.ask(s.asked[id])
-		}
-	})
-}
-
-// take is the worker: it runs an attempt once, and ends others with the same key first.
-func (s *simWorld) take(c Call) {
-	if result, known := s.journal[c.ID]; known {
-		if result != nil {
-			s.tell(c, *result)
-		}
-		return
-	}
-	for id, other := range s.running {
-		if other.Key == c.Key {
-			delete(s.running, id)
-			s.finish(id, lostResult("superseded"))
-		}
-	}
-	s.journal[c.ID], s.running[c.ID] = nil, c
-	s.invoke(c, simDevice, func(r Result) {
-		delete(s.running, c.ID)
-		s.journal[c.ID] = &r
-		s.tell(c, r)
-	})
-}
-
-func (s *simWorld) finish(id string, r Result) {
-	if s.journal[id] == nil {
-		s.journal[id] = &r
-	}
-}
-
-func (s *simWorld) tell(c Call, r Result) {
-	s.Send(simDevice, simEngine, func() {
-		delete(s.asked, c.ID)
-		s.post(ended(c, r))
-	})
-}
-
-func (s *simWorld) deviceRestart() {
-	for id, result := range s.journal {
-		if result == nil {
-			s.finish(id, lostResult("the worker stopped"))
-		}
-	}
 }
 
 // engineCrash loses the memory. A write under way may or may not have reached the disk.
@@ -587,38 +352,6 @@ func (s *simWorld) engineRestart() {
 	s.reask()
 	s.post(input{kind: inRecover})
 	s.askPerson()
-}
-
-// askPerson has somebody look at an execution that is stuck.
-func (s *simWorld) askPerson() {
-	if s.x.State != Stuck || s.asking {
-		return
-	}
-	s.asking = true
-	s.After(simEngine, time.Duration(2+s.Rand().IntN(18))*time.Second, func() {
-		s.asking = false
-		if s.x.State != Stuck {
-			return
-		}
-		for i := range s.x.Steps {
-			for j := range s.x.Steps[i].Tasks {
-				t := &s.x.Steps[i].Tasks[j]
-				if t.State == TaskHeld && s.program().steps[i].effect == Manual {
-					// The person goes and looks.
-					step := s.x.Steps[i].Name
-					s.post(input{kind: inSettle, step: step, item: j, done: s.applied[s.key(i, j)], actor: "person"})
-					return
-				}
-				if t.State == TaskHeld && s.program().steps[i].kind().waits() != waitNothing && s.Rand().IntN(2) == 0 {
-					s.post(input{kind: inSettle, step: s.x.Steps[i].Name, done: true, actor: "person"})
-					return
-				}
-			}
-		}
-		s.person = true
-		s.post(input{kind: inRetry, actor: "person"})
-		s.person = false
-	})
 }
 
 // check looks at the world once the run is over.

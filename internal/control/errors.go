@@ -31,8 +31,8 @@ var (
 
 // kinds of errors, each with its Connect code and its name; those of flows are flowapi's. The first that matches counts.
 var kinds = slices.Concat([]rpc.Kind{
-	{ErrWhose, connect.CodePermissionDenied, "device.other"},
-	{ErrRate, connect.CodeResourceExhausted, "rate"},
+	{Is: ErrWhose, Code: connect.CodePermissionDenied, Name: "device.other"},
+	{Is: ErrRate, Code: connect.CodeResourceExhausted, Name: "rate"},
 	{Is: auth.ErrRevoked, Code: connect.CodePermissionDenied, Name: "token.revoked"},
 	{Is: auth.ErrExpired, Code: connect.CodePermissionDenied, Name: "token.expired"},
 	{Is: center.ErrUsed, Code: connect.CodePermissionDenied, Name: "token.used"},
