@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5"
+	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/l5test"
 )
 
@@ -61,6 +62,40 @@ func BenchmarkRouteDone(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// BenchmarkRouteHash is a call that is kept at the owner of its hash, and its outcome.
+func BenchmarkRouteHash(b *testing.B) {
+	for _, policy := range []balance.Policy{balance.Maglev, balance.RingHash} {
+		for _, n := range []int{10, 1000, 10000} {
+			b.Run(fmt.Sprintf("%v/n=%d", policy, n), func(b *testing.B) {
+				s := l5test.NewServer(b, nil)
+				instances := make([]l5.Instance, n)
+				for i := range instances {
+					instances[i] = l5.Instance{Service: "bench", Addr: fmt.Sprintf("10.%d.%d.1:80", i/250, i%250), Weight: 50 + i%100, Share: 100}
+				}
+				if err := s.Name().Register(b.Context(), instances); err != nil {
+					b.Fatal(err)
+				}
+				client := l5test.Client(b, s.Target(), func(c *l5.Config) { c.Policy, c.TickEvery, c.ReportEvery = policy, time.Hour, time.Hour })
+				if _, err := client.Route(b.Context(), "bench"); err != nil {
+					b.Fatal(err)
+				}
+				ctx := context.Background()
+				defer measure(b)()
+				b.RunParallel(func(pb *testing.PB) {
+					for hash := rand.Uint64(); pb.Next(); hash += 0x9e3779b97f4a7c15 {
+						route, err := client.RouteFor(ctx, "bench", l5.Request{Hash: hash})
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						route.Done(l5.Outcome{Latency: time.Millisecond})
+					}
+				})
+			})
+		}
 	}
 }
 
