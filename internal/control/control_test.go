@@ -89,7 +89,7 @@ func newWorld(t *testing.T) *world {
 	w.cmdb = must[*cmdb.DB](t)(cmdb.New(cmdb.Config{Store: store.Prefixed(root, "/cmdb/")}))
 	w.centers = must[*center.Centers](t)(center.New(center.Config{Store: store.Prefixed(root, "/center/"), Dir: dir}))
 	w.ledger = must[*drift.Ledger](t)(drift.NewLedger(drift.LedgerConfig{Store: store.Prefixed(root, "/drift/")}))
-	names := must[*l5server.Server](t)(l5server.New(l5server.Config{Store: store.Prefixed(root, "/l5/")}))
+	names := must[*l5server.Server](t)(l5server.New(l5server.Config{Store: store.Prefixed(root, "/l5/"), Grace: time.Hour}))
 	log := must[*records.DB](t)(records.Open(filepath.Join(dir, "records.db"), records.Config{}))
 	t.Cleanup(func() {
 		if err := log.Close(); err != nil {

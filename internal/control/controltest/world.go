@@ -110,7 +110,7 @@ func New(t *testing.T) *World {
 	w.CMDB = Must(cmdb.New(cmdb.Config{Store: part("cmdb")}))(t)
 	w.Centers = Must(center.New(center.Config{Store: part("center"), Dir: w.Blobs, Balancer: w.Balancer}))(t)
 	w.Ledger = Must(drift.NewLedger(drift.LedgerConfig{Store: part("drift")}))(t)
-	w.Names = Must(l5server.New(l5server.Config{Store: part("l5"), Grants: w.Centers.Permissions}))(t)
+	w.Names = Must(l5server.New(l5server.Config{Store: part("l5"), Grants: w.Centers.Permissions, Grace: time.Hour}))(t) // nobody holds leases here
 	w.Records = Must(records.Open(filepath.Join(dir, "records.db"), records.Config{}))(t)
 	t.Cleanup(func() {
 		if err := w.Records.Close(); err != nil {
