@@ -53,6 +53,8 @@ func (r *resting) set(at time.Time, id string, member int64) {
 	defer r.mu.Unlock()
 	one := r.of[id]
 	switch {
+	case one != nil && one.member > member: // it came late, from a membership of this process that is over
+		return
 	case at.IsZero():
 		r.drop(one)
 		return

@@ -58,6 +58,22 @@ func TestOneAlarmForEachThatRests(t *testing.T) {
 	}
 }
 
+// What an engine was about to remember as a member that is one no more does not stand in for what it knows as the next.
+func TestAlarmsOfAnEarlierMember(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := resting{changed: make(chan struct{}, 1)}
+	r.set(start, "x", 1)
+	r.set(start, "y", 1)
+	r.forget(1)
+	r.set(start.Add(time.Second), "x", 3)
+	r.set(start, "x", 1)
+	r.set(time.Time{}, "x", 1)
+	if rung, _ := r.due(start.Add(time.Minute)); len(rung) != 1 || rung[0].id != "x" || rung[0].member != 3 || !rung[0].at.Equal(start.Add(time.Second)) {
+		t.Errorf("what rings is %+v, want x of member 3, a second after the start", rung)
+	}
+}
+
 func TestCompiledVersionsAreBounded(t *testing.T) {
 	t.Parallel()
 	e := &Engine{versions: map[versionKey]*program{}}

@@ -40,6 +40,7 @@ func (m *machine) enter(s *StepStatus, plan *stepPlan) bool {
 // inwards has the blocks of a step looked at that have just begun, the first first.
 func (m *machine) inwards(s *StepStatus) {
 	blocks := m.p.steps[s.at].blocks
+	m.expect(len(blocks))
 	for i := len(blocks) - 1; i >= 0; i-- {
 		if m.x.blocks[blocks[i]].entered {
 			m.ready = append(m.ready, blocks[i])

@@ -17,33 +17,52 @@ func (v Violation) String() string { return v.Execution + ": " + v.Message }
 // open execution has exactly one source that wakes it, which fits its state, and that no lock is held by an execution that has ended. It reads only, and may run beside an
 // engine; an execution that moves meanwhile is looked at again.
 func Check(ctx context.Context, store Store) ([]Violation, error) {
+	report, err := check(ctx, store, Filter{})
+	return report.Violations, err
+}
+
+// CheckReport is what Engine.Check found.
+type CheckReport struct {
+	Executions int         `json:"executions"` // that were looked at
+	Violations []Violation `json:"violations"`
+}
+
+// Check is the function Check on the engine's store, for the executions that the filter selects: Filter{Open: true} leaves those out that have
+// ended, which are most. Locks are looked at whatever the filter says; its Limit, After and Oldest are not used.
+func (e *Engine) Check(ctx context.Context, filter Filter) (CheckReport, error) {
+	return check(ctx, e.config.Store, filter)
+}
+
+func check(ctx context.Context, store Store, filter Filter) (CheckReport, error) {
 	definitions := map[versionKey]*Definition{}
-	var out []Violation
-	after := ""
+	out := CheckReport{Violations: []Violation{}}
+	filter.Limit, filter.After, filter.Oldest = 500, "", false
 	for {
-		rows, err := store.List(ctx, Filter{Limit: 500, After: after})
+		rows, err := store.List(ctx, filter)
 		if err != nil {
-			return nil, fmt.Errorf("flow: check: %w", err)
+			return out, fmt.Errorf("flow: check: %w", err)
 		}
 		for _, row := range rows {
 			found, err := checkRow(ctx, store, row, definitions)
 			if err != nil {
-				return nil, fmt.Errorf("flow: check %s: %w", row.ID, err)
+				return out, fmt.Errorf("flow: check %s: %w", row.ID, err)
 			}
 			for _, message := range found {
-				out = append(out, Violation{row.ID, message})
+				out.Violations = append(out.Violations, Violation{row.ID, message})
 			}
-			after = row.ID
+			filter.After = row.ID
+			out.Executions++
 		}
-		if len(rows) < 500 {
+		if len(rows) < filter.Limit {
 			break
 		}
 	}
 	stray, err := strayLocks(ctx, store)
 	if err != nil {
-		return nil, fmt.Errorf("flow: check: %w", err)
+		return out, fmt.Errorf("flow: check: %w", err)
 	}
-	return append(out, stray...), nil
+	out.Violations = append(out.Violations, stray...)
+	return out, nil
 }
 
 // checkRow returns what is wrong with one execution.

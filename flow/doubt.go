@@ -2,6 +2,7 @@ package flow
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -118,7 +119,7 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 // recover looks at an execution that an engine has just loaded: what ran in the process that died is in doubt, what runs on
 // devices is asked for again under the same attempt, and timers are set.
 func (m *machine) recover() {
-	if m.x.State == Stuck && m.x.held == 0 {
+	if m.x.State == Stuck && (m.x.held == 0 || strings.HasPrefix(m.x.Waiting, strandedText)) {
 		m.emit(Event{Kind: EventRetried, Actor: "engine", Reason: "its definition compiles again"})
 	}
 	lost := &Error{Code: CodeLost, Message: "the engine stopped while it ran", Unknown: true}

@@ -23,7 +23,7 @@ type State string
 const (
 	Running      State = "running"
 	Compensating State = "compensating" // undoing what was done, in reverse
-	Stuck        State = "stuck"        // waits for a person: Retry, Settle or Cancel
+	Stuck        State = "stuck"        // something of it waits for a person: Retry, Settle or Cancel. Other branches may go on meanwhile
 	Done         State = "done"
 	Failed       State = "failed"    // and compensated
 	Cancelled    State = "cancelled" // and compensated
@@ -41,6 +41,7 @@ const (
 	StepDone    StepState = "done"
 	StepSkipped StepState = "skipped" // its condition was false, or it failed and on_failure is skip
 	StepFailed  StepState = "failed"
+	StepStopped StepState = "stopped" // it was under way when its execution turned back, and that has ended
 )
 
 // TaskState is where one item of a step stands, or its undo.
@@ -107,10 +108,15 @@ type Execution struct {
 	timers  int                                    // tasks and undos that wait for a timer
 	clock   timers                                 // theirs
 	held    int                                    // tasks and undos that wait for a person
+	untold  bool                                   // people do not know of all steps that wait for them
 	parked  [waitPeople + 1]parked
-	kept    map[string][]heardSignal // by name, in the order in which they came
-	heard   map[string]bool          // IDs of signals
-	pauser  string
+	// Who waits for which signal: steps by name, in the order of the document.
+	listening map[string][]int
+	noted     []int                    // blocks in which there may be something to do; see runnable
+	heldFrom  int                      // no step before it is held
+	kept      map[string][]heardSignal // by name, in the order in which they came
+	heard     map[string]bool          // IDs of signals
+	pauser    string
 
 	queued    int      // tasks that wait for the gate
 	queuedFor string   // what the last of them waits for
@@ -128,6 +134,7 @@ type Execution struct {
 type blockState struct {
 	entered bool
 	pos     int // within the block; behind its last step, it has ended
+	noted   bool
 }
 
 // StepStatus is where one step of an execution stands.
@@ -159,6 +166,7 @@ type StepStatus struct {
 	parked  int   // its place among those that wait for the same, from 1
 	items   []any // of its each
 	left    any   // its output as far as it has come, while it is undone
+	told    bool  // people know that it waits for them
 	next    int   // the next task to start
 	active  int   // tasks started and not ended
 	failed  int
@@ -255,6 +263,7 @@ func newExecution(def *Definition, id string) *Execution {
 		x.Steps[i] = x.fresh(i, 0)
 	}
 	x.blocks[0].entered = true
+	x.note(0)
 	return x
 }
 
@@ -267,7 +276,7 @@ func (x *Execution) fresh(i, round int) StepStatus {
 // shown returns a copy that is no longer the engine's, secrets struck out.
 func (x *Execution) shown() Execution {
 	out := *x
-	out.vars, out.blocks, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil
+	out.vars, out.blocks, out.noted, out.listening, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil, nil, nil
 	if out.Waiting == "" {
 		out.Waiting = x.waitsFor()
 	}
@@ -288,14 +297,14 @@ func (x *Execution) wake() Wake {
 	case x.State.Ended():
 		return Wake{Kind: WakeNone}
 	case x.State == Stuck:
-		return Wake{Kind: WakePerson, For: x.Waiting}
+		return Wake{Kind: WakePerson, At: x.besides(), For: x.Waiting}
 	case x.active+x.undos > 0:
 		return Wake{Kind: WakeLease}
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":
 		return Wake{Kind: WakeRunnable, For: x.waitsFor()}
-	case x.Target == "" && x.timers+len(x.parked[waitSignal])+len(x.parked[waitPeople]) > 0 && x.runnable(0):
+	case x.Target == "" && x.timers+len(x.parked[waitSignal])+len(x.parked[waitPeople]) > 0 && x.runnable():
 		return Wake{Kind: WakeRunnable}
 	case x.held > 0: // beside other branches that wait for less: a person is what must not be overlooked
 		return Wake{Kind: WakePerson, At: x.firstTimer().at, For: x.heldReason()}

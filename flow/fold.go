@@ -56,8 +56,9 @@ func (x *Execution) apply(e *Event) {
 		if e.ID != "" {
 			x.heard[e.ID] = true
 		}
+		x.noteListener(e.Signal)
 	case EventStuck:
-		x.State, x.Waiting = Stuck, e.Reason
+		x.State, x.Waiting, x.untold = Stuck, e.Reason, false
 	case EventPaused:
 		x.Paused, x.pauser = true, e.Actor
 	case EventResumed:
@@ -67,6 +68,26 @@ func (x *Execution) apply(e *Event) {
 	case EventDone, EventFailed, EventCancelled:
 		x.Output = e.Output
 		x.State, x.Ended = State(strings.TrimPrefix(string(e.Kind), "execution.")), e.At
+		x.stopped()
+	}
+}
+
+// stopped says of the steps that were under way when the execution turned back that they are no longer.
+func (x *Execution) stopped() {
+	for i := range x.Steps {
+		s := &x.Steps[i]
+		if s.State != StepRunning {
+			continue
+		}
+		s.State, s.Skipping, s.Handling = StepStopped, false, false
+		for j := range s.Tasks {
+			if ended := s.Tasks[j].Ended; ended.After(s.Ended) {
+				s.Ended = ended
+			}
+		}
+		if s.Ended.IsZero() {
+			s.Ended = x.Ended
+		}
 	}
 }
 
@@ -89,6 +110,7 @@ func (x *Execution) restart(from int) {
 			x.reopen(at, from)
 		}
 	}
+	x.noteAll()
 	x.State, x.Target, x.floor, x.last = Running, "", 0, from-1
 	x.Step = x.Steps[from].Name
 }
@@ -117,6 +139,19 @@ func (x *Execution) unhold(s *StepStatus) {
 	}
 }
 
+// tell notes that people are to be told of a step that waits for them: once for all of its items.
+func (x *Execution) tell(s *StepStatus) {
+	x.untold = x.untold || !s.told
+	s.told = true
+}
+
+// resolved goes on when nothing waits for a person any more, since what else ran has decided that.
+func (x *Execution) resolved() {
+	if x.State == Stuck && x.held == 0 {
+		x.unstick()
+	}
+}
+
 // unopened reports whether the step could not begin, and waits for a person.
 func (s *StepStatus) unopened() bool {
 	return len(s.Tasks) == 1 && s.Tasks[0].State == TaskHeld && s.Tasks[0].Attempt == 0 && s.undo == 0
@@ -124,7 +159,8 @@ func (s *StepStatus) unopened() bool {
 
 // enter begins a block.
 func (x *Execution) enter(b int) {
-	x.blocks[b] = blockState{entered: true}
+	x.blocks[b] = blockState{entered: true, noted: x.blocks[b].noted}
+	x.note(b)
 	if len(x.shape.blocks[b].steps) > 0 {
 		x.Steps[x.shape.blocks[b].owner].open++
 	}
@@ -154,7 +190,7 @@ func (x *Execution) leave(at int) {
 }
 
 func (x *Execution) unstick() {
-	x.Waiting = ""
+	x.Waiting, x.untold = "", false
 	if x.State == Stuck {
 		x.State = Running
 		if x.Target != "" {
@@ -170,6 +206,11 @@ func (x *Execution) applyStep(e *Event) {
 	}
 	s := &x.Steps[at]
 	x.last = max(x.last, at)
+	x.noteStep(at)
+	switch e.Kind {
+	case EventStepHeld, EventAttemptHeld, EventUndoHeld:
+		x.heldFrom = min(x.heldFrom, at)
+	}
 	switch e.Kind {
 	case EventStepEntered:
 		x.unhold(s)
@@ -182,6 +223,7 @@ func (x *Execution) applyStep(e *Event) {
 	case EventStepChosen:
 		s.Chosen = e.Case
 	case EventStepHeld:
+		x.tell(s)
 		s.State, s.Started, s.Tasks, s.active, s.undo = StepRunning, e.At, []Task{{State: TaskHeld, Error: e.Error}}, 1, 0
 		x.held++
 		x.Step = s.Name
@@ -303,6 +345,9 @@ func (x *Execution) parks(s *StepStatus, t *Task, in bool) {
 		n = -1
 		x.parked[kind].remove(s, x.Steps)
 	}
+	if kind == waitSignal {
+		x.listen(s.at, t.Signal, in)
+	}
 	if kind == waitTime {
 		x.timers += n
 	}
@@ -326,7 +371,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	before := t.State
 	x.count(t.State, t.RetryAt, -1, false)
 	x.parks(s, t, false)
-	t.RetryAt, t.Stopping = e.RetryAt, nil
+	t.RetryAt, t.Stopping, t.For = e.RetryAt, nil, ""
 	if e.Logs != "" {
 		t.Logs = e.Logs
 	}
@@ -359,7 +404,11 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	case EventAttemptDone:
 		t.State, t.Output, t.Error, t.Ended = TaskDone, e.Output, nil, e.At
 		s.next = max(s.next, e.Item+1)
-		if kept := x.kept[e.Signal]; e.Signal != "" && len(kept) > 0 {
+		switch kept := x.kept[e.Signal]; {
+		case e.Signal == "" || len(kept) == 0:
+		case len(kept) == 1:
+			delete(x.kept, e.Signal)
+		default:
 			x.kept[e.Signal] = kept[1:]
 		}
 	case EventAttemptFailed:
@@ -377,6 +426,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	case EventAttemptDoubt:
 		t.State, t.Error, t.cut = TaskDoubt, e.Error, e.Again
 	case EventAttemptHeld:
+		x.tell(s)
 		t.State, t.Error = TaskHeld, e.Error
 		s.next = max(s.next, e.Item+1)
 	case EventProbeStarted:
@@ -388,6 +438,7 @@ func (x *Execution) applyTask(s *StepStatus, e *Event) {
 	x.applyTaskLock(s, t, e)
 	x.count(t.State, t.RetryAt, 1, false)
 	x.parks(s, t, true)
+	x.resolved()
 	if !t.RetryAt.IsZero() {
 		x.clock.push(dueTime{t.RetryAt, s.at, t.Item, false})
 	}
@@ -438,11 +489,13 @@ func (x *Execution) applyUndo(s *StepStatus, e *Event) {
 	case EventUndoFailed:
 		u.State, u.Error = TaskRetrying, e.Error
 	case EventUndoHeld:
+		x.tell(s)
 		u.State, u.Error = TaskHeld, e.Error
 	case EventUndoSkipped:
 		u.State, u.Error, u.Ended = TaskSkipped, e.Error, e.At
 	}
 	x.count(u.State, u.RetryAt, 1, true)
+	x.resolved()
 	if !u.RetryAt.IsZero() {
 		x.clock.push(dueTime{u.RetryAt, s.at, t.Item, true})
 	}

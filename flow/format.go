@@ -72,7 +72,10 @@ func readFields[T any](d *document, node *yaml.Node, path string, into *T, table
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		at := prefix + key.Value
-		known := slices.IndexFunc(table, func(f field[T]) bool { return f.name == key.Value })
+		known := i / 2 // of branches, the table is the document's own, and may be long
+		if known >= len(table) || table[known].name != key.Value {
+			known = slices.IndexFunc(table, func(f field[T]) bool { return f.name == key.Value })
+		}
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			d.fault(key, at, "want a name as the key")

@@ -216,6 +216,8 @@ func (x *Execution) become(def *Definition) {
 			x.parked[kind].add(&x.Steps[x.shape.index[was[at].Name]])
 		}
 	}
+	x.heldFrom = 0
+	x.noteAll()
 }
 
 // retime puts the times of a step's tasks into the clock.

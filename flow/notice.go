@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -18,15 +19,19 @@ type Notice struct {
 	ID        string    `json:"id"`
 	Execution string    `json:"execution"`
 	Flow      string    `json:"flow"`
-	Kind      string    `json:"kind"`     // step (a notify step), failed or stuck
+	Kind      string    `json:"kind"`     // step (a notify step), approve, failed or stuck
 	Severity  string    `json:"severity"` // info, warning or critical
 	Text      string    `json:"text"`
 	At        time.Time `json:"at"`
 }
 
 func (m *machine) notice(kind, severity, text string) {
+	id := fmt.Sprintf("%s/%d", m.x.ID, m.x.Seq)
+	for n := 2; slices.ContainsFunc(m.notices, func(other Notice) bool { return other.ID == id }); n++ {
+		id = fmt.Sprintf("%s/%d.%d", m.x.ID, m.x.Seq, n) // several of one event
+	}
 	m.notices = append(m.notices, Notice{
-		ID: fmt.Sprintf("%s/%d", m.x.ID, m.x.Seq), Execution: m.x.ID, Flow: m.x.Flow,
+		ID: id, Execution: m.x.ID, Flow: m.x.Flow,
 		Kind: kind, Severity: severity, Text: redactText(text, m.x.def.secrets(m.x.Params)), At: m.now,
 	})
 }

@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -113,6 +114,13 @@ func (m *machine) emit(e Event) {
 	m.x.apply(&e)
 	e.Execution, e.Seq = m.x.ID, m.x.Seq
 	m.events = append(m.events, e)
+}
+
+// expect makes room for the start of so many attempts at once, which are large, and more than a few would be moved again and again.
+func (m *machine) expect(starts int) {
+	if starts > 16 {
+		m.events, m.actions = slices.Grow(m.events, starts+2), slices.Grow(m.actions, starts)
+	}
 }
 
 // survey notes every block in which there may be something to do, from block b inwards.
@@ -230,42 +238,6 @@ func (m *machine) finish(state State) {
 	}
 }
 
-// strand says so when only a person can move the execution on.
-func (m *machine) strand() {
-	x := m.x
-	if x.State.Ended() || x.State == Stuck || x.held == 0 || x.active+x.undos+x.timers+x.queued+len(x.parked[waitSignal]) > 0 || x.Target == "" && x.runnable(0) {
-		return
-	}
-	what := x.heldReason()
-	m.emit(Event{Kind: EventStuck, Reason: what})
-	m.notice("stuck", "critical", fmt.Sprintf("flow %s waits for a person: %s", x.Flow, what))
-}
-
-// heldReason names the first task that waits for a person.
-func (x *Execution) heldReason() string {
-	for i := range x.Steps {
-		s := &x.Steps[i]
-		for j := range s.Tasks {
-			t := &s.Tasks[j]
-			what, err := "step "+s.Name, t.Error
-			switch {
-			case t.Undo != nil && t.Undo.State == TaskHeld:
-				what, err = "the undo of step "+s.Name, t.Undo.Error
-			case t.State != TaskHeld:
-				continue
-			}
-			if s.Fanned {
-				what += " item " + strconv.Itoa(j)
-			}
-			if err != nil {
-				what += ": " + err.Error()
-			}
-			return what
-		}
-	}
-	return ""
-}
-
 // forward works on step i; it reports whether the step ended (or the execution turned back), so that there is more to do.
 func (m *machine) forward(i int) bool {
 	s, plan := &m.x.Steps[i], m.p.steps[i]
@@ -293,6 +265,9 @@ func (m *machine) forward(i int) bool {
 	tasks := 1
 	if s.Fanned {
 		tasks = len(s.Tasks)
+	}
+	if s.Fanned {
+		m.expect(min(plan.Parallel-s.active, tasks-s.next))
 	}
 	for s.next < tasks && (plan.room(s) || m.planted == "no batches" && s.active < plan.Parallel) && !plan.failing(s) {
 		m.startTask(s, plan, s.next)

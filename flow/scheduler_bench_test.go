@@ -35,6 +35,14 @@ func BenchmarkNodes(b *testing.B) {
 			}
 			return s.String()
 		}},
+		{"signals", func(n int) string {
+			var s strings.Builder
+			s.WriteString("flow: f\nsteps:\n  - name: all\n    branches:\n")
+			for i := range n {
+				fmt.Fprintf(&s, "      b%d: [{name: s%d, signal: go%d}]\n", i, i, i)
+			}
+			return s.String()
+		}},
 		{"each", func(int) string {
 			return "flow: f\nparams: {all: {type: list<int>, required: true}}\nsteps:\n  - {name: s, tool: keyed, each: params.all, parallel: 16, with: {n: \"${item}\"}}\n"
 		}},
@@ -67,7 +75,7 @@ func BenchmarkNodes(b *testing.B) {
 	}
 }
 
-// runNodes ends every attempt with success, the oldest first.
+// runNodes ends every attempt with success, the oldest first, and sends the signals that are waited for.
 func runNodes(b *testing.B, p *program, all []any) {
 	x := newExecution(&p.Definition, "x")
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -79,11 +87,18 @@ func runNodes(b *testing.B, p *program, all []any) {
 	m.emit(e)
 	m.step(input{kind: inGo})
 	queue := m.actions
+	for i := range x.parked[waitSignal] {
+		queue = append(queue, action{call: Call{Tool: "signal", Step: fmt.Sprint("go", i)}})
+	}
 	for prev := x.Seq; len(queue) > 0; prev = x.Seq {
 		call := queue[0].call
 		queue = queue[1:]
 		m := &machine{p: p, x: x, now: at, events: m.events[:0]}
-		m.step(input{kind: inEnded, step: call.Step, item: call.Item, attempt: call.Attempt, result: Result{Output: json.RawMessage(`{"text":"ok"}`)}})
+		in := input{kind: inEnded, step: call.Step, item: call.Item, attempt: call.Attempt, result: Result{Output: json.RawMessage(`{"text":"ok"}`)}}
+		if call.Tool == "signal" {
+			in = input{kind: inSignal, name: call.Step}
+		}
+		m.step(in)
 		queue = append(queue, m.actions...)
 		m.transition(prev)
 	}

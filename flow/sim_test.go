@@ -39,6 +39,12 @@ steps:
           if: "has(steps.a) && steps.a.ok"
           then: [{name: y2, tool: keyed, each: "[1, 2]", parallel: 2, retry: {attempts: 3, backoff: 100ms}}]
           else: [{name: y3, tool: manual, on_failure: skip}]
+        - {name: y4, sleep: 6s}
+      z:
+        - {name: z1, tool: keyed, each: "[1, 2, 3]", on_failure: pause}
+      w:
+        - {name: w1, sleep: 3s}
+        - {name: w2, tool: probed, each: "[1, 2, 3]", on_failure: pause}
   - {name: rounds, tool: keyed, repeat: {until: "index > 1", every: 500ms, max: 4}, retry: {attempts: 3, backoff: 100ms}}
   - {name: roll, tool: keyed, each: "[1, 2, 3, 4, 5]", parallel: 2, batch: 2, quota: "2", retry: {attempts: 2, backoff: 100ms}, output: {n: "${item}"}}
   - {name: d, tool: manual}
@@ -304,6 +310,19 @@ func (s *simWorld) store(t *Transition) {
 	if found := s.disk.violations(s.row); len(found) > 0 {
 		s.Fail(fmt.Errorf("the store: %s", strings.Join(found, "; ")))
 	}
+	s.told()
+}
+
+// told: whatever waits for a person, somebody knows of it as soon as nothing else runs, and only then.
+func (s *simWorld) told() {
+	switch x := s.disk; {
+	case x.State == Stuck && x.held == 0:
+		s.Fail(fmt.Errorf("it is stuck at %s, and nothing waits for a person", x.Waiting))
+	case x.State == Stuck && x.untold:
+		s.Fail(fmt.Errorf("it is stuck at %s, and nobody was told of a step that is held since", x.Waiting))
+	case x.State != Stuck && !x.State.Ended() && x.held > 0 && x.active+x.undos+x.queued == 0 && (x.Target != "" || !x.runnable()):
+		s.Fail(fmt.Errorf("%s waits for a person, nothing else runs, and it is %s", x.heldReason(), x.State))
+	}
 }
 
 // post hands an input to the engine; it is worked on when no write is under way.
@@ -316,6 +335,9 @@ func (s *simWorld) post(in input) {
 	prev := s.x.Seq
 	for _, one := range s.inbox {
 		m.step(one)
+		if err := agreesWithWalk(s.x); err != nil {
+			s.Fail(err)
+		}
 	}
 	s.inbox = nil
 	done := func() { s.perform(m.actions) }
@@ -573,7 +595,7 @@ func (s *simWorld) askPerson() {
 		return
 	}
 	s.asking = true
-	s.After(simEngine, 2*time.Second, func() {
+	s.After(simEngine, time.Duration(2+s.Rand().IntN(8))*time.Second, func() {
 		s.asking = false
 		if s.x.State != Stuck {
 			return
@@ -657,6 +679,8 @@ func TestSimulationFindsPlantedBugs(t *testing.T) {
 		"take late ends", // an end that is not the current attempt's
 		"skip an undo",
 		"undo the last iteration",
+		"stuck alone", // only what waits for nothing else is stuck
+		"tell once",   // of the first step that is held
 		"no batches",
 		"take signals twice",
 		"join early", // a step with branches ends with the first of them

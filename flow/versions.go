@@ -33,6 +33,16 @@ func (e *Engine) version(ctx context.Context, name string, version int, calling 
 	if err != nil {
 		return nil, fmt.Errorf("flow %s: %w", name, err)
 	}
+	if version == 0 { // which it is may have been forgotten, and what it says not
+		e.mu.Lock()
+		if p = e.versions[versionKey{name, r.Version}]; p != nil {
+			e.latest[name] = p
+		}
+		e.mu.Unlock()
+		if p != nil {
+			return p, nil
+		}
+	}
 	p, faults, err := e.compile(ctx, r.Source, calling...)
 	if err != nil {
 		return nil, fmt.Errorf("flow %s: %w", name, err)

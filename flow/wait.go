@@ -185,13 +185,7 @@ func (m *machine) signal(in input) {
 		return
 	}
 	m.emit(Event{Kind: EventSignalled, Signal: in.name, ID: in.id, Output: in.result.Output, Actor: in.actor})
-	first := -1 // of those that wait for it, in the order of the document
-	for _, at := range x.parked[waitSignal] {
-		if x.Steps[at].Tasks[0].Signal == in.name && (first < 0 || at < first) {
-			first = at
-		}
-	}
-	if first >= 0 {
+	if first := x.listener(in.name); first >= 0 {
 		m.ready = append(m.ready, m.p.steps[first].block)
 	}
 }
@@ -237,35 +231,6 @@ func (m *machine) disapprove(in input) {
 	m.unpark(in)
 	m.emit(Event{Kind: EventRefused, Step: s.Name, Actor: in.actor, Reason: in.reason})
 	m.lapse(s, plan, &Error{Code: CodeRefused, Message: "refused by " + in.actor + reasonText(in.reason), Permanent: true}, Event{Actor: in.actor, Reason: in.reason})
-}
-
-// runnable reports whether there is something for the engine to do in a block or within it: an execution that was told something while no engine ran may
-// both wait and have work.
-func (x *Execution) runnable(b int) bool {
-	state, block := &x.blocks[b], &x.shape.blocks[b]
-	if state.pos == len(block.steps) {
-		return true
-	}
-	at := block.steps[state.pos]
-	s, step := &x.Steps[at], x.shape.steps[at].step
-	switch {
-	case s.State == StepWaiting:
-		return true
-	case s.open > 0:
-		for _, inner := range x.shape.steps[at].blocks {
-			if x.blocks[inner].entered && x.blocks[inner].pos < len(x.shape.blocks[inner].steps) && x.runnable(inner) {
-				return true
-			}
-		}
-		return false
-	case s.active == 0:
-		return true
-	case s.parked > 0 && step.Signal != "":
-		return len(x.kept[s.Tasks[0].Signal]) > 0
-	case s.parked > 0 && step.Approve != nil:
-		return len(s.Approvals) >= max(step.Approve.Count, 1)
-	}
-	return s.Fanned && s.next < len(s.Tasks) && s.active < step.Parallel && step.Batch == 0 && s.failed == 0
 }
 
 // waitingFor says what an execution waits for that only waits.

@@ -76,7 +76,9 @@ func New(config Config) (*Client, error) {
 
 // dial returns a client of the name service with connections of its own, and what closes those.
 func dial(config Config) (l5pbconnect.NameServiceClient, func(), error) {
-	client, base, err := transport.Dial(transport.DialConfig{Target: config.Target, Token: config.Token, TLS: config.TLS})
+	client, base, err := transport.Dial(transport.DialConfig{
+		Target: config.Target, Token: config.Token, TLS: config.TLS, Direct: []string{l5pbconnect.NameServiceWatchProcedure},
+	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -13,7 +13,7 @@ import (
 // once when the call is over, whatever came of it: the pick counts as a call in flight until then.
 type Route struct {
 	endpoint *endpoint
-	load     *balance.Load
+	load     *balance.Load // of endpoint
 	picks    *picks
 }
 

@@ -70,7 +70,7 @@ func (s *service) set(v view.View, now time.Time) {
 func (s *service) refresh(now time.Time) {
 	v := s.view
 	members := make(balance.Members, 0, len(v.Instances))
-	var loads []*balance.Load // for those that are new
+	var packed []balance.Load // for those that are new
 	next := make(map[string]*endpoint, len(v.Instances))
 	for _, p := range v.Instances {
 		instance := InstanceFromProto(p)
@@ -84,11 +84,13 @@ func (s *service) refresh(now time.Time) {
 		}
 		e := s.endpoints[instance.Addr]
 		if e == nil {
-			if len(loads) == 0 {
-				loads = balance.NewLoads(max(1, len(v.Instances)-len(s.endpoints)), len(v.Instances))
+			e = newEndpoint(s, instance.Addr)
+			if len(v.Instances) >= packFrom {
+				if len(packed) == 0 {
+					packed = make([]balance.Load, max(1, len(v.Instances)-len(s.endpoints)))
+				}
+				e.load, packed = &packed[0], packed[1:]
 			}
-			e = newEndpoint(s, instance.Addr, loads[0])
-			loads = loads[1:]
 		}
 		e.state.instance.Store(&instance)
 		next[instance.Addr] = e

@@ -78,9 +78,9 @@ func (s *service) stalls(now time.Time, late bool) (active bool) {
 
 // ended is how many calls have ended, as a number that changes with each.
 func (e *endpoint) ended() uint64 {
-	sum := uint64(e.failures.Load()) + uint64(e.rejected.Load())
-	for i := range e.successes {
-		sum += e.successes[i].Load()
+	sum := uint64(e.state.failures.Load()) + uint64(e.state.rejected.Load())
+	for i := range latencyBuckets {
+		sum += e.successes(i).Load()
 	}
 	return sum
 }

@@ -14,7 +14,8 @@ func newApp() *cli.App {
 		Description: `The daemons, the tools of the flows and the operator's verbs in one binary. The verbs find the server of this machine
 by themselves; --server names another. Flags come first, then the environment, then --config.
 
-Exit codes: 0 it worked, 1 it failed, 2 the call itself was wrong.
+Exit codes: 0 it worked; 1 it failed; 2 the call was wrong: a flag, a file, a document, or the name of what is not there;
+3 not now: the server is away or busy, the same call may succeed later; 130 and 143 it was ended by Ctrl-C, or by SIGTERM.
 
 Start here:
 
@@ -46,9 +47,35 @@ Start here:
 	return app
 }
 
+// demand has the verb itself ask for the flags that it cannot do without: the library would print the help, and end with another code.
+func demand(command *cli.Command) {
+	var names []string
+	for _, flag := range command.Flags {
+		if text, is := flag.(*cli.StringFlag); is && text.Required {
+			text.Required = false
+			text.Usage += "; required"
+			names = append(names, text.Name)
+		}
+	}
+	if action := command.Action; len(names) > 0 {
+		command.Action = func(c *cli.Context) error {
+			if err := fromFile(c); err != nil {
+				return err
+			}
+			for _, name := range names {
+				if c.String(name) == "" {
+					return usage("%s: --%s is missing", c.Command.HelpName, name)
+				}
+			}
+			return action(c)
+		}
+	}
+}
+
 // mend gives each command the same answer to a wrong flag, a wrong name, and an argument too many: one that is passed over
 // in silence was meant as something.
 func mend(command *cli.Command) {
+	demand(command)
 	if action, most := command.Action, len(strings.Fields(command.ArgsUsage)); action != nil && len(command.Subcommands) == 0 && !strings.Contains(command.ArgsUsage, "...") {
 		command.Action = func(c *cli.Context) error {
 			if c.NArg() > most {

@@ -39,7 +39,7 @@ func callCommand() *cli.Command {
 			}
 			token, err := auth.ReadToken(c.String("token-file"))
 			if err != nil {
-				return err
+				return usage("--token-file: %v", err)
 			}
 			secure, err := tlsFiles(c).TLS()
 			if err != nil {

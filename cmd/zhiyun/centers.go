@@ -38,7 +38,7 @@ func packageCommand() *cli.Command {
 					}
 					file, err := os.Open(path)
 					if err != nil {
-						return err
+						return usage("%v", err)
 					}
 					defer file.Close()
 					pushed, err := a.PushPackage(c.Context, c.Args().Get(0), c.Args().Get(1), file, cause(c))
@@ -79,7 +79,7 @@ func fileCommand() *cli.Command {
 					}
 					file, err := os.Open(path)
 					if err != nil {
-						return err
+						return usage("%v", err)
 					}
 					defer file.Close()
 					pushed, err := a.PushFile(c.Context, c.Args().Get(0), c.Args().Get(1), uint32(mode), file, cause(c))
@@ -156,7 +156,7 @@ func configCommand() *cli.Command {
 					if err != nil {
 						return err
 					}
-					body, err := os.ReadFile(path)
+					body, err := readFileOr(path, c.App.Reader)
 					if err != nil {
 						return err
 					}
@@ -173,7 +173,7 @@ func configCommand() *cli.Command {
 					if err != nil {
 						return err
 					}
-					if c.String("output") != "table" {
+					if !forPeople(c) {
 						return print(c, table{data: json.RawMessage(answer.Json)})
 					}
 					rendered, err := decode[struct {
@@ -242,7 +242,7 @@ func notifyCommand() *cli.Command {
 		Name: "notify", Usage: "notices, mutes and silences",
 		Subcommands: []*cli.Command{
 			noticeHistory(),
-			change("retry", "ID", "have the sinks that have not taken a notice tried again", "zhiyun notify retry 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			change("retry", "ID", "have the sinks that have not taken a notice tried again", "zhiyun notify retry 5d41c0de", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				answer, err := call(c.Context, a.Notify.Redeliver, &controlpb.RedeliverRequest{Id: c.Args().First(), Cause: cause(c)})
 				if err != nil {
 					return err
@@ -262,8 +262,15 @@ func notifyCommand() *cli.Command {
 					_, err = call(c.Context, a.Notify.RemoveRule, &controlpb.NotifyRuleRequest{Kind: c.Args().First(), Name: name, Cause: cause(c)})
 					return err
 				})),
-			change("mute", "MODULE", "hold back the load events of a module", "zhiyun notify mute shop.cart --for 30m --reason 'load test'", []cli.Flag{expiry, reasonFlag()},
+			change("mute", "[MODULE]", "hold back the load events of a module, or of all", "zhiyun notify mute shop.cart --for 30m --reason 'load test'",
+				[]cli.Flag{expiry, reasonFlag(), &cli.BoolFlag{Name: "all", Usage: "of every module, in place of one; --reason says why"}},
 				with(func(c *cli.Context, a *control.Client) error {
+					switch module := c.Args().First(); {
+					case (module == "") != c.Bool("all"):
+						return usage("notify mute: name the module, or give --all, which mutes the load events of every module")
+					case c.Bool("all") && c.String("reason") == "":
+						return usage("notify mute --all: give a --reason: nobody is told of load any more, and whoever wonders must find why")
+					}
 					why := cause(c)
 					why.Key = uid.New()
 					answer, err := call(c.Context, a.Notify.Mute, &controlpb.MuteRequest{Kind: "load", Module: c.Args().First(), Expiry: durationpb.New(c.Duration("for")), Cause: why})
@@ -272,11 +279,29 @@ func notifyCommand() *cli.Command {
 					}
 					return printDocuments(c, []json.RawMessage{answer.Json}, "KEY:key", "MODULE:module", "UNTIL:until")
 				})),
-			change("unmute", "KEY", "lift a mute", "zhiyun notify unmute 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			change("unmute", "KEY", "lift a mute", "zhiyun notify unmute 5d41c0de", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				why := cause(c)
 				why.Key = c.Args().First()
 				_, err := call(c.Context, a.Notify.Unmute, &controlpb.MuteRequest{Cause: why})
 				return err
+			})),
+			verb("mutes", "", "list the mutes that are in force", "zhiyun notify mutes", []cli.Flag{limitFlag()}, with(func(c *cli.Context, a *control.Client) error {
+				items, err := pages(c.Int("limit"), func(page *controlpb.Page) (*controlpb.Listing, error) {
+					return call(c.Context, a.Notify.Mutes, &controlpb.NotifyListRequest{Page: page})
+				})
+				if err != nil {
+					return err
+				}
+				return printDocuments(c, items, "KEY:key", "KIND:kind", "MODULE:module", "UNTIL:until", "BY:actor", "REASON:reason")
+			})),
+			verb("silences", "", "list the silences that are in force", "zhiyun notify silences", []cli.Flag{limitFlag()}, with(func(c *cli.Context, a *control.Client) error {
+				items, err := pages(c.Int("limit"), func(page *controlpb.Page) (*controlpb.Listing, error) {
+					return call(c.Context, a.Notify.Silences, &controlpb.NotifyListRequest{Page: page})
+				})
+				if err != nil {
+					return err
+				}
+				return printDocuments(c, items, "KEY:key", "DEVICES:devices", "UNTIL:until", "BY:actor", "REASON:reason")
 			})),
 			change("silence", "DEVICE ...", "silence the alerts of devices", "zhiyun notify silence web-17 web-18 --for 2h --reason 'disk swap'", []cli.Flag{expiry, reasonFlag()},
 				with(func(c *cli.Context, a *control.Client) error {
@@ -288,7 +313,7 @@ func notifyCommand() *cli.Command {
 					}
 					return printDocuments(c, []json.RawMessage{answer.Json}, "KEY:key", "DEVICES:devices", "UNTIL:until")
 				})),
-			change("unsilence", "KEY", "lift a silence", "zhiyun notify unsilence 5d41", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
+			change("unsilence", "KEY", "lift a silence", "zhiyun notify unsilence 5d41c0de", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				why := cause(c)
 				why.Key = c.Args().First()
 				_, err := call(c.Context, a.Notify.Unsilence, &controlpb.SilenceRequest{Cause: why})

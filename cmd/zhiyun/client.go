@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os/user"
 
@@ -24,7 +23,7 @@ func dial(c *cli.Context) (*control.Client, error) {
 	}
 	token, err := auth.ReadToken(c.String("token-file"))
 	if err != nil {
-		return nil, err
+		return nil, usage("--token-file: %v", err)
 	}
 	secure, err := tlsFiles(c).TLS()
 	if err != nil {
@@ -62,27 +61,6 @@ func call[Q, A any](ctx context.Context, do func(context.Context, *connect.Reque
 	return response.Msg, nil
 }
 
-func plainError(err error) error {
-	var wire *connect.Error
-	if !errors.As(err, &wire) {
-		return err
-	}
-	if changes, ok := control.Rehearsed(err); ok {
-		return &rehearsedError{changes}
-	}
-	switch wire.Code() {
-	case connect.CodeUnavailable:
-		return fmt.Errorf("the server cannot be reached: %s", wire.Message())
-	case connect.CodeUnauthenticated:
-		return fmt.Errorf("the server wants a token: give --token-file (%s)", wire.Message())
-	case connect.CodeInvalidArgument:
-		return usage("%s", wire.Message())
-	case connect.CodeUnimplemented:
-		return fmt.Errorf("the server does not do this: it is older than this zhiyun, or runs without that part (%s)", wire.Message())
-	}
-	return errors.New(wire.Message())
-}
-
 // decode turns a JSON document of the API into a value.
 func decode[T any](content []byte) (T, error) {
 	var value T
@@ -94,6 +72,9 @@ func decode[T any](content []byte) (T, error) {
 
 // pages calls fetch until there is no next page or max items were seen; 0 is no bound.
 func pages(max int, fetch func(page *controlpb.Page) (*controlpb.Listing, error)) ([]json.RawMessage, error) {
+	if max < 0 {
+		return nil, usage("--limit %d: want 1 or more, or 0 for all", max)
+	}
 	const most = 1000
 	var items []json.RawMessage
 	page := &controlpb.Page{Limit: most}

@@ -42,7 +42,7 @@ func grayCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				if c.String("output") == "table" {
+				if forPeople(c) {
 					return printYAML(c.App.Writer, json.RawMessage(answer.Json))
 				}
 				return print(c, table{data: json.RawMessage(answer.Json)})
@@ -85,7 +85,7 @@ func scaleCommand() *cli.Command {
 				if err != nil {
 					return plainError(err)
 				}
-				if c.String("output") == "table" {
+				if forPeople(c) {
 					return printYAML(c.App.Writer, json.RawMessage(answer.Msg.Json))
 				}
 				return print(c, table{data: json.RawMessage(answer.Msg.Json)})
@@ -146,7 +146,7 @@ func driftCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				if c.String("output") == "table" {
+				if forPeople(c) {
 					return printYAML(c.App.Writer, json.RawMessage(answer.Json))
 				}
 				return print(c, table{data: json.RawMessage(answer.Json)})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,7 @@ Examples:
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`TIME` an agent may be away before its device counts as lost"},
 			&cli.DurationFlag{Name: "flow-keep", Usage: "`TIME` that executions are kept after their end", DefaultText: "for ever"},
 			&cli.StringFlag{Name: "haproxy", Usage: "admin `SOCKET` of the HAProxy that holds the virtual addresses", DefaultText: "the built-in TCP proxy"},
+			&cli.StringSliceFlag{Name: "sink-network", Usage: "`NETWORK`, as 169.254.10.0/24, in which notification sinks may be called although it is link-local or known for credentials of clouds; repeatable"},
 			&cli.StringFlag{Name: "approve", Value: "manual", Usage: "how permission requests are answered: manual or auto"},
 			&cli.BoolFlag{Name: "scale", Value: true, Usage: "run the decider; --scale=false leaves scaling to people"},
 			&cli.StringFlag{Name: "exe", Usage: "the zhiyun `BINARY` that runs the tools", DefaultText: "this one"},
@@ -88,6 +90,10 @@ Examples:
 			if err != nil {
 				return err
 			}
+			sinks, err := networks(c.StringSlice("sink-network"))
+			if err != nil {
+				return err
+			}
 			decide := c.Bool("scale")
 			s, err := server.New(server.Config{
 				Dir: c.String("dir"), Listen: c.String("listen"), Hooks: c.String("hooks"), Limits: bounds, Hosts: c.StringSlice("host"),
@@ -96,7 +102,7 @@ Examples:
 				Etcd: c.StringSlice("etcd"), EtcdCAFile: c.String("etcd-ca"), EtcdCertFile: c.String("etcd-cert"), EtcdKeyFile: c.String("etcd-key"),
 				FlowStore: c.String("flow-store"),
 				Bucket:    c.Duration("bucket"), Tick: c.Duration("tick"), Grace: c.Duration("grace"), FlowKeep: c.Duration("flow-keep"),
-				HAProxy: c.String("haproxy"), Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
+				HAProxy: c.String("haproxy"), SinkNetworks: sinks, Approve: c.String("approve"), Scale: &decide, Exe: c.String("exe"), Logger: log,
 			})
 			if err != nil {
 				return cli.Exit(err, exitUsage)
@@ -104,6 +110,18 @@ Examples:
 			return s.Run(c.Context)
 		},
 	}
+}
+
+// networks reads what --sink-network says.
+func networks(texts []string) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		var err error
+		if out[i], err = netip.ParsePrefix(text); err != nil {
+			return nil, usage("--sink-network %q: want a network, as 169.254.10.0/24 or fe80::1/128", text)
+		}
+	}
+	return out, nil
 }
 
 func agentCommand() *cli.Command {

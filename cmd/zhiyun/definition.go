@@ -72,7 +72,7 @@ func planFlow(c *cli.Context, a *control.Client) error {
 	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && strings.Contains(name, ".") {
 		return usage("flow plan %s: it plans flows that are saved: zhiyun flow save %s, then give the flow's name", name, name)
 	}
-	values, err := params(c.Args().Tail())
+	values, err := params(c, a, name, c.Args().Tail())
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func planFlow(c *cli.Context, a *control.Client) error {
 	if err != nil {
 		return err
 	}
-	if c.String("output") != "table" {
+	if !forPeople(c) {
 		return print(c, table{data: json.RawMessage(answer.Json)})
 	}
 	plan, err := decode[flow.Plan](answer.Json)
@@ -99,7 +99,7 @@ func planFlow(c *cli.Context, a *control.Client) error {
 	for _, s := range plan.Steps {
 		t.add(strings.Repeat("  ", s.Depth)+s.Name, does(s), fate(s), input(s), s.Needs)
 	}
-	return printTable(c.App.Writer, t)
+	return printTable(screen(c), t)
 }
 
 func does(s flow.PlannedStep) string {
@@ -155,18 +155,18 @@ func isFile(name string) bool {
 func fileDefinition(path string) (flow.Definition, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return flow.Definition{}, err
+		return flow.Definition{}, usage("%v", err)
 	}
 	d, err := flow.Parse(content)
 	if err != nil {
-		return flow.Definition{}, fmt.Errorf("%s: %w", path, err)
+		return flow.Definition{}, usage("%s: %v", path, err)
 	}
 	return d, nil
 }
 
 // serverDefinition fetches a version of a flow, 0 for the latest.
 func serverDefinition(c *cli.Context, a *control.Client, name string, version int) (flow.Definition, error) {
-	answer, err := call(c.Context, a.Flows.Definition, &controlpb.DefinitionRequest{Flow: name, Version: int32(version)})
+	answer, err := call(c.Context, a.Reading().Flows.Definition, &controlpb.DefinitionRequest{Flow: name, Version: int32(version)})
 	if err != nil {
 		return flow.Definition{}, err
 	}
@@ -263,6 +263,14 @@ func diffFlow(c *cli.Context, a *control.Client) error {
 		return err
 	}
 	changes := flow.Diff(before, after)
+	if len(changes) == 0 && forPeople(c) {
+		fmt.Fprintln(c.App.Writer, "no differences")
+		return nil
+	}
+	return print(c, diffTable(changes))
+}
+
+func diffTable(changes []flow.Change) table {
 	t := table{columns: []string{"PART", "FIELD", "", "BEFORE", "AFTER"}, data: changes}
 	for _, change := range changes {
 		part := change.Part
@@ -271,9 +279,34 @@ func diffFlow(c *cli.Context, a *control.Client) error {
 		}
 		t.add(part, change.Field, change.Kind, change.Before, change.After)
 	}
-	if len(changes) == 0 && c.String("output") == "table" {
-		fmt.Fprintln(c.App.Writer, "no differences")
-		return nil
-	}
-	return print(c, t)
+	return t
+}
+
+func checkCommand() *cli.Command {
+	return verb("check", "", "verify the store of the flows: histories without gaps that fold to what stands for them, and for whatever is open one thing that wakes it; reads only",
+		"zhiyun flow check --open", []cli.Flag{&cli.BoolFlag{Name: "open", Usage: "only executions that have not ended"}}, with(func(c *cli.Context, a *control.Client) error {
+			answer, err := call(c.Context, a.Flows.Check, &controlpb.CheckFlowsRequest{Open: c.Bool("open")})
+			if err != nil {
+				return err
+			}
+			report, err := decode[flow.CheckReport](answer.Json)
+			if err != nil {
+				return err
+			}
+			t := table{columns: []string{"EXECUTION", "FAULT"}, data: report}
+			for _, v := range report.Violations {
+				t.add(v.Execution, v.Message)
+			}
+			switch {
+			case len(report.Violations) == 0 && forPeople(c):
+				fmt.Fprintf(c.App.Writer, "%d executions, no fault\n", report.Executions)
+				return nil
+			case len(report.Violations) == 0:
+				return print(c, t)
+			}
+			if err := print(c, t); err != nil {
+				return err
+			}
+			return fmt.Errorf("%d faults in %d executions; keep a copy of the store before you mend anything", len(report.Violations), report.Executions)
+		}))
 }

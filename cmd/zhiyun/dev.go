@@ -71,7 +71,7 @@ func devCommand() *cli.Command {
 		Name:  "dev",
 		Usage: "run a whole Zhiyun on this machine: a server and some devices",
 		Description: `Each device is an agent process with its own loopback address, or ports of its own, and its own root folder, known to the CMDB as idle. The verbs find
-this server by themselves. A server that is killed is started again. Ctrl-C ends all of it; what the record holds is there again the next time.
+this server by themselves. A server that is killed is started again. Several can run on a machine, each in a folder (--dir) and with addresses of its own. Ctrl-C ends all of it; what the record holds is there again the next time.
 
 Example:
 
@@ -101,7 +101,14 @@ Example:
 				return err
 			}
 			config := dev.Config{Dir: dir, Exe: exe, ServerFlags: dev.FastServer(c.Bool("scale")), AgentFlags: dev.FastAgent()}
-			if config.Devices, err = dev.Places(0, n, c.Bool("one-address")); err != nil {
+			network := &dev.Network{}
+			if !c.Bool("one-address") {
+				if network, err = dev.ClaimFor(dir); err != nil {
+					return err
+				}
+				defer network.Close()
+			}
+			if config.Devices, err = dev.Places(network.Number, n, c.Bool("one-address")); err != nil {
 				return err
 			}
 			for i := range config.Devices {
@@ -113,7 +120,7 @@ Example:
 }
 
 func runDev(c *cli.Context, config dev.Config) error {
-	fmt.Fprintf(c.App.Writer, "starting a server and %d devices in %s\n", len(config.Devices), config.Dir)
+	fmt.Fprintf(c.App.Writer, "starting a server and %d devices in %s, at %s and up\n", len(config.Devices), config.Dir, config.Devices[0].Addr)
 	starting, cancel := context.WithTimeout(c.Context, time.Minute)
 	defer cancel()
 	environment, err := dev.Start(starting, config)
@@ -130,23 +137,42 @@ func runDev(c *cli.Context, config dev.Config) error {
 	}
 	fmt.Fprintf(c.App.Writer, "ready: %s\nlogs: %s, %s\nCtrl-C ends it\n", environment.Target(),
 		filepath.Join(environment.ServerDir(), "server.log"), filepath.Join(environment.Root("d01"), "run", "agent.log"))
-	for began := time.Now(); ; began = time.Now() {
+	return keepServer(c, environment)
+}
+
+// keepServer starts the server again whenever it has ended, until the person ends all of it, or the server will not stay.
+func keepServer(c *cli.Context, environment *dev.Environment) error {
+	log := filepath.Join(environment.ServerDir(), "server.log")
+	var ends restarts
+	for began := time.Now(); ; {
 		select {
 		case <-c.Context.Done():
 			fmt.Fprintln(c.App.Writer, "stopping")
 			return nil
 		case <-environment.ServerDone():
 		}
-		log := filepath.Join(environment.ServerDir(), "server.log")
-		if time.Since(began) < 5*time.Second {
-			return errors.New("the server ends again and again; its log says why: " + log)
+		wait, again := ends.next(time.Since(began))
+		if !again {
+			return fmt.Errorf("the server has ended %d times, each soon after its start, and is not started again; its log says why: %s. What it has recorded stays in %s for the next 'zhiyun dev'",
+				mostSoon, log, environment.ServerDir())
 		}
-		fmt.Fprintf(c.App.Writer, "the server has ended, its log says why: %s; starting it again\n", log)
-		again, cancel := context.WithTimeout(c.Context, time.Minute)
-		err := environment.StartServer(again)
+		fmt.Fprintf(c.App.Writer, "the server has ended, its log says why: %s; starting it again", log)
+		if wait > 0 {
+			fmt.Fprintf(c.App.Writer, " in %s", wait)
+		}
+		fmt.Fprintln(c.App.Writer)
+		select {
+		case <-c.Context.Done():
+			fmt.Fprintln(c.App.Writer, "stopping")
+			return nil
+		case <-time.After(wait):
+		}
+		began = time.Now()
+		starting, cancel := context.WithTimeout(c.Context, time.Minute)
+		err := environment.StartServer(starting)
 		cancel()
-		if err != nil {
-			return err
+		if err != nil && c.Context.Err() == nil {
+			fmt.Fprintln(c.App.ErrWriter, err)
 		}
 	}
 }

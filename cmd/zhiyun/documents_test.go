@@ -10,11 +10,15 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 )
 
-// Each call of zhiyun that a document shows is one that zhiyun takes: the verb is there, and has the flags. What was decided or released once stays as it was written.
-func TestDocumentsShowCallsThatAreTaken(t *testing.T) {
-	app, calls := newApp(), 0
+// written are the repository's documents, by path. What was decided or released once stays as it was written, and is not among them.
+func written(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
 	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -28,19 +32,25 @@ func TestDocumentsShowCallsThatAreTaken(t *testing.T) {
 			return nil
 		}
 		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for _, call := range callsIn(string(text)) {
+		all[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Each call of zhiyun that a document shows is one that zhiyun takes: the verb is there, and has the flags.
+func TestDocumentsShowCallsThatAreTaken(t *testing.T) {
+	app, calls := newApp(), 0
+	for path, text := range written(t) {
+		for _, call := range callsIn(text) {
 			calls++
 			if fault := refused(app, call); fault != "" {
 				t.Errorf("%s shows zhiyun %s: %s", path, strings.Join(call, " "), fault)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	if calls < 90 {
 		t.Errorf("only %d calls were found in the documents", calls)
@@ -51,6 +61,30 @@ func TestDocumentsShowCallsThatAreTaken(t *testing.T) {
 		if got := refused(app, strings.Fields(call)); got != want {
 			t.Errorf("zhiyun %s: %q, want %q", call, got, want)
 		}
+	}
+}
+
+// Each flow and each trigger that a document shows can be saved, as far as that needs no tools.
+func TestDocumentsShowFlowsThatParse(t *testing.T) {
+	shown := 0
+	for path, text := range written(t) {
+		for _, match := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(text, -1) {
+			var err error
+			switch block := match[1]; {
+			case strings.HasPrefix(block, "flow:"):
+				_, err = flow.Parse([]byte(block))
+			case strings.HasPrefix(block, "trigger:"):
+				_, err = trigger.Parse([]byte(block))
+			default:
+				continue
+			}
+			if shown++; err != nil {
+				t.Errorf("%s shows\n%s%v", path, match[1], err)
+			}
+		}
+	}
+	if shown < 4 {
+		t.Errorf("only %d flows and triggers were found in the documents", shown)
 	}
 }
 

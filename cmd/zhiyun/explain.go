@@ -42,7 +42,7 @@ func explainAtServer(c *cli.Context, a *control.Client) error {
 
 // printDocument prints a document whole; as a table it would lose too much.
 func printDocument(c *cli.Context, document any) error {
-	if c.String("output") == "table" {
+	if forPeople(c) {
 		return printYAML(c.App.Writer, document)
 	}
 	return print(c, table{data: document})

@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,8 +42,8 @@ func flowCommand() *cli.Command {
 	return &cli.Command{
 		Name: "flow", Usage: "run, watch and steer executions",
 		Subcommands: []*cli.Command{
-			change("run", "FLOW [NAME=VALUE|NAME=@FILE ...]", "start an execution; a secret comes from a file",
-				"zhiyun flow run expand module=shop.cart count=2 --watch",
+			change("run", "FLOW [NAME=VALUE|NAME=@FILE ...]", "start an execution; a secret comes from a file, a list is its entries between commas",
+				"zhiyun flow run expand module=shop.cart count=2 --watch\n  $ zhiyun flow run drain devices=d7,d8 password=@secret.txt",
 				[]cli.Flag{
 					&cli.StringFlag{Name: "key", Usage: "`KEY` that makes the start one of a kind: the same key again starts nothing"},
 					&cli.BoolFlag{Name: "watch", Usage: "print each event until the execution ends"}, reasonFlag(),
@@ -50,12 +52,12 @@ func flowCommand() *cli.Command {
 			verb("list", "", "list executions, the newest first", "zhiyun flow list --module shop.cart --device d7 --state stuck --since 2h",
 				append(filterFlags(), &cli.BoolFlag{Name: "open", Usage: "only those that have not ended"}, &cli.BoolFlag{Name: "oldest", Usage: "the oldest first"}, limitFlag()),
 				with(listFlows)),
-			verb("show", "ID", "show an execution, step by step", "zhiyun flow show 3f2a --timing",
+			verb("show", "ID", "show an execution, step by step", "zhiyun flow show 019ab3f2 --timing",
 				[]cli.Flag{&cli.BoolFlag{Name: "timing", Usage: "where its time went"}}, with(showFlow)),
-			verb("logs", "ID [STEP]", "print what the steps of an execution wrote to stderr", "zhiyun flow logs 3f2a install -f", flowLogFlags(), with(flowLogs)),
-			verb("export", "ID", "print an execution as one document, which a test can replay", "zhiyun flow export 3f2a > night.json", nil, with(exportFlow)),
+			verb("logs", "ID [STEP]", "print what the steps of an execution wrote to stderr", "zhiyun flow logs 019ab3f2 install -f", flowLogFlags(), with(flowLogs)),
+			verb("export", "ID", "print an execution as one document, which a test can replay", "zhiyun flow export 019ab3f2 > night.json", nil, with(exportFlow)),
 			change("prune", "", "remove executions that ended longer ago than they are kept", "zhiyun flow prune --flow expand --older-than 720h", pruneFlags(), with(pruneFlows)),
-			verb("watch", "ID", "print each event of an execution until it ends", "zhiyun flow watch 3f2a", nil, with(func(c *cli.Context, a *control.Client) error {
+			verb("watch", "ID", "print each event of an execution until it ends", "zhiyun flow watch 019ab3f2", nil, with(func(c *cli.Context, a *control.Client) error {
 				id, err := arg(c, 0, "execution's id")
 				if err != nil {
 					return err
@@ -79,7 +81,7 @@ func flowCommand() *cli.Command {
 			migrateFlow(),
 			steerFlow("pause", "start no further step"),
 			steerFlow("resume", "go on with a paused execution"),
-			lintCommand(), flowPlanCommand(), graphCommand(), diffCommand(), schemaCommand(),
+			lintCommand(), flowPlanCommand(), graphCommand(), diffCommand(), schemaCommand(), checkCommand(),
 			change("save", "FILE", "keep a new version of a flow", "zhiyun flow save expand.yaml", []cli.Flag{reasonFlag()}, with(func(c *cli.Context, a *control.Client) error {
 				text, err := readArg(c)
 				if err != nil {
@@ -124,36 +126,69 @@ func raws(items [][]byte) []json.RawMessage {
 	return out
 }
 
+// readArg reads the file that the first argument names; "-" is stdin.
 func readArg(c *cli.Context) ([]byte, error) {
 	path, err := arg(c, 0, "file")
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(path)
+	return readFileOr(path, c.App.Reader)
 }
 
-// params turns NAME=VALUE into parameters: numbers, booleans, lists and objects as JSON, everything else as text. A value
-// @FILE is the text in a file: others can read a command line, so that is how secrets are given.
-func params(args []string) (map[string]any, error) {
-	out := make(map[string]any)
+// given reads NAME=VALUE. A value @FILE is what stands in a file: others can read a command line, so that is how secrets are given; @@ begins one that begins with @.
+func given(args []string) (map[string]string, error) {
+	texts := make(map[string]string, len(args))
 	for _, arg := range args {
 		name, text, ok := strings.Cut(arg, "=")
-		if !ok {
-			return nil, usage("parameter %q: want NAME=VALUE", arg)
+		if _, twice := texts[name]; !ok || twice || name == "" {
+			return nil, usage("parameter %q: want NAME=VALUE, and each once", arg)
 		}
-		if file, ok := strings.CutPrefix(text, "@"); ok {
+		if file, ok := strings.CutPrefix(text, "@"); ok && !strings.HasPrefix(file, "@") {
 			content, err := os.ReadFile(file)
 			if err != nil {
 				return nil, usage("parameter %s: %v", name, err)
 			}
-			out[name] = strings.TrimRight(string(content), "\r\n")
-			continue
+			text = strings.TrimRight(string(content), "\r\n")
+		} else if ok {
+			text = file
 		}
-		var value any
-		if err := json.Unmarshal([]byte(text), &value); err != nil {
-			value = text
+		texts[name] = text
+	}
+	return texts, nil
+}
+
+// params turns NAME=VALUE into the parameters of a flow, or of one version of it, FLOW@VERSION: each is read as its declared type says.
+func params(c *cli.Context, a *control.Client, name string, args []string) (map[string]any, error) {
+	out := make(map[string]any)
+	texts, err := given(args)
+	if err != nil || len(texts) == 0 {
+		return out, err
+	}
+	name, pin, pinned := strings.Cut(name, "@")
+	version := 0
+	if pinned {
+		if version, err = versionOf(pin); err != nil {
+			return nil, err
 		}
-		out[name] = value
+	}
+	d, err := serverDefinition(c, a, name, version)
+	if err != nil {
+		return nil, err
+	}
+	known := make([]string, len(d.Params))
+	for i := range d.Params {
+		p := &d.Params[i]
+		known[i] = p.Name
+		if one, ok := texts[p.Name]; ok {
+			if out[p.Name], err = p.FromText(one); err != nil {
+				return nil, usage("flow %s: %v", name, err)
+			}
+		}
+	}
+	for _, one := range slices.Sorted(maps.Keys(texts)) {
+		if !slices.Contains(known, one) {
+			return nil, usage("flow %s has no parameter %q; it has %s", name, one, text(known))
+		}
 	}
 	return out, nil
 }
@@ -163,7 +198,7 @@ func runFlow(c *cli.Context, a *control.Client) error {
 	if err != nil {
 		return err
 	}
-	values, err := params(c.Args().Tail())
+	values, err := params(c, a, name, c.Args().Tail())
 	if err != nil {
 		return err
 	}
@@ -178,11 +213,19 @@ func runFlow(c *cli.Context, a *control.Client) error {
 		return err
 	}
 	if !c.Bool("watch") {
-		fmt.Fprintln(c.App.Writer, answer.Id)
-		return nil
+		return printStarted(c, answer.Id)
 	}
 	fmt.Fprintln(c.App.ErrWriter, "execution", answer.Id)
 	return watchFlow(c, a, answer.Id)
+}
+
+// printStarted tells which execution was started: its ID alone for people and shells, an object for programs.
+func printStarted(c *cli.Context, id string) error {
+	if forPeople(c) {
+		fmt.Fprintln(c.App.Writer, id)
+		return nil
+	}
+	return print(c, table{data: map[string]string{"id": id}})
 }
 
 // watchFlow follows an execution to its end; one that did not end well is exit code 1.
@@ -286,14 +329,14 @@ func showFlow(c *cli.Context, a *control.Client) error {
 	if err != nil {
 		return err
 	}
-	if c.String("output") != "table" {
+	if !forPeople(c) {
 		return print(c, table{data: json.RawMessage(answer.Json)})
 	}
 	execution, err := decode[flow.Execution](answer.Json)
 	if err != nil {
 		return err
 	}
-	w := c.App.Writer
+	w := screen(c)
 	fmt.Fprintf(w, "%s  %s v%d  %s  by %s: %s\n", execution.ID, execution.Flow, execution.Version, execution.State, text(execution.Actor), text(execution.Reason))
 	if execution.Paused {
 		fmt.Fprintf(w, "paused: zhiyun flow resume %s\n", execution.ID)

@@ -98,7 +98,7 @@ func waitsFor(x flow.Execution) string {
 	if !x.Updated.IsZero() {
 		what += ", since " + text(x.Updated)
 	}
-	if !x.Wake.At.IsZero() {
+	if !x.Wake.At.IsZero() && x.State != flow.Stuck { // what is stuck stays so whatever happens then
 		what += fmt.Sprintf(", until %s", text(x.Wake.At))
 	}
 	return what

@@ -42,7 +42,7 @@ func why(verb string) string {
 
 // steerFlow is a verb on an open execution, or on many.
 func steerFlow(name, short string) *cli.Command {
-	example := "zhiyun flow " + name + " 3f2a --reason '" + why(name) + "'"
+	example := "zhiyun flow " + name + " 019ab3f2 --reason '" + why(name) + "'"
 	return change(name, "ID", short, example+"\n  $ zhiyun flow "+name+" --all --flow expand --device d7 --dry-run", orderFlags(), with(func(c *cli.Context, a *control.Client) error {
 		return giveOrder(c, a, &controlpb.InterveneRequest{Verb: name}, 0)
 	}))
@@ -74,7 +74,7 @@ func giveOrder(c *cli.Context, a *control.Client, order *controlpb.InterveneRequ
 // migrateFlow is the verb that moves an open execution, or many, to another version of their flow.
 func migrateFlow() *cli.Command {
 	return change("migrate", "ID", "go on as another version of the flow, if what is done is in it",
-		"zhiyun flow migrate 3f2a --to 4\n  $ zhiyun flow migrate --all --flow expand --version 3 --dry-run",
+		"zhiyun flow migrate 019ab3f2 --to 4\n  $ zhiyun flow migrate --all --flow expand --version 3 --dry-run",
 		orderFlags(&cli.IntFlag{Name: "to", Usage: "the `VERSION`", DefaultText: "the latest"}), with(func(c *cli.Context, a *control.Client) error {
 			return giveOrder(c, a, &controlpb.InterveneRequest{Verb: flow.OrderMigrate, Version: int32(c.Int("to"))}, 0)
 		}))
@@ -83,7 +83,7 @@ func migrateFlow() *cli.Command {
 // signalFlow is the verb that hands a signal to one execution, or to many.
 func signalFlow() *cli.Command {
 	return change("signal", "ID NAME", "hand a signal to an execution that waits for it, or will",
-		"zhiyun flow signal 3f2a loaded --payload '{\"rows\": 7}'\n  $ zhiyun flow signal --all loaded --flow import --id load-2026-11-22",
+		"zhiyun flow signal 019ab3f2 loaded --payload '{\"rows\": 7}'\n  $ zhiyun flow signal --all loaded --flow import --id load-2026-11-22",
 		orderFlags(
 			&cli.StringFlag{Name: "payload", Usage: "`JSON` that the step returns as its payload, or @FILE"},
 			&cli.StringFlag{Name: "id", Usage: "`ID` of the signal: the same again is acknowledged, and changes nothing"},

@@ -28,7 +28,7 @@ func showTiming(c *cli.Context, a *control.Client, id string) error {
 	for _, s := range timing.Steps {
 		t.add(s.Step, fmt.Sprintf("%.1f%%", s.Share*100), s.Wall, s.Ran, s.Waited, s.Attempts, s.Work, s.Undo)
 	}
-	if c.String("output") == "table" {
+	if forPeople(c) {
 		fmt.Fprintf(c.App.Writer, "%s  %s  %s\n", timing.Execution, timing.State, text(timing.Wall))
 	}
 	return print(c, t)

@@ -100,7 +100,7 @@ func describeCommand() *cli.Command {
 				changes = append(changes, item)
 			}
 			data := map[string]any{"object": json.RawMessage(object.Json), "history": changes}
-			if c.String("output") != "table" {
+			if !forPeople(c) {
 				return print(c, table{data: data})
 			}
 			if err := printYAML(c.App.Writer, json.RawMessage(object.Json)); err != nil {
@@ -115,7 +115,7 @@ func describeCommand() *cli.Command {
 				}
 				t.add(change.Version, change.At, change.Actor, change.Reason, change.Action)
 			}
-			return printTable(c.App.Writer, t)
+			return printTable(screen(c), t)
 		})
 }
 
@@ -153,7 +153,7 @@ func documents(args []string) ([]*controlpb.SourceDocument, error) {
 	for _, file := range slices.Compact(files) {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return nil, err
+			return nil, usage("%v", err)
 		}
 		out = append(out, &controlpb.SourceDocument{Name: file, Text: text})
 	}
@@ -181,7 +181,7 @@ func planCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if c.String("output") != "table" {
+			if !forPeople(c) {
 				return print(c, table{data: json.RawMessage(plan.Plan)})
 			}
 			fmt.Fprint(c.App.Writer, plan.Text)
@@ -223,7 +223,7 @@ func applyCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if c.String("output") != "table" {
+			if !forPeople(c) {
 				return print(c, table{data: map[string]any{"revision": answer.Revision, "plan": json.RawMessage(answer.Plan.Plan)}})
 			}
 			fmt.Fprint(c.App.Writer, answer.Plan.Text)

@@ -22,7 +22,7 @@ func resultFlag() cli.Flag {
 
 // intervene is a verb on one step of an open execution, or of many.
 func intervene(name, short, more string, flags ...cli.Flag) *cli.Command {
-	example := "zhiyun flow " + name + " 3f2a install" + more + " --reason '" + why(name) + "'\n  $ zhiyun flow " + name + " --all install" + more + " --flow expand --device d7 --dry-run"
+	example := "zhiyun flow " + name + " 019ab3f2 install" + more + " --reason '" + why(name) + "'\n  $ zhiyun flow " + name + " --all install" + more + " --flow expand --device d7 --dry-run"
 	return change(name, "ID STEP", short, example, orderFlags(flags...), with(func(c *cli.Context, a *control.Client) error {
 		at := 1
 		if c.Bool("all") {

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 )
@@ -103,50 +102,6 @@ func TestAPausedExecutionSaysSo(t *testing.T) {
 	out, err = run(t, "flow", "list", "--server", w.Target)
 	if err != nil || !strings.Contains(out, "PAUSED") || !strings.Contains(out, "true") {
 		t.Errorf("list: %v\n%s", err, out)
-	}
-}
-
-// A device that is held by an execution that is over is given back by nobody: doctor names it, and what to do.
-func TestDoctorNamesADeviceThatNobodyGivesBack(t *testing.T) {
-	w := controltest.New(t)
-	w.Apply(t, `
-kind: site
-name: s1
-city: sz
----
-kind: device_type
-name: small
-cores: 2
----
-kind: device
-name: d1
-addr: 127.0.1.1
-site: s1
-type: small
----
-kind: module
-name: shop.cart
-packages: [{name: cart, version: "1.0"}]
-processes: [{name: cart, package: cart, command: [bin/cart]}]
-`)
-	if _, err := w.Flow.Save(t.Context(), []byte("flow: f\nsteps: [{name: one, tool: echo, with: {n: 1}}]\n")); err != nil {
-		t.Fatal(err)
-	}
-	id, err := w.Flow.Start(t.Context(), "f", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.CMDB.Acquire(t.Context(), cmdb.AcquireRequest{Owner: id, Key: "first", Module: "shop.cart", Count: 1}); err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range w.Flow.Watch(t.Context(), id) { // to its end
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, err := run(t, "doctor", "--server", w.Target)
-	if err == nil || !strings.Contains(out, "zhiyun flow run clean device=d1 module=shop.cart") {
-		t.Errorf("doctor: %v\n%s", err, out)
 	}
 }
 

@@ -4,23 +4,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/zhiyun-ops/zhiyun/internal/bench/fleet"
 	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench"
 	"github.com/zhiyun-ops/zhiyun/internal/guard"
-)
-
-// Exit codes, the same for every verb.
-const (
-	exitFailed = 1 // the thing asked for failed
-	exitUsage  = 2 // the call itself was wrong
 )
 
 func main() {
@@ -32,20 +21,13 @@ func main() {
 	case isSample(os.Args):
 		os.Exit(runSample(os.Args))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignalled()
 	app := newApp()
 	err := app.RunContext(ctx, flagsFirst(app, os.Args))
+	message, code := ending(err, context.Cause(ctx))
 	stop()
-	if err == nil {
-		return
+	if message != "" {
+		fmt.Fprintln(os.Stderr, "zhiyun:", message)
 	}
-	var exit cli.ExitCoder
-	if errors.As(err, &exit) {
-		if message := exit.Error(); message != "" {
-			fmt.Fprintln(os.Stderr, "zhiyun:", message)
-		}
-		os.Exit(exit.ExitCode())
-	}
-	fmt.Fprintln(os.Stderr, "zhiyun:", err)
-	os.Exit(exitFailed)
+	os.Exit(code)
 }

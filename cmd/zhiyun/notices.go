@@ -68,9 +68,14 @@ func setNoticeRule(c *cli.Context, a *control.Client) error {
 }
 
 // readFileOr reads a file; "-" is stdin.
-func readFileOr(path string, stdin io.Reader) ([]byte, error) {
+func readFileOr(path string, stdin io.Reader) (content []byte, err error) {
 	if path == "-" {
-		return io.ReadAll(stdin)
+		content, err = io.ReadAll(stdin)
+	} else {
+		content, err = os.ReadFile(path)
 	}
-	return os.ReadFile(path)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	return content, nil
 }

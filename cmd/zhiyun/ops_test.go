@@ -46,8 +46,8 @@ func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
 	if err := os.WriteFile(file, []byte("hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := params([]string{"password=@" + file, "count=2", `text="@home"`})
-	if diff := cmp.Diff(map[string]any{"password": "hunter2", "count": 2.0, "text": "@home"}, got); err != nil || diff != "" {
+	got, err := given([]string{"password=@" + file, "count=2", "text=@@home"})
+	if diff := cmp.Diff(map[string]string{"password": "hunter2", "count": "2", "text": "@home"}, got); err != nil || diff != "" {
 		t.Errorf("parameters: %v %s", err, diff)
 	}
 }

@@ -4,18 +4,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 )
 
 // outputFlag is the -o of every verb that prints.
 func outputFlag() cli.Flag {
-	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT`: table, json or yaml"}
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT`: table, wide (a table that is not cut to the terminal), json or yaml"}
 }
 
 // table is what a verb prints: columns for people, data for programs. The data's JSON form is a contract.
@@ -57,8 +61,8 @@ func text(cell any) string {
 // print writes t in the format that the user asked for.
 func print(c *cli.Context, t table) error {
 	switch format := c.String("output"); format {
-	case "table", "":
-		return printTable(c.App.Writer, t)
+	case "table", "wide", "":
+		return printTable(screen(c), t)
 	case "json":
 		encoder := json.NewEncoder(c.App.Writer)
 		encoder.SetIndent("", "  ")
@@ -66,8 +70,22 @@ func print(c *cli.Context, t table) error {
 	case "yaml":
 		return printYAML(c.App.Writer, t.data)
 	default:
-		return usage("--output %q: want table, json or yaml", format)
+		return usage("--output %q: want table, wide, json or yaml", format)
 	}
+}
+
+// forPeople says whether people read what is printed, and not programs.
+func forPeople(c *cli.Context) bool {
+	format := c.String("output")
+	return format == "" || format == "table" || format == "wide"
+}
+
+// screen is where tables go: one that says its width, if they are to be cut to it.
+func screen(c *cli.Context) io.Writer {
+	if c.String("output") == "wide" {
+		return struct{ io.Writer }{c.App.Writer}
+	}
+	return c.App.Writer
 }
 
 // printDocuments prints JSON documents: as they are for programs, and for people by columns, each "TITLE:path" where the
@@ -126,12 +144,57 @@ func follow(value any, path []string) []string {
 }
 
 func printTable(w io.Writer, t table) error {
+	if file, is := w.(*os.File); is {
+		if size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ); err == nil {
+			t = t.cut(int(size.Col))
+		}
+	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, strings.Join(t.columns, "\t"))
 	for _, row := range t.rows {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}
 	return tw.Flush()
+}
+
+// leastCell is how narrow a column is made at most.
+const leastCell = 8
+
+// cut makes a table fit a width, 0 for any: the widest columns give way, all alike, the first one last, since it says what a row is about.
+func (t table) cut(width int) table {
+	wide := make([]int, len(t.columns))
+	for _, row := range append([][]string{t.columns}, t.rows...) {
+		for i, cell := range row[:min(len(row), len(wide))] {
+			wide[i] = max(wide[i], utf8.RuneCountInString(cell))
+		}
+	}
+	over := func() (n int) {
+		for _, w := range wide {
+			n += w + 2
+		}
+		return n - 2 - width
+	}
+	if width <= 0 || len(wide) == 0 || over() <= 0 {
+		return t
+	}
+	for _, some := range [][]int{wide[1:], wide[:1]} {
+		for most := slices.Max(slices.Concat(some, []int{leastCell})); over() > 0 && most > leastCell; most-- {
+			for i := range some {
+				some[i] = min(some[i], max(most-1, leastCell))
+			}
+		}
+	}
+	out := table{columns: t.columns, data: t.data}
+	for _, row := range t.rows {
+		short := slices.Clone(row)
+		for i, cell := range short[:min(len(row), len(wide))] {
+			if utf8.RuneCountInString(cell) > wide[i] {
+				short[i] = string([]rune(cell)[:wide[i]-1]) + "…"
+			}
+		}
+		out.rows = append(out.rows, short)
+	}
+	return out
 }
 
 // printYAML goes through JSON, so that both formats have the same names.

@@ -54,10 +54,10 @@ func (e *rehearsedError) Error() string {
 }
 
 func printRehearsal(c *cli.Context, changes []control.Change) error {
-	if c.String("output") != "table" {
+	if !forPeople(c) {
 		return print(c, table{data: changes})
 	}
-	w := c.App.Writer
+	w := screen(c)
 	if len(changes) == 0 {
 		fmt.Fprintln(w, "nothing would change")
 		return nil
@@ -72,6 +72,10 @@ func printRehearsal(c *cli.Context, changes []control.Change) error {
 			fmt.Fprintln(w, standing)
 		case change.Object == "execution":
 			if err := printStart(w, change.After); err != nil {
+				return err
+			}
+		case strings.HasPrefix(change.Object, "flow/") && change.Before != nil && change.After != nil:
+			if err := printSave(w, change); err != nil {
 				return err
 			}
 		case change.Gone:
@@ -99,6 +103,20 @@ func printStart(w io.Writer, document json.RawMessage) error {
 	}
 	fmt.Fprintf(w, "+ execution of %s, version %d, with %s\n", start.Flow, start.Version, params)
 	return printPlanned(w, start)
+}
+
+// printSave tells what a save would change of a flow.
+func printSave(w io.Writer, change control.Change) error {
+	before, err := decode[flow.Definition](change.Before)
+	if err != nil {
+		return err
+	}
+	after, err := decode[flow.Definition](change.After)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "+ %s, in place of version %d\n", change.Object, before.Version)
+	return printTable(w, diffTable(flow.Diff(before, after)))
 }
 
 // printFields tells the fields in which two documents differ, one a line.

@@ -27,10 +27,10 @@ import (
 
 // reading are the verbs that change nothing.
 var reading = []string{
-	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow locks", "flow freezes",
+	"get", "describe", "plan", "flow list", "flow show", "flow watch", "flow logs", "flow export", "flow lint", "flow definitions", "flow plan", "flow graph", "flow diff", "flow schema", "flow check", "flow locks", "flow freezes",
 	"trigger list", "trigger show", "trigger history", "gray list", "gray show",
 	"scale status", "scale orders", "drift list", "drift show", "drift compare", "l5 resolve", "l5 explain", "l5 rules get", "package list", "file list",
-	"config get", "config render", "permission list", "notify history", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
+	"config get", "config render", "permission list", "notify history", "notify mutes", "notify silences", "notify routes", "notify templates", "notify sinks", "device counts", "audit", "doctor", "token list", "certs show",
 	"tool list", "tool describe", "tool lint", "tool versions",
 }
 
@@ -70,7 +70,7 @@ var rehearsals = map[string]struct{ args, says string }{
 	"tool use":           {"tool use note.lay DIGEST", "tool/note.lay"},
 	"flow run":           {"flow run hold seconds=5", "wait"},
 	"flow cancel":        {"flow cancel EXECUTION", "compensating"},
-	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: not possible"},
+	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: execution"},
 	"flow pause":         {"flow pause EXECUTION", "execution.paused"},
 	"flow resume":        {"flow resume EXECUTION", "nothing would change"},
 	"flow skip":          {"flow skip EXECUTION wait", "step.skipping"},

@@ -3,10 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
@@ -49,7 +47,7 @@ func showRules(c *cli.Context, service string, answer *controlpb.RulesResponse) 
 	if len(answer.Rules) == 0 {
 		answer.Rules = []byte("{}")
 	}
-	if c.String("output") != "table" {
+	if !forPeople(c) {
 		return print(c, table{data: json.RawMessage(answer.Rules)})
 	}
 	fmt.Fprintf(c.App.Writer, "# rules of %s at revision %d\n", service, answer.Revision)
@@ -80,22 +78,19 @@ func setRules(c *cli.Context, a *control.Client) error {
 
 // readRules returns the JSON of a file; none or "-" is stdin.
 func readRules(path string, stdin io.Reader) ([]byte, error) {
-	var text []byte
-	var err error
-	if path == "" || path == "-" {
-		text, err = io.ReadAll(stdin)
-	} else {
-		text, err = os.ReadFile(path)
+	if path == "" {
+		path = "-"
 	}
+	text, err := readFileOr(path, stdin)
 	if err != nil {
 		return nil, err
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
-		return nil, errors.New("the file is empty: write rules into it, or give --none to end all rules")
+		return nil, usage("%s is empty: write rules into it, or give --none to end all rules", path)
 	}
 	var document any
 	if err := yaml.Unmarshal(text, &document); err != nil { // JSON is YAML
-		return nil, fmt.Errorf("%s is neither YAML nor JSON: %w", path, err)
+		return nil, usage("%s is neither YAML nor JSON: %v", path, err)
 	}
 	out, err := json.Marshal(document)
 	if err != nil { // YAML's .nan and .inf, and keys that are no text

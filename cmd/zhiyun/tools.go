@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,8 +64,8 @@ Examples:
   $ zhiyun tool new db.backup --lang python && zhiyun tool test db.backup`,
 		Flags: []cli.Flag{describeFlag(), outputFlag()},
 		Subcommands: []*cli.Command{
-			toolVerb("list", "WORD ...", "list tools, those with all the words in their names, titles or tags", "zhiyun tool list device --stage obtain", listTools,
-				&cli.StringFlag{Name: "stage", Usage: "only those of this `STAGE`"}, &cli.StringFlag{Name: "tag", Usage: "only those with this `TAG`"}, folderFlag()),
+			verb("list", "WORD ...", "list the server's tools, those with all the words in their names, titles or tags, and on how many connected devices each is", "zhiyun tool list device --stage obtain",
+				[]cli.Flag{&cli.StringFlag{Name: "stage", Usage: "only those of this `STAGE`"}, &cli.StringFlag{Name: "tag", Usage: "only those with this `TAG`"}, folderFlag()}, listTools),
 			{Name: "run", ArgsUsage: "NAME", Usage: "run a tool of this binary once: input on stdin, result on stdout",
 				Flags:       []cli.Flag{describeFlag(), outputFlag()},
 				Description: "Example:\n\n  $ echo '{\"module\":\"shop.cart\"}' | zhiyun tool run resource.manifest", Action: runOrDescribe},
@@ -193,21 +194,73 @@ func describeTool(c *cli.Context) error {
 	return print(c, t)
 }
 
+// listTools lists the tools that the server runs, those that were pushed among them; without a server those of this binary.
 func listTools(c *cli.Context) error {
-	all, err := known(c)
+	all, err := serverTools(c)
 	if err != nil {
 		return err
 	}
-	found := flow.SearchManifests(all, flow.ToolQuery{Words: c.Args().Slice(), Stage: c.String("stage"), Tag: c.String("tag")})
-	t := table{columns: []string{"NAME", "VERSION", "STAGE", "DEVICE", "EFFECT", "UNDO", "TITLE"}, data: found}
-	for _, tool := range found {
-		where := ""
-		if tool.OnDevice {
-			where = "yes"
-		}
-		t.add(tool.Name, tool.Version, tool.Stage, where, tool.Effect, tool.Undo, tool.Title)
+	have := make(map[string]control.KnownTool, len(all))
+	manifests := make([]flow.Manifest, len(all))
+	for i, tool := range all {
+		have[tool.Manifest.Name], manifests[i] = tool, tool.Manifest
 	}
+	found := []control.KnownTool{}
+	t := table{columns: []string{"NAME", "VERSION", "STAGE", "DEVICES", "FROM", "EFFECT", "UNDO", "TITLE"}}
+	for _, m := range flow.SearchManifests(manifests, flow.ToolQuery{Words: c.Args().Slice(), Stage: c.String("stage"), Tag: c.String("tag")}) {
+		tool := have[m.Name]
+		found = append(found, tool)
+		where, from := "", "zhiyun"
+		if m.OnDevice {
+			where = strconv.Itoa(tool.Standing.Devices)
+		}
+		if tool.Standing.Pushed {
+			from = "pushed"
+		}
+		t.add(m.Name, m.Version, m.Stage, where, from, m.Effect, m.Undo, m.Title)
+	}
+	t.data = found
 	return print(c, t)
+}
+
+// serverTools are the tools that the server knows, with those of the folder that the flag names.
+func serverTools(c *cli.Context) ([]control.KnownTool, error) {
+	if _, err := target(c); err != nil && c.String("server") == "" {
+		fmt.Fprintln(c.App.ErrWriter, "no server is running here: these are the tools of this binary")
+		all, err := known(c)
+		out := make([]control.KnownTool, len(all))
+		for i, m := range all {
+			out[i].Manifest = m
+		}
+		return out, err
+	}
+	server, err := dial(c)
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close()
+	answer, err := call(c.Context, server.Flows.Tools, &controlpb.ToolsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var out []control.KnownTool
+	for _, item := range answer.Items {
+		tool, err := decode[control.KnownTool](item)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, tool)
+	}
+	if dir := c.String("dir"); dir != "" {
+		found, err := flow.ReadManifests(dir)
+		if err != nil {
+			return nil, usage("--dir: %v", err)
+		}
+		for _, m := range found {
+			out = append(out, control.KnownTool{Manifest: m})
+		}
+	}
+	return out, nil
 }
 
 func lintTools(c *cli.Context) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"strings"
 
@@ -36,7 +35,7 @@ func triggerCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				if c.String("output") == "table" {
+				if forPeople(c) {
 					return printYAML(c.App.Writer, json.RawMessage(answer.Json))
 				}
 				return print(c, table{data: json.RawMessage(answer.Json)})
@@ -52,7 +51,7 @@ func triggerCommand() *cli.Command {
 				}
 				return printDocuments(c, raws(answer.Items), "AT:at", "DUE:due", "OUTCOME:outcome", "EXECUTION:execution", "BY:by", "REASON:reason")
 			})),
-			change("apply", "FILE", "keep a trigger; its secret may come from a file of its own", "zhiyun trigger apply nightly.yaml",
+			change("apply", "FILE", "keep a trigger, '-' is stdin; its secret may come from a file of its own", "zhiyun trigger apply nightly.yaml",
 				[]cli.Flag{&cli.StringFlag{Name: "secret-file", Usage: "`FILE` with the webhook's secret"}, reasonFlag()}, with(applyTrigger)),
 			orderTrigger("pause", "start nothing until it is resumed", controlpbconnect.TriggerServiceClient.Pause),
 			orderTrigger("resume", "let a paused trigger go on", controlpbconnect.TriggerServiceClient.Resume),
@@ -106,11 +105,11 @@ func applyTrigger(c *cli.Context, a *control.Client) error {
 func withSecret(text []byte, file string) ([]byte, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, usage("--secret-file: %v", err)
 	}
 	parsed, err := trigger.ParseWithSecret(text, strings.TrimRight(string(content), "\r\n"))
 	if err != nil {
-		return nil, err
+		return nil, usage("%v", err)
 	}
 	return json.Marshal(parsed)
 }
@@ -130,6 +129,5 @@ func fireTrigger(c *cli.Context, a *control.Client) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(c.App.Writer, answer.Id)
-	return nil
+	return printStarted(c, answer.Id)
 }

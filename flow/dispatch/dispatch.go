@@ -18,8 +18,10 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"connectrpc.com/connect"
 	"github.com/zhiyun-ops/zhiyun/flow"
@@ -62,7 +64,8 @@ type pending struct {
 // session is one worker's stream.
 type session struct {
 	device string
-	plans  bool // it understands Run.plan
+	plans  bool                  // it understands Run.plan
+	tools  unique.Handle[string] // names, joined; most devices have the same
 	out    chan *flowpb.WorkResponse
 	put    func(*flowpb.WorkResponse) // in place of out, if set
 	done   chan struct{}              // closed when the stream has ended
@@ -103,6 +106,32 @@ func (d *Dispatcher) Devices() []string {
 	slices.Sort(out)
 	return out
 }
+
+// Tools counts the connected devices that have a tool, by its name. Workers that do not tell what they have are not counted.
+func (d *Dispatcher) Tools() map[string]int {
+	sets := map[unique.Handle[string]]int{}
+	d.mu.Lock()
+	for _, s := range d.sessions {
+		sets[s.tools]++
+	}
+	d.mu.Unlock()
+	out := map[string]int{}
+	for set, devices := range sets {
+		for name := range strings.FieldsSeq(set.Value()) {
+			out[name] += devices
+		}
+	}
+	return out
+}
+
+// toolset is what a worker says that it has.
+func toolset(hello *flowpb.Hello) unique.Handle[string] {
+	names := hello.GetTools()
+	return unique.Make(strings.Join(names[:min(len(names), maxTools)], " "))
+}
+
+// maxTools bounds what is remembered of a worker's tools.
+const maxTools = 4096
 
 // Run implements flow.Remote.
 func (d *Dispatcher) Run(ctx context.Context, call flow.Call) flow.Result {
@@ -219,7 +248,7 @@ func (h service) Work(ctx context.Context, stream *connect.BidiStream[flowpb.Wor
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &session{device: hello.GetDevice(), plans: hello.GetPlans(), out: make(chan *flowpb.WorkResponse, 64), done: make(chan struct{}), cancel: cancel}
+	s := &session{device: hello.GetDevice(), plans: hello.GetPlans(), tools: toolset(hello), out: make(chan *flowpb.WorkResponse, 64), done: make(chan struct{}), cancel: cancel}
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		defer cancel()

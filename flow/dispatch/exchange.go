@@ -131,7 +131,7 @@ func (h service) Exchange(ctx context.Context, q *connect.Request[flowpb.Exchang
 // open makes a session for a worker that calls.
 func (d *Dispatcher) open(id string, hello *flowpb.Hello) *mailbox {
 	box := &mailbox{calling: make(chan struct{}, 1), more: make(chan struct{})}
-	s := &session{device: hello.GetDevice(), plans: hello.GetPlans(), done: make(chan struct{}), put: box.put}
+	s := &session{device: hello.GetDevice(), plans: hello.GetPlans(), tools: toolset(hello), done: make(chan struct{}), put: box.put}
 	box.session = s
 	box.close = sync.OnceFunc(func() {
 		delete(d.boxes, id)

@@ -131,7 +131,9 @@ type Hello struct {
 	// Attempts that ended and whose results are not acknowledged. A Finished follows for each.
 	Finished []string `protobuf:"bytes,3,rep,name=finished,proto3" json:"finished,omitempty"`
 	// It understands Run.plan.
-	Plans         bool `protobuf:"varint,4,opt,name=plans,proto3" json:"plans,omitempty"`
+	Plans bool `protobuf:"varint,4,opt,name=plans,proto3" json:"plans,omitempty"`
+	// The names of the tools that it has, sorted; none of workers that do not tell.
+	Tools         []string `protobuf:"bytes,5,rep,name=tools,proto3" json:"tools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +194,13 @@ func (x *Hello) GetPlans() bool {
 		return x.Plans
 	}
 	return false
+}
+
+func (x *Hello) GetTools() []string {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
 }
 
 // Finished says how an attempt ended. It is repeated on each stream until it is acknowledged.
@@ -902,12 +911,13 @@ const file_flow_flowpb_flow_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x15.zhiyun.flow.v1.HelloH\x00R\x05hello\x126\n" +
 	"\bfinished\x18\x02 \x01(\v2\x18.zhiyun.flow.v1.FinishedH\x00R\bfinished\x12'\n" +
 	"\x03log\x18\x03 \x01(\v2\x13.zhiyun.flow.v1.LogH\x00R\x03logB\x06\n" +
-	"\x04kind\"k\n" +
+	"\x04kind\"\x81\x01\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x18\n" +
 	"\arunning\x18\x02 \x03(\tR\arunning\x12\x1a\n" +
 	"\bfinished\x18\x03 \x03(\tR\bfinished\x12\x14\n" +
-	"\x05plans\x18\x04 \x01(\bR\x05plans\"\xbd\x01\n" +
+	"\x05plans\x18\x04 \x01(\bR\x05plans\x12\x14\n" +
+	"\x05tools\x18\x05 \x03(\tR\x05tools\"\xbd\x01\n" +
 	"\bFinished\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06output\x18\x02 \x01(\fR\x06output\x12+\n" +

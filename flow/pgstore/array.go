@@ -58,11 +58,16 @@ func (a *array) null() {
 	a.data = binary.BigEndian.AppendUint32(a.data, math.MaxUint32) // -1
 }
 
-// text appends a text. What PostgreSQL's UTF-8 cannot hold is replaced, so that no tool's output can keep a whole batch from being stored.
-func (a *array) text(s string) {
-	if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
-		s = strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
+// storable replaces what PostgreSQL's UTF-8 cannot hold, so that no tool's output can keep a whole batch from being stored.
+func storable(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
 	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
+}
+
+func (a *array) text(s string) {
+	s = storable(s)
 	a.size(len(s))
 	a.data = append(a.data, s...)
 }
@@ -76,7 +81,11 @@ func (a *array) textOrNull(s string) {
 	a.text(s)
 }
 
-func (a *array) bytes(b []byte) {
+// json appends what is JSON already. It may have bytes in its texts that are not UTF-8.
+func (a *array) json(b []byte) {
+	if !utf8.Valid(b) {
+		b = []byte(storable(string(b)))
+	}
 	a.size(len(b))
 	a.data = append(a.data, b...)
 }

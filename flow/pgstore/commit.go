@@ -54,7 +54,7 @@ func stored(ctx context.Context, conn *pgx.Conn, batch []flow.Transition, fates 
 			continue
 		}
 		t := &batch[i]
-		at, id, seq, when, body = append(at, int32(i)), append(id, t.Row.ID), append(seq, t.Record.Seq), append(when, t.Record.At), append(body, string(t.Record.Body))
+		at, id, seq, when, body = append(at, int32(i)), append(id, t.Row.ID), append(seq, t.Record.Seq), append(when, t.Record.At), append(body, storable(string(t.Record.Body)))
 	}
 	if len(at) == 0 {
 		return nil

@@ -1,4 +1,4 @@
 package pgstore
 
 // Schema1 is the layout of the first version.
-var Schema1 = schema
+var Schema1 = schema1

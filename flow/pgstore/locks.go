@@ -2,16 +2,12 @@ package pgstore
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
-
-//go:embed schema_locks.sql
-var schemaLocks string
 
 // errRefused rolls a transition back whose fate is set.
 var errRefused = errors.New("refused")

@@ -2,7 +2,7 @@ package pgstore
 
 import (
 	"context"
-	_ "embed"
+	_ "embed" // of the layouts
 	"errors"
 	"fmt"
 	"time"
@@ -10,17 +10,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-//go:embed schema.sql
-var schema string
+//go:embed schema1.sql
+var schema1 string
 
 //go:embed schema2.sql
 var schema2 string
 
-//go:embed schema_members.sql
-var schemaMembers string
+//go:embed schema3.sql
+var schema3 string
+
+//go:embed schema4.sql
+var schema4 string
 
 // versions are what brings the tables from each version to the next, the first from none. What is here is never changed: it has been run.
-var versions = []string{schema, schema2, schemaMembers, schemaLocks}
+var versions = []string{schema1, schema2, schema3, schema4}
 
 // lockSpace is the first key of the advisory lock on the tables' layout: "zhfl". The second names the schema. Who works with the
 // tables holds it shared, who changes them holds it alone; programs of the first version hold it alone all the time.

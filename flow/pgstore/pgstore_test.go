@@ -370,13 +370,16 @@ func updatesAreHeapOnly(t *testing.T, server *pgtest.Server) {
 	}
 	defer conn.Close(t.Context())
 	for limit := time.After(30 * time.Second); ; {
-		var all, hot int
-		if err := conn.QueryRow(t.Context(), "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'flow_run'").Scan(&all, &hot); err != nil {
+		var all, hot, read int
+		if err := conn.QueryRow(t.Context(), "SELECT n_tup_upd, n_tup_hot_upd, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'flow_run'").Scan(&all, &hot, &read); err != nil {
 			t.Fatal(err)
 		}
 		if all == updates {
 			if hot != updates {
 				t.Errorf("%d of %d updates are heap-only", hot, all)
+			}
+			if read > 0 {
+				t.Errorf("%d rows were read by going through the whole table: its executions have to be looked up", read)
 			}
 			return
 		}

@@ -166,7 +166,7 @@ func (b *batch) add(batch []flow.Transition, chain []int) error {
 			c[0].text(t.Row.ID)
 			c[1].bigint(t.Record.Seq)
 			c[2].instant(t.Record.At)
-			c[3].bytes(t.Record.Body)
+			c[3].json(t.Record.Body)
 		}
 		for _, notice := range t.Notices {
 			body, err := json.Marshal(notice)
@@ -176,7 +176,7 @@ func (b *batch) add(batch []flow.Transition, chain []int) error {
 			c := b.rows[notices]
 			c[0].text(t.Row.ID)
 			c[1].text(notice.ID)
-			c[2].bytes(body)
+			c[2].json(body)
 			c[3].int(int(c[3].n))
 		}
 		for _, answer := range t.Answers {
@@ -211,7 +211,7 @@ func (b *batch) move(first *flow.Transition, r *flow.Row) {
 	c[11].textOrNull(r.Error)
 	c[12].int(r.Version)
 	c[13].instant(first.Record.At)
-	c[14].bytes(first.Record.Body)
+	c[14].json(first.Record.Body)
 }
 
 func (b *batch) make(r *flow.Row) {

@@ -4,6 +4,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ func Run(t *testing.T, open func(t *testing.T) flow.Store) {
 	}{
 		{"CreateAndAppend", createAndAppend},
 		{"StaleAndExisting", staleAndExisting},
+		{"AnyText", anyText},
 		{"History", history},
 		{"LongHistory", longHistory},
 		{"List", list},
@@ -91,6 +93,32 @@ func get(t *testing.T, s flow.Store, id string) flow.Row {
 		t.Fatal(err)
 	}
 	return row
+}
+
+// What a tool says need not be text: it must not keep others from being stored, nor be lost with all that stands around it.
+func anyText(t *testing.T, s flow.Store) {
+	const odd = "before\x00 \xff\xfe after"
+	one := create("x")
+	one.Row.Step, one.Row.Error, one.Row.Reason = odd, odd, odd
+	one.Record.Body = []byte("[{\"kind\":\"execution.started\",\"text\":\"before \xff after\"}]")
+	one.Notices = []flow.Notice{{ID: "n", Text: odd}}
+	one.Tags = []flow.Tag{{Name: "param.a", Value: odd}}
+	moved := follow(one, flow.Running, flow.Wake{Kind: flow.WakePerson, For: odd})
+	moved.Record.Body = one.Record.Body
+	commit(t, s, nil, one, create("y"))
+	commit(t, s, nil, moved)
+	if row := get(t, s, "x"); !strings.HasPrefix(row.Error, "before") || !strings.HasPrefix(row.Wake.For, "before") {
+		t.Errorf("an error that is not text is %q; a wait, %q", row.Error, row.Wake.For)
+	}
+	records, err := s.History(t.Context(), "x", 0, 0)
+	if err != nil || len(records) != 2 {
+		t.Fatal(len(records), err)
+	}
+	for _, r := range records {
+		if events, err := flow.DecodeEvents("x", r); err != nil || !strings.HasPrefix(events[0].Text, "before ") || !strings.HasSuffix(events[0].Text, " after") {
+			t.Errorf("%q: %v, %v", r.Body, events, err)
+		}
+	}
 }
 
 func createAndAppend(t *testing.T, s flow.Store) {

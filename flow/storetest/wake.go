@@ -27,6 +27,7 @@ func wakes(t *testing.T, s flow.Store) {
 		{flow.Running, flow.Wake{Kind: flow.WakePerson, For: "approval"}},
 		{flow.Running, flow.Wake{Kind: flow.WakePerson, For: "approval", At: at}},
 		{flow.Stuck, flow.Wake{Kind: flow.WakePerson, For: "advice"}},
+		{flow.Stuck, flow.Wake{Kind: flow.WakePerson, For: "advice", At: at}},
 		{flow.Compensating, flow.Wake{Kind: flow.WakeLease}},
 		{flow.Done, flow.Wake{Kind: flow.WakeNone}},
 	} {

@@ -187,6 +187,11 @@ func (c *Controller) checkFlow(ctx context.Context, t Trigger) error {
 	names := make([]string, len(d.Params))
 	for i, p := range d.Params {
 		names[i] = p.Name
+		if given := ready.with.object[p.Name]; given != nil {
+			if err := given.suits(&p); err != nil {
+				faults = append(faults, fmt.Errorf("params.%s: %w", p.Name, err))
+			}
+		}
 		if _, given := t.Params[p.Name]; p.Required && !given {
 			faults = append(faults, fmt.Errorf("params.%s is missing; flow %s requires it", p.Name, t.Flow))
 		}

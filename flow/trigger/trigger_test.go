@@ -372,12 +372,17 @@ func TestFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		for text, want := range map[string]string{
-			`{trigger: a, flow: guarded, schedule: {cron: "* * * * *"}}`:                               "started by ann, not by trigger:a",
-			`{trigger: a, flow: guarded, webhook: {secret: ` + secret + `}}`:                           "add trigger:a to its start.by",
-			`{trigger: a, flow: none, schedule: {cron: "* * * * *"}}`:                                  "none",
-			`{trigger: a, flow: report, params: {count: 10}, schedule: {cron: "* * * * *"}}`:           "count",
-			`{trigger: a, flow: report, params: {cities: x}, webhook: {secret: ` + secret + `}}`:       "no such parameter",
-			`{trigger: a, flow: report, params: {city: "x", other: 1}, schedule: {cron: "0 0 1 1 *"}}`: "other",
+			`{trigger: a, flow: guarded, schedule: {cron: "* * * * *"}}`:                                       "started by ann, not by trigger:a",
+			`{trigger: a, flow: guarded, webhook: {secret: ` + secret + `}}`:                                   "add trigger:a to its start.by",
+			`{trigger: a, flow: none, schedule: {cron: "* * * * *"}}`:                                          "none",
+			`{trigger: a, flow: report, params: {count: 10}, schedule: {cron: "* * * * *"}}`:                   "count",
+			`{trigger: a, flow: report, params: {cities: x}, webhook: {secret: ` + secret + `}}`:               "no such parameter",
+			`{trigger: a, flow: report, params: {count: two}, webhook: {secret: ` + secret + `}}`:              `params.count: flow: invalid: parameter "count" is a text, want int`,
+			`{trigger: a, flow: report, params: {count: 10}, webhook: {secret: ` + secret + `}}`:               "want at most",
+			`{trigger: a, flow: report, params: {count: "${body.n} days"}, webhook: {secret: ` + secret + `}}`: "it is of the type string",
+			`{trigger: a, flow: report, params: {count: "${body.n == 1}"}, webhook: {secret: ` + secret + `}}`: "it is of the type boolean",
+			`{trigger: a, flow: report, params: {city: ["${body.city}"]}, webhook: {secret: ` + secret + `}}`:  "it is of the type array",
+			`{trigger: a, flow: report, params: {city: "x", other: 1}, schedule: {cron: "0 0 1 1 *"}}`:         "other",
 		} {
 			parsed, err := trigger.Parse([]byte(text))
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
 
@@ -79,6 +80,9 @@ func compileValue(in any, expressions bool) (*value, error) {
 			}
 			out.text = append(out.text, p)
 		}
+		if in == "" {
+			out.constant = ""
+		}
 		if len(out.text) == 1 {
 			out.constant, out.whole = out.text[0].text, out.text[0].expr
 			out.text = nil
@@ -89,6 +93,55 @@ func compileValue(in any, expressions bool) (*value, error) {
 		out.constant = in
 	}
 	return out, errors.Join(faults...)
+}
+
+// suits says why a flow's parameter would never take the value, if that is known before there is a body.
+func (v *value) suits(p *flow.Param) error {
+	if !v.open() {
+		known, err := v.eval(nil)
+		if err == nil {
+			_, err = p.Check(known)
+		}
+		return err
+	}
+	var kind string
+	switch {
+	case v.whole != nil:
+		if kind = v.whole.Type.Type; kind == "" {
+			return nil
+		}
+	case v.text != nil:
+		kind = "string"
+	case v.list != nil:
+		kind = "array"
+	default:
+		kind = "object"
+	}
+	declared, _, _ := strings.Cut(p.Type, "<")
+	if takes, typed := kinds[declared]; typed && !slices.Contains(takes, kind) {
+		return fmt.Errorf("it is of the type %s, and parameter %q is of the type %s", kind, p.Name, p.Type)
+	}
+	return nil
+}
+
+// kinds are the types of expressions that a type of parameters may take.
+var kinds = map[string][]string{
+	"string": {"string"}, "secret": {"string"}, "int": {"integer", "number"}, "float": {"integer", "number"}, "bool": {"boolean"}, "list": {"array"}, "map": {"object"},
+}
+
+// open says whether there is an expression in the value.
+func (v *value) open() bool {
+	for _, part := range v.text {
+		if part.expr != nil {
+			return true
+		}
+	}
+	for _, one := range v.object {
+		if one.open() {
+			return true
+		}
+	}
+	return v.whole != nil || slices.ContainsFunc(v.list, (*value).open)
 }
 
 // eval works the value out.

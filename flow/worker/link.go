@@ -100,6 +100,9 @@ func (l *link) greet(out chan *flowpb.WorkRequest) *flowpb.Hello {
 	l.out = out
 	clear(l.unsent)
 	hello := &flowpb.Hello{Device: w.config.Device, Plans: true}
+	for _, tool := range w.config.Tools.Manifests() {
+		hello.Tools = append(hello.Tools, tool.Name)
+	}
 	for id, a := range w.attempts {
 		switch {
 		case a.Result == nil:

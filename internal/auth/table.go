@@ -31,7 +31,7 @@ var Rows = []Row{
 	{"zhiyun.control.v1.ResourceService", changes, "Apply Delete"},
 	{"zhiyun.control.v1.DeviceService", reads, "Query Counts"},
 	{"zhiyun.control.v1.DeviceService", changes, "Acquire Renew Release Serve Hold MarkFaulty Repair Retire InitFiles"},
-	{"zhiyun.control.v1.FlowService", reads, "Lint Definitions Definition Plan Get List Watch Tools ToolVersions Logs Timing Export Locks"},
+	{"zhiyun.control.v1.FlowService", reads, "Lint Definitions Definition Plan Get List Watch Tools ToolVersions Logs Timing Export Locks Check"},
 	{"zhiyun.control.v1.FlowService", changes, "Save Start Cancel Retry Pause Resume Intervene Signal"},
 	{"zhiyun.control.v1.FlowService", people, "Bulk Prune PushTool UseTool"}, // what is pushed runs as the server
 	{"zhiyun.control.v1.FreezeService", reads, "List"},

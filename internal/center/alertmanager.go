@@ -20,13 +20,13 @@ type Alertmanager struct {
 	client *http.Client
 }
 
-// NewAlertmanager takes the URL under which /api/v2 is served. A nil client is one without credentials.
+// NewAlertmanager takes the URL under which /api/v2 is served. A nil client is one without credentials, which calls no link-local address.
 func NewAlertmanager(base string, client *http.Client) (*Alertmanager, error) {
 	if err := checkURL("alertmanager", base); err != nil {
 		return nil, err
 	}
 	if client == nil {
-		client = &http.Client{}
+		client = reach{}.client()
 	}
 	return &Alertmanager{strings.TrimSuffix(base, "/") + "/api/v2", client}, nil
 }

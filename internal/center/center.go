@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,6 +34,9 @@ type Config struct {
 	Approve Approval
 	// Sinks take notices out. Default: none; notices are only recorded.
 	Sinks []Sink
+	// SinkNetworks are those in which sinks may be called although they are link-local, or known for the metadata services of clouds. Default: none;
+	// each address is looked at after its name was resolved.
+	SinkNetworks []netip.Prefix
 	// Owner tells whose a module is, for routes by owner. It must return soon. Default: nobody's.
 	Owner func(module string) string
 	// Silencer takes silences to an alert system. Default: none; silences stop notices of this center alone.
@@ -130,6 +134,7 @@ func orDefault[T comparable](field *T, value T) {
 func assemble(config Config, metrics *metrics) *Centers {
 	s, now := config.Store, config.Now
 	blobs := &Blobs{dir: config.Dir, most: config.MaxBlob}
+	to := reach{config.SinkNetworks}
 	return &Centers{
 		Blobs:    blobs,
 		Packages: &Packages{shelf[Package]{s, "package/", "package"}, blobs, now, inflate.Limit{Bytes: config.MaxUnpacked, Ratio: config.MaxRatio}},
@@ -154,7 +159,7 @@ func assemble(config Config, metrics *metrics) *Centers {
 			routes:     shelf[Route]{s, "notify/route/", "route"},
 			specs:      shelf[SinkSpec]{s, "notify/sink/", "sink"},
 			owner:      config.Owner, due: make(chan struct{}, 1),
-			sinks: config.Sinks, silencer: config.Silencer, now: now,
+			sinks: config.Sinks, reach: to, client: to.client(), silencer: config.Silencer, now: now,
 			logger: config.Logger, metrics: metrics, most: config.KeepDeliveries,
 		},
 		Changes:      &Changes{shelf[Change]{s, "change/", "change record"}, now, config.KeepChanges},

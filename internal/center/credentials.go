@@ -333,6 +333,9 @@ type CredentialFilter struct {
 
 // List returns credentials in order of their ids, without their hashes.
 func (c *Credentials) List(ctx context.Context, f CredentialFilter, page Page) ([]Credential, string, error) {
+	if f.Role != "" && !slices.Contains(auth.Roles, f.Role) {
+		return nil, "", fault("role", f.Role, "give one of %v", auth.Roles)
+	}
 	all, err := c.shelf.list(ctx, "")
 	if err != nil {
 		return nil, "", err

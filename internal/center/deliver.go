@@ -3,6 +3,7 @@ package center
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -159,6 +160,9 @@ func (n *Notify) stopped(ctx context.Context, notice Notice) (Outcome, string, e
 
 // Deliveries lists what became of notices, newest first; an empty outcome matches all.
 func (n *Notify) Deliveries(ctx context.Context, outcome Outcome, page Page) ([]Delivery, string, error) {
+	if outcomes := []Outcome{Sending, Delivered, Failed, Dead, Muted, Silenced}; outcome != "" && !slices.Contains(outcomes, outcome) {
+		return nil, "", fault("outcome", outcome, "give one of %v", outcomes)
+	}
 	all, err := byTime(ctx, n.deliveries, Delivery.at)
 	if err != nil {
 		return nil, "", err

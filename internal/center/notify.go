@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type Notify struct {
 	routes     shelf[Route]
 	specs      shelf[SinkSpec]
 	sinks      []Sink
+	client     *http.Client // of the sinks that were set up
+	reach      reach
 	owner      func(module string) string // may be nil
 	due        chan struct{}              // something may be due
 	silencer   Silencer

@@ -127,8 +127,11 @@ func (d *Delivery) note(tried map[string]error, now time.Time) {
 	d.settle()
 }
 
-// hopeless says that the sink has answered, and will not take this notice: trying again would tell it the same.
+// hopeless says that the sink has answered, and will not take this notice, or that it stands where none is called: trying again would end the same.
 func hopeless(err error) bool {
+	if errors.Is(err, errBarred) {
+		return true
+	}
 	var answer *answerError
 	if errors.As(err, &answer) {
 		return answer.status/100 == 4 && answer.status != http.StatusRequestTimeout && answer.status != http.StatusTooManyRequests

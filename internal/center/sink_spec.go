@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/mail"
 	"os"
 	"path/filepath"
@@ -69,16 +70,16 @@ func (s SinkSpec) check() error {
 	return fault("kind", s.Kind, "give webhook, smtp or alertmanager")
 }
 
-// build makes the sink.
-func (s SinkSpec) build() (Sink, error) {
+// build makes the sink, which calls through client or dial.
+func (s SinkSpec) build(client *http.Client, r reach) (Sink, error) {
 	switch s.Kind {
 	case KindWebhook:
-		return NewWebhook(s.Name, s.URL, nil)
+		return NewWebhook(s.Name, s.URL, client)
 	case KindAlertmanager:
-		manager, err := NewAlertmanager(s.URL, nil)
+		manager, err := NewAlertmanager(s.URL, client)
 		return renamed{manager, s.Name}, err
 	}
-	return NewSMTP(SMTPConfig{Name: s.Name, Addr: s.Addr, From: s.From, To: s.To, Username: s.Username, Password: s.password})
+	return NewSMTP(SMTPConfig{Name: s.Name, Addr: s.Addr, From: s.From, To: s.To, Username: s.Username, Password: s.password, Dial: r.dial})
 }
 
 // password reads the file anew for each mail: it may be renewed.
@@ -158,7 +159,7 @@ func (n *Notify) allSinks(ctx context.Context) (map[string]Sink, error) {
 	}
 	var faults []error
 	for _, spec := range specs {
-		sink, err := spec.value.build()
+		sink, err := spec.value.build(n.client, n.reach)
 		if err != nil {
 			faults = append(faults, err)
 			continue

@@ -37,13 +37,13 @@ type Webhook struct {
 	client    *http.Client
 }
 
-// NewWebhook returns a web hook. A nil client is one without credentials; bounds come from the context.
+// NewWebhook returns a web hook. A nil client is one without credentials, which calls no link-local address; bounds come from the context.
 func NewWebhook(name, target string, client *http.Client) (*Webhook, error) {
 	if err := firstOf(checkName("web hook", name), checkURL("url", target)); err != nil {
 		return nil, err
 	}
 	if client == nil {
-		client = &http.Client{}
+		client = reach{}.client()
 	}
 	return &Webhook{name, target, client}, nil
 }

@@ -26,6 +26,8 @@ type SMTPConfig struct {
 	Password func() (string, error)
 	// TLS is used when the server offers STARTTLS. Default: the system's roots, and the server's name.
 	TLS *tls.Config
+	// Dial connects to Addr. Default: a dialer that goes to no link-local address.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // SMTP is a sink that sends mails.
@@ -36,6 +38,9 @@ func NewSMTP(config SMTPConfig) (*SMTP, error) {
 	spec := SinkSpec{Name: config.Name, Kind: KindSMTP, Addr: config.Addr, From: config.From, To: config.To, Actor: "server"}
 	if err := spec.check(); err != nil {
 		return nil, err
+	}
+	if config.Dial == nil {
+		config.Dial = reach{}.dial
 	}
 	return &SMTP{config}, nil
 }
@@ -50,8 +55,7 @@ func (s *SMTP) Deliver(ctx context.Context, notice Notice) (err error) {
 			err = fmt.Errorf("center: mail by %s: %w", s.config.Addr, err)
 		}
 	}()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", s.config.Addr)
+	conn, err := s.config.Dial(ctx, "tcp", s.config.Addr)
 	if err != nil {
 		return err
 	}

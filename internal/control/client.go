@@ -39,8 +39,9 @@ type Client struct {
 	Tokens      controlpbconnect.TokenServiceClient
 	Enrolment   controlpbconnect.EnrolServiceClient
 
-	http *http.Client
-	base string
+	http  *http.Client
+	base  string
+	plain *Client // of one that rehearses: that which it was made of
 }
 
 // Dial returns a client for a target (see transport.DialConfig) and a token, which may be empty over a unix socket. It

@@ -39,7 +39,9 @@ type Config struct {
 	Triggers *trigger.Controller
 	Tools    *flow.Tools // those that the engine runs, to be listed
 	Shelf    *flow.Shelf // where pushed tools are kept; nil: none can be pushed
-	Names    *l5server.Server
+	// ToolDevices counts the connected devices that have a tool, by its name. Default: it is not known.
+	ToolDevices func() map[string]int
+	Names       *l5server.Server
 
 	// GrayPolicy is the policy that a module's manifest asks for, for rollouts that name none. Default: gray.Default.
 	GrayPolicy func(cmdb.GraySpec) (gray.Policy, error)

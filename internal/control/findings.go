@@ -34,11 +34,20 @@ func (f findings) List(ctx context.Context, q *connect.Request[pb.ListFindingsRe
 		return nil, err
 	}
 	filter := drift.Filter{Device: q.Msg.Device, Module: q.Msg.Module, Kind: drift.Kind(q.Msg.Kind), Limit: n, After: q.Msg.Page.GetAfter()}
+	if kind := filter.Kind; kind != "" && !slices.Contains(drift.Kinds(), kind) {
+		return nil, invalid("kind", kind, fmt.Sprintf("give one of %v", drift.Kinds()))
+	}
 	for _, state := range q.Msg.States {
+		if !slices.Contains(statesOfFindings, drift.Status(state)) {
+			return nil, invalid("states", state, fmt.Sprintf("give some of %v", statesOfFindings))
+		}
 		filter.Status = append(filter.Status, drift.Status(state))
 	}
 	return listing(ledger.List(ctx, filter))
 }
+
+// statesOfFindings are those that a finding can be in.
+var statesOfFindings = []drift.Status{drift.StatusOpen, drift.StatusHeld, drift.StatusRepairing, drift.StatusRepaired, drift.StatusGone, drift.StatusEscalated, drift.StatusIgnored}
 
 func (f findings) Get(ctx context.Context, q *connect.Request[pb.FindingRequest]) (*connect.Response[pb.JSON], error) {
 	ledger, err := f.ledger()

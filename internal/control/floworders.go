@@ -34,6 +34,9 @@ func (f flows) order(ctx context.Context, id, verb string, what flow.Interventio
 	if err := answerer(ctx, verb, c, &what); err != nil {
 		return nil, err
 	}
+	if id, err = f.execution(ctx, id); err != nil {
+		return nil, err
+	}
 	return f.change(ctx, id, verb, what, c, changing{
 		rehearse: func() ([]flow.Event, error) { return engine.RehearseOrder(ctx, id, verb, what) },
 		do:       func() error { return engine.Order(ctx, id, verb, what) },
@@ -129,7 +132,7 @@ func (f flows) Bulk(ctx context.Context, q *connect.Request[pb.BulkRequest], str
 	if err != nil {
 		return err
 	}
-	filter, err := executionFilter(q.Msg.Filter)
+	filter, err := f.filter(ctx, q.Msg.Filter)
 	if err != nil {
 		return err
 	}
@@ -200,12 +203,16 @@ func (f flows) Signal(ctx context.Context, q *connect.Request[pb.SignalRequest])
 		return nil, err
 	}
 	m := q.Msg
+	id, err := f.execution(ctx, m.Id)
+	if err != nil {
+		return nil, err
+	}
 	options := []flow.SignalOption{flow.SignalFrom(c.Actor)}
 	if m.SignalId != "" {
 		options = append(options, flow.SignalID(m.SignalId))
 	}
-	return f.change(ctx, m.Id, "signal", flow.Intervention{Step: m.Name}, c, changing{
-		rehearse: func() ([]flow.Event, error) { return engine.RehearseSignal(ctx, m.Id, m.Name, m.Payload, options...) },
-		do:       func() error { return engine.Signal(ctx, m.Id, m.Name, m.Payload, options...) },
+	return f.change(ctx, id, "signal", flow.Intervention{Step: m.Name}, c, changing{
+		rehearse: func() ([]flow.Event, error) { return engine.RehearseSignal(ctx, id, m.Name, m.Payload, options...) },
+		do:       func() error { return engine.Signal(ctx, id, m.Name, m.Payload, options...) },
 	})
 }

@@ -23,7 +23,11 @@ func (f flows) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], str
 		item := int(*q.Msg.Item)
 		filter.Item = &item
 	}
-	for piece, err := range engine.Logs(ctx, q.Msg.Id, filter) {
+	id, err := f.execution(ctx, q.Msg.Id)
+	if err != nil {
+		return err
+	}
+	for piece, err := range engine.Logs(ctx, id, filter) {
 		if err != nil {
 			return err
 		}
@@ -39,7 +43,11 @@ func (f flows) Timing(ctx context.Context, q *connect.Request[pb.ExecutionReques
 	if err != nil {
 		return nil, err
 	}
-	return document(engine.Timing(ctx, q.Msg.Id))
+	id, err := f.execution(ctx, q.Msg.Id)
+	if err != nil {
+		return nil, err
+	}
+	return document(engine.Timing(ctx, id))
 }
 
 // Export sends the document in chunks: one of a long history is larger than a message may be.
@@ -48,7 +56,11 @@ func (f flows) Export(ctx context.Context, q *connect.Request[pb.ExecutionReques
 	if err != nil {
 		return err
 	}
-	export, err := engine.Export(ctx, q.Msg.Id)
+	id, err := f.execution(ctx, q.Msg.Id)
+	if err != nil {
+		return err
+	}
+	export, err := engine.Export(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -36,7 +37,7 @@ func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest])
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
 		definition, fresh, err := engine.RehearseSave(ctx, q.Msg.Document)
 		if fresh {
-			err = noted(rehearsal, fmt.Sprintf("flow/%s/%d", definition.Name, definition.Version), definition)
+			err = f.notedSave(ctx, rehearsal, definition)
 		}
 		return nil, rehearsedOr(err)
 	}
@@ -45,6 +46,19 @@ func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest])
 		return nil, err
 	}
 	return document(saved, f.audit(ctx, c, "flow.save", "flow/"+saved.Name, saved.Digest))
+}
+
+// notedSave adds to a rehearsal what a save would keep, beside the version that is the latest now.
+func (f flows) notedSave(ctx context.Context, r *store.Rehearsal, next flow.Definition) error {
+	object := fmt.Sprintf("flow/%s/%d", next.Name, next.Version)
+	last, err := f.config.Flow.Definition(ctx, next.Name, 0)
+	switch {
+	case errors.Is(err, flow.ErrNotFound):
+		return noted(r, object, next)
+	case err != nil:
+		return err
+	}
+	return notedBoth(r, object, last, next)
 }
 
 func (f flows) Lint(ctx context.Context, q *connect.Request[pb.LintFlowRequest]) (*connect.Response[pb.Listing], error) {
@@ -177,7 +191,11 @@ func (f flows) Get(ctx context.Context, q *connect.Request[pb.ExecutionRequest])
 	if err != nil {
 		return nil, err
 	}
-	return document(engine.Get(ctx, q.Msg.Id))
+	id, err := f.execution(ctx, q.Msg.Id)
+	if err != nil {
+		return nil, err
+	}
+	return document(engine.Get(ctx, id))
 }
 
 func (f flows) List(ctx context.Context, q *connect.Request[pb.ListExecutionsRequest]) (*connect.Response[pb.Listing], error) {
@@ -189,14 +207,17 @@ func (f flows) List(ctx context.Context, q *connect.Request[pb.ListExecutionsReq
 	if err != nil {
 		return nil, err
 	}
-	filter, err := executionFilter(q.Msg.Filter)
+	filter, err := f.filter(ctx, q.Msg.Filter)
 	if err != nil {
 		return nil, err
 	}
 	if q.Msg.Flow != "" {
 		filter.Flow = q.Msg.Flow
 	}
-	for _, state := range q.Msg.States {
+	for _, state := range q.Msg.States { // of older clients
+		if !slices.Contains(states, flow.State(state)) {
+			return nil, invalid("states", state, fmt.Sprintf("give some of %v", states))
+		}
 		filter.States = append(filter.States, flow.State(state))
 	}
 	filter.Open = filter.Open || q.Msg.Open
@@ -204,8 +225,8 @@ func (f flows) List(ctx context.Context, q *connect.Request[pb.ListExecutionsReq
 	return listing(engine.List(ctx, filter))
 }
 
-// executionFilter reads what executions are selected by; nil selects all.
-func executionFilter(q *pb.ExecutionFilter) (flow.Filter, error) {
+// filter reads what executions are selected by; nil selects all.
+func (f flows) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, error) {
 	since, err := moment("filter.since", q.GetSince())
 	if err != nil {
 		return flow.Filter{}, err
@@ -214,31 +235,48 @@ func executionFilter(q *pb.ExecutionFilter) (flow.Filter, error) {
 	if err != nil {
 		return flow.Filter{}, err
 	}
-	f := flow.Filter{
-		Flow: q.GetFlow(), Version: int(q.GetVersion()), Open: q.GetOpen(), Step: q.GetStep(), Actor: q.GetActor(), Key: q.GetKey(), Parent: q.GetParent(),
+	parent, err := f.execution(ctx, q.GetParent())
+	if err != nil {
+		return flow.Filter{}, err
+	}
+	if q.GetVersion() < 0 {
+		return flow.Filter{}, invalid("filter.version", q.GetVersion(), "give a number from 1, or 0 for every version")
+	}
+	out := flow.Filter{
+		Flow: q.GetFlow(), Version: int(q.GetVersion()), Open: q.GetOpen(), Step: q.GetStep(), Actor: q.GetActor(), Key: q.GetKey(), Parent: parent,
 		Params: q.GetParams(), Device: q.GetDevice(), Text: q.GetText(), Since: since, Until: until,
 	}
 	for _, state := range q.GetStates() {
 		if !slices.Contains(states, flow.State(state)) {
 			return flow.Filter{}, invalid("filter.states", state, fmt.Sprintf("give some of %v", states))
 		}
-		f.States = append(f.States, flow.State(state))
+		out.States = append(out.States, flow.State(state))
 	}
 	for _, wake := range q.GetWakes() {
-		f.Wakes = append(f.Wakes, flow.WakeKind(wake))
+		if !slices.Contains(wakes, flow.WakeKind(wake)) {
+			return flow.Filter{}, invalid("filter.wakes", wake, fmt.Sprintf("give some of %v", wakes))
+		}
+		out.Wakes = append(out.Wakes, flow.WakeKind(wake))
 	}
-	return f, nil
+	return out, nil
 }
 
 // states are those that an execution can be in.
 var states = []flow.State{flow.Running, flow.Compensating, flow.Stuck, flow.Done, flow.Failed, flow.Cancelled}
+
+// wakes are what can move one on.
+var wakes = []flow.WakeKind{flow.WakePerson, flow.WakeSignal, flow.WakeTimer, flow.WakeLease, flow.WakeRunnable}
 
 func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
 	}
-	for event, err := range engine.Watch(ctx, q.Msg.Id) {
+	id, err := f.execution(ctx, q.Msg.Id)
+	if err != nil {
+		return err
+	}
+	for event, err := range engine.Watch(ctx, id) {
 		if err != nil {
 			return err
 		}
@@ -257,5 +295,63 @@ func (f flows) Tools(context.Context, *connect.Request[pb.ToolsRequest]) (*conne
 	if f.config.Tools == nil {
 		return nil, fmt.Errorf("%w: tools", ErrAbsent)
 	}
-	return listing(f.config.Tools.Manifests(), "", nil)
+	var devices map[string]int
+	if f.config.ToolDevices != nil {
+		devices = f.config.ToolDevices()
+	}
+	pushed := map[string]bool{}
+	if f.config.Shelf != nil {
+		versions, err := f.config.Shelf.List("")
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range versions {
+			pushed[one.Manifest.Name] = true
+		}
+	}
+	all := f.config.Tools.Manifests()
+	out := make([]KnownTool, len(all))
+	for i, m := range all {
+		out[i] = KnownTool{m, ToolStanding{pushed[m.Name], devices[m.Name]}}
+	}
+	return listing(out, "", nil)
+}
+
+// KnownTool is what FlowService.Tools tells of a tool: the document of its manifest, with two fields more.
+type KnownTool struct {
+	Manifest flow.Manifest
+	Standing ToolStanding
+}
+
+// ToolStanding is what is known of a tool beside its manifest.
+type ToolStanding struct {
+	Pushed  bool `json:"pushed"`
+	Devices int  `json:"devices"` // connected ones that have it
+}
+
+// MarshalJSON implements json.Marshaler.
+func (k KnownTool) MarshalJSON() ([]byte, error) {
+	manifest, err := json.Marshal(k.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	standing, err := json.Marshal(k.Standing)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(manifest[:len(manifest)-1], []byte(","), standing[1:]), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (k *KnownTool) UnmarshalJSON(data []byte) error {
+	return errors.Join(json.Unmarshal(data, &k.Manifest), json.Unmarshal(data, &k.Standing))
+}
+
+// Check verifies the store.
+func (f flows) Check(ctx context.Context, q *connect.Request[pb.CheckFlowsRequest]) (*connect.Response[pb.JSON], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	return document(engine.Check(ctx, flow.Filter{Open: q.Msg.Open}))
 }

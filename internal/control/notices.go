@@ -27,6 +27,11 @@ func (n notices) Mute(ctx context.Context, q *connect.Request[pb.MuteRequest]) (
 	if err != nil {
 		return nil, err
 	}
+	if q.Msg.Module == "" {
+		if err := need("cause.reason", c.Reason, "say why every module is muted, or name one"); err != nil {
+			return nil, err
+		}
+	}
 	mute, err := n.config.Centers.Notify.Mute(ctx, center.Mute{
 		Key: c.Key, Kind: q.Msg.Kind, Module: q.Msg.Module, Until: time.Now().Add(expiry), Actor: c.Actor, Reason: c.Reason,
 	})
@@ -39,6 +44,9 @@ func (n notices) Mute(ctx context.Context, q *connect.Request[pb.MuteRequest]) (
 func (n notices) Unmute(ctx context.Context, q *connect.Request[pb.MuteRequest]) (*connect.Response[pb.Done], error) {
 	c, err := n.cause(ctx, q.Msg.Cause)
 	if err != nil {
+		return nil, err
+	}
+	if c.Key, err = n.mute(ctx, c.Key); err != nil {
 		return nil, err
 	}
 	if err := n.config.Centers.Notify.Unmute(ctx, c.Key, c.Actor); err != nil {
@@ -74,6 +82,9 @@ func (n notices) Unsilence(ctx context.Context, q *connect.Request[pb.SilenceReq
 	if err != nil {
 		return nil, err
 	}
+	if c.Key, err = n.silence(ctx, c.Key); err != nil {
+		return nil, err
+	}
 	if err := n.config.Centers.Notify.Unsilence(ctx, c.Key, c.Actor); err != nil {
 		return nil, err
 	}
@@ -101,11 +112,15 @@ func (n notices) Redeliver(ctx context.Context, q *connect.Request[pb.RedeliverR
 	if err != nil {
 		return nil, err
 	}
-	delivery, err := n.config.Centers.Notify.Redeliver(ctx, q.Msg.Id, c.Actor)
+	id, err := n.notice(ctx, q.Msg.Id)
 	if err != nil {
 		return nil, err
 	}
-	return document(delivery, n.audit(ctx, c, "notify.redeliver", "notice/"+q.Msg.Id, nil))
+	delivery, err := n.config.Centers.Notify.Redeliver(ctx, id, c.Actor)
+	if err != nil {
+		return nil, err
+	}
+	return document(delivery, n.audit(ctx, c, "notify.redeliver", "notice/"+id, nil))
 }
 
 // Kinds of a rule of the notification center.

@@ -10,7 +10,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
@@ -98,30 +97,19 @@ type Examined struct {
 	Milli int64  `json:"ms"`
 }
 
-// examineHolders looks for devices that an execution holds which is over, as one is whose last step a person skipped: nobody
-// will give them back.
-func (o ops) examineHolders(ctx context.Context) (string, error) {
-	held := o.config.CMDB.Devices(cmdb.DeviceFilter{State: cmdb.Held})
+// examineFlows verifies what is open of the flows, as far as it gets in the time that a check has.
+func (o ops) examineFlows(ctx context.Context) (string, error) {
 	if o.config.Flow == nil {
-		return fmt.Sprintf("%d devices are held", len(held)), nil
+		return "this server runs none", nil
 	}
-	ended := make(map[string]flow.State)
-	for _, device := range held {
-		state, ok := ended[device.Holder]
-		if !ok {
-			execution, err := o.config.Flow.Get(ctx, device.Holder)
-			if err != nil && !errors.Is(err, flow.ErrNotFound) {
-				return "", err
-			}
-			state = execution.State // none: it is held by something else
-			ended[device.Holder] = state
-		}
-		if state.Ended() {
-			return "", fmt.Errorf("device %[1]s is held by execution %[2]s, which is %[3]s: zhiyun device fault %[1]s, "+
-				"zhiyun flow run clean device=%[1]s module=%[4]s, zhiyun device repair %[1]s", device.Name, device.Holder, state, device.Module)
-		}
+	report, err := o.config.Flow.Check(ctx, flow.Filter{Open: true})
+	if len(report.Violations) > 0 {
+		return "", fmt.Errorf("%d faults in the store of the flows, the first of execution %s: zhiyun flow check lists them; keep a copy of the store before you mend anything", len(report.Violations), report.Violations[0])
 	}
-	return fmt.Sprintf("%d devices are held, none by an execution that is over", len(held)), nil
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Sprintf("%d open executions are whole, and there are more: zhiyun flow check takes its time for all", report.Executions), nil
+	}
+	return fmt.Sprintf("%d open executions are whole", report.Executions), err
 }
 
 func (o ops) Doctor(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (*connect.Response[pb.Listing], error) {
@@ -132,7 +120,7 @@ func (o ops) Doctor(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (*c
 			}
 			return fmt.Sprintf("%d modules, devices %v, revision %d", len(o.config.CMDB.Modules()), o.config.CMDB.Counts(), o.config.CMDB.Revision()), nil
 		}},
-		{"holders", o.examineHolders},
+		{"flows", o.examineFlows},
 		{"centers", func(ctx context.Context) (string, error) {
 			if err := o.config.Centers.Ready(ctx); err != nil {
 				return "", err

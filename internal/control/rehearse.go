@@ -198,7 +198,19 @@ const rehearsalName = "rehearsed"
 // Rehearsing returns a client whose calls are rehearsed: each does all that it does up to the first commit, checks
 // included, and ends with an error that Rehearsed reads. Calls that cannot be rehearsed, or a server that cannot, are
 // CodeUnimplemented. Close the client that this was called on.
-func (c *Client) Rehearsing() *Client { return NewClient(c.http, c.base+rehearsalPath) }
+func (c *Client) Rehearsing() *Client {
+	rehearsing := NewClient(c.http, c.base+rehearsalPath)
+	rehearsing.plain = c
+	return rehearsing
+}
+
+// Reading returns the client for what is read beside a rehearsal: that which Rehearsing was called on, or c itself.
+func (c *Client) Reading() *Client {
+	if c.plain != nil {
+		return c.plain
+	}
+	return c
+}
 
 // Rehearsed returns what a rehearsed call would have changed: ok says that err is the end of a rehearsal.
 func Rehearsed(err error) (changes []Change, ok bool) {

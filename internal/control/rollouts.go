@@ -94,7 +94,11 @@ func (r rollouts) Get(ctx context.Context, q *connect.Request[pb.RolloutRequest]
 	if err != nil {
 		return nil, err
 	}
-	return document(controller.Get(ctx, q.Msg.Id))
+	id, err := r.rollout(ctx, q.Msg.Id)
+	if err != nil {
+		return nil, err
+	}
+	return document(controller.Get(ctx, id))
 }
 
 func (r rollouts) List(ctx context.Context, q *connect.Request[pb.ListRolloutsRequest]) (*connect.Response[pb.Listing], error) {
@@ -117,7 +121,11 @@ func (r rollouts) Watch(ctx context.Context, q *connect.Request[pb.RolloutReques
 	if err != nil {
 		return err
 	}
-	for event, err := range controller.Watch(ctx, q.Msg.Id) {
+	id, err := r.rollout(ctx, q.Msg.Id)
+	if err != nil {
+		return err
+	}
+	for event, err := range controller.Watch(ctx, id) {
 		if err != nil {
 			return err
 		}
@@ -171,11 +179,15 @@ func (r rollouts) order(ctx context.Context, q *pb.RolloutRequest, name string, 
 	if err != nil {
 		return nil, err
 	}
-	rollout, err := pick(controller)(ctx, q.Id, c.Actor, c.Reason)
+	id, err := r.rollout(ctx, q.Id)
 	if err != nil {
 		return nil, err
 	}
-	return document(rollout, r.audit(ctx, c, "gray."+name, "rollout/"+q.Id, nil))
+	rollout, err := pick(controller)(ctx, id, c.Actor, c.Reason)
+	if err != nil {
+		return nil, err
+	}
+	return document(rollout, r.audit(ctx, c, "gray."+name, "rollout/"+id, nil))
 }
 
 func (r rollouts) Abort(ctx context.Context, q *connect.Request[pb.RolloutRequest]) (*connect.Response[pb.JSON], error) {

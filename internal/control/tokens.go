@@ -66,10 +66,15 @@ func (t tokens) Revoke(ctx context.Context, q *connect.Request[pb.RevokeTokenReq
 	}
 	var ended []center.Credential
 	if q.Msg.Id != "" {
-		var one center.Credential
-		if one, err = t.config.Centers.Credentials.Revoke(ctx, q.Msg.Id, c.Actor, c.Reason); err == nil {
-			ended = append(ended, one)
+		id, err := t.credential(ctx, q.Msg.Id)
+		if err != nil {
+			return nil, err
 		}
+		one, err := t.config.Centers.Credentials.Revoke(ctx, id, c.Actor, c.Reason)
+		if err != nil {
+			return nil, err
+		}
+		ended = append(ended, one)
 	} else {
 		ended, err = t.config.Centers.Credentials.RevokeAll(ctx, auth.Role(q.Msg.Role), q.Msg.Name, c.Actor, c.Reason)
 	}

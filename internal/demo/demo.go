@@ -111,7 +111,8 @@ type story struct {
 	report *Report
 	began  time.Time
 
-	network     int    // of the devices' addresses
+	network     int // of the devices' addresses
+	claimed     *dev.Network
 	virtual     string // address of the module's virtual address
 	environment *dev.Environment
 	api         *control.Client
@@ -130,6 +131,9 @@ func (s *story) end() {
 	}
 	if s.environment != nil {
 		s.environment.Stop(5 * time.Second)
+	}
+	if s.claimed != nil {
+		s.claimed.Close()
 	}
 }
 

@@ -45,6 +45,13 @@ func because(reason string) *pb.Cause { return &pb.Cause{Actor: "demo", Reason: 
 func (s *story) raise() error {
 	config := dev.Config{Dir: s.config.Dir, Exe: s.config.Exe, ServerFlags: dev.FastServer(s.config.Decide), AgentFlags: dev.FastAgent()}
 	// Each demo takes a network of its own, so that two can run at a time.
+	if !s.config.OneAddress {
+		claimed, err := dev.Claim(s.network)
+		if err != nil {
+			return err
+		}
+		s.claimed, s.network = claimed, claimed.Number
+	}
 	places, err := dev.Places(s.network, len(stands)+2, s.config.OneAddress)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -106,6 +107,9 @@ func (db *DB) connect(path string) error {
 	if err != nil {
 		return err
 	}
+	if err := private(absolute); err != nil {
+		return err
+	}
 	dsn := func(extra ...string) string {
 		values := url.Values{"_pragma": append([]string{"busy_timeout(10000)"}, extra...)}
 		values.Set("_txlock", "immediate")
@@ -126,6 +130,22 @@ func (db *DB) connect(path string) error {
 		return errors.Join(err, db.write.Close())
 	}
 	return nil
+}
+
+// private makes the file if it is not there, and has it, and what SQLite lays beside it, be its owner's alone: who did what and why is in it. What SQLite
+// makes later takes the file's mode.
+func private(path string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(file.Chmod(0o600), file.Close())
+	for _, beside := range []string{"-wal", "-shm"} {
+		if there := os.Chmod(path+beside, 0o600); !errors.Is(there, os.ErrNotExist) {
+			err = errors.Join(err, there)
+		}
+	}
+	return err
 }
 
 // Run commits what is written, notes that the process runs, and drops what is past its time, until ctx ends. It

@@ -75,6 +75,10 @@ type Config struct {
 	// "unix:///run/haproxy/admin.sock". Default: the built-in TCP proxy.
 	HAProxy string
 
+	// SinkNetworks are those in which notification sinks may be called although they are link-local, or known for the metadata services of clouds.
+	// Default: none.
+	SinkNetworks []netip.Prefix
+
 	// Approve says how requests for permissions are answered that have no policy of their own: "manual" by a person,
 	// or "auto" at once. Default manual.
 	Approve string

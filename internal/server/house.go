@@ -111,7 +111,7 @@ func (h *house) model() (err error) {
 	}
 	h.centers, err = center.New(center.Config{
 		Store: h.record.store("center"), Dir: filepath.Join(h.config.Dir, "blobs"),
-		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}},
+		Approve: center.Approval(h.config.Approve), Balancer: h.balancer, Sinks: []center.Sink{center.LogSink{Logger: h.config.Logger}}, SinkNetworks: h.config.SinkNetworks,
 		Owner: h.owner, Logger: h.config.Logger, Metrics: h.registry,
 	})
 	if err != nil {
@@ -407,7 +407,7 @@ func (h *house) surface() (err error) {
 	h.api, err = control.New(control.Config{
 		Trust: trusted, DeviceLife: h.config.DeviceLife, Checks: checks,
 		CMDB: h.cmdb, Centers: h.centers, Records: h.records, Gray: h.gray, Scale: h.scale, Drift: h.ledger,
-		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
+		Flow: h.flow, Triggers: h.triggers, Tools: h.tools, ToolDevices: h.dispatch.Tools, Shelf: h.shelf, Names: h.names, ScaleOff: !h.decides(),
 		GrayPolicy: wiring.GrayPolicy,
 		DriftModes: func(module string) map[drift.Kind]drift.Mode {
 			m, err := h.cmdb.Module(module)

@@ -99,11 +99,13 @@ func newFleet(t *testing.T, failing string, devices ...string) *fleet {
 	run(func(ctx context.Context) error { return transport.NewServer(mux).Serve(ctx, listener, time.Second) })
 
 	local, onDevice := flow.NewTools(), flow.NewTools()
+	const patience = 2 * time.Minute // a process with the race detector takes its time to begin, where others do
 	for _, m := range tools.Manifests(exe) {
+		m.Timeout = max(m.Timeout, patience)
 		local.Exec(m)
 	}
 	for _, d := range device.Tools() {
-		m := flow.Manifest{Name: d.Name, Input: d.Input, Output: d.Output, Timeout: d.Timeout, Effect: flow.Effect(d.Effect), Undo: d.Undo, OnDevice: true, Plan: d.Plan}
+		m := flow.Manifest{Name: d.Name, Input: d.Input, Output: d.Output, Timeout: max(d.Timeout, patience), Effect: flow.Effect(d.Effect), Undo: d.Undo, OnDevice: true, Plan: d.Plan}
 		local.Exec(m)
 		m.Command = []string{exe, "tool", d.Name}
 		onDevice.Exec(m)

@@ -48,7 +48,9 @@ func TestSlowBodies(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = transport.NewServerWithin(handler, within).Serve(ctx, listener, time.Millisecond) })
+	serving.Go(func() {
+		_ = transport.NewServerWithin(handler, within, time.Minute).Serve(ctx, listener, time.Millisecond)
+	})
 	t.Cleanup(func() { cancel(); serving.Wait() })
 	for _, test := range []struct {
 		name, kind, body string // of a body of 3 bytes at least, of which body arrives

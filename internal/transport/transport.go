@@ -1,5 +1,6 @@
-// Package transport connects Zhiyun's processes: HTTP/2 over a unix socket, loopback, or TLS. Every client
-// and every server of the project is made here, so that what is safe is decided in one place.
+// Package transport connects Zhiyun's processes: HTTP/2 over a unix socket, loopback, or TLS, and direct streams beside it
+// where HTTP/2 would cost too much. Every client and every server of the project is made here, so that what is safe is
+// decided in one place.
 package transport
 
 import (
@@ -39,6 +40,13 @@ type DialConfig struct {
 	Token string
 	// TLS is used for https targets. Default: the system's roots.
 	TLS *tls.Config
+	// Direct are paths of Connect streams that get a connection to themselves, without HTTP/2, where the server offers it: a
+	// message of theirs then costs either side one system call, and a stream half of the memory. For streams that stay open
+	// and are many at one server, and on which that server is heard often enough to be missed: it is not asked whether it
+	// lives, as over HTTP/2. Default: none.
+	Direct []string
+	// From is the local address of connections over TCP. Default: the system chooses.
+	From net.Addr
 }
 
 // Dial returns a client for the target and the base URL to call. It opens no connection. The client has no
@@ -53,29 +61,15 @@ func Dial(config DialConfig) (*http.Client, string, error) {
 		return nil, "", fmt.Errorf("target %q: %w", config.Target, err)
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
-	protocols := new(http.Protocols)
-	rt := &http.Transport{
-		DialContext:         dialer.DialContext,
-		Protocols:           protocols,
-		MaxIdleConnsPerHost: 4,
-		IdleConnTimeout:     90 * time.Second,
-		TLSHandshakeTimeout: 5 * time.Second,
-		HTTP2: &http.HTTP2Config{
-			SendPingTimeout:      PingAfter,
-			PingTimeout:          PingTimeout,
-			MaxReadFrameSize:     1 << 20,
-			MaxConcurrentStreams: MaxStreams,
-		},
-	}
-	base := ""
+	dial, connect, base := dialer.DialContext, (*http.Protocols).SetUnencryptedHTTP2, ""
+	var trust *tls.Config
 	switch target.Scheme {
 	case "unix":
 		path := target.Path
 		if target.Host != "" || !filepath.IsAbs(path) {
 			return nil, "", fmt.Errorf("target %q: a unix target is unix:// and an absolute path, as in unix:///run/zhiyun/l5.sock", config.Target)
 		}
-		protocols.SetUnencryptedHTTP2(true)
-		rt.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", path)
 		}
 		base = "http://localhost"
@@ -83,11 +77,12 @@ func Dial(config DialConfig) (*http.Client, string, error) {
 		if !loopback(target.Hostname()) {
 			return nil, "", fmt.Errorf("target %q: plain http is for loopback addresses only; use https", config.Target)
 		}
-		protocols.SetUnencryptedHTTP2(true)
+		dialer.LocalAddr = config.From
 		base = "http://" + target.Host
 	case "https":
-		protocols.SetHTTP2(true)
-		rt.TLSClientConfig = certs.ForHost(config.TLS, target.Hostname())
+		dialer.LocalAddr = config.From
+		connect = (*http.Protocols).SetHTTP2
+		trust = certs.ForHost(config.TLS, target.Hostname())
 		base = "https://" + target.Host
 	default:
 		return nil, "", fmt.Errorf("target %q: want unix:///path, http://127.0.0.1:port or https://host:port", config.Target)
@@ -95,19 +90,49 @@ func Dial(config DialConfig) (*http.Client, string, error) {
 	if target.Scheme != "unix" && (target.Host == "" || strings.Trim(target.Path, "/") != "" || target.User != nil) {
 		return nil, "", fmt.Errorf("target %q: want scheme, host and port alone", config.Target)
 	}
-	client := &http.Client{
-		Transport:     rt,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	over := func(protocol func(*http.Protocols, bool)) *http.Transport {
+		protocols := new(http.Protocols)
+		protocol(protocols, true)
+		return &http.Transport{
+			DialContext:         dial,
+			Protocols:           protocols,
+			TLSClientConfig:     trust.Clone(),
+			MaxIdleConnsPerHost: 4,
+			IdleConnTimeout:     90 * time.Second,
+			TLSHandshakeTimeout: 5 * time.Second,
+			HTTP2: &http.HTTP2Config{
+				SendPingTimeout:      PingAfter,
+				PingTimeout:          PingTimeout,
+				MaxReadFrameSize:     1 << 20,
+				MaxConcurrentStreams: MaxStreams,
+			},
+		}
+	}
+	two := over(connect)
+	var transport roundTripper = two
+	if len(config.Direct) > 0 {
+		one := over((*http.Protocols).SetHTTP1)
+		one.ResponseHeaderTimeout = PingAfter + PingTimeout
+		transport = &directly{Transport: two, single: one, paths: config.Direct, every: PingAfter}
 	}
 	if config.Token != "" {
-		client.Transport = &bearer{Transport: rt, token: config.Token}
+		transport = &bearer{roundTripper: transport, token: config.Token}
 	}
-	return client, base, nil
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, base, nil
+}
+
+// roundTripper is what http.Client makes use of.
+type roundTripper interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 // bearer adds the token to each request.
 type bearer struct {
-	*http.Transport
+	roundTripper
 	token string
 
 	mu   sync.Mutex
@@ -122,7 +147,7 @@ func (b *bearer) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	request = request.Clone(request.Context())
 	request.Header.Set("Authorization", "Bearer "+token)
-	return b.Transport.RoundTrip(request)
+	return b.roundTripper.RoundTrip(request)
 }
 
 // current is the token to send now.
@@ -161,20 +186,24 @@ func loopback(host string) bool {
 
 // Server serves one handler on any number of listeners, HTTP/1.1 and HTTP/2 with and without TLS.
 type Server struct {
-	http *http.Server
+	http   *http.Server
+	direct *direct
 }
 
 // NewServer returns a server for handler. A TLS listener is made by the caller with tls.NewListener and "h2"
 // among the config's NextProtos.
-func NewServer(handler http.Handler) *Server { return newServer(handler, BodyTimeout) }
+func NewServer(handler http.Handler) *Server {
+	return newServer(handler, BodyTimeout, PingAfter+PingTimeout)
+}
 
-func newServer(handler http.Handler, body time.Duration) *Server {
+func newServer(handler http.Handler, body, silence time.Duration) *Server {
+	direct := newDirect(timely(handler, body), silence)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	return &Server{http: &http.Server{
-		Handler:           timely(handler, body),
+	return &Server{direct: direct, http: &http.Server{
+		Handler:           direct,
 		Protocols:         protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -213,6 +242,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener, grace time.Du
 	if s.http.Shutdown(stop) != nil {
 		s.http.Close()
 	}
+	s.direct.drain(stop)
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

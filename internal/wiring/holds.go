@@ -97,8 +97,16 @@ func (h *Holds) Ended() { h.loop.Wake() }
 // Run looks when it starts, whenever an execution ends, and from time to time, until ctx ends.
 func (h *Holds) Run(ctx context.Context) error { return h.loop.Run(ctx) }
 
-// Examine names a device that is left behind still: for doctor.
+// Examine names a device that an execution which is over holds still, or has left behind: for doctor.
 func (h *Holds) Examine(ctx context.Context) (string, error) {
+	held, over, err := h.over(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(over) > 0 {
+		return "", fmt.Errorf("device %s is held by execution %s, which is %s: it is looked after within %s; if it is not, the server's log says why",
+			over[0].Name, over[0].Holder, over[0].state, h.config.Every)
+	}
 	for _, device := range h.config.CMDB.Devices(cmdb.DeviceFilter{State: cmdb.Faulty}) {
 		_, module, ok := leaver(device.Fault)
 		if !ok {
@@ -116,26 +124,18 @@ func (h *Holds) Examine(ctx context.Context) (string, error) {
 				"then zhiyun flow run clean device=%[1]s module=%[5]s", device.Name, device.Fault, runs[0].ID, runs[0].State, module)
 		}
 	}
-	return "nothing was left behind by executions", nil
+	return fmt.Sprintf("%d devices are held, none by an execution that is over, and none is left behind", held), nil
 }
 
 // look gives back what is held by executions that are over. What fails for one device keeps no other one.
 func (h *Holds) look(ctx context.Context) error {
+	_, over, err := h.over(ctx)
+	if err != nil {
+		return err
+	}
 	var faults []error
-	over := make(map[string]flow.State)
-	for _, device := range h.config.CMDB.Devices(cmdb.DeviceFilter{State: cmdb.Held}) {
-		state, known := over[device.Holder]
-		if !known {
-			execution, err := h.config.Flow.Get(ctx, device.Holder)
-			if err != nil && !errors.Is(err, flow.ErrNotFound) {
-				return fmt.Errorf("who holds device %s: %w", device.Name, err)
-			}
-			state = execution.State // none: it is held by something else, and its hold expires
-			over[device.Holder] = state
-		}
-		if state.Ended() {
-			faults = append(faults, h.free(ctx, device, state))
-		}
+	for _, device := range over {
+		faults = append(faults, h.free(ctx, device.Device, device.state))
 	}
 	for _, device := range h.config.CMDB.Devices(cmdb.DeviceFilter{State: cmdb.Faulty}) {
 		if strings.HasPrefix(device.Fault, leftBehind) {
@@ -143,6 +143,33 @@ func (h *Holds) look(ctx context.Context) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// heldOver is a device whose holder is an execution that is over.
+type heldOver struct {
+	cmdb.Device
+	state flow.State // of the execution
+}
+
+// over returns how many devices are held, and those whose holders are over.
+func (h *Holds) over(ctx context.Context) (held int, out []heldOver, err error) {
+	ended := make(map[string]flow.State)
+	devices := h.config.CMDB.Devices(cmdb.DeviceFilter{State: cmdb.Held})
+	for _, device := range devices {
+		state, known := ended[device.Holder]
+		if !known {
+			execution, err := h.config.Flow.Get(ctx, device.Holder)
+			if err != nil && !errors.Is(err, flow.ErrNotFound) {
+				return 0, nil, fmt.Errorf("who holds device %s: %w", device.Name, err)
+			}
+			state = execution.State // none: it is held by something else, and its hold expires
+			ended[device.Holder] = state
+		}
+		if state.Ended() {
+			out = append(out, heldOver{device, state})
+		}
+	}
+	return len(devices), out, nil
 }
 
 // free ends the hold of a device.

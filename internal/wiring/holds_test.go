@@ -151,6 +151,13 @@ func TestNothingStaysHeldByWhatIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := w.abandon(t, "d1")
+	l5test.Await(t, "it is over", func() bool {
+		x, err := w.flow.Get(t.Context(), id)
+		return err == nil && x.State.Ended()
+	})
+	if _, err := w.holds.Examine(t.Context()); err == nil || !strings.Contains(err.Error(), "d1 is held by execution "+id) {
+		t.Errorf("before anybody looks after it doctor is told %v", err)
+	}
 	w.paused.Store(true)
 	background(t, w.holds.Run) // also what ended before it ran
 	left := w.await(t, "d1", cmdb.Faulty)

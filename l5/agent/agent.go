@@ -98,7 +98,9 @@ func New(config Config) (*Agent, error) {
 
 // dial returns a client of the server with connections of its own, and what closes those.
 func dial(config Config) (l5pbconnect.NameServiceClient, func(), error) {
-	client, base, err := transport.Dial(transport.DialConfig{Target: config.Upstream, Token: config.Token, TLS: config.TLS})
+	client, base, err := transport.Dial(transport.DialConfig{
+		Target: config.Upstream, Token: config.Token, TLS: config.TLS, Direct: []string{l5pbconnect.NameServiceWatchProcedure},
+	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -32,7 +32,7 @@ const longestRetry = time.Minute
 // user holds all that any program of the device calls: it is the shelf's. A change is written after it had time to gather
 // others; only the segments that it concerns are.
 //
-//	          touch                settle, or 4 times the last write           written
+//	          touch     settle, 4 times the last write, a second since it      written
 //	clean -----------------> dirty -------------------------------> writing -------------> clean
 //	                           ^                                       |
 //	                           +------------- not written -------------+
@@ -226,9 +226,12 @@ func (t *tables) publish() error {
 	return os.Symlink(config.Table, beside)
 }
 
+// tableEvery is how often the table is written at most: instances that come and go all the time are not to wear the disk.
+const tableEvery = time.Second
+
 // run writes changes, and until when they were right, until ctx ends.
 func (t *tables) run(ctx context.Context) error {
-	pause := settle
+	pause, written := settle, time.Time{}
 	ticker := time.NewTicker(confirmEvery)
 	defer ticker.Stop()
 	// What could not be written is tried again even if nothing changes any more: the disk may have room by then.
@@ -249,7 +252,7 @@ func (t *tables) run(ctx context.Context) error {
 		case <-t.wake:
 		case <-again.C:
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(max(pause, tableEvery-time.Since(written)))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -270,7 +273,8 @@ func (t *tables) run(ctx context.Context) error {
 				t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again", "folder", t.agent.config.Table, "error", err)
 			}
 		}
-		pause = min(max(settle, 4*time.Since(begin)), longestPause) // a fifth of the time is spent on the disk, while it keeps up
+		written = time.Now()
+		pause = min(max(settle, 4*written.Sub(begin)), longestPause) // a fifth of the time is spent on the disk, while it keeps up
 	}
 }
 

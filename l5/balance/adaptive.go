@@ -1,7 +1,5 @@
 package balance
 
-import "math"
-
 const (
 	// fewChoices is up to how many candidates Adaptive looks at all of them when the first draw is busy.
 	fewChoices = 8
@@ -16,16 +14,34 @@ const (
 // adaptive takes the first draw if it is idle and as fast as its faster peers: then no other can be better. If it is slower it
 // draws on until one is; each draw is by weight, so that shares stay what weights say among those that are alike. Otherwise
 // it takes the cheapest of what it saw, which in a small service is all.
-func (p *Picker) adaptive(random uint64) *column {
-	a := p.draw(uint32(random))
-	calls, latency := a.load.weigh()
-	good := math.Float32frombits(p.good.Load())
-	if calls <= 0 && latency <= good {
-		if random>>56 == 0 {
-			p.learnGood(random)
-		}
-		return a
+func (p *Picker) adaptive(random uint64) (int, *Load) {
+	// This is draw without its branches: no processor can guess a coin. It reads one column and one Load.
+	product := uint64(uint32(random)) * uint64(len(p.columns))
+	at := uint32(product >> 32)
+	if int(at) >= len(p.columns) {
+		return -1, nil // there are none
 	}
+	c := &p.columns[at]
+	coin := (uint64(c.keep) - uint64(uint32(product)) - 1) >> 63 // 1: the other
+	load := c.loads[coin]
+	at ^= (at ^ c.other) & -uint32(coin)
+	if load.word.Load() > p.good.Load() {
+		c = p.cheapest(&p.columns[at], random)
+		return int(c.index), c.loads[0]
+	}
+	if random>>56 == 0 {
+		p.learnGood(random)
+	}
+	if p.sparse {
+		at = p.columns[at].index
+	}
+	return int(at), load
+}
+
+// cheapest looks for one that is cheaper than a.
+func (p *Picker) cheapest(a *column, random uint64) *column {
+	calls, latency := a.loads[0].weigh()
+	good := wordLatency(p.good.Load())
 	best := choice{a, calls, latency}
 	random = mix(random)
 	if random>>61 == 0 {
@@ -58,7 +74,7 @@ func (p *Picker) learnGood(random uint64) {
 	fastest := [2]float32{} // of eight draws the second fastest
 	for range 8 {
 		random = mix(random)
-		_, latency := p.draw(uint32(random >> 32)).load.weigh()
+		_, latency := p.draw(uint32(random >> 32)).loads[0].weigh()
 		switch {
 		case latency == 0:
 		case fastest[0] == 0 || latency < fastest[0]:
@@ -68,8 +84,8 @@ func (p *Picker) learnGood(random uint64) {
 		}
 	}
 	good := max(fastest[0], fastest[1]) * goodRatio
-	if old := math.Float32frombits(p.good.Load()); good < 0.9*old || good > 1.1*old { // other processors read this line
-		p.good.Store(math.Float32bits(good))
+	if old := wordLatency(p.good.Load()); good < 0.9*old || good > 1.1*old { // other processors read this line
+		p.good.Store(latencyBitsOf(good))
 	}
 }
 
@@ -83,7 +99,7 @@ type choice struct {
 // fewer. With a whole call an idle instance of a tenth of the weight would have to wait for ten calls elsewhere, with none
 // it would always be the better choice. It returns what it saw.
 func (b *choice) consider(c *column) (calls, latency float32) {
-	calls, latency = c.load.weigh()
+	calls, latency = c.loads[0].weigh()
 	if c == b.column {
 		return calls, latency
 	}

@@ -8,7 +8,7 @@ func newColumns(candidates []Candidate) []column {
 	for i, c := range candidates {
 		if c.Weight > 0 {
 			total += c.Weight
-			columns = append(columns, column{load: c.Load, price: float32(1 / c.Weight), keep: 1<<32 - 1, index: uint32(i)})
+			columns = append(columns, column{loads: [2]*Load{c.Load, c.Load}, price: float32(1 / c.Weight), keep: 1<<32 - 1, index: uint32(i)})
 		}
 	}
 	scaled := make([]float64, len(columns))
@@ -27,7 +27,7 @@ func newColumns(candidates []Candidate) []column {
 		s, l := small[len(small)-1], large[len(large)-1]
 		small = small[:len(small)-1]
 		columns[s].keep = uint32(min(scaled[s]*(1<<32), 1<<32-1))
-		columns[s].other = l
+		columns[s].other, columns[s].loads[1] = l, columns[l].loads[0]
 		scaled[l] -= 1 - scaled[s]
 		if scaled[l] < 1 {
 			large = large[:len(large)-1]

@@ -20,11 +20,11 @@ func Example() {
 	}
 
 	statuses := group.Statuses()
-	loads := balance.NewLoads(len(statuses), len(statuses))
+	loads := make([]balance.Load, len(statuses))
 	candidates := make([]balance.Candidate, len(statuses))
 	for i, s := range statuses {
 		fmt.Printf("%s weighs %v: %s\n", s.Addr, s.Weight, s.Reason)
-		candidates[i] = balance.Candidate{Weight: s.Weight, Load: loads[i], Key: s.Key}
+		candidates[i] = balance.Candidate{Weight: s.Weight, Load: &loads[i], Key: s.Key}
 	}
 	picker := balance.NewPicker(balance.Adaptive, candidates, 0)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -47,8 +47,8 @@ func Example() {
 // Calls of one key go to one instance for as long as it is there and not overloaded.
 func ExamplePicker_Pick_hash() {
 	var candidates []balance.Candidate
-	for i, load := range balance.NewLoads(4, 4) {
-		candidates = append(candidates, balance.Candidate{Weight: 100, Load: load, Key: balance.Hash(fmt.Sprintf("10.0.0.%d:80", i))})
+	for i := range 4 {
+		candidates = append(candidates, balance.Candidate{Weight: 100, Load: new(balance.Load), Key: balance.Hash(fmt.Sprintf("10.0.0.%d:80", i))})
 	}
 	before := balance.NewPicker(balance.Maglev, candidates, 0)
 	owner, _ := before.Pick(rand.Uint64(), balance.Hash("user 42"))

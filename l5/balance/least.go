@@ -20,13 +20,13 @@ const (
 // least returns the one with the fewest calls in flight for its weight. Among equals the first drawn wins.
 func (p *Picker) least(random uint64) *column {
 	best := p.draw(uint32(random))
-	calls, _ := best.load.weigh()
+	calls, _ := best.loads[0].weigh()
 	least := calls * best.price
 	if least <= 0 {
 		return best
 	}
 	consider := func(c *column) {
-		calls, _ := c.load.weigh()
+		calls, _ := c.loads[0].weigh()
 		if price := (calls + 0.5) * c.price; c != best && price < least {
 			best, least = c, calls*c.price
 		}
@@ -63,7 +63,7 @@ func (p *Picker) initHot() {
 
 // burden is the calls in flight for the weight.
 func (c *column) burden() float32 {
-	calls, _ := c.load.weigh()
+	calls, _ := c.loads[0].weigh()
 	return calls * c.price
 }
 
@@ -72,7 +72,7 @@ func (p *Picker) cold(random uint64) *column {
 	threshold := math.Float32frombits(p.hot.Load())
 	best := p.draw(uint32(random))
 	p.learnHot(threshold, best)
-	calls, latency := best.load.weigh()
+	calls, latency := best.loads[0].weigh()
 	least, wait := calls*best.price, latency*(calls+1)
 	hot := least > threshold
 	for range coldDraws - 1 {
@@ -81,7 +81,7 @@ func (p *Picker) cold(random uint64) *column {
 		if c == best {
 			continue
 		}
-		calls, latency := c.load.weigh()
+		calls, latency := c.loads[0].weigh()
 		burden, w := calls*c.price, latency*(calls+1)
 		switch {
 		case burden > threshold: // hot: only of use if all are, and then the least burdened

@@ -13,8 +13,9 @@ type Candidate struct {
 // lock, reads no clock and allocates nothing. It is safe for concurrent use.
 type Picker struct {
 	policy  Policy
+	sparse  bool // some candidates have no weight: columns and candidates are numbered apart
 	columns []column
-	good    atomic.Uint32 // Adaptive: float32 bits; the latency up to which an idle candidate is taken
+	good    atomic.Int64  // Adaptive: the word of an idle Load up to whose latency a candidate is taken
 	hot     atomic.Uint32 // HotCold: float32 bits; the load above which a candidate is hot
 	turn    atomic.Uint64 // RoundRobin: how many picks were made
 	order   []uint32      // RoundRobin: one round, by column; nil: by stride
@@ -24,19 +25,20 @@ type Picker struct {
 	mean    atomic.Uint64 // hash policies: float64 bits; calls in flight for weight 1
 }
 
-// column is a candidate with its part of the alias table: all that a pick reads of it but its Load.
+// column is a candidate with its part of the alias table: all that a pick reads of it but its Load. It is half a cache line.
 type column struct {
-	load  *Load
-	price float32 // of a call in flight here: 1/weight
-	keep  uint32  // of 2^32: below it a draw of this column is this candidate, from it on it is the other
-	other uint32
-	index uint32 // into the candidates
+	loads [2]*Load // of this candidate, and of the other
+	keep  uint32   // of 2^32: below it a draw of this column is this candidate, from it on it is the other
+	other uint32   // a column
+	index uint32   // into the candidates
+	price float32  // of a call in flight here: 1/weight
 }
 
 // NewPicker returns a picker over candidates; pickers hand out indexes into that slice, which it does not keep. turn is where
 // RoundRobin starts: Turn of the picker before, so that changes do not start each round anew.
 func NewPicker(policy Policy, candidates []Candidate, turn uint64) *Picker {
 	p := &Picker{policy: policy, columns: newColumns(candidates)}
+	p.sparse = len(p.columns) < len(candidates)
 	if len(p.columns) == 0 {
 		return p
 	}
@@ -69,13 +71,14 @@ func (p *Picker) Turn() uint64 { return p.turn.Load() }
 // random bits; hash is that of the call and matters to the hash policies alone. The caller counts the call in with
 // Load.Begin.
 func (p *Picker) Pick(random, hash uint64) (int, *Load) {
+	if p.policy == Adaptive {
+		return p.adaptive(random)
+	}
 	if len(p.columns) == 0 {
 		return -1, nil
 	}
 	var c *column
 	switch p.policy {
-	case Adaptive:
-		c = p.adaptive(random)
 	case HotCold:
 		c = p.cold(random)
 	case RoundRobin:
@@ -87,7 +90,7 @@ func (p *Picker) Pick(random, hash uint64) (int, *Load) {
 	default:
 		c = p.draw(uint32(random))
 	}
-	return int(c.index), c.load
+	return int(c.index), c.loads[0]
 }
 
 // draw returns the candidate that 32 uniform random bits choose by weight.

@@ -30,11 +30,15 @@ const (
 	LeastRequest
 	// Maglev takes the instance that owns the call's hash in a table (Eisenbud et al., "Maglev", NSDI 2016), or, if it carries
 	// more than 1.25 times the mean load, the next that does not (Mirrokni et al., "Consistent hashing with bounded
-	// loads", 2016). Ownership is even; a change of one in a hundred moves 1.4 hashes of a hundred with up to a thousand
-	// instances, and 2.8 with ten thousand, where one is the least possible. More than 65,534 instances get a RingHash.
+	// loads", 2016). It is one look into the table. The table is filled as in the paper, but an instance tries four slots in its
+	// turn and not all: a change of one in a hundred moves 1.1 to 1.4 hashes of a hundred up to ten thousand instances, where
+	// one is the least possible and the paper's rule moves up to 2.8. What an instance owns deviates from its weight by 0.6 % of
+	// ten instances, 1.5 % of a hundred, 5 % of ten thousand. At 656 instances the table is another one, and
+	// nearly all hashes move. More than 65,534 get a RingHash.
 	Maglev
 	// RingHash is the same over a ring of points (Karger et al., 1997): a change of membership moves only the hashes of those
-	// that came or went; ownership is even within about a tenth.
+	// that came or went, at any number of instances. Ownership deviates by 9 to 15 %, and a pick among ten thousand takes several
+	// times as long as with Maglev: what it reads does not fit into a processor's own cache.
 	RingHash
 	policies int = iota
 )

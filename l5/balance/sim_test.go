@@ -35,8 +35,8 @@ func simulate(nodes []string, policy balance.Policy, plant string) sim.Scenario 
 			window: map[string]*balance.Sample{}, downSince: map[string]time.Time{}, suspect: map[string]bool{},
 		}
 		c.group.Plant(plant)
-		for i, load := range balance.NewLoads(len(nodes), len(nodes)) {
-			c.loads[nodes[i]] = load
+		for _, node := range nodes {
+			c.loads[node] = new(balance.Load)
 		}
 		c.members()
 		w.Every("", 40*time.Millisecond, c.call)

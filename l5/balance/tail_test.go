@@ -20,7 +20,7 @@ type ours struct {
 	group   *balance.Group
 	picker  *balance.Picker
 	addrs   []string
-	loads   []*balance.Load
+	loads   []balance.Load
 	windows []balance.Sample
 }
 
@@ -31,7 +31,7 @@ func newOurs(policy balance.Policy) func(*bed, int) strategy {
 // newWeighted is newOurs with weights; nil: all alike.
 func newWeighted(policy balance.Policy, weights []float64) func(*bed, int) strategy {
 	return func(b *bed, caller int) strategy {
-		o := &ours{b: b, policy: policy, group: balance.NewGroup(balance.Config{}), loads: balance.NewLoads(b.replicas, b.replicas)}
+		o := &ours{b: b, policy: policy, group: balance.NewGroup(balance.Config{}), loads: make([]balance.Load, b.replicas)}
 		var members balance.Members
 		for i := range b.replicas {
 			addr := fmt.Sprintf("10.0.0.%d:80", i)
@@ -62,7 +62,7 @@ func (o *ours) step(e balance.Event) {
 	}
 	candidates := make([]balance.Candidate, len(o.loads))
 	for i, s := range o.group.Statuses() {
-		candidates[i] = balance.Candidate{Weight: s.Weight, Load: o.loads[i], Key: s.Key}
+		candidates[i] = balance.Candidate{Weight: s.Weight, Load: &o.loads[i], Key: s.Key}
 	}
 	var turn uint64
 	if o.picker != nil {

@@ -8,10 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,18 +134,10 @@ func (c *crowd) listen(target string, i int, joined func(error)) {
 
 // watch keeps a stream.
 func (c *crowd) watch(ctx context.Context, target string, i int, joined func(error)) {
-	dialer := &net.Dialer{LocalAddr: from(i)}
-	base := target
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	client := &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return dialer.DialContext(ctx, network, addr)
-	}}}
-	if path, ok := strings.CutPrefix(target, "unix://"); ok {
-		base = "http://localhost"
-		client.Transport = &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		}}
+	client, base, err := transport.Dial(transport.DialConfig{Target: target, From: from(i), Direct: []string{l5pbconnect.NameServiceWatchProcedure}})
+	if err != nil {
+		joined(err)
+		return
 	}
 	service := l5pbconnect.NewNameServiceClient(client, base)
 	e, held := c.ear(), &l5pb.Subscription{Service: watched, Caller: "fleet.crowd"}

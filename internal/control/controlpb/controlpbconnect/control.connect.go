@@ -147,6 +147,8 @@ const (
 	FlowServiceExportProcedure = "/zhiyun.control.v1.FlowService/Export"
 	// FlowServicePruneProcedure is the fully-qualified name of the FlowService's Prune RPC.
 	FlowServicePruneProcedure = "/zhiyun.control.v1.FlowService/Prune"
+	// FlowServiceCheckProcedure is the fully-qualified name of the FlowService's Check RPC.
+	FlowServiceCheckProcedure = "/zhiyun.control.v1.FlowService/Check"
 	// FlowServiceToolsProcedure is the fully-qualified name of the FlowService's Tools RPC.
 	FlowServiceToolsProcedure = "/zhiyun.control.v1.FlowService/Tools"
 	// FlowServicePushToolProcedure is the fully-qualified name of the FlowService's PushTool RPC.
@@ -963,6 +965,8 @@ type FlowServiceClient interface {
 	Export(context.Context, *connect.Request[controlpb.ExecutionRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
 	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
 	Prune(context.Context, *connect.Request[controlpb.PruneRequest]) (*connect.ServerStreamForClient[controlpb.JSON], error)
+	// Check verifies the store: that histories are whole and fold to what stands for them, and that whatever is open has what wakes it.
+	Check(context.Context, *connect.Request[controlpb.CheckFlowsRequest]) (*connect.Response[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
@@ -1104,6 +1108,13 @@ func NewFlowServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(flowServiceMethods.ByName("Prune")),
 			connect.WithClientOptions(opts...),
 		),
+		check: connect.NewClient[controlpb.CheckFlowsRequest, controlpb.JSON](
+			httpClient,
+			baseURL+FlowServiceCheckProcedure,
+			connect.WithSchema(flowServiceMethods.ByName("Check")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		tools: connect.NewClient[controlpb.ToolsRequest, controlpb.Listing](
 			httpClient,
 			baseURL+FlowServiceToolsProcedure,
@@ -1174,6 +1185,7 @@ type flowServiceClient struct {
 	timing       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
 	export       *connect.Client[controlpb.ExecutionRequest, controlpb.JSON]
 	prune        *connect.Client[controlpb.PruneRequest, controlpb.JSON]
+	check        *connect.Client[controlpb.CheckFlowsRequest, controlpb.JSON]
 	tools        *connect.Client[controlpb.ToolsRequest, controlpb.Listing]
 	pushTool     *connect.Client[controlpb.PushToolRequest, controlpb.JSON]
 	useTool      *connect.Client[controlpb.UseToolRequest, controlpb.JSON]
@@ -1273,6 +1285,11 @@ func (c *flowServiceClient) Prune(ctx context.Context, req *connect.Request[cont
 	return c.prune.CallServerStream(ctx, req)
 }
 
+// Check calls zhiyun.control.v1.FlowService.Check.
+func (c *flowServiceClient) Check(ctx context.Context, req *connect.Request[controlpb.CheckFlowsRequest]) (*connect.Response[controlpb.JSON], error) {
+	return c.check.CallUnary(ctx, req)
+}
+
 // Tools calls zhiyun.control.v1.FlowService.Tools.
 func (c *flowServiceClient) Tools(ctx context.Context, req *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {
 	return c.tools.CallUnary(ctx, req)
@@ -1337,6 +1354,8 @@ type FlowServiceHandler interface {
 	Export(context.Context, *connect.Request[controlpb.ExecutionRequest], *connect.ServerStream[controlpb.JSON]) error
 	// Prune removes executions that ended longer ago than they are kept, and sends a line for each.
 	Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error
+	// Check verifies the store: that histories are whole and fold to what stands for them, and that whatever is open has what wakes it.
+	Check(context.Context, *connect.Request[controlpb.CheckFlowsRequest]) (*connect.Response[controlpb.JSON], error)
 	// Tools lists the manifests of the registered tools.
 	Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error)
 	// PushTool keeps a tool's folder, a tar archive, and has it run from now on in place of the one of its name. It is refused if that breaks
@@ -1474,6 +1493,13 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(flowServiceMethods.ByName("Prune")),
 		connect.WithHandlerOptions(opts...),
 	)
+	flowServiceCheckHandler := connect.NewUnaryHandler(
+		FlowServiceCheckProcedure,
+		svc.Check,
+		connect.WithSchema(flowServiceMethods.ByName("Check")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	flowServiceToolsHandler := connect.NewUnaryHandler(
 		FlowServiceToolsProcedure,
 		svc.Tools,
@@ -1559,6 +1585,8 @@ func NewFlowServiceHandler(svc FlowServiceHandler, opts ...connect.HandlerOption
 			flowServiceExportHandler.ServeHTTP(w, r)
 		case FlowServicePruneProcedure:
 			flowServicePruneHandler.ServeHTTP(w, r)
+		case FlowServiceCheckProcedure:
+			flowServiceCheckHandler.ServeHTTP(w, r)
 		case FlowServiceToolsProcedure:
 			flowServiceToolsHandler.ServeHTTP(w, r)
 		case FlowServicePushToolProcedure:
@@ -1652,6 +1680,10 @@ func (UnimplementedFlowServiceHandler) Export(context.Context, *connect.Request[
 
 func (UnimplementedFlowServiceHandler) Prune(context.Context, *connect.Request[controlpb.PruneRequest], *connect.ServerStream[controlpb.JSON]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Prune is not implemented"))
+}
+
+func (UnimplementedFlowServiceHandler) Check(context.Context, *connect.Request[controlpb.CheckFlowsRequest]) (*connect.Response[controlpb.JSON], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zhiyun.control.v1.FlowService.Check is not implemented"))
 }
 
 func (UnimplementedFlowServiceHandler) Tools(context.Context, *connect.Request[controlpb.ToolsRequest]) (*connect.Response[controlpb.Listing], error) {

@@ -1,4 +1,4 @@
--- Several engines side by side: who they are, who owns which open execution, and what they ask of one another.
+-- From version 2 to 3: several engines side by side: who they are, who owns which open execution, and what they ask of one another.
 
 -- A member is there for as long as it lives. One that is removed never comes back: its number is its fence.
 CREATE TABLE flow_member (
