@@ -63,7 +63,7 @@ func lintFlow(c *cli.Context, a *control.Client) error {
 	}
 	faults := 0
 	for _, item := range answer.Items {
-		if fault, err := decode[flow.Fault](item.Json); err != nil || !fault.Warning {
+		if fault, err := decode[flow.Fault](item); err != nil || !fault.Warning {
 			faults++
 		}
 	}
