@@ -70,7 +70,7 @@ var rehearsals = map[string]struct{ args, says string }{
 	"tool use":           {"tool use note.lay DIGEST", "tool/note.lay"},
 	"flow run":           {"flow run hold seconds=5", "wait"},
 	"flow cancel":        {"flow cancel EXECUTION", "compensating"},
-	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: execution"},
+	"flow retry":         {"flow retry EXECUTION", "ERROR: flow: not possible"},
 	"flow pause":         {"flow pause EXECUTION", "execution.paused"},
 	"flow resume":        {"flow resume EXECUTION", "nothing would change"},
 	"flow skip":          {"flow skip EXECUTION wait", "step.skipping"},
