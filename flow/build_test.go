@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/internal/defgen"
 )
 
 // A flow made in Go is the same document that one would write by hand.
@@ -69,7 +70,7 @@ var sameDefinition = cmp.Options{
 func TestBuildRoundTrip(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
-		made := generate(seed)
+		made := defgen.Definition(seed)
 		document, err := flow.Build(made)
 		if err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, document)

@@ -85,7 +85,7 @@
 //
 // A store works in the embedder's own database, whose connections must be durable: sqlitestore.New and pgstore.New say what they want, and refuse what is less.
 // StartTx starts a flow in a transaction of the embedder's, together with whatever else that writes; Wake has the engine go on with it. Executions that wait for a
-// time, a signal or a person leave memory and are loaded when it is time, or when somebody asks; on a Shared store they stay where they run. Check verifies a whole store.
+// time, a signal or a person leave memory and are loaded when it is time, or when somebody asks; on a Shared store, by the engine that owns them. Check verifies a whole store.
 //
 // # Limits, locks and freezes
 //

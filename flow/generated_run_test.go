@@ -9,6 +9,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/internal/defgen"
 )
 
 // signals lists what the steps of a flow wait for, with these parameters.
@@ -39,19 +40,19 @@ func TestGeneratedFlowsRun(t *testing.T) {
 	t.Parallel()
 	ended := map[flow.StepState]int{}
 	for seed := range uint64(60) {
-		d := generateRunning(seed)
+		d := defgen.Running(seed)
 		document, err := flow.Build(d)
 		if err != nil {
 			t.Fatal(err)
 		}
 		synctest.Test(t, func(t *testing.T) {
 			tools := flow.NewTools()
-			flow.Func(tools, "make", func(_ context.Context, in makeIn) (makeOut, error) {
-				return makeOut{Text: in.Text, N: in.N % 10, OK: true, List: append(in.List, "more")}, nil
+			flow.Func(tools, "make", func(_ context.Context, in defgen.In) (defgen.Out, error) {
+				return defgen.Out{Text: in.Text, N: in.N % 10, OK: true, List: append(in.List, "more")}, nil
 			}, flow.WithEffect(flow.Keyed), flow.WithUndo("unmake"))
 			flow.Func(tools, "unmake", func(context.Context, map[string]any) (struct{}, error) { return struct{}{}, nil })
 			engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
-			save(t, engine, called["called"])
+			save(t, engine, defgen.Called)
 			save(t, engine, string(document))
 			id, err := engine.Start(t.Context(), d.Name, map[string]any{"p0": "no", "p1": 5, "p2": true, "p3": []any{"x", "y"}}, flow.By("ann"))
 			if err != nil {

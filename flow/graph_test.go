@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/defgen"
 )
 
 const drawnFlow = `flow: grow
@@ -98,7 +99,7 @@ func TestGraphsAreWhole(t *testing.T) {
 	t.Parallel()
 	line := regexp.MustCompile(`^  (\w+) -> (\w+)`)
 	for seed := range uint64(200) {
-		drawn, err := flow.Graph(generate(seed), "dot")
+		drawn, err := flow.Graph(defgen.Definition(seed), "dot")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +131,7 @@ func TestGraphsAreWhole(t *testing.T) {
 			t.Errorf("seed %d: %d nodes, %d met from the start, %d lead to the end\n%s", seed, nodes, len(there), len(back), drawn)
 		}
 	}
-	if _, err := flow.Graph(generate(1), "png"); !errors.Is(err, flow.ErrInvalid) {
+	if _, err := flow.Graph(defgen.Definition(1), "png"); !errors.Is(err, flow.ErrInvalid) {
 		t.Error(err)
 	}
 }
@@ -177,7 +178,7 @@ steps:
 		}
 	}
 	for seed := range uint64(100) {
-		if changes := flow.Diff(generate(seed), generate(seed)); len(changes) > 0 {
+		if changes := flow.Diff(defgen.Definition(seed), defgen.Definition(seed)); len(changes) > 0 {
 			t.Errorf("seed %d differs from itself: %v", seed, changes)
 		}
 	}

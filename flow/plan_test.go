@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/internal/defgen"
 )
 
 const plannedFlow = `flow: grow
@@ -94,11 +95,11 @@ func TestPlanOfAFlow(t *testing.T) {
 func TestPlansOfGeneratedFlows(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(100) {
-		document, err := flow.Build(generate(seed))
+		document, err := flow.Build(defgen.Definition(seed))
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan, err := flow.PlanBeside(string(document), generatedTools(), called, map[string]any{"p0": "a", "p1": 3, "p2": true, "p3": []any{"x"}})
+		plan, err := flow.PlanBeside(string(document), defgen.Tools(), called, map[string]any{"p0": "a", "p1": 3, "p2": true, "p3": []any{"x"}})
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}

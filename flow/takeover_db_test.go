@@ -27,6 +27,7 @@ type sharedWorld struct {
 	effects  map[string]map[string]bool // by execution, step and item: the keys
 	applied  map[string]bool            // by key
 	takeover int                        // executions claimed from members that were removed
+	unread   int                        // of those, how many were left at rest
 	slowest  time.Duration              // from the crash of an owner to the claim
 	crashed  map[int64]time.Time        // when the members died that were killed
 }
@@ -142,7 +143,7 @@ func (w *sharedWorld) free(number int64) (out []string) {
 	return out
 }
 
-func (w *sharedWorld) claim(number int64, unsure bool) ([]string, error) {
+func (w *sharedWorld) claim(number int64, unsure bool) ([]Row, error) {
 	if w.members[number] == nil {
 		return nil, ErrFenced
 	}
@@ -156,13 +157,11 @@ func (w *sharedWorld) claim(number int64, unsure bool) ([]string, error) {
 		w.Trace("%s: claimed by %d from %d", id, number, w.rows[id].Owner)
 		w.rows[id].Owner = number
 	}
-	if unsure {
-		free = nil
-		for _, id := range slices.Sorted(maps.Keys(w.rows)) {
-			if row := w.rows[id]; !row.State.Ended() && row.Owner == number {
-				free = append(free, id)
-			}
+	var claimed []Row
+	for _, id := range slices.Sorted(maps.Keys(w.rows)) {
+		if row := w.rows[id]; slices.Contains(free, id) || unsure && !row.State.Ended() && row.Owner == number {
+			claimed = append(claimed, *row)
 		}
 	}
-	return free, nil
+	return claimed, nil
 }

@@ -39,6 +39,7 @@ type Client struct {
 	metrics  *metrics
 	running  atomic.Bool
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
+	near     [nearSlots]atomic.Pointer[service]  // some of services; written under mu
 	place    atomic.Pointer[rule.Place]          // as the agent tells; nil: it has not
 
 	mu     sync.Mutex
@@ -98,6 +99,7 @@ func (c *Client) Run(ctx context.Context) error {
 	group.Go(func() error { return c.link.Run(inner) })
 	group.Go(func() error { return c.lease(inner) })
 	group.Go(func() error { return c.tend(inner) })
+	group.Go(func() error { return c.watch(inner) })
 	group.Go(func() error { return c.report(inner) })
 	err := group.Wait()
 	c.mu.Lock()
@@ -135,6 +137,7 @@ func (c *Client) service(name string) *service {
 	s.number = len(old)
 	next[name] = s
 	c.services.Store(&next)
+	c.near[nearSlot(name)].CompareAndSwap(nil, s)
 	c.link.Subscribe(c.config.Caller, name)
 	return s
 }

@@ -37,7 +37,8 @@
 // Config.
 //
 // The processes of a device share what they find out through its agent: of 50 processes, the first to fail warns the others,
-// and the agent's probes bring the instance back for all of them.
+// and the agent's probes bring the instance back for all of them. An instance that hangs takes as many calls of theirs as
+// begin until three of them have waited for twice as long as nearly all calls take, and not until the first time-outs.
 //
 // # When a service has too much to do
 //

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/stall"
 )
 
 // latencyBuckets is how many buckets a latency histogram has.
@@ -85,10 +86,11 @@ type endpointState struct {
 	instance atomic.Pointer[Instance] // what the name service says
 	failures atomic.Uint32
 	rejected atomic.Uint32
-	seen     counts  // guarded by the service's mu; up to here in what follows
-	window   counted // guarded by the service's mu; for the next balance.Window
-	report   counted // guarded by the service's mu; for the next report
-	total    counted // guarded by the service's mu
+	seen     counts     // guarded by the service's mu; up to here in what follows
+	window   counted    // guarded by the service's mu; for the next balance.Window
+	report   counted    // guarded by the service's mu; for the next report
+	total    counted    // guarded by the service's mu
+	wait     stall.Wait // guarded by the service's mu
 	guard    endpointGuard
 	history  []Event // guarded by the service's mu; the last changes of health
 	// histogram belongs to report.

@@ -40,6 +40,7 @@ func (c *Client) Forget(service string) bool {
 	next := maps.Clone(old)
 	delete(next, service)
 	c.services.Store(&next)
+	c.near[nearSlot(service)].CompareAndSwap(s, nil)
 	c.link.Unsubscribe(c.config.Caller, service)
 	return true
 }

@@ -40,7 +40,7 @@ func (r *Request) priority(ctx context.Context) limit.Priority {
 
 // RouteFor is Route for a call that says something about itself. It allocates nothing once the service is known.
 func (c *Client) RouteFor(ctx context.Context, service string, request Request) (Route, error) {
-	if s := (*c.services.Load())[service]; s != nil {
+	if s := c.known(service); s != nil {
 		if p := s.picks.Load(); p != nil {
 			return p.routeFor(ctx, &request)
 		}

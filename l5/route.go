@@ -149,12 +149,33 @@ func (p *picks) unpicked(priority limit.Priority, err error) (Route, error) {
 // matches ErrNoInstance, ErrOverloaded, ErrDenied, context.DeadlineExceeded when ctx ends before any call could be
 // answered, or the error of ctx.
 func (c *Client) Route(ctx context.Context, service string) (Route, error) {
-	if s := (*c.services.Load())[service]; s != nil {
+	if s := c.known(service); s != nil {
 		if p := s.picks.Load(); p != nil {
 			return p.route(ctx)
 		}
 	}
 	return c.firstRoute(ctx, service)
+}
+
+// nearSlots is how many services are found by a look at the last letters and the length of their name. It is a power of two.
+const nearSlots = 128
+
+// nearSlot is where a service of that name is, if one that came before it is not there. It need not be good, only fast: to hash
+// a name for the map of all services costs a tenth of a call.
+func nearSlot(name string) uint {
+	n := uint(len(name))
+	if n < 2 {
+		return 0
+	}
+	return (n<<4 ^ uint(name[n-1]) ^ uint(name[n-2])<<2) % nearSlots
+}
+
+// known returns a service in use; nil: it is not.
+func (c *Client) known(name string) *service {
+	if s := c.near[nearSlot(name)].Load(); s != nil && s.name == name {
+		return s
+	}
+	return (*c.services.Load())[name]
 }
 
 // firstRoute subscribes and waits.

@@ -36,6 +36,7 @@ type service struct {
 	told      time.Time             // guarded by mu; when the last outcome was reported
 	total     counted               // guarded by mu; of all instances there ever were
 	histogram [latencyBuckets]int64 // guarded by mu; of total
+	looked    int64                 // guarded by mu; how many calls had ended at the last look for those that wait
 }
 
 func newService(c *Client, name string) *service {

@@ -29,7 +29,7 @@ func run(ctx context.Context) error {
 	flows := flag.String("flows", "", "folder of documents, *.yaml, saved at the start")
 	manifests := flag.String("manifests", "", "folder of tools' manifests, *.json")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "flow-server runs flows.\n\n  flow-server -listen unix:///tmp/flow.sock -data /tmp/flow -flows flows -manifests tools\n  curl --unix-socket /tmp/flow.sock -d '{}' http://localhost/v1/flows/NAME/executions\n\nFlags:")
+		fmt.Fprintln(flag.CommandLine.Output(), "flow-server runs flows.\n\n  flow-server -listen unix:///tmp/flow.sock -data /tmp/flow -flows flows -manifests tools\n  zhiyun flow run NAME --server unix:///tmp/flow.sock --watch\n  curl --unix-socket /tmp/flow.sock -d '{}' http://localhost/v1/flows/NAME/executions\n\nFlags:")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

@@ -53,7 +53,7 @@ func TestVerbsAndAgentsTalkTLS(t *testing.T) {
 	file := func(name string) string { return filepath.Join(dir, "tls", name) }
 	log := &lines{wrote: make(chan struct{}, 1)}
 	s, err := server.New(server.Config{
-		Dir: filepath.Join(dir, "s"), Listen: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Dir: filepath.Join(dir, "s"), Exe: "/bin/false", Listen: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(log, nil)),
 		CertFile: file("127.0.0.1.pem"), KeyFile: file("127.0.0.1-key.pem"), ClientCAFile: file("ca.pem"),
 		CAFile: file("ca.pem"), CAKeyFile: file("ca-key.pem"),
 	})

@@ -19,6 +19,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/device"
+	"github.com/zhiyun-ops/zhiyun/internal/flowapi"
 	"github.com/zhiyun-ops/zhiyun/internal/tools"
 	"github.com/zhiyun-ops/zhiyun/internal/wiring"
 )
@@ -200,12 +201,12 @@ func listTools(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	have := make(map[string]control.KnownTool, len(all))
+	have := make(map[string]flowapi.KnownTool, len(all))
 	manifests := make([]flow.Manifest, len(all))
 	for i, tool := range all {
 		have[tool.Manifest.Name], manifests[i] = tool, tool.Manifest
 	}
-	found := []control.KnownTool{}
+	found := []flowapi.KnownTool{}
 	t := table{columns: []string{"NAME", "VERSION", "STAGE", "DEVICES", "FROM", "EFFECT", "UNDO", "TITLE"}}
 	for _, m := range flow.SearchManifests(manifests, flow.ToolQuery{Words: c.Args().Slice(), Stage: c.String("stage"), Tag: c.String("tag")}) {
 		tool := have[m.Name]
@@ -224,11 +225,11 @@ func listTools(c *cli.Context) error {
 }
 
 // serverTools are the tools that the server knows, with those of the folder that the flag names.
-func serverTools(c *cli.Context) ([]control.KnownTool, error) {
+func serverTools(c *cli.Context) ([]flowapi.KnownTool, error) {
 	if _, err := target(c); err != nil && c.String("server") == "" {
 		fmt.Fprintln(c.App.ErrWriter, "no server is running here: these are the tools of this binary")
 		all, err := known(c)
-		out := make([]control.KnownTool, len(all))
+		out := make([]flowapi.KnownTool, len(all))
 		for i, m := range all {
 			out[i].Manifest = m
 		}
@@ -243,9 +244,9 @@ func serverTools(c *cli.Context) ([]control.KnownTool, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []control.KnownTool
+	var out []flowapi.KnownTool
 	for _, item := range answer.Items {
-		tool, err := decode[control.KnownTool](item)
+		tool, err := decode[flowapi.KnownTool](item)
 		if err != nil {
 			return nil, err
 		}
@@ -257,7 +258,7 @@ func serverTools(c *cli.Context) ([]control.KnownTool, error) {
 			return nil, usage("--dir: %v", err)
 		}
 		for _, m := range found {
-			out = append(out, control.KnownTool{Manifest: m})
+			out = append(out, flowapi.KnownTool{Manifest: m})
 		}
 	}
 	return out, nil

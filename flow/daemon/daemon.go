@@ -1,6 +1,10 @@
-// Package daemon is a flow engine with its store, its dispatcher and an HTTP API on one listener: what cmd/flow-server is made of.
+// Package daemon is a flow engine with its store, its dispatcher and two APIs on one listener: what cmd/flow-server is made of.
 //
-// Documents (*.yaml) and manifests (*.json) are read from two folders when it starts. Paths of the API, all JSON:
+// Documents (*.yaml) and manifests (*.json) are read from two folders when it starts.
+//
+// zhiyun.control.v1.FlowService is what the verbs of zhiyun call: zhiyun flow ... --server unix:///run/zhiyun/flow.sock, and zhiyun tool list. All verbs on flows work as with
+// a whole server, --dry-run and short IDs among them, but those about triggers and freezes, which need its record. Who did what goes into the histories of
+// executions, and into the log. The other API is for programs without Connect; its paths, all JSON:
 //
 //	GET  /v1/flows                              the latest definitions
 //	POST /v1/flows/NAME/executions?key=&by=&because=   starts with the body as parameters, answers {"id": ...}
@@ -31,6 +35,9 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/flowapi"
+	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
@@ -49,7 +56,10 @@ type Config struct {
 	Flows string
 	// Manifests is a folder of tools' manifests. Default: none.
 	Manifests string
-	// Logger gets the engine's and the dispatcher's lines. Default: none.
+	// Env is added to the environment of tools that run here, as NAME=value. Tools that keep files expect ZHIYUN_ROOT, the absolute path of a folder. Default: ZHIYUN_ROOT is
+	// the folder root below Data, made if it is not there; none without Data.
+	Env []string
+	// Logger gets the engine's and the dispatcher's lines, and one for each order of a person. Default: none.
 	Logger *slog.Logger
 }
 
@@ -101,16 +111,24 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
 	defer tools.Close()
-	store, err := d.open(ctx)
+	steps, err := d.open(ctx)
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
-	defer store.Close()
+	defer steps.Close()
 	dispatcher, err := dispatch.New(dispatch.Config{Logger: d.config.Logger})
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
-	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Remote: dispatcher, Logger: d.config.Logger})
+	env, logs, err := d.folders()
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	engine, err := flow.New(flow.Config{Store: steps, Tools: tools, Remote: dispatcher, Env: env, LogDir: logs, Logger: d.config.Logger})
+	if err != nil {
+		return fmt.Errorf("flow/daemon: %w", err)
+	}
+	verbs, err := flowapi.New(flowapi.Config{Engine: engine, Tools: tools, ToolDevices: dispatcher.Tools, Audit: d.audit})
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
@@ -125,10 +143,39 @@ func (d *Daemon) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle(dispatcher.Handler())
 	mux.Handle("/v1/", api(engine))
+	verbs.Mount(mux)
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return engine.Run(inner) })
 	group.Go(func() error { return transport.NewServer(mux).Serve(inner, listener, 2*time.Second) })
 	return group.Wait()
+}
+
+// folders are what tools get in their environment, and where logs of attempts go.
+func (d *Daemon) folders() (env []string, logs string, err error) {
+	env = d.config.Env
+	if d.config.Data == "" {
+		return env, "", nil
+	}
+	data, err := filepath.Abs(d.config.Data)
+	if err != nil {
+		return nil, "", err
+	}
+	if !slices.ContainsFunc(env, func(one string) bool { return strings.HasPrefix(one, "ZHIYUN_ROOT=") }) {
+		root := filepath.Join(data, "root")
+		if err := os.MkdirAll(root, 0o700); err != nil {
+			return nil, "", err
+		}
+		env = append(slices.Clone(env), "ZHIYUN_ROOT="+root)
+	}
+	return env, filepath.Join(data, "flow-logs"), nil
+}
+
+// audit notes who did what; what was done to an execution is in its history as well.
+func (d *Daemon) audit(ctx context.Context, c *controlpb.Cause, action, object string, _ any) error {
+	if d.config.Logger != nil && store.RehearsalOf(ctx) == nil {
+		d.config.Logger.InfoContext(ctx, "done for a person", "actor", c.GetActor(), "action", action, "object", object, "reason", c.GetReason())
+	}
+	return nil
 }
 
 // open opens the file of this daemon, or the database that several share.

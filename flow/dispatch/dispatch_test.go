@@ -144,6 +144,9 @@ func TestEachRunsOnItsDevice(t *testing.T) {
 	if logs := x.Steps[0].Tasks[1].Logs; logs != "hi\n" {
 		t.Errorf("logs %q", logs)
 	}
+	if have := d.Tools(); have["touch"] != len(devices) || len(have) != 1 { // each has said so before it ran one
+		t.Errorf("devices have the tools %v", have)
+	}
 }
 
 // The server's process goes away while a tool runs on a device, and comes back: the attempt is not run twice, and its result, which was

@@ -120,8 +120,12 @@ func (s *Store) write(ctx context.Context, conn *pgx.Conn, keeps bool, batch []f
 	}
 	wake := false // somebody waits for the answer, or has to claim it
 	if err := b.run(ctx, conn, keeps, s.statement(b), func(id []byte) {
-		chain := chains[of[string(id)]]
+		n, ours := of[string(id)]
+		if !ours {
+			return
+		}
 		delete(of, string(id))
+		chain := chains[n]
 		wake = wake || b.owner == 0 && batch[chain[0]].Prev == 0 || slices.ContainsFunc(chain, func(i int) bool { return len(batch[i].Answers) > 0 })
 	}); err != nil {
 		return nil, err

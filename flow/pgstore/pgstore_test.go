@@ -52,7 +52,7 @@ func TestStore(t *testing.T) {
 	server := pgtest.Start(t)
 	for name, test := range map[string]func(*testing.T, *pgtest.Server){
 		"Refusals": refusals, "LayoutLock": layoutLock, "Versions": versions, "SameName": sameName, "EmbeddersPool": embeddersPool,
-		"AnswerLost": answerLost, "ClaimsAreLinear": claimsAreLinear, "StartTx": startInTheEmbeddersTransaction, "ACallerGoesAway": aCallerGoesAway, "UpdatesAreHeapOnly": updatesAreHeapOnly,
+		"AnswerLost": answerLost, "ClaimsAreLinear": claimsAreLinear, "StartTx": startInTheEmbeddersTransaction, "StartTxUnprepared": startWithoutPreparing, "ACallerGoesAway": aCallerGoesAway, "UpdatesAreHeapOnly": updatesAreHeapOnly,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,17 +1,9 @@
 package pgstore
 
 import (
-	"context"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
 // part is one thing that the statement of a batch does. A statement has those parts that its batch needs: each costs PostgreSQL as much to set up as
@@ -79,11 +71,11 @@ var writes = [parts]write{
 )`},
 }
 
-// statement is what writes a batch for one owner, $1, with these parts.
+// statement is what writes a batch for one owner, $1, with the parts of which the bits are set.
 //
 // The owner is locked as the target of a foreign key is: who removes a member waits for the statements that write for it, and a statement that comes
 // later does not see it any more and writes nothing. Beats, which change no key, are not held up.
-func statement(has func(part) bool) string {
+func statement(which int) string {
 	var sql strings.Builder
 	sql.WriteString("WITH alive AS MATERIALIZED (SELECT FROM flow_member WHERE id = $1::bigint FOR KEY SHARE)")
 	var taken []string
@@ -92,7 +84,7 @@ func statement(has func(part) bool) string {
 		if p == records {
 			fmt.Fprintf(&sql, ", taken AS (%s)", strings.Join(taken, " UNION ALL "))
 		}
-		if !has(p) {
+		if which&(1<<p) == 0 {
 			continue
 		}
 		if p < records {
@@ -119,189 +111,5 @@ func (w *write) each() iter.Seq2[string, string] {
 				return
 			}
 		}
-	}
-}
-
-// rows are those of one part of a batch, an array for each column.
-type rows []array
-
-// batch is what one statement writes for one owner.
-type batch struct {
-	owner int64 // 0 is none
-	rows  [parts]rows
-}
-
-func newBatch() *batch {
-	b := &batch{}
-	for p := range b.rows {
-		b.rows[p] = make(rows, strings.Count(writes[p].columns, ", ")+1)
-	}
-	return b
-}
-
-func (b *batch) reset(owner int64) {
-	b.owner = owner
-	for p := range b.rows {
-		for i := range b.rows[p] {
-			b.rows[p][i].reset()
-		}
-	}
-}
-
-// has reports whether there are rows of a part.
-func (b *batch) has(p part) bool { return b.rows[p][0].n > 0 }
-
-// add takes in a chain of transitions, of which each but the first follows the one before.
-func (b *batch) add(batch []flow.Transition, chain []int) error {
-	first, last := &batch[chain[0]], &batch[chain[len(chain)-1]]
-	if first.Prev == 0 {
-		b.make(&last.Row)
-	} else {
-		b.move(first, &last.Row)
-	}
-	for n, i := range chain {
-		t := &batch[i]
-		if n > 0 || first.Prev == 0 {
-			c := b.rows[records]
-			c[0].text(t.Row.ID)
-			c[1].bigint(t.Record.Seq)
-			c[2].instant(t.Record.At)
-			c[3].json(t.Record.Body)
-		}
-		for _, notice := range t.Notices {
-			body, err := json.Marshal(notice)
-			if err != nil {
-				return err
-			}
-			c := b.rows[notices]
-			c[0].text(t.Row.ID)
-			c[1].text(notice.ID)
-			c[2].json(body)
-			c[3].int(int(c[3].n))
-		}
-		for _, answer := range t.Answers {
-			c := b.rows[answers]
-			c[0].text(t.Row.ID)
-			c[1].bigint(answer.Letter)
-			c[2].text(answer.Text)
-		}
-		for _, tag := range t.Tags {
-			c := b.rows[tags]
-			c[0].text(t.Row.ID)
-			c[1].text(tag.Name)
-			c[2].text(tag.Value)
-		}
-	}
-	return nil
-}
-
-func (b *batch) move(first *flow.Transition, r *flow.Row) {
-	c := b.rows[moved]
-	c[0].text(r.ID)
-	c[1].bigint(first.Prev)
-	c[2].text(string(r.State))
-	c[3].bool(r.Paused)
-	c[4].text(r.Step)
-	c[5].text(string(r.Wake.Kind))
-	c[6].instantOrNull(r.Wake.At)
-	c[7].textOrNull(r.Wake.For)
-	c[8].bigint(r.Seq)
-	c[9].instant(r.Updated)
-	c[10].instantOrNull(r.Ended)
-	c[11].textOrNull(r.Error)
-	c[12].int(r.Version)
-	c[13].instant(first.Record.At)
-	c[14].json(first.Record.Body)
-}
-
-func (b *batch) make(r *flow.Row) {
-	c := b.rows[made]
-	c[0].text(r.ID)
-	c[1].text(r.Flow)
-	c[2].int(r.Version)
-	c[3].textOrNull(r.Key)
-	c[4].textOrNull(r.Parent)
-	c[5].text(string(r.State))
-	c[6].bool(r.Paused)
-	c[7].text(r.Step)
-	c[8].text(string(r.Wake.Kind))
-	c[9].instantOrNull(r.Wake.At)
-	c[10].textOrNull(r.Wake.For)
-	c[11].bigint(r.Seq)
-	c[12].text(r.Actor)
-	c[13].text(r.Reason)
-	c[14].instant(r.Started)
-	c[15].instant(r.Updated)
-	c[16].instantOrNull(r.Ended)
-	c[17].textOrNull(r.Error)
-}
-
-// run has a connection write the batch by its statement, in the transaction that is open there if one is, and calls taken with the ID of each execution of which something
-// was written. A connection that keeps has the statement prepared once.
-func (b *batch) run(ctx context.Context, conn *pgx.Conn, keeps bool, sql string, taken func(id []byte)) error {
-	values := [][]byte{nil}
-	if b.owner != 0 {
-		values[0] = binary.BigEndian.AppendUint64(nil, uint64(b.owner))
-	}
-	for p := range parts {
-		if !b.has(p) {
-			continue
-		}
-		i := 0
-		for _, element := range writes[p].each() {
-			values = append(values, b.rows[p][i].param(elementTypes[element]))
-			i++
-		}
-	}
-	formats := []int16{pgx.BinaryFormatCode} // of every parameter
-	var reader *pgconn.ResultReader
-	if keeps {
-		prepared, err := conn.Prepare(ctx, sql, sql)
-		if err != nil {
-			return err
-		}
-		reader = conn.PgConn().ExecPrepared(ctx, prepared.Name, values, formats, nil)
-	} else {
-		reader = conn.PgConn().ExecParams(ctx, sql, values, nil, formats, nil)
-	}
-	for reader.NextRow() {
-		taken(reader.Values()[0])
-	}
-	_, err := reader.Close()
-	return err
-}
-
-// keepBatch bounds what the spare batches of a store hold on to, in bytes of records.
-const keepBatch = 1 << 20
-
-// statement returns what writes a batch.
-func (s *Store) statement(b *batch) string {
-	which := 0
-	for p := range parts {
-		if b.has(p) {
-			which |= 1 << p
-		}
-	}
-	if made := s.statements[which].Load(); made != nil {
-		return *made
-	}
-	sql := statement(b.has)
-	s.statements[which].Store(&sql)
-	return sql
-}
-
-// batch returns an empty batch for an owner; hand it to done.
-func (s *Store) batch(owner int64) *batch {
-	b, _ := s.spare.Get().(*batch)
-	if b == nil {
-		b = newBatch()
-	}
-	b.reset(owner)
-	return b
-}
-
-func (s *Store) done(b *batch) {
-	if cap(b.rows[moved][14].data)+cap(b.rows[records][3].data) <= keepBatch {
-		s.spare.Put(b)
 	}
 }

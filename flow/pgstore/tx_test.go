@@ -15,8 +15,23 @@ import (
 
 // The embedder's rows and the flow are there together, or not at all; with Wake and without it, though the next beat is an hour away.
 func startInTheEmbeddersTransaction(t *testing.T, server *pgtest.Server) {
+	inTheEmbeddersTransaction(t, server, "cache_statement")
+}
+
+// The same through a connection that must not keep statements, as behind a proxy that hands out another session for each transaction.
+func startWithoutPreparing(t *testing.T, server *pgtest.Server) {
+	inTheEmbeddersTransaction(t, server, "exec")
+}
+
+func inTheEmbeddersTransaction(t *testing.T, server *pgtest.Server, mode string) {
 	dsn := server.Database(t)
-	store, conn := open(t, dsn), connect(t, dsn)
+	store, conn := open(t, dsn), connect(t, dsn+"&default_query_exec_mode="+mode)
+	defer func() {
+		var kept int
+		if err := conn.QueryRow(context.Background(), "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'WITH alive%'").Scan(&kept); err != nil || (kept > 0) != (mode == "cache_statement") {
+			t.Errorf("%d statements are kept in mode %s, %v", kept, mode, err)
+		}
+	}()
 	if _, err := conn.Exec(t.Context(), "CREATE TABLE orders (id text PRIMARY KEY)"); err != nil {
 		t.Fatal(err)
 	}

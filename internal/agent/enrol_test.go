@@ -34,7 +34,7 @@ func enrolling(t *testing.T, secure bool, life time.Duration) *party {
 	t.Helper()
 	dir := short(t)
 	p := &party{tls: filepath.Join(dir, "tls")}
-	config := server.Config{Dir: filepath.Join(dir, "s"), Listen: "127.0.0.1:0", DeviceLife: life, Exe: os.Args[0]}
+	config := server.Config{Dir: filepath.Join(dir, "s"), Listen: "127.0.0.1:0", DeviceLife: life, Exe: "/bin/false"}
 	scheme := "http://"
 	if secure {
 		scheme = "https://"

@@ -31,7 +31,19 @@ func (s *suite) flow(ctx context.Context) (err error) {
 	if err := s.flowKill(ctx, place); err != nil {
 		return err
 	}
-	return s.flowIdle(ctx, place)
+	if err := s.flowIdle(ctx, place); err != nil {
+		return err
+	}
+	if err := s.flowNodes(ctx); err != nil {
+		return err
+	}
+	if err := s.flowDefinitions(ctx); err != nil {
+		return err
+	}
+	if s.DSN == "" {
+		return nil
+	}
+	return s.flowTakeover(ctx, place)
 }
 
 // flowLoad measures a store under load.
@@ -157,6 +169,78 @@ func (s *suite) flowIdle(ctx context.Context, place *flowbench.Place) error {
 	const tiny = 1e-6 // of a core: below what a process's clock shows
 	s.add(fmt.Sprintf("flow.idle.%d", n), max(waiting.CPU, tiny)*100, "% of a core", max(nothing.CPU, tiny)*100, "the same process with nothing that waits")
 	s.add(fmt.Sprintf("flow.idle.%d.resident", n), mb(waiting.RSS), "MB", mb(nothing.RSS), "the same process with nothing that waits")
+	return nil
+}
+
+// flowNodes measures flows of many nodes beside as many nodes in flows of 100.
+func (s *suite) flowNodes(ctx context.Context) error {
+	const few = 100
+	many := min(10_000, s.scaled(10_000))
+	for _, shape := range flowbench.Shapes {
+		sizes := []int{many}
+		if shape == "each" && s.Long {
+			sizes = append(sizes, 100_000)
+		}
+		for _, n := range sizes {
+			s.Progress(fmt.Sprintf("flow: %s of %d nodes", shape, n))
+			small, err := flowbench.Nodes(ctx, shape, n/few, few)
+			if err != nil {
+				return err
+			}
+			large, err := flowbench.Nodes(ctx, shape, 1, n)
+			if err != nil {
+				return err
+			}
+			s.add(fmt.Sprintf("flow.%s.%d", shape, n), us(large), "us a node", us(small), "a node of flows of 100; of the processor, in memory")
+		}
+	}
+	return nil
+}
+
+// flowDefinitions measures expressions, and counts what becomes of definitions that are broken.
+func (s *suite) flowDefinitions(ctx context.Context) error {
+	s.Progress("flow: expressions and definitions")
+	e, err := flowbench.Express(ctx, s.scaled(2000))
+	if err != nil {
+		return err
+	}
+	s.add(fmt.Sprintf("flow.expressions.%d", flowbench.InStep), us(e.Ordinary), "us a step", us(e.Constant), "the same step with constants in the places of its expressions")
+	s.add("flow.expression.hostile", ms(e.Hostile), "ms", ms(e.Harmless), "the same flow with an expression that is over at once; the value is until it was stopped")
+	seeds := uint64(max(3, s.scaled(200)/10)) // each seed breaks its definition in some twelve ways
+	if s.Long {
+		seeds = 200
+	}
+	d, err := flowbench.Define(ctx, 1000, 1000+seeds)
+	if err != nil {
+		return err
+	}
+	s.add("flow.broken", float64(d.Refused), "refused", float64(d.Broken), "generated definitions that are broken at one point; the value are those refused there")
+	s.add("flow.good", float64(d.Taken), "taken", float64(d.Good), "generated definitions that are good")
+	return nil
+}
+
+// flowTakeover measures how soon an engine goes on with what another had that was killed.
+func (s *suite) flowTakeover(ctx context.Context, place *flowbench.Place) error {
+	const heartbeat = 100 * time.Millisecond
+	kills := 3
+	if s.Long {
+		kills = 50
+	}
+	s.Progress(fmt.Sprintf("flow: %d takeovers", kills))
+	var worst flowbench.Taken
+	for range kills {
+		name, err := place.Store(ctx, "takeover")
+		if err != nil {
+			return err
+		}
+		taken, err := flowbench.Takeover(ctx, name, together, heartbeat)
+		if err != nil {
+			return err
+		}
+		worst.First, worst.All = max(worst.First, taken.First), max(worst.All, taken.All)
+	}
+	s.add("flow.takeover.first", ms(worst.First), "ms", ms(heartbeat), "a heartbeat; the value is from a SIGKILL to the heir's first step, the worst of all kills")
+	s.add("flow.takeover.all", ms(worst.All), "ms", ms(heartbeat), "a heartbeat; the value is until all flows have ended, the worst of all kills")
 	return nil
 }
 

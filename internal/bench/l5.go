@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +40,7 @@ func (s *suite) l5(ctx context.Context) (err error) {
 	}
 	stopClient := background(ctx, client.Run)
 	defer func() { err = errors.Join(err, stopClient()) }()
-	for _, n := range []int{10, 1000, 10_000} {
+	for _, n := range []int{10, 100, 1000, 10_000} {
 		service := fmt.Sprintf("bench.s%d", n)
 		instances := make([]l5.Instance, n)
 		for i := range instances {
@@ -55,6 +56,7 @@ func (s *suite) l5(ctx context.Context) (err error) {
 	if err := s.kinds(ctx, target); err != nil {
 		return err
 	}
+	s.moved()
 	if err := s.push(ctx, names.Server(), client); err != nil {
 		return err
 	}
@@ -85,20 +87,21 @@ func (s *suite) route(ctx context.Context, client *l5.Client, service string, n 
 	return err
 }
 
-// kinds measures picks of a kind of their own, each with a caller of its own, among 1,000.
+// kinds measures picks of a kind of their own, each with a caller of its own.
 func (s *suite) kinds(ctx context.Context, target string) error {
-	const service, n = "bench.s1000", 1000
-	choices := newTwoChoices(n)
+	guarded := func(c *l5.Config) { c.Guard.Limit.Healthy = time.Second }
+	by := func(policy balance.Policy) func(*l5.Config) { return func(c *l5.Config) { c.Policy = policy } }
 	for _, kind := range []struct {
-		name, against string
-		config        func(*l5.Config)
-		request       func(i int) l5.Request
-		floor         func(i int)
+		name   string
+		n      int
+		hashes bool
+		config func(*l5.Config)
 	}{
-		{"l5.guarded.1000", "two weighted draws, in flight, moving average, count",
-			func(c *l5.Config) { c.Guard.Limit.Healthy = time.Second }, nil, func(int) { choices.Load().route() }},
-		{"l5.hash.1000", "a hash and a look into a table",
-			func(c *l5.Config) { c.Policy = balance.Maglev }, func(i int) l5.Request { return l5.Request{Hash: mix(i)} }, func(i int) { choices.Load().pick(mix(i)) }},
+		{"l5.guarded", 10, false, guarded},
+		{"l5.guarded", 1000, false, guarded},
+		{"l5.hash", 1000, true, by(balance.Maglev)},
+		{"l5.hash", 10_000, true, by(balance.Maglev)},
+		{"l5.ring", 10_000, true, by(balance.RingHash)},
 	} {
 		config := l5.Config{Target: target, Caller: "bench.caller"}
 		kind.config(&config)
@@ -106,18 +109,54 @@ func (s *suite) kinds(ctx context.Context, target string) error {
 		if err != nil {
 			return err
 		}
+		choices, against := newTwoChoices(kind.n), "two weighted draws, in flight, moving average, count"
+		floor := func(int) error { choices.Load().route(); return nil }
+		var request func(int) l5.Request
+		if kind.hashes {
+			against = "a hash and a look into a table"
+			floor = func(i int) error { choices.Load().pick(mix(i)); return nil }
+			request = func(i int) l5.Request { return l5.Request{Hash: mix(i)} }
+		}
 		stop := background(ctx, client.Run)
-		ours, err := s.kind(ctx, client, service, kind.request)
+		ours, err := s.kind(ctx, client, fmt.Sprintf("bench.s%d", kind.n), request)
 		if err := errors.Join(err, stop()); err != nil {
 			return err
 		}
-		floor, err := s.each(func(i int) error { kind.floor(i); return nil })
+		least, err := s.each(floor)
 		if err != nil {
 			return err
 		}
-		s.add(kind.name, ours, "ns", floor, kind.against)
+		s.add(fmt.Sprintf("%s.%d", kind.name, kind.n), ours, "ns", least, against)
 	}
 	return nil
+}
+
+// moved measures how many hashes in a hundred go elsewhere when one instance in a hundred leaves.
+func (s *suite) moved() {
+	const n = 10_000
+	all := make([]balance.Candidate, n)
+	for i := range all {
+		all[i] = balance.Candidate{Weight: 100, Load: new(balance.Load), Key: balance.Hash(fmt.Sprintf("10.%d.%d.1:80", i/250, i%250))}
+	}
+	left := slices.Clone(all)
+	for i := 0; i < n; i += 100 {
+		left[i].Weight = 0
+	}
+	for _, policy := range []balance.Policy{balance.Maglev, balance.RingHash} {
+		before, after := balance.NewPicker(policy, all, 0), balance.NewPicker(policy, left, 0)
+		const hashes = 500_000
+		moved, least := 0, 0
+		for i := range hashes {
+			was, _ := before.Pick(0, mix(i))
+			if is, _ := after.Pick(0, mix(i)); is != was {
+				moved++
+			}
+			if was%100 == 0 {
+				least++
+			}
+		}
+		s.add("l5.moved."+policy.String(), 100*float64(moved)/hashes, "%", 100*float64(least)/hashes, "the hashes of those that leave, 1 in 100 of 10,000")
+	}
 }
 
 func (s *suite) kind(ctx context.Context, client *l5.Client, service string, request func(i int) l5.Request) (float64, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // agents serves AgentService.
@@ -19,7 +20,7 @@ type agents struct{ *API }
 // own refuses an agent that asks for another's device.
 func own(ctx context.Context, device string) error {
 	if device == "" {
-		return invalid("device", device, "name the device")
+		return rpc.Invalid("device", device, "name the device")
 	}
 	if id, ok := auth.From(ctx); ok && id.Role == auth.Agent && id.Name != device {
 		return fmt.Errorf("%w: %q asked for %q", ErrWhose, id.Name, device)
@@ -31,7 +32,7 @@ func (a agents) Device(ctx context.Context, q *connect.Request[pb.DesiredRequest
 	if err := own(ctx, q.Msg.Device); err != nil {
 		return nil, err
 	}
-	return document(a.config.CMDB.Device(q.Msg.Device))
+	return rpc.Document(a.config.CMDB.Device(q.Msg.Device))
 }
 
 // Report takes a report into the ledger.
@@ -41,12 +42,12 @@ func (a agents) Report(ctx context.Context, q *connect.Request[pb.JSON]) (*conne
 	}
 	var report drift.Report
 	if err := json.Unmarshal(q.Msg.Json, &report); err != nil {
-		return nil, invalid("report", err, "give a JSON object as package drift's Report")
+		return nil, rpc.Invalid("report", err, "give a JSON object as package drift's Report")
 	}
 	if err := own(ctx, report.Device); err != nil {
 		return nil, err
 	}
-	return done(a.config.Drift.Report(ctx, report))
+	return rpc.Done(a.config.Drift.Report(ctx, report))
 }
 
 // Desired sends the declared state, and again whenever it differs from what was sent last.

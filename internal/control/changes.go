@@ -8,6 +8,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // changes serves ChangeService, virtuals VirtualAddrService.
@@ -21,7 +22,7 @@ func (s changes) Record(ctx context.Context, q *connect.Request[pb.RecordChangeR
 	if err != nil {
 		return nil, err
 	}
-	return document(s.config.Centers.Changes.Record(ctx, center.Change{
+	return rpc.Document(s.config.Centers.Changes.Record(ctx, center.Change{
 		Key: c.Key, Module: q.Msg.Module, Kind: q.Msg.Kind, Devices: q.Msg.Devices, Execution: c.Execution,
 		Actor: c.Actor, Reason: c.Reason, Detail: json.RawMessage(q.Msg.Detail),
 	}))
@@ -32,16 +33,16 @@ func (s changes) Undo(ctx context.Context, q *connect.Request[pb.RecordChangeReq
 	if err != nil {
 		return nil, err
 	}
-	return done(s.config.Centers.Changes.Undo(ctx, c.Key, c.Actor, c.Reason))
+	return rpc.Done(s.config.Centers.Changes.Undo(ctx, c.Key, c.Actor, c.Reason))
 }
 
 func (s changes) List(ctx context.Context, q *connect.Request[pb.ListChangesRequest]) (*connect.Response[pb.Listing], error) {
-	since, err := moment("since", q.Msg.Since)
+	since, err := rpc.Moment("since", q.Msg.Since)
 	if err != nil {
 		return nil, err
 	}
 	filter := center.ChangeFilter{Module: q.Msg.Module, Execution: q.Msg.Execution, Since: since}
-	return listing(s.config.Centers.Changes.List(ctx, filter, page(q.Msg.Page)))
+	return rpc.Listing(s.config.Centers.Changes.List(ctx, filter, page(q.Msg.Page)))
 }
 
 func (v virtuals) Add(ctx context.Context, q *connect.Request[pb.RealServerRequest]) (*connect.Response[pb.JSON], error) {
@@ -55,7 +56,7 @@ func (v virtuals) Add(ctx context.Context, q *connect.Request[pb.RealServerReque
 	if err != nil {
 		return nil, err
 	}
-	return document(server, v.audit(ctx, c, "vip.add", "vip/"+q.Msg.Virtual+"/"+q.Msg.Addr, nil))
+	return rpc.Document(server, v.audit(ctx, c, "vip.add", "vip/"+q.Msg.Virtual+"/"+q.Msg.Addr, nil))
 }
 
 func (v virtuals) Remove(ctx context.Context, q *connect.Request[pb.RealServerRequest]) (*connect.Response[pb.Done], error) {
@@ -66,9 +67,9 @@ func (v virtuals) Remove(ctx context.Context, q *connect.Request[pb.RealServerRe
 	if err := v.config.Centers.VirtualAddrs.Remove(ctx, q.Msg.Virtual, q.Msg.Addr, c.Key, c.Actor); err != nil {
 		return nil, err
 	}
-	return done(v.audit(ctx, c, "vip.remove", "vip/"+q.Msg.Virtual+"/"+q.Msg.Addr, nil))
+	return rpc.Done(v.audit(ctx, c, "vip.remove", "vip/"+q.Msg.Virtual+"/"+q.Msg.Addr, nil))
 }
 
 func (v virtuals) List(ctx context.Context, q *connect.Request[pb.RealServerRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(v.config.Centers.VirtualAddrs.List(ctx, q.Msg.Virtual, page(q.Msg.Page)))
+	return rpc.Listing(v.config.Centers.VirtualAddrs.List(ctx, q.Msg.Virtual, page(q.Msg.Page)))
 }

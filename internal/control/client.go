@@ -13,6 +13,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
@@ -61,7 +62,7 @@ func DialConfig(config transport.DialConfig) (*Client, error) {
 
 // NewClient makes a client of an HTTP client and the base URL of a server.
 func NewClient(client *http.Client, base string) *Client {
-	limits := connect.WithReadMaxBytes(maxMessage)
+	limits := connect.WithReadMaxBytes(rpc.MaxMessage)
 	return &Client{
 		Resources:   controlpbconnect.NewResourceServiceClient(client, base, limits),
 		Devices:     controlpbconnect.NewDeviceServiceClient(client, base, limits),
@@ -116,9 +117,6 @@ func DecodeList[T any](answer *connect.Response[pb.Listing], err error) (items [
 	}
 	return items, answer.Msg.Next, nil
 }
-
-// chunk is how much of a content travels in one message.
-const chunk = 256 << 10
 
 // PushPackage sends an archive to the package store.
 func (c *Client) PushPackage(ctx context.Context, name, version string, archive io.Reader, cause *pb.Cause) (center.Package, error) {
@@ -187,7 +185,7 @@ func (c *Client) PushFile(ctx context.Context, namespace, path string, mode uint
 // answer, so an end of the stream is no error here.
 func send[T any](content io.Reader, send func(*T) error, message func(i int, part []byte) *T) error {
 	for i := 0; ; i++ {
-		part := make([]byte, chunk)
+		part := make([]byte, rpc.ChunkSize)
 		n, err := io.ReadFull(content, part)
 		if n > 0 || i == 0 {
 			if err := send(message(i, part[:n])); err != nil {

@@ -19,7 +19,9 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
+	"github.com/zhiyun-ops/zhiyun/internal/flowapi"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -77,7 +79,7 @@ type API struct {
 	news   *news
 
 	exchanges *auth.Limiter // of enrolment tokens and device credentials, by id
-	pushing   sync.Mutex    // held while the tools that run change
+	flows     *flowapi.API
 }
 
 // New checks the config, reporting all faults at once. It starts nothing.
@@ -124,7 +126,10 @@ func New(config Config) (*API, error) {
 	if config.Info == nil {
 		config.Info = struct{}{}
 	}
-	return &API{config: config, logger: config.Logger, news: newNews(), exchanges: auth.NewLimiter(exchangeBurst, exchangeEvery, nil)}, nil
+	a := &API{config: config, logger: config.Logger, news: newNews(), exchanges: auth.NewLimiter(exchangeBurst, exchangeEvery, nil)}
+	var err error
+	a.flows, err = flowapi.New(flowapi.Config{Engine: config.Flow, Tools: config.Tools, ToolDevices: config.ToolDevices, Shelf: config.Shelf, Audit: a.audit})
+	return a, err
 }
 
 // Run watches for what changes declared states, for AgentService.Desired, until ctx ends; then it returns nil.
@@ -141,10 +146,10 @@ func (a *API) Run(ctx context.Context) error {
 
 // Mount adds the handlers of every service, and of the blobs, to a mux.
 func (a *API) Mount(mux *http.ServeMux) {
-	options := []connect.HandlerOption{connect.WithInterceptors(rehearsed{}, named{}), connect.WithReadMaxBytes(maxMessage)}
+	options := []connect.HandlerOption{connect.WithInterceptors(rpc.Rehearsals{}, rpc.Names{Kinds: kinds}), connect.WithReadMaxBytes(rpc.MaxMessage)}
 	mux.Handle(controlpbconnect.NewResourceServiceHandler(resources{a}, options...))
 	mux.Handle(controlpbconnect.NewDeviceServiceHandler(devices{a}, options...))
-	mux.Handle(controlpbconnect.NewFlowServiceHandler(flows{a}, options...))
+	mux.Handle(a.flows.Handler(options...))
 	mux.Handle(controlpbconnect.NewFreezeServiceHandler(freezes{a}, options...))
 	mux.Handle(controlpbconnect.NewTriggerServiceHandler(triggers{a}, options...))
 	mux.Handle(controlpbconnect.NewRegistryServiceHandler(registry{a}, options...))
@@ -163,8 +168,5 @@ func (a *API) Mount(mux *http.ServeMux) {
 	mux.Handle(controlpbconnect.NewTokenServiceHandler(tokens{a}, options...))
 	mux.Handle(controlpbconnect.NewEnrolServiceHandler(enrolling{a}, options...))
 	mux.Handle(a.config.Centers.Blobs.Handler())
-	mountRehearsals(mux)
+	rpc.MountRehearsals(mux, rehearsable)
 }
-
-// maxMessage bounds one message.
-const maxMessage = 32 << 20

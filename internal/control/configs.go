@@ -10,6 +10,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // configs serves ConfigService.
@@ -24,15 +25,15 @@ func (s configs) SetTemplate(ctx context.Context, q *connect.Request[pb.Template
 	if err != nil {
 		return nil, err
 	}
-	return document(set, s.audit(ctx, c, "template.set", "template/"+q.Msg.Name, set.Version))
+	return rpc.Document(set, s.audit(ctx, c, "template.set", "template/"+q.Msg.Name, set.Version))
 }
 
 func (s configs) GetTemplate(ctx context.Context, q *connect.Request[pb.TemplateRequest]) (*connect.Response[pb.JSON], error) {
-	return document(s.config.Centers.Configs.Template(ctx, q.Msg.Name))
+	return rpc.Document(s.config.Centers.Configs.Template(ctx, q.Msg.Name))
 }
 
 func (s configs) Templates(ctx context.Context, q *connect.Request[pb.ParamsRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(s.config.Centers.Configs.Templates(ctx, page(q.Msg.Page)))
+	return rpc.Listing(s.config.Centers.Configs.Templates(ctx, page(q.Msg.Page)))
 }
 
 func paramObject(q *pb.ParamRequest) string { return "param/" + q.Level + "/" + q.Owner + "/" + q.Key }
@@ -48,7 +49,7 @@ func (s configs) Set(ctx context.Context, q *connect.Request[pb.ParamRequest]) (
 	if err != nil {
 		return nil, err
 	}
-	return document(set, s.audit(ctx, c, "config.set", paramObject(q.Msg), set.Value)) // masked if secret
+	return rpc.Document(set, s.audit(ctx, c, "config.set", paramObject(q.Msg), set.Value)) // masked if secret
 }
 
 func (s configs) Unset(ctx context.Context, q *connect.Request[pb.ParamRequest]) (*connect.Response[pb.Done], error) {
@@ -59,15 +60,15 @@ func (s configs) Unset(ctx context.Context, q *connect.Request[pb.ParamRequest])
 	if err := s.config.Centers.Configs.Unset(ctx, center.Level(q.Msg.Level), q.Msg.Owner, q.Msg.Key); err != nil {
 		return nil, err
 	}
-	return done(s.audit(ctx, c, "config.unset", paramObject(q.Msg), nil))
+	return rpc.Done(s.audit(ctx, c, "config.unset", paramObject(q.Msg), nil))
 }
 
 func (s configs) Get(ctx context.Context, q *connect.Request[pb.ParamRequest]) (*connect.Response[pb.JSON], error) {
-	return document(s.config.Centers.Configs.Get(ctx, center.Level(q.Msg.Level), q.Msg.Owner, q.Msg.Key))
+	return rpc.Document(s.config.Centers.Configs.Get(ctx, center.Level(q.Msg.Level), q.Msg.Owner, q.Msg.Key))
 }
 
 func (s configs) Params(ctx context.Context, q *connect.Request[pb.ParamsRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(s.config.Centers.Configs.Params(ctx, center.Level(q.Msg.Level), q.Msg.Owner, page(q.Msg.Page)))
+	return rpc.Listing(s.config.Centers.Configs.Params(ctx, center.Level(q.Msg.Level), q.Msg.Owner, page(q.Msg.Page)))
 }
 
 // subject finds the module and the device, if one is named, that a file is rendered for.
@@ -81,7 +82,7 @@ func (s configs) subject(q *pb.RenderRequest) (device cmdb.Device, module cmdb.M
 			name = device.Module
 		}
 	}
-	if err := need("module", name, "name a module, or a device that has one"); err != nil {
+	if err := rpc.Need("module", name, "name a module, or a device that has one"); err != nil {
 		return device, module, err
 	}
 	module, err = s.config.CMDB.Module(name)
@@ -97,7 +98,7 @@ func (s configs) Render(ctx context.Context, q *connect.Request[pb.RenderRequest
 	if err != nil {
 		return nil, err
 	}
-	return document(s.config.Centers.Configs.Render(ctx, q.Msg.Template, scope, false))
+	return rpc.Document(s.config.Centers.Configs.Render(ctx, q.Msg.Template, scope, false))
 }
 
 // ConfigFiles is what a device needs to write its configuration.
@@ -150,5 +151,5 @@ func (s configs) Files(ctx context.Context, q *connect.Request[pb.RenderRequest]
 			out.Files[i].Content = string(file.Body)
 		}
 	}
-	return document(out, nil)
+	return rpc.Document(out, nil)
 }

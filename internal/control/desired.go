@@ -13,6 +13,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // desired is what a device's agent compares with now. A device that is in service is compared with its module's
@@ -190,7 +191,7 @@ func perm(mode string) (drift.Perm, error) {
 	}
 	n, err := strconv.ParseUint(mode, 8, 12)
 	if err != nil {
-		return 0, invalid("mode", mode, "give octal digits, as in 0644")
+		return 0, rpc.Invalid("mode", mode, "give octal digits, as in 0644")
 	}
 	return drift.Perm(n), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
@@ -22,7 +23,7 @@ func (d devices) Query(_ context.Context, q *connect.Request[pb.QueryDevicesRequ
 	if err != nil {
 		return nil, err
 	}
-	n, err := limit(&pb.Page{Limit: q.Msg.Limit})
+	n, err := rpc.Limit(&pb.Page{Limit: q.Msg.Limit})
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (d devices) Query(_ context.Context, q *connect.Request[pb.QueryDevicesRequ
 			out = append(out, device)
 		}
 	}
-	return listing(out, "", nil)
+	return rpc.Listing(out, "", nil)
 }
 
 func (d devices) Acquire(ctx context.Context, q *connect.Request[pb.AcquireRequest]) (*connect.Response[pb.Listing], error) {
@@ -65,7 +66,7 @@ func (d devices) Acquire(ctx context.Context, q *connect.Request[pb.AcquireReque
 	if err != nil {
 		return nil, err
 	}
-	ttl, err := duration("ttl", q.Msg.Ttl, 0)
+	ttl, err := rpc.Duration("ttl", q.Msg.Ttl, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (d devices) Acquire(ctx context.Context, q *connect.Request[pb.AcquireReque
 	if err := d.audit(ctx, c, "device.acquire", "module/"+q.Msg.Module, names); err != nil {
 		return nil, err
 	}
-	return listing(got, "", nil)
+	return rpc.Listing(got, "", nil)
 }
 
 // verb is what most verbs of a device share: who asks, which devices, for how long, and the audit record.
@@ -92,8 +93,8 @@ func (d devices) verb(ctx context.Context, name string, q *pb.DevicesRequest, do
 	if err != nil {
 		return err
 	}
-	if len(q.Names) == 0 || len(q.Names) > maxPage {
-		return invalid("names", fmt.Sprintf("%d names", len(q.Names)), fmt.Sprintf("name 1 to %d devices", maxPage))
+	if len(q.Names) == 0 || len(q.Names) > rpc.MaxPage {
+		return rpc.Invalid("names", fmt.Sprintf("%d names", len(q.Names)), fmt.Sprintf("name 1 to %d devices", rpc.MaxPage))
 	}
 	if err := do(c); err != nil {
 		return err
@@ -107,11 +108,11 @@ func (d devices) verb(ctx context.Context, name string, q *pb.DevicesRequest, do
 }
 
 func (d devices) Renew(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
-	ttl, err := duration("ttl", q.Msg.Ttl, 0)
+	ttl, err := rpc.Duration("ttl", q.Msg.Ttl, 0)
 	if err != nil {
 		return nil, err
 	}
-	return done(d.verb(ctx, "renew", q.Msg, func(c *pb.Cause) error {
+	return rpc.Done(d.verb(ctx, "renew", q.Msg, func(c *pb.Cause) error {
 		return d.config.CMDB.Renew(ctx, q.Msg.Owner, q.Msg.Names, ttl, because(c)...)
 	}))
 }
@@ -143,7 +144,7 @@ func each(names []string, do func(name string) error) error {
 }
 
 func (d devices) Serve(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
-	return done(d.verb(ctx, "serve", q.Msg, func(c *pb.Cause) error {
+	return rpc.Done(d.verb(ctx, "serve", q.Msg, func(c *pb.Cause) error {
 		return each(q.Msg.Names, func(name string) error {
 			// Repeated after an answer was lost, it finds its work done.
 			if device, err := d.config.CMDB.Device(name); err == nil && device.State == cmdb.InService && device.Module == q.Msg.Module {
@@ -155,7 +156,7 @@ func (d devices) Serve(ctx context.Context, q *connect.Request[pb.DevicesRequest
 }
 
 func (d devices) Hold(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Listing], error) {
-	ttl, err := duration("ttl", q.Msg.Ttl, 0)
+	ttl, err := rpc.Duration("ttl", q.Msg.Ttl, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -164,12 +165,12 @@ func (d devices) Hold(ctx context.Context, q *connect.Request[pb.DevicesRequest]
 		held, err = d.config.CMDB.Hold(ctx, q.Msg.Owner, q.Msg.Names, ttl, because(c)...)
 		return err
 	})
-	return listing(held, "", err)
+	return rpc.Listing(held, "", err)
 }
 
 func (d devices) MarkFaulty(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
-	return done(d.verb(ctx, "mark_faulty", q.Msg, func(c *pb.Cause) error {
-		if err := need("cause.reason", c.Reason, "say what is wrong with the device"); err != nil {
+	return rpc.Done(d.verb(ctx, "mark_faulty", q.Msg, func(c *pb.Cause) error {
+		if err := rpc.Need("cause.reason", c.Reason, "say what is wrong with the device"); err != nil {
 			return err
 		}
 		return each(q.Msg.Names, func(name string) error { return d.config.CMDB.MarkFaulty(ctx, name, c.Reason, because(c)...) })
@@ -177,13 +178,13 @@ func (d devices) MarkFaulty(ctx context.Context, q *connect.Request[pb.DevicesRe
 }
 
 func (d devices) Repair(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
-	return done(d.verb(ctx, "repair", q.Msg, func(c *pb.Cause) error {
+	return rpc.Done(d.verb(ctx, "repair", q.Msg, func(c *pb.Cause) error {
 		return each(q.Msg.Names, func(name string) error { return d.config.CMDB.Repair(ctx, name, because(c)...) })
 	}))
 }
 
 func (d devices) Retire(ctx context.Context, q *connect.Request[pb.DevicesRequest]) (*connect.Response[pb.Done], error) {
-	return done(d.verb(ctx, "retire", q.Msg, func(c *pb.Cause) error {
+	return rpc.Done(d.verb(ctx, "retire", q.Msg, func(c *pb.Cause) error {
 		return each(q.Msg.Names, func(name string) error {
 			if err := d.config.CMDB.Retire(ctx, name, because(c)...); err != nil || d.config.Drift == nil {
 				return err

@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	"github.com/zhiyun-ops/zhiyun/internal/certs"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // Trust is what this server's devices trust, and who signs their certificates. It is asked at each use, so that a CA can
@@ -85,7 +86,7 @@ func (e enrolling) grant(ctx context.Context, id auth.Identity, q *pb.EnrolReque
 	var request *x509.CertificateRequest
 	if authority != nil && len(q.Csr) > 0 {
 		if request, err = certs.ParseRequest(q.Csr); err != nil {
-			return nil, invalid("csr", "(DER)", err.Error())
+			return nil, rpc.Invalid("csr", "(DER)", err.Error())
 		}
 		sum := sha256.Sum256(request.RawSubjectPublicKeyInfo)
 		in.Form, in.Hash = center.FormCertificate, hex.EncodeToString(sum[:])

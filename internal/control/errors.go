@@ -1,21 +1,20 @@
 package control
 
 import (
-	"context"
 	"errors"
-	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
-	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
+	"github.com/zhiyun-ops/zhiyun/internal/flowapi"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
-	"github.com/zhiyun-ops/zhiyun/internal/store"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/l5/rule"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 	"github.com/zhiyun-ops/zhiyun/scale"
@@ -23,143 +22,58 @@ import (
 
 var (
 	// ErrAbsent says that this server runs without the part that was asked.
-	ErrAbsent = errors.New("control: this server runs without that part; ask another, or start it with the part on")
+	ErrAbsent = rpc.ErrAbsent
 	// ErrInput says that a request is wrong in itself.
-	ErrInput = errors.New("control: invalid request")
+	ErrInput = rpc.ErrInput
 	// ErrWhose says that an agent asked for another device than its own.
 	ErrWhose = errors.New("control: an agent asks for its own device only")
 )
 
-// nameHeader carries the name of an error.
-const nameHeader = "Zhiyun-Error"
-
-// kinds of errors, each with its Connect code and its name. The first that matches counts.
-var kinds = []struct {
-	is   error
-	code connect.Code
-	name string
-}{
-	{context.Canceled, connect.CodeCanceled, "cancelled"},
-	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, "timeout"},
-	{ErrAbsent, connect.CodeUnimplemented, "absent"},
+// kinds of errors, each with its Connect code and its name; those of flows are flowapi's. The first that matches counts.
+var kinds = slices.Concat([]rpc.Kind{
 	{ErrWhose, connect.CodePermissionDenied, "device.other"},
 	{ErrRate, connect.CodeResourceExhausted, "rate"},
-	{auth.ErrDenied, connect.CodePermissionDenied, "denied"},
-	{auth.ErrRevoked, connect.CodePermissionDenied, "token.revoked"},
-	{auth.ErrExpired, connect.CodePermissionDenied, "token.expired"},
-	{center.ErrUsed, connect.CodePermissionDenied, "token.used"},
-	{center.ErrOtherDevice, connect.CodePermissionDenied, "token.device"},
-	{ErrInput, connect.CodeInvalidArgument, "invalid"},
-	{cmdb.ErrNoDevice, connect.CodeResourceExhausted, "device.none"},
-	{cmdb.ErrState, connect.CodeFailedPrecondition, "device.state"},
-	{cmdb.ErrEnded, connect.CodeFailedPrecondition, "acquisition.ended"},
-	{cmdb.ErrKeyReused, connect.CodeAlreadyExists, "key.reused"},
-	{cmdb.ErrStale, connect.CodeAborted, "plan.stale"},
-	{cmdb.ErrInvalid, connect.CodeInvalidArgument, "declaration.invalid"},
-	{cmdb.ErrKind, connect.CodeInvalidArgument, "kind.unknown"},
-	{cmdb.ErrRequest, connect.CodeInvalidArgument, "invalid"},
-	{cmdb.ErrResync, connect.CodeOutOfRange, "resync"},
-	{cmdb.ErrNotFound, connect.CodeNotFound, "resource.not_found"},
-	{l5server.ErrRulesChanged, connect.CodeAborted, "rules.changed"},
-	{rule.ErrInvalid, connect.CodeInvalidArgument, "rules.invalid"},
-	{center.ErrInvalid, connect.CodeInvalidArgument, "invalid"},
-	{center.ErrTaken, connect.CodeAlreadyExists, "taken"},
-	{center.ErrNoBalancer, connect.CodeFailedPrecondition, "vip.no_balancer"},
-	{center.ErrContended, connect.CodeAborted, "contended"},
-	{center.ErrNotFound, connect.CodeNotFound, "not_found"},
-	{gray.ErrNotFound, connect.CodeNotFound, "rollout.not_found"},
-	{gray.ErrExists, connect.CodeAlreadyExists, "rollout.exists"},
-	{gray.ErrSuperseded, connect.CodeFailedPrecondition, "rollout.superseded"},
-	{gray.ErrState, connect.CodeFailedPrecondition, "rollout.state"},
-	{gray.ErrInvalid, connect.CodeInvalidArgument, "rollout.invalid"},
-	{scale.ErrNotFound, connect.CodeNotFound, "scale.not_found"},
-	{scale.ErrNoDevices, connect.CodeResourceExhausted, "device.none"},
-	{scale.ErrRefused, connect.CodeFailedPrecondition, "scale.refused"},
-	{flow.ErrNotFound, connect.CodeNotFound, "flow.not_found"},
-	{flow.ErrInvalid, connect.CodeInvalidArgument, "flow.invalid"},
-	{flow.ErrExists, connect.CodeAlreadyExists, "flow.exists"},
-	{flow.ErrState, connect.CodeFailedPrecondition, "flow.state"},
-	{flow.ErrNotAsked, connect.CodePermissionDenied, "flow.not_asked"},
-	{flow.ErrBusy, connect.CodeResourceExhausted, "flow.busy"},
-	{flow.ErrLocked, connect.CodeAborted, "flow.locked"},
-	{flow.ErrDenied, connect.CodePermissionDenied, "flow.denied"},
-	{flow.ErrStale, connect.CodeAborted, "contended"},
-	{flow.ErrDenied, connect.CodePermissionDenied, "flow.denied"},
-	{flow.ErrBusy, connect.CodeResourceExhausted, "flow.busy"},
-	{flow.ErrLocked, connect.CodeAborted, "flow.locked"},
-	{trigger.ErrNotFound, connect.CodeNotFound, "trigger.not_found"},
-	{trigger.ErrInvalid, connect.CodeInvalidArgument, "trigger.invalid"},
-	{trigger.ErrPaused, connect.CodeFailedPrecondition, "trigger.paused"},
-	{trigger.ErrContended, connect.CodeAborted, "contended"},
-	{flow.ErrClosed, connect.CodeUnavailable, "flow.closed"},
-	{l5server.ErrNotFound, connect.CodeNotFound, "instance.not_found"},
-	{drift.ErrNotFound, connect.CodeNotFound, "finding.not_found"},
-	{drift.ErrClosed, connect.CodeFailedPrecondition, "finding.closed"},
-	{records.ErrInvalid, connect.CodeInvalidArgument, "invalid"},
-	{store.ErrFenced, connect.CodeAborted, "fenced"},
-	{store.ErrConflict, connect.CodeAborted, "contended"},
-	{store.ErrNoSpace, connect.CodeResourceExhausted, "no_space"},
-}
-
-// named gives every error of a handler its code and its name.
-type named struct{}
-
-func (named) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
-		response, err := next(ctx, request)
-		return response, wire(err)
-	}
-}
-
-func (named) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
-}
-
-func (named) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return wire(next(ctx, conn))
-	}
-}
-
-func wire(err error) error {
-	var already *connect.Error
-	if err == nil || errors.As(err, &already) {
-		return err
-	}
-	for _, kind := range kinds {
-		if errors.Is(err, kind.is) {
-			out := connect.NewError(kind.code, err)
-			out.Meta().Set(nameHeader, kind.name)
-			return out
-		}
-	}
-	return connect.NewError(connect.CodeUnavailable, err)
-}
-
-// refusal is an error with a name of its own.
-func refusal(code connect.Code, name, text string, args ...any) error {
-	out := connect.NewError(code, fmt.Errorf(text, args...))
-	out.Meta().Set(nameHeader, name)
-	return out
-}
+	{Is: auth.ErrRevoked, Code: connect.CodePermissionDenied, Name: "token.revoked"},
+	{Is: auth.ErrExpired, Code: connect.CodePermissionDenied, Name: "token.expired"},
+	{Is: center.ErrUsed, Code: connect.CodePermissionDenied, Name: "token.used"},
+	{Is: center.ErrOtherDevice, Code: connect.CodePermissionDenied, Name: "token.device"},
+	{Is: cmdb.ErrNoDevice, Code: connect.CodeResourceExhausted, Name: "device.none"},
+	{Is: cmdb.ErrState, Code: connect.CodeFailedPrecondition, Name: "device.state"},
+	{Is: cmdb.ErrEnded, Code: connect.CodeFailedPrecondition, Name: "acquisition.ended"},
+	{Is: cmdb.ErrKeyReused, Code: connect.CodeAlreadyExists, Name: "key.reused"},
+	{Is: cmdb.ErrStale, Code: connect.CodeAborted, Name: "plan.stale"},
+	{Is: cmdb.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "declaration.invalid"},
+	{Is: cmdb.ErrKind, Code: connect.CodeInvalidArgument, Name: "kind.unknown"},
+	{Is: cmdb.ErrRequest, Code: connect.CodeInvalidArgument, Name: "invalid"},
+	{Is: cmdb.ErrResync, Code: connect.CodeOutOfRange, Name: "resync"},
+	{Is: cmdb.ErrNotFound, Code: connect.CodeNotFound, Name: "resource.not_found"},
+	{Is: l5server.ErrRulesChanged, Code: connect.CodeAborted, Name: "rules.changed"},
+	{Is: rule.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "rules.invalid"},
+	{Is: center.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "invalid"},
+	{Is: center.ErrTaken, Code: connect.CodeAlreadyExists, Name: "taken"},
+	{Is: center.ErrNoBalancer, Code: connect.CodeFailedPrecondition, Name: "vip.no_balancer"},
+	{Is: center.ErrContended, Code: connect.CodeAborted, Name: "contended"},
+	{Is: center.ErrNotFound, Code: connect.CodeNotFound, Name: "not_found"},
+	{Is: gray.ErrNotFound, Code: connect.CodeNotFound, Name: "rollout.not_found"},
+	{Is: gray.ErrExists, Code: connect.CodeAlreadyExists, Name: "rollout.exists"},
+	{Is: gray.ErrSuperseded, Code: connect.CodeFailedPrecondition, Name: "rollout.superseded"},
+	{Is: gray.ErrState, Code: connect.CodeFailedPrecondition, Name: "rollout.state"},
+	{Is: gray.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "rollout.invalid"},
+	{Is: scale.ErrNotFound, Code: connect.CodeNotFound, Name: "scale.not_found"},
+	{Is: scale.ErrNoDevices, Code: connect.CodeResourceExhausted, Name: "device.none"},
+	{Is: scale.ErrRefused, Code: connect.CodeFailedPrecondition, Name: "scale.refused"},
+	{Is: trigger.ErrNotFound, Code: connect.CodeNotFound, Name: "trigger.not_found"},
+	{Is: trigger.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "trigger.invalid"},
+	{Is: trigger.ErrPaused, Code: connect.CodeFailedPrecondition, Name: "trigger.paused"},
+	{Is: trigger.ErrContended, Code: connect.CodeAborted, Name: "contended"},
+	{Is: l5server.ErrNotFound, Code: connect.CodeNotFound, Name: "instance.not_found"},
+	{Is: drift.ErrNotFound, Code: connect.CodeNotFound, Name: "finding.not_found"},
+	{Is: drift.ErrClosed, Code: connect.CodeFailedPrecondition, Name: "finding.closed"},
+	{Is: records.ErrInvalid, Code: connect.CodeInvalidArgument, Name: "invalid"},
+}, flowapi.Kinds)
 
 // NameOf returns the name of an error that came over the API, or of its Connect code where it has none.
-func NameOf(err error) string {
-	var remote *connect.Error
-	if !errors.As(err, &remote) {
-		return ""
-	}
-	if name := remote.Meta().Get(nameHeader); name != "" {
-		return name
-	}
-	return remote.Code().String()
-}
+func NameOf(err error) string { return rpc.NameOf(err) }
 
 // Retryable says whether the same call may succeed later.
-func Retryable(err error) bool {
-	switch connect.CodeOf(err) {
-	case connect.CodeUnavailable, connect.CodeAborted, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted:
-		return true
-	}
-	return false
-}
+func Retryable(err error) bool { return rpc.Retryable(err) }

@@ -12,6 +12,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // findings serves DriftService.
@@ -29,21 +30,21 @@ func (f findings) List(ctx context.Context, q *connect.Request[pb.ListFindingsRe
 	if err != nil {
 		return nil, err
 	}
-	n, err := limit(q.Msg.Page)
+	n, err := rpc.Limit(q.Msg.Page)
 	if err != nil {
 		return nil, err
 	}
 	filter := drift.Filter{Device: q.Msg.Device, Module: q.Msg.Module, Kind: drift.Kind(q.Msg.Kind), Limit: n, After: q.Msg.Page.GetAfter()}
 	if kind := filter.Kind; kind != "" && !slices.Contains(drift.Kinds(), kind) {
-		return nil, invalid("kind", kind, fmt.Sprintf("give one of %v", drift.Kinds()))
+		return nil, rpc.Invalid("kind", kind, fmt.Sprintf("give one of %v", drift.Kinds()))
 	}
 	for _, state := range q.Msg.States {
 		if !slices.Contains(statesOfFindings, drift.Status(state)) {
-			return nil, invalid("states", state, fmt.Sprintf("give some of %v", statesOfFindings))
+			return nil, rpc.Invalid("states", state, fmt.Sprintf("give some of %v", statesOfFindings))
 		}
 		filter.Status = append(filter.Status, drift.Status(state))
 	}
-	return listing(ledger.List(ctx, filter))
+	return rpc.Listing(ledger.List(ctx, filter))
 }
 
 // statesOfFindings are those that a finding can be in.
@@ -54,7 +55,7 @@ func (f findings) Get(ctx context.Context, q *connect.Request[pb.FindingRequest]
 	if err != nil {
 		return nil, err
 	}
-	return document(ledger.Get(ctx, q.Msg.Id))
+	return rpc.Document(ledger.Get(ctx, q.Msg.Id))
 }
 
 func (f findings) verb(ctx context.Context, name string, q *pb.FindingRequest, do func(*drift.Ledger, *pb.Cause) error) (*connect.Response[pb.Done], error) {
@@ -69,7 +70,7 @@ func (f findings) verb(ctx context.Context, name string, q *pb.FindingRequest, d
 	if err := do(ledger, c); err != nil {
 		return nil, err
 	}
-	return done(f.audit(ctx, c, "drift."+name, "finding/"+q.Id, nil))
+	return rpc.Done(f.audit(ctx, c, "drift."+name, "finding/"+q.Id, nil))
 }
 
 func (f findings) Repair(ctx context.Context, q *connect.Request[pb.FindingRequest]) (*connect.Response[pb.Done], error) {
@@ -77,12 +78,12 @@ func (f findings) Repair(ctx context.Context, q *connect.Request[pb.FindingReque
 }
 
 func (f findings) Ignore(ctx context.Context, q *connect.Request[pb.FindingRequest]) (*connect.Response[pb.Done], error) {
-	until, err := moment("until", q.Msg.Until)
+	until, err := rpc.Moment("until", q.Msg.Until)
 	if err != nil {
 		return nil, err
 	}
 	return f.verb(ctx, "ignore", q.Msg, func(l *drift.Ledger, c *pb.Cause) error {
-		if err := need("cause.reason", c.Reason, "say why the difference may stay"); err != nil {
+		if err := rpc.Need("cause.reason", c.Reason, "say why the difference may stay"); err != nil {
 			return err
 		}
 		return l.Ignore(ctx, q.Msg.Id, c.Actor, c.Reason, until)
@@ -105,13 +106,13 @@ func (f findings) Peers(ctx context.Context, q *connect.Request[pb.PeersRequest]
 		return nil, err
 	}
 	if q.Msg.Peer == "" {
-		return listing(differs, "", nil)
+		return rpc.Listing(differs, "", nil)
 	}
 	serving, _, err := f.seen(ctx, ledger, q.Msg.Peer)
 	if err != nil {
 		return nil, err
 	}
-	return listing(drift.Peers(f.alike(fresh, q.Msg.Device), f.alike(serving, q.Msg.Peer)), "", nil)
+	return rpc.Listing(drift.Peers(f.alike(fresh, q.Msg.Device), f.alike(serving, q.Msg.Peer)), "", nil)
 }
 
 // alike numbers the ports of a device as its module's manifest does, so that devices that share an address compare.
@@ -149,7 +150,7 @@ func (f findings) seen(ctx context.Context, ledger *drift.Ledger, device string)
 	if err != nil {
 		return state, nil, err
 	}
-	open, _, err := ledger.List(ctx, drift.Filter{Device: device, Limit: 10 * maxPage})
+	open, _, err := ledger.List(ctx, drift.Filter{Device: device, Limit: 10 * rpc.MaxPage})
 	if err != nil {
 		return state, nil, err
 	}
@@ -191,7 +192,7 @@ func (f findings) reported(ctx context.Context, ledger *drift.Ledger, device str
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return refusal(connect.CodeUnavailable, "test.no_report", "the agent of %s has not reported within %v; does it run? zhiyun get device %s", device, reportTime, device)
+			return rpc.Refusal(connect.CodeUnavailable, "test.no_report", "the agent of %s has not reported within %v; does it run? zhiyun get device %s", device, reportTime, device)
 		case <-tick.C:
 		}
 	}

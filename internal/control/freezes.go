@@ -2,12 +2,12 @@ package control
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
 
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // freezes serves FreezeService.
@@ -30,7 +30,7 @@ func (f freezes) Freeze(ctx context.Context, q *connect.Request[pb.FreezeRequest
 			return nil, err
 		}
 	}
-	until, err := moment("until", q.Msg.Until)
+	until, err := rpc.Moment("until", q.Msg.Until)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (f freezes) Freeze(ctx context.Context, q *connect.Request[pb.FreezeRequest
 	if !frozen.Until.IsZero() {
 		detail = "until " + frozen.Until.Format(time.RFC3339)
 	}
-	return document(frozen, f.audit(ctx, c, "freeze", frozenObject(q.Msg.Module), detail))
+	return rpc.Document(frozen, f.audit(ctx, c, "freeze", frozenObject(q.Msg.Module), detail))
 }
 
 func (f freezes) Unfreeze(ctx context.Context, q *connect.Request[pb.FreezeRequest]) (*connect.Response[pb.ResumeResponse], error) {
@@ -62,26 +62,5 @@ func (f freezes) Unfreeze(ctx context.Context, q *connect.Request[pb.FreezeReque
 
 func (f freezes) List(ctx context.Context, _ *connect.Request[pb.FreezeRequest]) (*connect.Response[pb.Listing], error) {
 	all, err := f.config.Centers.Freezes.List(ctx)
-	return listing(all, "", err)
-}
-
-// Locks are the keys that executions hold.
-func (f flows) Locks(ctx context.Context, _ *connect.Request[pb.LocksRequest]) (*connect.Response[pb.Listing], error) {
-	engine, err := f.engine()
-	if err != nil {
-		return nil, err
-	}
-	all, err := engine.Locks(ctx)
-	return listing(all, "", err)
-}
-
-// exemption is why an execution goes on through freezes: nobody takes that for granted.
-func exemption(q *pb.StartFlowRequest, c *pb.Cause) (string, error) {
-	switch {
-	case !q.Exempt:
-		return "", nil
-	case c.Reason == "":
-		return "", invalid("cause.reason", "", "say why the execution is to go on through freezes")
-	}
-	return fmt.Sprintf("%s: %s", c.Actor, c.Reason), nil
+	return rpc.Listing(all, "", err)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // InitFile is a file that carries a part of an init profile to a device: the mark that says which profile the device
@@ -80,5 +81,5 @@ func (d devices) InitFiles(ctx context.Context, q *connect.Request[pb.InitFilesR
 			return nil, err
 		}
 	}
-	return document(out, nil)
+	return rpc.Document(out, nil)
 }

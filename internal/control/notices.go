@@ -10,6 +10,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // notices serves NotifyService.
@@ -23,12 +24,12 @@ func (n notices) Mute(ctx context.Context, q *connect.Request[pb.MuteRequest]) (
 	if err != nil {
 		return nil, err
 	}
-	expiry, err := duration("expiry", q.Msg.Expiry, defaultExpiry)
+	expiry, err := rpc.Duration("expiry", q.Msg.Expiry, defaultExpiry)
 	if err != nil {
 		return nil, err
 	}
 	if q.Msg.Module == "" {
-		if err := need("cause.reason", c.Reason, "say why every module is muted, or name one"); err != nil {
+		if err := rpc.Need("cause.reason", c.Reason, "say why every module is muted, or name one"); err != nil {
 			return nil, err
 		}
 	}
@@ -38,7 +39,7 @@ func (n notices) Mute(ctx context.Context, q *connect.Request[pb.MuteRequest]) (
 	if err != nil {
 		return nil, err
 	}
-	return document(mute, n.audit(ctx, c, "notify.mute", "mute/"+c.Key, mute))
+	return rpc.Document(mute, n.audit(ctx, c, "notify.mute", "mute/"+c.Key, mute))
 }
 
 func (n notices) Unmute(ctx context.Context, q *connect.Request[pb.MuteRequest]) (*connect.Response[pb.Done], error) {
@@ -52,11 +53,11 @@ func (n notices) Unmute(ctx context.Context, q *connect.Request[pb.MuteRequest])
 	if err := n.config.Centers.Notify.Unmute(ctx, c.Key, c.Actor); err != nil {
 		return nil, err
 	}
-	return done(n.audit(ctx, c, "notify.unmute", "mute/"+c.Key, nil))
+	return rpc.Done(n.audit(ctx, c, "notify.unmute", "mute/"+c.Key, nil))
 }
 
 func (n notices) Mutes(ctx context.Context, q *connect.Request[pb.NotifyListRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(n.config.Centers.Notify.Mutes(ctx, q.Msg.All, page(q.Msg.Page)))
+	return rpc.Listing(n.config.Centers.Notify.Mutes(ctx, q.Msg.All, page(q.Msg.Page)))
 }
 
 func (n notices) Silence(ctx context.Context, q *connect.Request[pb.SilenceRequest]) (*connect.Response[pb.JSON], error) {
@@ -64,7 +65,7 @@ func (n notices) Silence(ctx context.Context, q *connect.Request[pb.SilenceReque
 	if err != nil {
 		return nil, err
 	}
-	expiry, err := duration("expiry", q.Msg.Expiry, defaultExpiry)
+	expiry, err := rpc.Duration("expiry", q.Msg.Expiry, defaultExpiry)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (n notices) Silence(ctx context.Context, q *connect.Request[pb.SilenceReque
 	if err != nil {
 		return nil, err
 	}
-	return document(silence, n.audit(ctx, c, "alert.silence", "silence/"+c.Key, silence))
+	return rpc.Document(silence, n.audit(ctx, c, "alert.silence", "silence/"+c.Key, silence))
 }
 
 func (n notices) Unsilence(ctx context.Context, q *connect.Request[pb.SilenceRequest]) (*connect.Response[pb.Done], error) {
@@ -88,23 +89,23 @@ func (n notices) Unsilence(ctx context.Context, q *connect.Request[pb.SilenceReq
 	if err := n.config.Centers.Notify.Unsilence(ctx, c.Key, c.Actor); err != nil {
 		return nil, err
 	}
-	return done(n.audit(ctx, c, "alert.unsilence", "silence/"+c.Key, nil))
+	return rpc.Done(n.audit(ctx, c, "alert.unsilence", "silence/"+c.Key, nil))
 }
 
 func (n notices) Silences(ctx context.Context, q *connect.Request[pb.NotifyListRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(n.config.Centers.Notify.Silences(ctx, q.Msg.All, page(q.Msg.Page)))
+	return rpc.Listing(n.config.Centers.Notify.Silences(ctx, q.Msg.All, page(q.Msg.Page)))
 }
 
 func (n notices) Deliver(ctx context.Context, q *connect.Request[pb.JSON]) (*connect.Response[pb.JSON], error) {
 	var notice center.Notice
 	if err := json.Unmarshal(q.Msg.Json, &notice); err != nil {
-		return nil, invalid("notice", err, "give a JSON object with id, kind and text")
+		return nil, rpc.Invalid("notice", err, "give a JSON object with id, kind and text")
 	}
-	return document(n.config.Centers.Notify.Deliver(ctx, notice))
+	return rpc.Document(n.config.Centers.Notify.Deliver(ctx, notice))
 }
 
 func (n notices) Deliveries(ctx context.Context, q *connect.Request[pb.NotifyListRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(n.config.Centers.Notify.Deliveries(ctx, center.Outcome(q.Msg.Outcome), page(q.Msg.Page)))
+	return rpc.Listing(n.config.Centers.Notify.Deliveries(ctx, center.Outcome(q.Msg.Outcome), page(q.Msg.Page)))
 }
 
 func (n notices) Redeliver(ctx context.Context, q *connect.Request[pb.RedeliverRequest]) (*connect.Response[pb.JSON], error) {
@@ -120,7 +121,7 @@ func (n notices) Redeliver(ctx context.Context, q *connect.Request[pb.RedeliverR
 	if err != nil {
 		return nil, err
 	}
-	return document(delivery, n.audit(ctx, c, "notify.redeliver", "notice/"+id, nil))
+	return rpc.Document(delivery, n.audit(ctx, c, "notify.redeliver", "notice/"+id, nil))
 }
 
 // Kinds of a rule of the notification center.
@@ -131,18 +132,18 @@ const (
 )
 
 func unknownRule(kind string) error {
-	return invalid("kind", kind, "give route, template or sink")
+	return rpc.Invalid("kind", kind, "give route, template or sink")
 }
 
 func (n notices) Rules(ctx context.Context, q *connect.Request[pb.NotifyRuleRequest]) (*connect.Response[pb.Listing], error) {
 	center, window := n.config.Centers.Notify, page(q.Msg.Page)
 	switch q.Msg.Kind {
 	case ruleRoute:
-		return listing(center.Routes(ctx, window))
+		return rpc.Listing(center.Routes(ctx, window))
 	case ruleTemplate:
-		return listing(center.Templates(ctx, window))
+		return rpc.Listing(center.Templates(ctx, window))
 	case ruleSink:
-		return listing(center.Sinks(ctx, window))
+		return rpc.Listing(center.Sinks(ctx, window))
 	}
 	return nil, unknownRule(q.Msg.Kind)
 }
@@ -178,13 +179,13 @@ func setRule[T any](ctx context.Context, n notices, c *pb.Cause, q *pb.NotifyRul
 	strict := json.NewDecoder(bytes.NewReader(q.Json))
 	strict.DisallowUnknownFields()
 	if err := strict.Decode(&value); err != nil {
-		return nil, invalid(q.Kind, err, "give a JSON object with the fields of a "+q.Kind)
+		return nil, rpc.Invalid(q.Kind, err, "give a JSON object with the fields of a "+q.Kind)
 	}
 	kept, err := set(value)
 	if err != nil {
 		return nil, err
 	}
-	return document(kept, n.audit(ctx, c, "notify.set", q.Kind, kept))
+	return rpc.Document(kept, n.audit(ctx, c, "notify.set", q.Kind, kept))
 }
 
 func (n notices) RemoveRule(ctx context.Context, q *connect.Request[pb.NotifyRuleRequest]) (*connect.Response[pb.Done], error) {
@@ -201,5 +202,5 @@ func (n notices) RemoveRule(ctx context.Context, q *connect.Request[pb.NotifyRul
 	if err := remove(ctx, q.Msg.Name); err != nil {
 		return nil, err
 	}
-	return done(n.audit(ctx, c, "notify.remove", q.Msg.Kind+"/"+q.Msg.Name, nil))
+	return rpc.Done(n.audit(ctx, c, "notify.remove", q.Msg.Kind+"/"+q.Msg.Name, nil))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/records"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // ops serves OpsService.
@@ -39,7 +40,7 @@ func (o ops) Pause(ctx context.Context, q *connect.Request[pb.PauseRequest]) (*c
 	if err != nil {
 		return nil, err
 	}
-	return document(paused, o.audit(ctx, c, "pause", pausedObject(q.Msg.Module), nil))
+	return rpc.Document(paused, o.audit(ctx, c, "pause", pausedObject(q.Msg.Module), nil))
 }
 
 func (o ops) Resume(ctx context.Context, q *connect.Request[pb.PauseRequest]) (*connect.Response[pb.ResumeResponse], error) {
@@ -59,22 +60,22 @@ func (o ops) Resume(ctx context.Context, q *connect.Request[pb.PauseRequest]) (*
 
 func (o ops) Paused(ctx context.Context, _ *connect.Request[pb.PauseRequest]) (*connect.Response[pb.Listing], error) {
 	all, err := o.config.Centers.Pause.List(ctx)
-	return listing(all, "", err)
+	return rpc.Listing(all, "", err)
 }
 
 func (o ops) Audit(ctx context.Context, q *connect.Request[pb.AuditRequest]) (*connect.Response[pb.Listing], error) {
-	n, err := limit(q.Msg.Page)
+	n, err := rpc.Limit(q.Msg.Page)
 	if err != nil {
 		return nil, err
 	}
-	since, err := moment("since", q.Msg.Since)
+	since, err := rpc.Moment("since", q.Msg.Since)
 	if err != nil {
 		return nil, err
 	}
 	query := records.Query{Actor: q.Msg.Actor, Object: q.Msg.Object, Action: q.Msg.Action, Execution: q.Msg.Execution, Since: since, Limit: n}
 	if after := q.Msg.Page.GetAfter(); after != "" {
 		if query.After, err = strconv.ParseInt(after, 10, 64); err != nil {
-			return nil, invalid("page.after", after, "give what the former page called next")
+			return nil, rpc.Invalid("page.after", after, "give what the former page called next")
 		}
 	}
 	entries, err := o.config.Records.AuditLog(ctx, query)
@@ -82,11 +83,11 @@ func (o ops) Audit(ctx context.Context, q *connect.Request[pb.AuditRequest]) (*c
 	if len(entries) == n {
 		next = strconv.FormatInt(entries[n-1].ID, 10)
 	}
-	return listing(entries, next, err)
+	return rpc.Listing(entries, next, err)
 }
 
 func (o ops) Info(context.Context, *connect.Request[pb.InfoRequest]) (*connect.Response[pb.JSON], error) {
-	return document(o.config.Info, nil)
+	return rpc.Document(o.config.Info, nil)
 }
 
 // Examined is what a check of OpsService.Doctor found.
@@ -151,5 +152,5 @@ func (o ops) Doctor(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (*c
 			out[i].Text = err.Error()
 		}
 	}
-	return listing(out, "", nil)
+	return rpc.Listing(out, "", nil)
 }

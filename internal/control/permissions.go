@@ -7,6 +7,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // permissions serves PermissionService.
@@ -22,7 +23,7 @@ func (p permissions) verb(ctx context.Context, name string, q *pb.PermissionRequ
 	if err != nil {
 		return nil, err
 	}
-	return document(grant, p.audit(ctx, c, "permission."+name, "grant/"+q.Caller+"/"+q.Service, grant.State))
+	return rpc.Document(grant, p.audit(ctx, c, "permission."+name, "grant/"+q.Caller+"/"+q.Service, grant.State))
 }
 
 func (p permissions) Request(ctx context.Context, q *connect.Request[pb.PermissionRequest]) (*connect.Response[pb.JSON], error) {
@@ -60,12 +61,12 @@ func (p permissions) Revoke(ctx context.Context, q *connect.Request[pb.Permissio
 }
 
 func (p permissions) Check(ctx context.Context, q *connect.Request[pb.PermissionRequest]) (*connect.Response[pb.JSON], error) {
-	return document(p.config.Centers.Permissions.Check(ctx, q.Msg.Caller, q.Msg.Service))
+	return rpc.Document(p.config.Centers.Permissions.Check(ctx, q.Msg.Caller, q.Msg.Service))
 }
 
 func (p permissions) List(ctx context.Context, q *connect.Request[pb.PermissionRequest]) (*connect.Response[pb.Listing], error) {
 	filter := center.GrantFilter{Caller: q.Msg.Caller, Service: q.Msg.Service, State: center.GrantState(q.Msg.State)}
-	return listing(p.config.Centers.Permissions.List(ctx, filter, page(q.Msg.Page)))
+	return rpc.Listing(p.config.Centers.Permissions.List(ctx, filter, page(q.Msg.Page)))
 }
 
 func (p permissions) SetApproval(ctx context.Context, q *connect.Request[pb.PermissionRequest]) (*connect.Response[pb.JSON], error) {
@@ -77,5 +78,5 @@ func (p permissions) SetApproval(ctx context.Context, q *connect.Request[pb.Perm
 	if err != nil {
 		return nil, err
 	}
-	return document(policy, p.audit(ctx, c, "permission.approval", "service/"+q.Msg.Service, policy.Approval))
+	return rpc.Document(policy, p.audit(ctx, c, "permission.approval", "service/"+q.Msg.Service, policy.Approval))
 }

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/rule"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
@@ -37,7 +38,7 @@ func (r registry) Services(ctx context.Context, q *connect.Request[pb.ServicesRe
 	if found { // what the former page ended with may be gone by now
 		at++
 	}
-	services, next, err := window(all[at:], &pb.Page{Limit: q.Msg.Page.GetLimit()}, func(s string) string { return s })
+	services, next, err := rpc.Window(all[at:], &pb.Page{Limit: q.Msg.Page.GetLimit()}, func(s string) string { return s })
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func (r registry) Instances(ctx context.Context, q *connect.Request[pb.ServiceRe
 	if err != nil {
 		return nil, err
 	}
-	return listing(server.Instances(q.Msg.Service), "", nil)
+	return rpc.Listing(server.Instances(q.Msg.Service), "", nil)
 }
 
 func (r registry) Explain(ctx context.Context, q *connect.Request[pb.ServiceRequest]) (*connect.Response[pb.JSON], error) {
@@ -58,9 +59,9 @@ func (r registry) Explain(ctx context.Context, q *connect.Request[pb.ServiceRequ
 		return nil, err
 	}
 	if q.Msg.Caller != "" {
-		return document(server.ExplainFor(q.Msg.Service, rule.Caller{Module: q.Msg.Caller}), nil)
+		return rpc.Document(server.ExplainFor(q.Msg.Service, rule.Caller{Module: q.Msg.Caller}), nil)
 	}
-	return document(server.Explain(q.Msg.Service), nil)
+	return rpc.Document(server.Explain(q.Msg.Service), nil)
 }
 
 func (r registry) Register(ctx context.Context, q *connect.Request[pb.RegisterRequest]) (*connect.Response[pb.Done], error) {
@@ -72,13 +73,13 @@ func (r registry) Register(ctx context.Context, q *connect.Request[pb.RegisterRe
 	if err != nil {
 		return nil, err
 	}
-	if len(q.Msg.Instances) == 0 || len(q.Msg.Instances) > maxPage {
-		return nil, invalid("instances", len(q.Msg.Instances), fmt.Sprintf("give 1 to %d", maxPage))
+	if len(q.Msg.Instances) == 0 || len(q.Msg.Instances) > rpc.MaxPage {
+		return nil, rpc.Invalid("instances", len(q.Msg.Instances), fmt.Sprintf("give 1 to %d", rpc.MaxPage))
 	}
 	instances := make([]l5.Instance, len(q.Msg.Instances))
 	for i, encoded := range q.Msg.Instances {
 		if err := json.Unmarshal(encoded, &instances[i]); err != nil {
-			return nil, invalid("instances", err, "give JSON objects as package l5's Instance")
+			return nil, rpc.Invalid("instances", err, "give JSON objects as package l5's Instance")
 		}
 		if err := instances[i].Check(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInput, err)
@@ -92,7 +93,7 @@ func (r registry) Register(ctx context.Context, q *connect.Request[pb.RegisterRe
 			return nil, err
 		}
 	}
-	return done(nil)
+	return rpc.Done(nil)
 }
 
 func (r registry) Deregister(ctx context.Context, q *connect.Request[pb.InstanceRequest]) (*connect.Response[pb.Done], error) {
@@ -107,7 +108,7 @@ func (r registry) Deregister(ctx context.Context, q *connect.Request[pb.Instance
 	if err := server.Deregister(ctx, q.Msg.Service, q.Msg.Addr); err != nil {
 		return nil, err
 	}
-	return done(r.audit(ctx, c, "l5.deregister", "instance/"+q.Msg.Service+"/"+q.Msg.Addr, nil))
+	return rpc.Done(r.audit(ctx, c, "l5.deregister", "instance/"+q.Msg.Service+"/"+q.Msg.Addr, nil))
 }
 
 func (r registry) Drain(ctx context.Context, q *connect.Request[pb.InstanceRequest]) (*connect.Response[pb.Done], error) {
@@ -122,7 +123,7 @@ func (r registry) Drain(ctx context.Context, q *connect.Request[pb.InstanceReque
 	if err := server.Drain(ctx, q.Msg.Service, q.Msg.Addr); err != nil {
 		return nil, err
 	}
-	return done(r.audit(ctx, c, "l5.drain", "instance/"+q.Msg.Service+"/"+q.Msg.Addr, nil))
+	return rpc.Done(r.audit(ctx, c, "l5.drain", "instance/"+q.Msg.Service+"/"+q.Msg.Addr, nil))
 }
 
 func (r registry) SetShares(ctx context.Context, q *connect.Request[pb.SetSharesRequest]) (*connect.Response[pb.Done], error) {
@@ -141,19 +142,19 @@ func (r registry) SetShares(ctx context.Context, q *connect.Request[pb.SetShares
 	if err := server.SetShare(ctx, q.Msg.Service, shares); err != nil {
 		return nil, err
 	}
-	return done(r.audit(ctx, c, "l5.share", "service/"+q.Msg.Service, shares))
+	return rpc.Done(r.audit(ctx, c, "l5.share", "service/"+q.Msg.Service, shares))
 }
 
 // maxTraffic bounds what one question adds up: each bucket of the window costs, whether calls were reported in it or not.
 const maxTraffic = 24 * time.Hour
 
 func (r registry) Traffic(ctx context.Context, q *connect.Request[pb.TrafficRequest]) (*connect.Response[pb.TrafficResponse], error) {
-	window, err := duration("window", q.Msg.Window, 10*time.Second)
+	window, err := rpc.Duration("window", q.Msg.Window, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	if window > maxTraffic {
-		return nil, invalid("window", window, "give "+maxTraffic.String()+" at most")
+		return nil, rpc.Invalid("window", window, "give "+maxTraffic.String()+" at most")
 	}
 	now := time.Now()
 	outcomes, err := r.config.Records.Outcomes(ctx, q.Msg.Service, now.Add(-window), now)

@@ -12,23 +12,24 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // resources serves ResourceService.
 type resources struct{ *API }
 
 func (r resources) Get(_ context.Context, q *connect.Request[pb.GetResourceRequest]) (*connect.Response[pb.JSON], error) {
-	return document(r.config.CMDB.Get(cmdb.Kind(q.Msg.Kind), q.Msg.Name))
+	return rpc.Document(r.config.CMDB.Get(cmdb.Kind(q.Msg.Kind), q.Msg.Name))
 }
 
 func (r resources) List(_ context.Context, q *connect.Request[pb.ListResourcesRequest]) (*connect.Response[pb.Listing], error) {
-	n, err := limit(q.Msg.Page)
+	n, err := rpc.Limit(q.Msg.Page)
 	if err != nil {
 		return nil, err
 	}
 	revision := r.config.CMDB.Revision()
 	objects, next, err := r.config.CMDB.List(cmdb.Kind(q.Msg.Kind), cmdb.ListOptions{Filter: q.Msg.Filter, Limit: n, After: q.Msg.Page.GetAfter()})
-	out, err := listing(objects, next, err)
+	out, err := rpc.Listing(objects, next, err)
 	if err == nil {
 		out.Msg.Revision = revision
 	}
@@ -38,7 +39,7 @@ func (r resources) List(_ context.Context, q *connect.Request[pb.ListResourcesRe
 // planned makes the plan of a request.
 func (r resources) planned(ctx context.Context, documents []*pb.SourceDocument, prune []string) (*cmdb.Plan, error) {
 	if len(documents) == 0 {
-		return nil, invalid("documents", "none", "give at least one document")
+		return nil, rpc.Invalid("documents", "none", "give at least one document")
 	}
 	source := make(cmdb.Named, len(documents))
 	for i, d := range documents {
@@ -49,7 +50,7 @@ func (r resources) planned(ctx context.Context, documents []*pb.SourceDocument, 
 		kinds := make([]cmdb.Kind, len(prune))
 		for i, kind := range prune {
 			if kinds[i] = cmdb.Kind(kind); !slices.Contains(cmdb.Kinds(), kinds[i]) {
-				return nil, invalid("prune", kind, fmt.Sprintf("give one of %v", cmdb.Kinds()))
+				return nil, rpc.Invalid("prune", kind, fmt.Sprintf("give one of %v", cmdb.Kinds()))
 			}
 		}
 		options = append(options, cmdb.Prune(kinds...))
@@ -131,5 +132,5 @@ func (r resources) Delete(ctx context.Context, q *connect.Request[pb.DeleteResou
 
 func (r resources) History(ctx context.Context, q *connect.Request[pb.HistoryRequest]) (*connect.Response[pb.Listing], error) {
 	changes, err := r.config.CMDB.History(ctx, cmdb.Kind(q.Msg.Kind), q.Msg.Name)
-	return listing(changes, "", err)
+	return rpc.Listing(changes, "", err)
 }

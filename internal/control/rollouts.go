@@ -13,6 +13,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // rollouts serves GrayService.
@@ -36,13 +37,13 @@ func (r rollouts) Start(ctx context.Context, q *connect.Request[pb.StartRolloutR
 	}
 	var rollout gray.Rollout
 	if err := json.Unmarshal(q.Msg.Rollout, &rollout); err != nil {
-		return nil, invalid("rollout", err, "give a JSON object with service, module and new")
+		return nil, rpc.Invalid("rollout", err, "give a JSON object with service, module and new")
 	}
 	rollout.ID, rollout.Actor, rollout.Because = cmp.Or(rollout.ID, c.Key), c.Actor, c.Reason
 	if rollout.ID != "" {
 		// The policy of the module may have changed since: the rollout that runs keeps its own.
 		if have, err := controller.Get(ctx, rollout.ID); err == nil && have.Service == rollout.Service {
-			return document(have, nil)
+			return rpc.Document(have, nil)
 		}
 	}
 	if rollout.Module != "" {
@@ -54,7 +55,7 @@ func (r rollouts) Start(ctx context.Context, q *connect.Request[pb.StartRolloutR
 	if err != nil {
 		return nil, err
 	}
-	return document(started, r.audit(ctx, c, "gray.start", "rollout/"+started.ID, started.New))
+	return rpc.Document(started, r.audit(ctx, c, "gray.start", "rollout/"+started.ID, started.New))
 }
 
 // complete fills in what the module's manifest says.
@@ -98,7 +99,7 @@ func (r rollouts) Get(ctx context.Context, q *connect.Request[pb.RolloutRequest]
 	if err != nil {
 		return nil, err
 	}
-	return document(controller.Get(ctx, id))
+	return rpc.Document(controller.Get(ctx, id))
 }
 
 func (r rollouts) List(ctx context.Context, q *connect.Request[pb.ListRolloutsRequest]) (*connect.Response[pb.Listing], error) {
@@ -113,7 +114,7 @@ func (r rollouts) List(ctx context.Context, q *connect.Request[pb.ListRolloutsRe
 	all = slices.DeleteFunc(all, func(one gray.Rollout) bool {
 		return q.Msg.Service != "" && one.Service != q.Msg.Service || q.Msg.Open && one.Status.State.Final()
 	})
-	return listing(window(all, q.Msg.Page, func(one gray.Rollout) string { return one.ID }))
+	return rpc.Listing(rpc.Window(all, q.Msg.Page, func(one gray.Rollout) string { return one.ID }))
 }
 
 func (r rollouts) Watch(ctx context.Context, q *connect.Request[pb.RolloutRequest], stream *connect.ServerStream[pb.JSON]) error {
@@ -148,7 +149,7 @@ func (r rollouts) Await(ctx context.Context, q *connect.Request[pb.AwaitRolloutR
 	if err != nil {
 		return nil, err
 	}
-	wait, err := duration("wait", q.Msg.Wait, maxAwait)
+	wait, err := rpc.Duration("wait", q.Msg.Wait, maxAwait)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func (r rollouts) Await(ctx context.Context, q *connect.Request[pb.AwaitRolloutR
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return document(controller.Get(ctx, q.Msg.Id))
+	return rpc.Document(controller.Get(ctx, q.Msg.Id))
 }
 
 type order func(ctx context.Context, id, actor, why string) (gray.Rollout, error)
@@ -187,7 +188,7 @@ func (r rollouts) order(ctx context.Context, q *pb.RolloutRequest, name string, 
 	if err != nil {
 		return nil, err
 	}
-	return document(rollout, r.audit(ctx, c, "gray."+name, "rollout/"+id, nil))
+	return rpc.Document(rollout, r.audit(ctx, c, "gray."+name, "rollout/"+id, nil))
 }
 
 func (r rollouts) Abort(ctx context.Context, q *connect.Request[pb.RolloutRequest]) (*connect.Response[pb.JSON], error) {

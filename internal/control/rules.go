@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	l5server "github.com/zhiyun-ops/zhiyun/l5/server"
 )
 
@@ -54,5 +55,5 @@ func (r registry) Isolate(ctx context.Context, q *connect.Request[pb.IsolateRequ
 	if err := server.Isolate(ctx, q.Msg.Service, q.Msg.Addr, q.Msg.Reason); err != nil {
 		return nil, err
 	}
-	return done(r.audit(ctx, c, "l5.isolate", "instance/"+q.Msg.Service+"/"+q.Msg.Addr, map[string]string{"reason": q.Msg.Reason}))
+	return rpc.Done(r.audit(ctx, c, "l5.isolate", "instance/"+q.Msg.Service+"/"+q.Msg.Addr, map[string]string{"reason": q.Msg.Reason}))
 }

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/scale"
 )
 
@@ -29,10 +30,10 @@ func (s scaling) Status(ctx context.Context, q *connect.Request[pb.ScaleRequest]
 	}
 	if q.Msg.Module != "" {
 		one, err := controller.Status(ctx, q.Msg.Module)
-		return listing([]scale.Status{one}, "", err)
+		return rpc.Listing([]scale.Status{one}, "", err)
 	}
 	all, err := controller.List(ctx)
-	return listing(all, "", err)
+	return rpc.Listing(all, "", err)
 }
 
 type byHand func(ctx context.Context, module string, n int, actor string, dryRun bool) (scale.Plan, error)
@@ -47,7 +48,7 @@ func (s scaling) byHand(ctx context.Context, q *pb.ScaleRequest, name string, pi
 		return nil, err
 	}
 	if q.Count < 0 {
-		return nil, invalid("count", q.Count, "give 1 or more, or 0 for 1")
+		return nil, rpc.Invalid("count", q.Count, "give 1 or more, or 0 for 1")
 	}
 	if s.config.ScaleOff && !q.DryRun {
 		return nil, fmt.Errorf("%w: the decider, which carries orders out; start the flow itself: zhiyun flow run expand module=%s count=%d", ErrAbsent, q.Module, max(q.Count, 1))
@@ -57,9 +58,9 @@ func (s scaling) byHand(ctx context.Context, q *pb.ScaleRequest, name string, pi
 		err = s.unscaled(q.Module, err)
 	}
 	if err != nil || q.DryRun {
-		return document(plan, err)
+		return rpc.Document(plan, err)
 	}
-	return document(plan, s.audit(ctx, c, "scale."+name, "module/"+q.Module, plan.Order.Names()))
+	return rpc.Document(plan, s.audit(ctx, c, "scale."+name, "module/"+q.Module, plan.Order.Names()))
 }
 
 // unscaled says why a module that there is cannot be scaled.
@@ -90,5 +91,5 @@ func (s scaling) Orders(ctx context.Context, q *connect.Request[pb.ScaleRequest]
 	}
 	orders, err := controller.Orders(ctx, q.Msg.Module)
 	slices.Reverse(orders)
-	return listing(orders[:min(len(orders), maxPage)], "", err)
+	return rpc.Listing(orders[:min(len(orders), rpc.MaxPage)], "", err)
 }

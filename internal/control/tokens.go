@@ -10,6 +10,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	"github.com/zhiyun-ops/zhiyun/internal/center"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // tokens serves TokenService.
@@ -32,9 +33,9 @@ func (t tokens) Issue(ctx context.Context, q *connect.Request[pb.IssueTokenReque
 		fallback = defaultEnrolTTL
 	case auth.Operator, auth.Viewer, auth.Agent, auth.Metrics:
 	default:
-		return nil, invalid("role", role, "give operator, viewer, agent, metrics or enrol")
+		return nil, rpc.Invalid("role", role, "give operator, viewer, agent, metrics or enrol")
 	}
-	ttl, err := duration("ttl", q.Msg.Ttl, fallback)
+	ttl, err := rpc.Duration("ttl", q.Msg.Ttl, fallback)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func (t tokens) Issue(ctx context.Context, q *connect.Request[pb.IssueTokenReque
 }
 
 func (t tokens) List(ctx context.Context, q *connect.Request[pb.ListTokensRequest]) (*connect.Response[pb.Listing], error) {
-	return listing(t.config.Centers.Credentials.List(ctx, center.CredentialFilter{Role: auth.Role(q.Msg.Role), Name: q.Msg.Name, All: q.Msg.All}, page(q.Msg.Page)))
+	return rpc.Listing(t.config.Centers.Credentials.List(ctx, center.CredentialFilter{Role: auth.Role(q.Msg.Role), Name: q.Msg.Name, All: q.Msg.All}, page(q.Msg.Page)))
 }
 
 func (t tokens) Revoke(ctx context.Context, q *connect.Request[pb.RevokeTokenRequest]) (*connect.Response[pb.Listing], error) {
@@ -83,5 +84,5 @@ func (t tokens) Revoke(ctx context.Context, q *connect.Request[pb.RevokeTokenReq
 			return nil, fault
 		}
 	}
-	return listing(ended, "", err)
+	return rpc.Listing(ended, "", err)
 }

@@ -8,27 +8,26 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
-	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // triggers serves TriggerService. A record of a trigger holds its secret, so that rehearsals tell what is shown, and not what a commit would write.
 type triggers struct{ *API }
 
+func (t triggers) engine() (*flow.Engine, error) {
+	if t.config.Flow == nil {
+		return nil, fmt.Errorf("%w: flow", ErrAbsent)
+	}
+	return t.config.Flow, nil
+}
+
 func (t triggers) controller() (*trigger.Controller, error) {
 	if t.config.Triggers == nil {
 		return nil, fmt.Errorf("%w: triggers", ErrAbsent)
 	}
 	return t.config.Triggers, nil
-}
-
-// proved names who calls, as flows' start.by and triggers see it. Without a proof, as on a connection that needs none, it is the actor.
-func proved(ctx context.Context, c *pb.Cause) []string {
-	if id, ok := auth.From(ctx); ok {
-		return []string{id.Name, "role:" + string(id.Role)}
-	}
-	return []string{c.Actor}
 }
 
 func (t triggers) Apply(ctx context.Context, q *connect.Request[pb.ApplyTriggerRequest]) (*connect.Response[pb.JSON], error) {
@@ -47,15 +46,15 @@ func (t triggers) Apply(ctx context.Context, q *connect.Request[pb.ApplyTriggerR
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
 		status, err := controller.Rehearse(ctx, parsed)
 		if err == nil {
-			err = noted(rehearsal, "trigger/"+parsed.Name, status)
+			err = rpc.Noted(rehearsal, "trigger/"+parsed.Name, status)
 		}
-		return nil, rehearsedOr(err)
+		return nil, rpc.RehearsedOr(err)
 	}
 	status, err := controller.Apply(ctx, parsed)
 	if err != nil {
 		return nil, err
 	}
-	return document(status, t.audit(ctx, c, "trigger.apply", "trigger/"+parsed.Name, status.Trigger))
+	return rpc.Document(status, t.audit(ctx, c, "trigger.apply", "trigger/"+parsed.Name, status.Trigger))
 }
 
 func (t triggers) List(ctx context.Context, _ *connect.Request[pb.TriggerRequest]) (*connect.Response[pb.Listing], error) {
@@ -64,7 +63,7 @@ func (t triggers) List(ctx context.Context, _ *connect.Request[pb.TriggerRequest
 		return nil, err
 	}
 	all, err := controller.List(ctx)
-	return listing(all, "", err)
+	return rpc.Listing(all, "", err)
 }
 
 func (t triggers) Get(ctx context.Context, q *connect.Request[pb.TriggerRequest]) (*connect.Response[pb.JSON], error) {
@@ -72,7 +71,7 @@ func (t triggers) Get(ctx context.Context, q *connect.Request[pb.TriggerRequest]
 	if err != nil {
 		return nil, err
 	}
-	return document(controller.Get(ctx, q.Msg.Name))
+	return rpc.Document(controller.Get(ctx, q.Msg.Name))
 }
 
 func (t triggers) History(ctx context.Context, q *connect.Request[pb.TriggerRequest]) (*connect.Response[pb.Listing], error) {
@@ -81,7 +80,7 @@ func (t triggers) History(ctx context.Context, q *connect.Request[pb.TriggerRequ
 		return nil, err
 	}
 	all, err := controller.History(ctx, q.Msg.Name)
-	return listing(all, "", err)
+	return rpc.Listing(all, "", err)
 }
 
 // order does something to a trigger that is there; would says what a rehearsal tells of it.
@@ -97,9 +96,9 @@ func (t triggers) order(ctx context.Context, q *pb.TriggerRequest, action string
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
 		what, err := would(controller, c)
 		if err == nil {
-			err = noted(rehearsal, "trigger/"+q.Name, what)
+			err = rpc.Noted(rehearsal, "trigger/"+q.Name, what)
 		}
-		return nil, rehearsedOr(err)
+		return nil, rpc.RehearsedOr(err)
 	}
 	out, err := do(controller, c)
 	if err != nil {
@@ -117,8 +116,8 @@ func becomes(ctx context.Context, name, what string) func(*trigger.Controller, *
 }
 
 func (t triggers) Pause(ctx context.Context, q *connect.Request[pb.TriggerRequest]) (*connect.Response[pb.JSON], error) {
-	return document(t.order(ctx, q.Msg, "pause", becomes(ctx, q.Msg.Name, "paused"), func(controller *trigger.Controller, c *pb.Cause) (any, error) {
-		if err := need("cause.reason", c.Reason, "say why: whoever finds it paused must know what to wait for"); err != nil {
+	return rpc.Document(t.order(ctx, q.Msg, "pause", becomes(ctx, q.Msg.Name, "paused"), func(controller *trigger.Controller, c *pb.Cause) (any, error) {
+		if err := rpc.Need("cause.reason", c.Reason, "say why: whoever finds it paused must know what to wait for"); err != nil {
 			return nil, err
 		}
 		return controller.Pause(ctx, q.Msg.Name, c.Actor, c.Reason)
@@ -126,7 +125,7 @@ func (t triggers) Pause(ctx context.Context, q *connect.Request[pb.TriggerReques
 }
 
 func (t triggers) Resume(ctx context.Context, q *connect.Request[pb.TriggerRequest]) (*connect.Response[pb.JSON], error) {
-	return document(t.order(ctx, q.Msg, "resume", becomes(ctx, q.Msg.Name, "active"), func(controller *trigger.Controller, _ *pb.Cause) (any, error) {
+	return rpc.Document(t.order(ctx, q.Msg, "resume", becomes(ctx, q.Msg.Name, "active"), func(controller *trigger.Controller, _ *pb.Cause) (any, error) {
 		return controller.Resume(ctx, q.Msg.Name)
 	}))
 }
@@ -135,7 +134,7 @@ func (t triggers) Delete(ctx context.Context, q *connect.Request[pb.TriggerReque
 	_, err := t.order(ctx, q.Msg, "delete", becomes(ctx, q.Msg.Name, "gone"), func(controller *trigger.Controller, _ *pb.Cause) (any, error) {
 		return nil, controller.Delete(ctx, q.Msg.Name)
 	})
-	return done(err)
+	return rpc.Done(err)
 }
 
 func (t triggers) Fire(ctx context.Context, q *connect.Request[pb.TriggerRequest]) (*connect.Response[pb.StartFlowResponse], error) {
@@ -145,7 +144,7 @@ func (t triggers) Fire(ctx context.Context, q *connect.Request[pb.TriggerRequest
 			if err != nil {
 				return nil, err
 			}
-			engine, err := flows(t).engine()
+			engine, err := t.engine()
 			if err != nil {
 				return nil, err
 			}
@@ -153,15 +152,10 @@ func (t triggers) Fire(ctx context.Context, q *connect.Request[pb.TriggerRequest
 			return map[string]any{"starts": status.Flow, "version": d.Version, "params": status.Params}, err
 		},
 		func(controller *trigger.Controller, c *pb.Cause) (any, error) {
-			return controller.Fire(ctx, q.Msg.Name, trigger.Order{Actor: c.Actor, Reason: c.Reason, As: proved(ctx, c), Body: q.Msg.Body})
+			return controller.Fire(ctx, q.Msg.Name, trigger.Order{Actor: c.Actor, Reason: c.Reason, As: rpc.Proved(ctx, c), Body: q.Msg.Body})
 		})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.StartFlowResponse{Id: out.(string)}), nil
-}
-
-// startedBy are the options of a start that say who asks.
-func startedBy(ctx context.Context, c *pb.Cause) []flow.StartOption {
-	return []flow.StartOption{flow.By(c.Actor), flow.As(proved(ctx, c)...), flow.Because(c.Reason)}
 }

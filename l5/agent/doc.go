@@ -17,7 +17,8 @@
 // once per device, whatever the number of programs. A program that starts while agent and server are both away routes by it.
 // Each user id of the device has a folder of its own with what its programs may call, and nobody else reads it; to serve more
 // users than its own, the agent needs the right to give files away (CAP_CHOWN). A change rewrites one file of 128. The table
-// is also what the agent starts from; SnapshotFile keeps the grants and registrations alone.
+// is also what the agent starts from and serves from: the folder of its own user holds all that any program calls, mapped,
+// and the agent keeps in memory what that does not have yet. SnapshotFile keeps the grants and registrations alone.
 //
 // # Shared health
 //
@@ -26,8 +27,9 @@
 // until probes succeed again, the first after Config.Balance.EjectFor and then twice as late each time: no user's call
 // is spent on that. A program that is wrong harms only itself. That an instance answers probes and yet serves nobody
 // is believed of three processes that each ejected it, or had two time-outs in a row, within 10 s; that it answers nobody, of
-// three with a time-out while the probe has no answer either; of three of one user and module only while nobody else on the
-// device calls the service. At most Config.Balance.MaxEjected of a service is down. Without
+// three with a time-out while the probe has no answer either; and that it hangs, of three that wait for far longer than calls
+// take, each until it has an answer, while no more than a quarter of the service is waited for; of three of one user and module
+// only while nobody else on the device calls the service. At most Config.Balance.MaxEjected of a service is down. Without
 // the agent, each program goes on by what it sees itself. Doors see the same by Lookup.
 //
 // # When push is cut

@@ -20,6 +20,8 @@ const (
 	quorum = 3
 	// maxWitnesses is how many processes of one party are heard about one instance at a time.
 	maxWitnesses = 2 * quorum
+	// hangingShare is of how many instances no more than one may be waited for: if more are, what is slow is something else.
+	hangingShare = 4
 	// recess is how long after the last doubt a jury remembers how often it has ejected.
 	recess = time.Minute
 )
@@ -36,7 +38,8 @@ const (
 // What one process says is believed only as far as the agent's own probe agrees. Quorum processes are believed, within
 // witnessFor, unless all of them are of one party while others call the service, too: anybody can start three processes. They
 // are believed that an instance answers probes and yet serves nobody, if each ejected it or had two time-outs in a row; that
-// it answers nobody, if each had a time-out and the probe has no answer yet either. How long an instance is down, and how
+// it answers nobody, if each had a time-out and the probe has no answer yet either; and that it hangs, if each waits for an
+// answer for far longer than the peers take, while no more than one in four of the service's instances is waited for so. How long an instance is down, and how
 // much of a service may be (I2), is balance.Group's, with probes in the place of calls.
 type jury struct {
 	group   *balance.Group
@@ -70,6 +73,7 @@ type witness struct {
 	party   string
 	at      time.Time
 	certain bool // it ejected the instance, or had two time-outs in a row; else it had one
+	waits   bool // it had none, and waits for an answer: this alone is taken back when one comes
 }
 
 // sentence is what is to be done after a step.
@@ -105,15 +109,28 @@ func (j *jury) doubt(now time.Time, who juror, parties int, d *l5pb.Doubt) sente
 	}
 	j.doubted = now
 	s := j.seat(d.GetAddr())
-	timedOut := d.GetKind() == l5pb.Doubt_KIND_TIMED_OUT
+	timedOut, stalled := d.GetKind() == l5pb.Doubt_KIND_TIMED_OUT, d.GetKind() == l5pb.Doubt_KIND_STALLED
 	before, known := s.witnesses[who.process]
-	if (d.GetEjected() || timedOut) && (known || s.heard(who.party) < maxWitnesses) {
-		s.witnesses[who.process] = witness{who.party, now, d.GetEjected() || timedOut && d.GetRow() >= 2 || before.certain}
+	if stalled && d.GetRow() == 0 {
+		if before.waits {
+			delete(s.witnesses, who.process)
+		}
+		return sentence{}
+	}
+	if (d.GetEjected() || timedOut || stalled) && (known || s.heard(who.party) < maxWitnesses) {
+		s.witnesses[who.process] = witness{
+			party: who.party, at: now, certain: d.GetEjected() || timedOut && d.GetRow() >= 2 || before.certain,
+			waits: stalled && !d.GetEjected() && (!known || before.waits),
+		}
 	}
 	s.text, s.pending = d.GetText(), true
 	j.parties = parties
-	if any, _ := j.count(now, s); any >= quorum && timedOut && s.probing && s.health == balance.Up {
-		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes had time-outs, and the agent's probe has no answer yet", any)})
+	said := j.count(now, s)
+	if said.any >= quorum && timedOut && s.probing && s.health == balance.Up {
+		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes had time-outs, and the agent's probe has no answer yet", said.any)})
+	}
+	if said.hung >= quorum && stalled && s.health == balance.Up && j.hanging(now) <= max(1, len(j.known)/hangingShare) {
+		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes wait for far longer than its peers take, the last for: %s", said.hung, s.text)})
 	}
 	if !s.probing && now.Sub(s.probed) < probeGap {
 		return j.verdict(now, d.GetAddr(), s) // it has just answered
@@ -146,7 +163,7 @@ func (j *jury) probed(now time.Time, addr string, err error) sentence {
 
 // verdict decides about an instance that answers probes.
 func (j *jury) verdict(now time.Time, addr string, s *seat) sentence {
-	_, certain := j.count(now, s)
+	certain := j.count(now, s).certain
 	if s.health != balance.Up || certain < quorum && j.plantedBug != "one word is believed" || certain == 0 {
 		return sentence{}
 	}
@@ -164,31 +181,55 @@ func (s *seat) heard(party string) (n int) {
 	return n
 }
 
-// count forgets testimony that is old, and returns how many processes testify, and how many of them are certain: one of
-// either, if they are all of one party and it is not alone.
-func (j *jury) count(now time.Time, s *seat) (any, certain int) {
-	heard, sure := make(map[string]int), make(map[string]int)
+// testimony is how many processes testify.
+type testimony struct {
+	certain int // that it serves nobody
+	any     int // those, and who had a time-out
+	hung    int // those, and who waits
+}
+
+// count forgets testimony that is old, and returns how many processes testify: one of each, if they are all of one party and
+// it is not alone.
+func (j *jury) count(now time.Time, s *seat) (said testimony) {
+	heard, sure, waiting := make(map[string]int), make(map[string]int), make(map[string]int)
 	for process, w := range s.witnesses {
-		switch {
-		case now.Sub(w.at) > witnessFor:
+		if now.Sub(w.at) > witnessFor {
 			delete(s.witnesses, process)
 			continue
-		case w.certain:
-			sure[w.party]++
-			certain++
 		}
-		heard[w.party]++
-		any++
+		if w.certain {
+			sure[w.party]++
+			said.certain++
+		}
+		if !w.waits {
+			heard[w.party]++
+			said.any++
+		}
+		waiting[w.party]++
+		said.hung++
 	}
 	if j.parties > 1 && j.plantedBug != "processes of one party count" {
 		if len(heard) == 1 {
-			any = 1
+			said.any = 1
 		}
 		if len(sure) == 1 {
-			certain = 1
+			said.certain = 1
+		}
+		if len(waiting) == 1 {
+			said.hung = 1
 		}
 	}
-	return any, certain
+	return said
+}
+
+// hanging is for how many instances more than one process waits.
+func (j *jury) hanging(now time.Time) (n int) {
+	for _, s := range j.seats {
+		if s.health == balance.Up && j.count(now, s).hung > 1 {
+			n++
+		}
+	}
+	return n
 }
 
 // tick lets time go by: it asks for the probes that are due.
@@ -201,7 +242,7 @@ func (j *jury) tick(now time.Time) sentence {
 		if s.due(now) {
 			out.probes = append(out.probes, addr)
 		}
-		if any, _ := j.count(now, s); s.health == balance.Up && !s.pending && !s.probing && any == 0 {
+		if s.health == balance.Up && !s.pending && !s.probing && j.count(now, s).hung == 0 {
 			delete(j.seats, addr)
 		}
 	}

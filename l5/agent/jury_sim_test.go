@@ -29,7 +29,7 @@ func simulate(seed uint64, bug string) error {
 			}
 		case 1, 2, 3:
 			// Any number of processes of one user.
-			c.doubtOf(10+random.IntN(6), "liars", addr, l5pb.Doubt_Kind(random.IntN(4)), random.IntN(2) == 0)
+			c.doubtOf(10+random.IntN(6), "liars", addr, l5pb.Doubt_Kind(random.IntN(5)), random.IntN(2) == 0)
 		case 4, 5:
 			if honest := 3 + random.IntN(3); c.dead[addr] {
 				suspect[addr] = c.now

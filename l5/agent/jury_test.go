@@ -53,12 +53,17 @@ func (c *court) answer(probes []string) {
 }
 
 func (c *court) doubt(process int, addr string, kind l5pb.Doubt_Kind, ejected bool) {
-	c.answer(c.jury.Doubt(c.now, process, &l5pb.Doubt{Addr: addr, Kind: kind, Ejected: ejected, Text: "it failed"}))
+	c.answer(c.jury.Doubt(c.now, process, &l5pb.Doubt{Addr: addr, Kind: kind, Ejected: ejected, Row: 1, Text: "it failed"}))
+}
+
+// answered takes back that a process waits.
+func (c *court) answered(process int, addr string) {
+	c.answer(c.jury.Doubt(c.now, process, &l5pb.Doubt{Addr: addr, Kind: stalled}))
 }
 
 // doubtOf is of a process of a party that is one of several.
 func (c *court) doubtOf(process int, party, addr string, kind l5pb.Doubt_Kind, ejected bool) {
-	c.answer(c.jury.DoubtOf(c.now, process, party, 5, &l5pb.Doubt{Addr: addr, Kind: kind, Ejected: ejected, Text: "it failed"}))
+	c.answer(c.jury.DoubtOf(c.now, process, party, 5, &l5pb.Doubt{Addr: addr, Kind: kind, Ejected: ejected, Row: 1, Text: "it failed"}))
 }
 
 func (c *court) sleep(d time.Duration) {
@@ -86,6 +91,7 @@ const (
 	refusedKind = l5pb.Doubt_KIND_REFUSED
 	timedOut    = l5pb.Doubt_KIND_TIMED_OUT
 	failedKind  = l5pb.Doubt_KIND_FAILED
+	stalled     = l5pb.Doubt_KIND_STALLED
 )
 
 func TestJury(t *testing.T) {
@@ -175,6 +181,54 @@ func TestJury(t *testing.T) {
 		c.doubt(3, "h:1", timedOut, false)
 		c.want(t, "three", "h:1")
 	})
+	t.Run("several processes that wait for one instance do not wait for their time-outs", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(8)
+		c.doubt(1, "h:1", stalled, false)
+		c.doubt(2, "h:1", stalled, false)
+		c.want(t, "two")
+		c.doubt(3, "h:1", stalled, false)
+		c.want(t, "three", "h:1")
+		if reason := c.jury.Downs()[0].GetReason(); !strings.Contains(reason, "3 processes wait") {
+			t.Errorf("reason: %s", reason)
+		}
+	})
+	t.Run("a wait that is over is no evidence", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(8)
+		for i := range 100 {
+			c.doubt(i, "h:1", stalled, false)
+			c.doubt(i+1, "h:1", stalled, false)
+			c.answered(i, "h:1")
+			c.sleep(100 * time.Millisecond)
+		}
+		c.want(t, "never more than two wait")
+		c.answered(100, "h:1")
+		c.sleep(time.Second)
+		c.doubt(1, "h:1", timedOut, false)
+		c.answered(1, "h:1")
+		c.doubt(2, "h:1", stalled, false)
+		c.doubt(3, "h:1", stalled, false)
+		c.want(t, "an answer takes no time-out back", "h:1")
+	})
+	t.Run("waits for many instances are the fault of none", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(8)
+		for i := range 3 {
+			for at := range 8 {
+				c.doubt(i, fmt.Sprint("h:", at), stalled, false)
+			}
+		}
+		c.want(t, "all are waited for")
+	})
+	t.Run("processes of one party that say they wait harm nobody", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(8)
+		for i := range 10 {
+			c.doubtOf(i, "1000/shop.web", "h:1", stalled, false)
+		}
+		c.want(t, "ten of one")
+	})
 	t.Run("half of a service is kept whatever happens", func(t *testing.T) {
 		t.Parallel()
 		c := newCourt(4)
@@ -199,7 +253,7 @@ func TestJuryKeepsTheBound(t *testing.T) {
 			case 0:
 				c.dead[addr] = !c.dead[addr]
 			case 1:
-				c.doubt(rapid.IntRange(1, 5).Draw(t, "process"), addr, l5pb.Doubt_Kind(rapid.IntRange(0, 3).Draw(t, "kind")), rapid.Bool().Draw(t, "ejected"))
+				c.doubt(rapid.IntRange(1, 5).Draw(t, "process"), addr, l5pb.Doubt_Kind(rapid.IntRange(0, 4).Draw(t, "kind")), rapid.Bool().Draw(t, "ejected"))
 			default:
 				c.sleep(time.Duration(rapid.IntRange(50, 3000).Draw(t, "ms")) * time.Millisecond)
 			}

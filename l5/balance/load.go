@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Load is what one caller knows at this moment about the load of one instance: its own calls in flight, others' as far as
-// it heard or fears, and how long calls take. The zero value is an idle instance of which nothing is known. It lives as long
+// Load is what one caller knows at this moment about the load of one instance: its own calls in flight, ghosts of
+// those that failed, and how long calls take. The zero value is an idle instance of which nothing is known. It lives as long
 // as the instance does, however many Pickers come and go over it. It is 16 bytes. Loads of a service with few instances are best
 // a cache line apart each, beside what else a call writes, so that processors do not wait for each other; those of one with
 // many are best packed, so that they stay in the cache. All methods are safe for concurrent use; none reads a clock.
@@ -88,26 +88,13 @@ func (l *Load) Forgive() { l.strikes.Store(0) }
 // InFlight returns how many calls of this caller are in flight.
 func (l *Load) InFlight() int { return wordCalls(l.word.Load()) }
 
-// Ghosts returns how many calls count as in flight although they are not this caller's: see Reported and Failed.
+// Ghosts returns how many calls count as in flight although they are over: see Failed.
 func (l *Load) Ghosts() int { return wordGhosts(l.word.Load()) }
 
 // Latency returns the moving average of the latency of calls that succeeded, 0 if there is none. It is exact to five digits.
 func (l *Load) Latency() time.Duration { return time.Duration(wordLatency(l.word.Load())) }
 
-// Reported takes what the instance, or a probe of it, said: how many calls it has in flight in all, and how long they take (0:
-// not said). What is beyond this caller's own counts as ghosts until Age.
-func (l *Load) Reported(inFlight int, latency time.Duration) {
-	l.change(func(word int64) int64 {
-		beyond := max(min(inFlight-wordCalls(word), maxGhosts), 0)
-		word += int64(beyond-wordGhosts(word)) * oneGhost
-		if latency > 0 {
-			word = word&^latencyMask | latencyBitsOf(float32(latency))
-		}
-		return word
-	})
-}
-
-// Age lets a tick of time pass, a few times a second. It halves the ghosts, so that a fear or an old report does not last, and,
+// Age lets a tick of time pass, a few times a second. It halves the ghosts, so that a fear does not last, and,
 // if no call ended since the last Age, takes a tenth off a latency above the typical one, so that one that is shunned for
 // its latency is tried again.
 func (l *Load) Age(ended bool, typical time.Duration) {

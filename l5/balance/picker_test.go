@@ -310,16 +310,13 @@ func TestLoad(t *testing.T) {
 	load.Age(true, 0)
 	want("time went by", 0, 0, time.Millisecond)
 	load.Begin()
-	load.Reported(8, 2*time.Millisecond)
-	want("it reported 8", 1, 7, 2*time.Millisecond)
-	load.Reported(1, 0)
-	want("it reported our own", 1, 0, 2*time.Millisecond)
-	load.End()
-	want("all over", 0, 0, 2*time.Millisecond)
+	load.Succeeded(9 * time.Millisecond)
+	want("another succeeded, slower", 0, 0, 2*time.Millisecond)
 	load.Age(false, 0)
 	want("no call ended", 0, 0, 1800*time.Microsecond)
 	load.Age(false, 5*time.Millisecond)
 	want("no call ended, but it is fast", 0, 0, 1800*time.Microsecond)
+	load.Failed(1)
 	if row := load.Failed(3); row != 4 {
 		t.Errorf("the row of failures weighs %d, want 4", row)
 	}
@@ -349,7 +346,6 @@ func TestConcurrent(t *testing.T) {
 					case 1:
 						load.End()
 					case 2:
-						load.Reported(random.IntN(5), time.Millisecond)
 						load.Age(false, time.Microsecond)
 						fallthrough
 					default:

@@ -17,9 +17,10 @@ const (
 	Adaptive Policy = iota
 	// HotCold draws a few by weight and leaves out those that are hot, with more calls in flight than 84 of 100 draws have;
 	// of the cold ones it takes that of the least latency, and if all are hot the one with the fewest calls (Wydrowski et
-	// al., "Load is not what you should balance: introducing Prequal", NSDI 2024). It goes by what this caller measured and
-	// by what Load.Reported was told. Weights are followed within a factor of three: the fastest of several draws is a light
-	// instance more often than a draw is.
+	// al., "Load is not what you should balance: introducing Prequal", NSDI 2024). There are no probes: it goes by what this caller
+	// measured. On the model of the published testbed (see the package) that is as good, and to be told with each answer
+	// how many calls the callee has in flight is no better. Weights are followed within a factor of three: the fastest of
+	// several draws is a light instance more often than a draw is.
 	HotCold
 	// RoundRobin goes round, each as often as its weight says. Up to a bound on the size of the round the order is the smooth
 	// one of nginx (a a b a c a a for weights 5, 1, 1), beyond it the static stride order of gRPC's A58.

@@ -85,6 +85,9 @@ const (
 	Doubt_KIND_TIMED_OUT Doubt_Kind = 2
 	// Answers, but fails.
 	Doubt_KIND_FAILED Doubt_Kind = 3
+	// A call is in flight for far longer than those of its peers take, and none has ended since. Row is 0 if one has: the
+	// doubt is over.
+	Doubt_KIND_STALLED Doubt_Kind = 4
 )
 
 // Enum value maps for Doubt_Kind.
@@ -94,12 +97,14 @@ var (
 		1: "KIND_REFUSED",
 		2: "KIND_TIMED_OUT",
 		3: "KIND_FAILED",
+		4: "KIND_STALLED",
 	}
 	Doubt_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_REFUSED":     1,
 		"KIND_TIMED_OUT":   2,
 		"KIND_FAILED":      3,
+		"KIND_STALLED":     4,
 	}
 )
 
@@ -2479,19 +2484,20 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"progressMs\":\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
-	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\xf8\x01\n" +
+	"\vexplanation\x18\x02 \x01(\fR\vexplanation\"\x8a\x02\n" +
 	"\x05Doubt\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12,\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x18.zhiyun.l5.v1.Doubt.KindR\x04kind\x12\x18\n" +
 	"\aejected\x18\x04 \x01(\bR\aejected\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x10\n" +
-	"\x03row\x18\x06 \x01(\rR\x03row\"S\n" +
+	"\x03row\x18\x06 \x01(\rR\x03row\"e\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_REFUSED\x10\x01\x12\x12\n" +
 	"\x0eKIND_TIMED_OUT\x10\x02\x12\x0f\n" +
-	"\vKIND_FAILED\x10\x03\"\x9d\x03\n" +
+	"\vKIND_FAILED\x10\x03\x12\x10\n" +
+	"\fKIND_STALLED\x10\x04\"\x9d\x03\n" +
 	"\rWatchResponse\x124\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x16.zhiyun.l5.v1.SnapshotH\x00R\bsnapshot\x12+\n" +
 	"\x05delta\x18\x02 \x01(\v2\x13.zhiyun.l5.v1.DeltaH\x00R\x05delta\x121\n" +

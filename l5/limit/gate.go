@@ -92,6 +92,13 @@ func NewGate(config GateConfig) (*Gate, error) {
 
 // Enter admits a call with the priority of ctx, or says why not. A call that was admitted must Leave.
 func (g *Gate) Enter(ctx context.Context) Reason {
+	if !g.limited && g.tight.Load() == 0 {
+		return Admitted // this much is laid into the caller
+	}
+	return g.enter(ctx)
+}
+
+func (g *Gate) enter(ctx context.Context) Reason {
 	var n int64
 	if g.limited {
 		n = g.inflight.Add(1)

@@ -59,14 +59,15 @@ func (s *stalling) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
 const visibleWithin = 30 * time.Second
 
 // What was acknowledged, Route returns, in bounded time, and never goes back to what was before: while the store
-// stalls and compacts, connections break, and the server is killed and started again. ZHIYUN_WRITES is how many.
+// stalls and compacts, connections break, and the server is killed and started again. ZHIYUN_WRITES is how many; a million
+// meet some 8,000 faults, 200 of them kills, and take half an hour of an idle machine, most of it waits for connections.
 func TestAcknowledgedIsVisible(t *testing.T) {
 	t.Parallel()
 	writes, err := strconv.Atoi(os.Getenv("ZHIYUN_WRITES"))
 	if err != nil {
 		writes = 2000
 	}
-	const writers = 32
+	writers := min(32+writes/10_000, 128)
 	var records *stalling
 	s := l5test.NewServer(t, func(c *server.Config) {
 		records = &stalling{Memory: c.Store.(*store.Memory)}
@@ -91,7 +92,7 @@ func TestAcknowledgedIsVisible(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { group.Wait(); close(ended) }()
 	// Faults come by what was done, not by the clock: on a busy machine nothing would live long enough to be seen.
-	const perFault = 25
+	perFault := max(25, writes/8000)
 	faults := 0
 	for ticker := time.NewTicker(5 * time.Millisecond); ; {
 		select {
@@ -104,7 +105,7 @@ func TestAcknowledgedIsVisible(t *testing.T) {
 			return
 		case <-ticker.C:
 		}
-		if done.Load() < int64(faults+1)*perFault {
+		if done.Load() < int64((faults+1)*perFault) {
 			continue
 		}
 		switch faults++; faults % 40 {

@@ -49,6 +49,31 @@ func TestKill(t *testing.T) {
 	t.Logf("first step after %s (a new process: %s), all after %s (undisturbed rest: %s), %d in doubt", got.First, got.Bare, got.All, got.Rest, got.Doubt)
 }
 
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	for _, shape := range flowbench.Shapes {
+		if perNode, err := flowbench.Nodes(t.Context(), shape, 2, 30); err != nil || perNode <= 0 {
+			t.Errorf("%s: %s a node, %v", shape, perNode, err)
+		}
+	}
+}
+
+func TestExpress(t *testing.T) {
+	t.Parallel()
+	got, err := flowbench.Express(t.Context(), 3)
+	if err != nil || got.Ordinary <= 0 || got.Constant <= 0 || got.Hostile <= 0 || got.Harmless <= 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestDefine(t *testing.T) {
+	t.Parallel()
+	got, err := flowbench.Define(t.Context(), 1000, 1003)
+	if err != nil || got.Good != 3 || got.Taken != got.Good || got.Broken < 10 || got.Refused != got.Broken {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // BenchmarkIdle parks executions that wait for a time, and reports what a process with an engine and its store alone costs that has them.
 func BenchmarkIdle(b *testing.B) {
 	for _, parked := range []int{0, 10_000} {

@@ -60,4 +60,13 @@ func TestPostgres(t *testing.T) {
 		t.Fatalf("%+v, %v", killed, err)
 	}
 	t.Logf("kill: first step after %s (a new process: %s), all after %s (undisturbed rest: %s), %d in doubt", killed.First, killed.Bare, killed.All, killed.Rest, killed.Doubt)
+	shared, err := place.Store(t.Context(), "takeover")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, err := flowbench.Takeover(t.Context(), shared, 16, 100*time.Millisecond)
+	if err != nil || taken.First <= 0 || taken.All < taken.First {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	t.Logf("takeover: first step after %s, all after %s", taken.First, taken.All)
 }

@@ -23,16 +23,21 @@ const role = "ZHIYUN_FLOWBENCH"
 
 // order is what a child does.
 type order struct {
-	Do    string `json:"do"`    // work or wait
+	Do    string `json:"do"`    // work, wait or inherit
 	Store string `json:"store"` // a path, or a postgres:// URL
 	Flows int    `json:"flows"`
 	Sleep time.Duration
 	Span  time.Duration
+	// Heartbeat and Name are of an engine on a store that others share; 0 and "" are its defaults.
+	Heartbeat time.Duration
+	Name      string
 }
 
 // said is one line of a child's.
 type said struct {
-	What string        `json:"what"` // half, first, done or idle
+	What string        `json:"what"` // half, first, begun, done, idle, ready or step
+	At   time.Time     `json:"at,omitzero"`
+	ID   string        `json:"id,omitempty"` // of the execution
 	CPU  time.Duration `json:"cpu,omitempty"`
 	RSS  int64         `json:"rss,omitempty"` // bytes
 }
@@ -46,7 +51,7 @@ func Main() {
 	var o order
 	err := json.Unmarshal([]byte(text), &o)
 	if err == nil {
-		err = map[string]func(context.Context, order) error{"work": work, "wait": wait}[o.Do](context.Background(), o)
+		err = map[string]func(context.Context, order) error{"work": work, "wait": wait, "inherit": inherit}[o.Do](context.Background(), o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "flowbench:", err)
@@ -111,8 +116,8 @@ func (c *child) hear(what string) (said, error) {
 	}
 }
 
-// work runs flows whose steps take a while, started by key, and says when half of the steps are done, when the first of this process is, and when all flows are.
-func work(ctx context.Context, o order) (err error) {
+// serve runs an engine with the flow of 23 steps, each of which takes a while, while fn does.
+func serve(ctx context.Context, o order, told func(flow.Event), fn func(*flow.Engine) error) (err error) {
 	store, err := Open(ctx, o.Store)
 	if err != nil {
 		return err
@@ -126,18 +131,9 @@ func work(ctx context.Context, o order) (err error) {
 		}
 		return stepOut{in.From}, ctx.Err()
 	}, flow.WithEffect(flow.Keyed))
-	var done atomic.Int64
-	engine, err := flow.New(flow.Config{Store: store, Tools: tools, Concurrency: max(64, o.Flows), OnEvent: func(e flow.Event) {
-		if e.Kind != flow.EventAttemptDone {
-			return
-		}
-		switch done.Add(1) {
-		case 1:
-			_ = say(said{What: "first"}) // who does not listen has gone, and takes this process along
-		case int64(o.Flows * Steps / 2):
-			_ = say(said{What: "half"})
-		}
-	}})
+	engine, err := flow.New(flow.Config{
+		Store: store, Tools: tools, Concurrency: max(64, o.Flows), OnEvent: told, Heartbeat: o.Heartbeat, Name: o.Name,
+	})
 	if err != nil {
 		return err
 	}
@@ -146,24 +142,52 @@ func work(ctx context.Context, o order) (err error) {
 	}
 	stop := Background(ctx, engine.Run)
 	defer func() { err = errors.Join(err, stop()) }()
-	ids := make([]string, o.Flows)
-	faults := make(chan error, o.Flows)
-	for i := range ids {
-		go func() { // ends with its flow; waited for below
-			var err error
-			if ids[i], err = engine.Start(ctx, "chain", map[string]any{"wf": strconv.Itoa(i)}, flow.Key(strconv.Itoa(i))); err == nil {
-				_, err = engine.Wait(ctx, ids[i])
-			}
-			faults <- err
-		}()
+	return fn(engine)
+}
+
+// work runs flows, started by key, and says when half of the steps are done, when the first of this process is, when there is one and all flows are started, and
+// when all are done.
+func work(ctx context.Context, o order) error {
+	var done, begun atomic.Int64
+	var first atomic.Value // the execution of the first step
+	begin := func() {
+		if begun.Add(1) == int64(o.Flows+1) {
+			_ = say(said{What: "begun", ID: first.Load().(string)})
+		}
 	}
-	for range ids {
-		err = errors.Join(err, <-faults)
-	}
-	if err != nil {
-		return err
-	}
-	return say(said{What: "done"})
+	return serve(ctx, o, func(e flow.Event) {
+		if e.Kind != flow.EventAttemptDone {
+			return
+		}
+		switch done.Add(1) {
+		case 1:
+			_ = say(said{What: "first"}) // who does not listen has gone, and takes this process along
+			first.Store(e.Execution)
+			begin()
+		case int64(o.Flows * Steps / 2):
+			_ = say(said{What: "half"})
+		}
+	}, func(engine *flow.Engine) (err error) {
+		ids := make([]string, o.Flows)
+		faults := make(chan error, o.Flows)
+		for i := range ids {
+			go func() { // ends with its flow; waited for below
+				var err error
+				if ids[i], err = engine.Start(ctx, "chain", map[string]any{"wf": strconv.Itoa(i)}, flow.Key(strconv.Itoa(i))); err == nil {
+					begin()
+					_, err = engine.Wait(ctx, ids[i])
+				}
+				faults <- err
+			}()
+		}
+		for range ids {
+			err = errors.Join(err, <-faults)
+		}
+		if err != nil {
+			return err
+		}
+		return say(said{What: "done"})
+	})
 }
 
 // wait runs an engine on what is there, and says what it cost to do nothing for a while.

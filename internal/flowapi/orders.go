@@ -1,8 +1,7 @@
-package control
+package flowapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
@@ -22,12 +22,12 @@ type changed struct {
 }
 
 // order gives an execution an order, or rehearses it, and records it with where the execution stood before and after.
-func (f flows) order(ctx context.Context, id, verb string, what flow.Intervention, why *pb.Cause) (*connect.Response[pb.Done], error) {
+func (f *API) order(ctx context.Context, id, verb string, what flow.Intervention, why *pb.Cause) (*connect.Response[pb.Done], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.cause(ctx, why)
+	c, err := rpc.ReadCause(ctx, why)
 	if err != nil {
 		return nil, err
 	}
@@ -63,29 +63,29 @@ type changing struct {
 }
 
 // change changes an execution, or rehearses that, and records where it stood before and after.
-func (f flows) change(ctx context.Context, id, verb string, what flow.Intervention, c *pb.Cause, change changing) (*connect.Response[pb.Done], error) {
+func (f *API) change(ctx context.Context, id, verb string, what flow.Intervention, c *pb.Cause, change changing) (*connect.Response[pb.Done], error) {
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
 		events, err := change.rehearse()
 		for _, event := range events {
-			err = errors.Join(err, noted(rehearsal, "execution/"+id, event))
+			err = errors.Join(err, rpc.Noted(rehearsal, "execution/"+id, event))
 		}
-		return nil, rehearsedOr(err)
+		return nil, rpc.RehearsedOr(err)
 	}
-	before, err := f.config.Flow.Standing(ctx, id)
+	before, err := f.config.Engine.Standing(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if err := change.do(); err != nil {
 		return nil, err
 	}
-	after, err := f.config.Flow.Standing(ctx, id)
+	after, err := f.config.Engine.Standing(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return done(f.auditOrder(ctx, c, id, verb, what, changed{before, after, what.Item}))
+	return rpc.Done(f.auditOrder(ctx, c, id, verb, what, changed{before, after, what.Item}))
 }
 
-func (f flows) auditOrder(ctx context.Context, c *pb.Cause, id, verb string, what flow.Intervention, how changed) error {
+func (f *API) auditOrder(ctx context.Context, c *pb.Cause, id, verb string, what flow.Intervention, how changed) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
@@ -95,26 +95,26 @@ func (f flows) auditOrder(ctx context.Context, c *pb.Cause, id, verb string, wha
 	if what.Step != "" {
 		object += "/" + what.Step
 	}
-	return f.audit(ctx, told, "flow."+verb, object, how)
+	return f.config.Audit(ctx, told, "flow."+verb, object, how)
 }
 
-func (f flows) Cancel(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
+func (f *API) Cancel(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
 	return f.order(ctx, q.Msg.Id, flow.OrderCancel, flow.Intervention{}, q.Msg.Cause)
 }
 
-func (f flows) Retry(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
+func (f *API) Retry(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
 	return f.order(ctx, q.Msg.Id, flow.OrderRetry, flow.Intervention{}, q.Msg.Cause)
 }
 
-func (f flows) Pause(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
+func (f *API) Pause(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
 	return f.order(ctx, q.Msg.Id, flow.OrderPause, flow.Intervention{}, q.Msg.Cause)
 }
 
-func (f flows) Resume(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
+func (f *API) Resume(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.Done], error) {
 	return f.order(ctx, q.Msg.Id, flow.OrderResume, flow.Intervention{}, q.Msg.Cause)
 }
 
-func (f flows) Intervene(ctx context.Context, q *connect.Request[pb.InterveneRequest]) (*connect.Response[pb.Done], error) {
+func (f *API) Intervene(ctx context.Context, q *connect.Request[pb.InterveneRequest]) (*connect.Response[pb.Done], error) {
 	return f.order(ctx, q.Msg.Id, q.Msg.Verb, intervention(q.Msg), q.Msg.Cause)
 }
 
@@ -123,12 +123,12 @@ func intervention(m *pb.InterveneRequest) flow.Intervention {
 }
 
 // Bulk gives an order to every execution that is selected. Each that was changed has its own audit record.
-func (f flows) Bulk(ctx context.Context, q *connect.Request[pb.BulkRequest], stream *connect.ServerStream[pb.JSON]) error {
+func (f *API) Bulk(ctx context.Context, q *connect.Request[pb.BulkRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
 	}
-	c, err := f.cause(ctx, q.Msg.Cause)
+	c, err := rpc.ReadCause(ctx, q.Msg.Cause)
 	if err != nil {
 		return err
 	}
@@ -151,13 +151,13 @@ func (f flows) Bulk(ctx context.Context, q *connect.Request[pb.BulkRequest], str
 			return err
 		case rehearsal != nil:
 			if line.Outcome == flow.BulkDone {
-				err = notedBoth(rehearsal, "execution/"+line.Execution, line.Before, line.After)
+				err = rpc.NotedBoth(rehearsal, "execution/"+line.Execution, line.Before, line.After)
 			}
 		default:
 			if line.Outcome == flow.BulkDone {
 				err = f.auditOrder(ctx, c, line.Execution, b.Order, b.With, changed{line.Before, line.After, b.With.Item})
 			}
-			err = errors.Join(err, sendLine(stream, line))
+			err = errors.Join(err, rpc.SendLine(stream, line))
 		}
 		if err != nil {
 			return err
@@ -169,36 +169,13 @@ func (f flows) Bulk(ctx context.Context, q *connect.Request[pb.BulkRequest], str
 	return nil
 }
 
-// notedBoth adds a change of a document to a rehearsal that no store's commit tells of.
-func notedBoth(r *store.Rehearsal, object string, before, after any) error {
-	old, err := json.Marshal(before)
-	if err != nil {
-		return fmt.Errorf("control: rehearse %s: %w", object, err)
-	}
-	now, err := json.Marshal(after)
-	if err != nil {
-		return fmt.Errorf("control: rehearse %s: %w", object, err)
-	}
-	r.Note(store.Change{Key: object, Before: old, After: now})
-	return nil
-}
-
-// sendLine sends one document of a stream.
-func sendLine(stream *connect.ServerStream[pb.JSON], document any) error {
-	encoded, err := json.Marshal(document)
-	if err != nil {
-		return fmt.Errorf("control: encode the answer: %w", err)
-	}
-	return stream.Send(&pb.JSON{Json: encoded})
-}
-
 // Signal hands a payload to an execution. The audit record names the signal, and not what it carries.
-func (f flows) Signal(ctx context.Context, q *connect.Request[pb.SignalRequest]) (*connect.Response[pb.Done], error) {
+func (f *API) Signal(ctx context.Context, q *connect.Request[pb.SignalRequest]) (*connect.Response[pb.Done], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.cause(ctx, q.Msg.Cause)
+	c, err := rpc.ReadCause(ctx, q.Msg.Cause)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,6 @@
-package flow_test
+// Package defgen makes definitions of flows from seeds, over everything that a document may say, and breaks each at one point. Tests and the benchmark of flow
+// hold what is refused, and where, to it.
+package defgen
 
 import (
 	"context"
@@ -11,15 +13,16 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
-// The tools of generated flows.
 type (
-	makeIn struct {
+	// In is what the tool make takes.
+	In struct {
 		Text string   `json:"text"`
 		N    int      `json:"n,omitempty"`
 		OK   bool     `json:"ok,omitempty"`
 		List []string `json:"list,omitempty"`
 	}
-	makeOut struct {
+	// Out is what it returns.
+	Out struct {
 		Text string   `json:"text"`
 		N    int      `json:"n"`
 		OK   bool     `json:"ok"`
@@ -27,17 +30,18 @@ type (
 	}
 )
 
-func generatedTools() *flow.Tools {
+// Tools are those of the flows that are made. They do nothing.
+func Tools() *flow.Tools {
 	tools := flow.NewTools()
-	flow.Func(tools, "make", func(context.Context, makeIn) (makeOut, error) { return makeOut{}, nil }, flow.WithEffect(flow.Keyed), flow.WithUndo("unmake"))
+	flow.Func(tools, "make", func(context.Context, In) (Out, error) { return Out{}, nil }, flow.WithEffect(flow.Keyed), flow.WithUndo("unmake"))
 	flow.Func(tools, "unmake", func(context.Context, map[string]any) (struct{}, error) { return struct{}{}, nil })
 	tools.Exec(flow.Manifest{Name: "touch", OnDevice: true, Input: []byte(`{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}`),
 		Output: []byte(`{"type":"object","properties":{"text":{"type":"string"},"n":{"type":"integer"},"ok":{"type":"boolean"},"list":{"type":"array","items":{"type":"string"}}},"required":["text"]}`)})
 	return tools
 }
 
-// called is the flow that generated ones run.
-var called = map[string]string{"called": "flow: called\nparams: {text: {type: string, required: true}, n: {type: int, max: 100}}\noutput: {text: \"${steps.a.text}\", n: 3, ok: true, list: \"${steps.a.list}\"}\nsteps: [{name: a, tool: make, with: {text: \"${params.text}\"}}]"}
+// Called is the flow, of the name called, that those which are made run.
+const Called = "flow: called\nparams: {text: {type: string, required: true}, n: {type: int, max: 100}}\noutput: {text: \"${steps.a.text}\", n: 3, ok: true, list: \"${steps.a.list}\"}\nsteps: [{name: a, tool: make, with: {text: \"${params.text}\"}}]"
 
 // term is an expression that a generated flow may use.
 type term struct {
@@ -53,13 +57,13 @@ type generator struct {
 	runs  bool // on no device, and without steps that are skipped: what refers to them would fail
 }
 
-// generate returns the definition of a seed.
-func generate(seed uint64) flow.Definition {
+// Definition returns that of a seed.
+func Definition(seed uint64) flow.Definition {
 	return (&generator{r: rand.New(rand.NewPCG(seed, 7))}).definition(seed)
 }
 
-// generateRunning returns one that runs to its end.
-func generateRunning(seed uint64) flow.Definition {
+// Running returns one that runs to its end.
+func Running(seed uint64) flow.Definition {
 	return (&generator{r: rand.New(rand.NewPCG(seed, 7)), runs: true}).definition(seed)
 }
 

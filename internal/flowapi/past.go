@@ -1,4 +1,4 @@
-package control
+package flowapi
 
 import (
 	"context"
@@ -9,11 +9,12 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
 // Logs sends what attempts wrote to stderr, as it comes if the caller follows.
-func (f flows) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], stream *connect.ServerStream[pb.JSON]) error {
+func (f *API) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
@@ -31,14 +32,14 @@ func (f flows) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], str
 		if err != nil {
 			return err
 		}
-		if err := sendLine(stream, piece); err != nil {
+		if err := rpc.SendLine(stream, piece); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f flows) Timing(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) Timing(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.JSON], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
@@ -47,11 +48,11 @@ func (f flows) Timing(ctx context.Context, q *connect.Request[pb.ExecutionReques
 	if err != nil {
 		return nil, err
 	}
-	return document(engine.Timing(ctx, id))
+	return rpc.Document(engine.Timing(ctx, id))
 }
 
 // Export sends the document in chunks: one of a long history is larger than a message may be.
-func (f flows) Export(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
+func (f *API) Export(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func (f flows) Export(ctx context.Context, q *connect.Request[pb.ExecutionReques
 		return fmt.Errorf("control: encode an export: %w", err)
 	}
 	for len(encoded) > 0 {
-		n := min(len(encoded), chunk)
+		n := min(len(encoded), rpc.ChunkSize)
 		if err := stream.Send(&pb.JSON{Json: encoded[:n]}); err != nil {
 			return err
 		}
@@ -79,16 +80,16 @@ func (f flows) Export(ctx context.Context, q *connect.Request[pb.ExecutionReques
 }
 
 // Prune removes what ended longer ago than it is kept. One audit record tells how many of which flow.
-func (f flows) Prune(ctx context.Context, q *connect.Request[pb.PruneRequest], stream *connect.ServerStream[pb.JSON]) error {
+func (f *API) Prune(ctx context.Context, q *connect.Request[pb.PruneRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
 	}
-	c, err := f.cause(ctx, q.Msg.Cause)
+	c, err := rpc.ReadCause(ctx, q.Msg.Cause)
 	if err != nil {
 		return err
 	}
-	keep, err := duration("keep", q.Msg.Keep, 0)
+	keep, err := rpc.Duration("keep", q.Msg.Keep, 0)
 	if err != nil {
 		return err
 	}
@@ -105,15 +106,15 @@ func (f flows) Prune(ctx context.Context, q *connect.Request[pb.PruneRequest], s
 			rehearsal.Note(store.Change{Key: "execution/" + pruned.Execution, Before: []byte("{}")})
 			continue
 		}
-		if failed = sendLine(stream, pruned); failed != nil {
+		if failed = rpc.SendLine(stream, pruned); failed != nil {
 			break // nobody listens; what is gone is recorded all the same
 		}
 	}
 	switch {
 	case rehearsal != nil:
-		return rehearsedOr(failed)
+		return rpc.RehearsedOr(failed)
 	case len(removed) > 0:
-		if err := f.audit(ctx, c, "flow.prune", "flow/"+q.Msg.Flow, removed); err != nil {
+		if err := f.config.Audit(ctx, c, "flow.prune", "flow/"+q.Msg.Flow, removed); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package control
+package flowapi
 
 import (
 	"bytes"
@@ -12,25 +12,23 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
-// flows serves FlowService.
-type flows struct{ *API }
-
-func (f flows) engine() (*flow.Engine, error) {
-	if f.config.Flow == nil {
-		return nil, fmt.Errorf("%w: flow", ErrAbsent)
+func (f *API) engine() (*flow.Engine, error) {
+	if f.config.Engine == nil {
+		return nil, fmt.Errorf("%w: flow", rpc.ErrAbsent)
 	}
-	return f.config.Flow, nil
+	return f.config.Engine, nil
 }
 
-func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest]) (*connect.Response[pb.JSON], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.cause(ctx, q.Msg.Cause)
+	c, err := rpc.ReadCause(ctx, q.Msg.Cause)
 	if err != nil {
 		return nil, err
 	}
@@ -39,38 +37,38 @@ func (f flows) Save(ctx context.Context, q *connect.Request[pb.SaveFlowRequest])
 		if fresh {
 			err = f.notedSave(ctx, rehearsal, definition)
 		}
-		return nil, rehearsedOr(err)
+		return nil, rpc.RehearsedOr(err)
 	}
 	saved, err := engine.Save(ctx, q.Msg.Document)
 	if err != nil {
 		return nil, err
 	}
-	return document(saved, f.audit(ctx, c, "flow.save", "flow/"+saved.Name, saved.Digest))
+	return rpc.Document(saved, f.config.Audit(ctx, c, "flow.save", "flow/"+saved.Name, saved.Digest))
 }
 
 // notedSave adds to a rehearsal what a save would keep, beside the version that is the latest now.
-func (f flows) notedSave(ctx context.Context, r *store.Rehearsal, next flow.Definition) error {
+func (f *API) notedSave(ctx context.Context, r *store.Rehearsal, next flow.Definition) error {
 	object := fmt.Sprintf("flow/%s/%d", next.Name, next.Version)
-	last, err := f.config.Flow.Definition(ctx, next.Name, 0)
+	last, err := f.config.Engine.Definition(ctx, next.Name, 0)
 	switch {
 	case errors.Is(err, flow.ErrNotFound):
-		return noted(r, object, next)
+		return rpc.Noted(r, object, next)
 	case err != nil:
 		return err
 	}
-	return notedBoth(r, object, last, next)
+	return rpc.NotedBoth(r, object, last, next)
 }
 
-func (f flows) Lint(ctx context.Context, q *connect.Request[pb.LintFlowRequest]) (*connect.Response[pb.Listing], error) {
+func (f *API) Lint(ctx context.Context, q *connect.Request[pb.LintFlowRequest]) (*connect.Response[pb.Listing], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
 	faults, err := engine.Lint(ctx, q.Msg.Document)
-	return listing(faults, "", err)
+	return rpc.Listing(faults, "", err)
 }
 
-func (f flows) Plan(ctx context.Context, q *connect.Request[pb.PlanFlowRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) Plan(ctx context.Context, q *connect.Request[pb.PlanFlowRequest]) (*connect.Response[pb.JSON], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
@@ -80,10 +78,10 @@ func (f flows) Plan(ctx context.Context, q *connect.Request[pb.PlanFlowRequest])
 		return nil, err
 	}
 	plan, err := engine.Plan(ctx, q.Msg.Flow, params)
-	return document(plan, err)
+	return rpc.Document(plan, err)
 }
 
-func (f flows) Definition(ctx context.Context, q *connect.Request[pb.DefinitionRequest]) (*connect.Response[pb.DefinitionResponse], error) {
+func (f *API) Definition(ctx context.Context, q *connect.Request[pb.DefinitionRequest]) (*connect.Response[pb.DefinitionResponse], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
@@ -96,13 +94,13 @@ func (f flows) Definition(ctx context.Context, q *connect.Request[pb.DefinitionR
 	return connect.NewResponse(&pb.DefinitionResponse{Json: content, Document: d.Source}), err
 }
 
-func (f flows) Definitions(ctx context.Context, _ *connect.Request[pb.DefinitionsRequest]) (*connect.Response[pb.Listing], error) {
+func (f *API) Definitions(ctx context.Context, _ *connect.Request[pb.DefinitionsRequest]) (*connect.Response[pb.Listing], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
 	all, err := engine.Definitions(ctx)
-	return listing(all, "", err)
+	return rpc.Listing(all, "", err)
 }
 
 // flowParams reads the parameters of a start.
@@ -112,19 +110,19 @@ func flowParams(content []byte) (map[string]any, error) {
 		decoder := json.NewDecoder(bytes.NewReader(content))
 		decoder.UseNumber() // 9007199254740993 stays what it is
 		if err := decoder.Decode(&params); err != nil {
-			return nil, invalid("params", err, "give a JSON object")
+			return nil, rpc.Invalid("params", err, "give a JSON object")
 		}
 	}
 	read, _ := numbers(params).(map[string]any)
 	return read, nil
 }
 
-func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest]) (*connect.Response[pb.StartFlowResponse], error) {
+func (f *API) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest]) (*connect.Response[pb.StartFlowResponse], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.cause(ctx, q.Msg.Cause)
+	c, err := rpc.ReadCause(ctx, q.Msg.Cause)
 	if err != nil {
 		return nil, err
 	}
@@ -143,9 +141,9 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	if rehearsal := store.RehearsalOf(ctx); rehearsal != nil {
 		begun, err := engine.RehearseStart(ctx, q.Msg.Flow, params, options...)
 		if err == nil && begun.Running == "" {
-			err = noted(rehearsal, "execution", begun)
+			err = rpc.Noted(rehearsal, "execution", begun)
 		}
-		return nil, rehearsedOr(err)
+		return nil, rpc.RehearsedOr(err)
 	}
 	id, err := engine.Start(ctx, q.Msg.Flow, params, options...)
 	if err != nil {
@@ -156,7 +154,7 @@ func (f flows) Start(ctx context.Context, q *connect.Request[pb.StartFlowRequest
 	if exempt != "" {
 		action = "flow.start.exempt"
 	}
-	if err := f.audit(ctx, c, action, "execution/"+id, q.Msg.Flow); err != nil {
+	if err := f.config.Audit(ctx, c, action, "execution/"+id, q.Msg.Flow); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.StartFlowResponse{Id: id}), nil
@@ -186,7 +184,7 @@ func numbers(v any) any {
 	return v
 }
 
-func (f flows) Get(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) Get(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.JSON], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
@@ -195,15 +193,15 @@ func (f flows) Get(ctx context.Context, q *connect.Request[pb.ExecutionRequest])
 	if err != nil {
 		return nil, err
 	}
-	return document(engine.Get(ctx, id))
+	return rpc.Document(engine.Get(ctx, id))
 }
 
-func (f flows) List(ctx context.Context, q *connect.Request[pb.ListExecutionsRequest]) (*connect.Response[pb.Listing], error) {
+func (f *API) List(ctx context.Context, q *connect.Request[pb.ListExecutionsRequest]) (*connect.Response[pb.Listing], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	n, err := limit(q.Msg.Page)
+	n, err := rpc.Limit(q.Msg.Page)
 	if err != nil {
 		return nil, err
 	}
@@ -216,22 +214,22 @@ func (f flows) List(ctx context.Context, q *connect.Request[pb.ListExecutionsReq
 	}
 	for _, state := range q.Msg.States { // of older clients
 		if !slices.Contains(states, flow.State(state)) {
-			return nil, invalid("states", state, fmt.Sprintf("give some of %v", states))
+			return nil, rpc.Invalid("states", state, fmt.Sprintf("give some of %v", states))
 		}
 		filter.States = append(filter.States, flow.State(state))
 	}
 	filter.Open = filter.Open || q.Msg.Open
 	filter.Limit, filter.After, filter.Oldest = n, q.Msg.Page.GetAfter(), q.Msg.Oldest
-	return listing(engine.List(ctx, filter))
+	return rpc.Listing(engine.List(ctx, filter))
 }
 
 // filter reads what executions are selected by; nil selects all.
-func (f flows) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, error) {
-	since, err := moment("filter.since", q.GetSince())
+func (f *API) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, error) {
+	since, err := rpc.Moment("filter.since", q.GetSince())
 	if err != nil {
 		return flow.Filter{}, err
 	}
-	until, err := moment("filter.until", q.GetUntil())
+	until, err := rpc.Moment("filter.until", q.GetUntil())
 	if err != nil {
 		return flow.Filter{}, err
 	}
@@ -240,7 +238,7 @@ func (f flows) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, 
 		return flow.Filter{}, err
 	}
 	if q.GetVersion() < 0 {
-		return flow.Filter{}, invalid("filter.version", q.GetVersion(), "give a number from 1, or 0 for every version")
+		return flow.Filter{}, rpc.Invalid("filter.version", q.GetVersion(), "give a number from 1, or 0 for every version")
 	}
 	out := flow.Filter{
 		Flow: q.GetFlow(), Version: int(q.GetVersion()), Open: q.GetOpen(), Step: q.GetStep(), Actor: q.GetActor(), Key: q.GetKey(), Parent: parent,
@@ -248,13 +246,13 @@ func (f flows) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, 
 	}
 	for _, state := range q.GetStates() {
 		if !slices.Contains(states, flow.State(state)) {
-			return flow.Filter{}, invalid("filter.states", state, fmt.Sprintf("give some of %v", states))
+			return flow.Filter{}, rpc.Invalid("filter.states", state, fmt.Sprintf("give some of %v", states))
 		}
 		out.States = append(out.States, flow.State(state))
 	}
 	for _, wake := range q.GetWakes() {
 		if !slices.Contains(wakes, flow.WakeKind(wake)) {
-			return flow.Filter{}, invalid("filter.wakes", wake, fmt.Sprintf("give some of %v", wakes))
+			return flow.Filter{}, rpc.Invalid("filter.wakes", wake, fmt.Sprintf("give some of %v", wakes))
 		}
 		out.Wakes = append(out.Wakes, flow.WakeKind(wake))
 	}
@@ -267,7 +265,7 @@ var states = []flow.State{flow.Running, flow.Compensating, flow.Stuck, flow.Done
 // wakes are what can move one on.
 var wakes = []flow.WakeKind{flow.WakePerson, flow.WakeSignal, flow.WakeTimer, flow.WakeLease, flow.WakeRunnable}
 
-func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
+func (f *API) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
 	engine, err := f.engine()
 	if err != nil {
 		return err
@@ -291,67 +289,60 @@ func (f flows) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest
 	return nil
 }
 
-func (f flows) Tools(context.Context, *connect.Request[pb.ToolsRequest]) (*connect.Response[pb.Listing], error) {
-	if f.config.Tools == nil {
-		return nil, fmt.Errorf("%w: tools", ErrAbsent)
-	}
-	var devices map[string]int
-	if f.config.ToolDevices != nil {
-		devices = f.config.ToolDevices()
-	}
-	pushed := map[string]bool{}
-	if f.config.Shelf != nil {
-		versions, err := f.config.Shelf.List("")
-		if err != nil {
-			return nil, err
-		}
-		for _, one := range versions {
-			pushed[one.Manifest.Name] = true
-		}
-	}
-	all := f.config.Tools.Manifests()
-	out := make([]KnownTool, len(all))
-	for i, m := range all {
-		out[i] = KnownTool{m, ToolStanding{pushed[m.Name], devices[m.Name]}}
-	}
-	return listing(out, "", nil)
-}
-
-// KnownTool is what FlowService.Tools tells of a tool: the document of its manifest, with two fields more.
-type KnownTool struct {
-	Manifest flow.Manifest
-	Standing ToolStanding
-}
-
-// ToolStanding is what is known of a tool beside its manifest.
-type ToolStanding struct {
-	Pushed  bool `json:"pushed"`
-	Devices int  `json:"devices"` // connected ones that have it
-}
-
-// MarshalJSON implements json.Marshaler.
-func (k KnownTool) MarshalJSON() ([]byte, error) {
-	manifest, err := json.Marshal(k.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	standing, err := json.Marshal(k.Standing)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Concat(manifest[:len(manifest)-1], []byte(","), standing[1:]), nil
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (k *KnownTool) UnmarshalJSON(data []byte) error {
-	return errors.Join(json.Unmarshal(data, &k.Manifest), json.Unmarshal(data, &k.Standing))
-}
-
 // Check verifies the store.
-func (f flows) Check(ctx context.Context, q *connect.Request[pb.CheckFlowsRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) Check(ctx context.Context, q *connect.Request[pb.CheckFlowsRequest]) (*connect.Response[pb.JSON], error) {
 	engine, err := f.engine()
 	if err != nil {
 		return nil, err
 	}
-	return document(engine.Check(ctx, flow.Filter{Open: q.Msg.Open}))
+	return rpc.Document(engine.Check(ctx, flow.Filter{Open: q.Msg.Open}))
+}
+
+// Locks are the keys that executions hold.
+func (f *API) Locks(ctx context.Context, _ *connect.Request[pb.LocksRequest]) (*connect.Response[pb.Listing], error) {
+	engine, err := f.engine()
+	if err != nil {
+		return nil, err
+	}
+	all, err := engine.Locks(ctx)
+	return rpc.Listing(all, "", err)
+}
+
+// exemption is why an execution goes on through freezes: nobody takes that for granted.
+func exemption(q *pb.StartFlowRequest, c *pb.Cause) (string, error) {
+	switch {
+	case !q.Exempt:
+		return "", nil
+	case c.Reason == "":
+		return "", rpc.Invalid("cause.reason", "", "say why the execution is to go on through freezes")
+	}
+	return fmt.Sprintf("%s: %s", c.Actor, c.Reason), nil
+}
+
+// startedBy are the options of a start that say who asks.
+func startedBy(ctx context.Context, c *pb.Cause) []flow.StartOption {
+	return []flow.StartOption{flow.By(c.Actor), flow.As(rpc.Proved(ctx, c)...), flow.Because(c.Reason)}
+}
+
+// fullID is how many bytes an execution's ID has.
+const fullID = 36
+
+// execution returns the whole ID of an execution.
+func (f *API) execution(ctx context.Context, given string) (string, error) {
+	if len(given) >= fullID {
+		return given, nil
+	}
+	return rpc.Whole(ctx, "execution", given, func() ([]rpc.Candidate, error) {
+		engine, err := f.engine()
+		if err != nil {
+			return nil, err
+		}
+		// IDs stand in their order, those that begin so right behind what they begin with.
+		page, _, err := engine.List(ctx, flow.Filter{Oldest: true, After: given, Limit: rpc.MostSaid + 1})
+		out := make([]rpc.Candidate, len(page))
+		for i, x := range page {
+			out[i] = rpc.Candidate{ID: x.ID, Text: fmt.Sprintf("%s  %s  started %s", x.Flow, x.State, x.Started.UTC().Format("2006-01-02 15:04:05"))}
+		}
+		return out, err
+	})
 }

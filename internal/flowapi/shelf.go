@@ -1,4 +1,4 @@
-package control
+package flowapi
 
 import (
 	"context"
@@ -10,14 +10,15 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
-func (f flows) shelf() (*flow.Shelf, *flow.Engine, error) {
-	if f.config.Shelf == nil || f.config.Flow == nil {
-		return nil, nil, fmt.Errorf("%w: pushed tools", ErrAbsent)
+func (f *API) shelf() (*flow.Shelf, *flow.Engine, error) {
+	if f.config.Shelf == nil || f.config.Engine == nil {
+		return nil, nil, fmt.Errorf("%w: pushed tools", rpc.ErrAbsent)
 	}
-	return f.config.Shelf, f.config.Flow, nil
+	return f.config.Shelf, f.config.Engine, nil
 }
 
 // breaking says which flows a tool breaks, as an error unless that is allowed.
@@ -35,28 +36,28 @@ func breaking(ctx context.Context, engine *flow.Engine, m flow.Manifest, allowed
 
 // rehearseTool tells what a change of a tool would do: which tool runs, and which flows no longer compile.
 func rehearseTool(r *store.Rehearsal, m flow.Manifest, broken []flow.BrokenFlow) error {
-	err := noted(r, "tool/"+m.Name, m)
+	err := rpc.Noted(r, "tool/"+m.Name, m)
 	for _, b := range broken {
-		err = errors.Join(err, noted(r, fmt.Sprintf("flow/%s/%d", b.Flow, b.Version), map[string]any{"broken": b}))
+		err = errors.Join(err, rpc.Noted(r, fmt.Sprintf("flow/%s/%d", b.Flow, b.Version), map[string]any{"broken": b}))
 	}
-	return rehearsedOr(err)
+	return rpc.RehearsedOr(err)
 }
 
-func (f flows) PushTool(ctx context.Context, stream *connect.ClientStream[pb.PushToolRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) PushTool(ctx context.Context, stream *connect.ClientStream[pb.PushToolRequest]) (*connect.Response[pb.JSON], error) {
 	shelf, engine, err := f.shelf()
 	if err != nil {
 		return nil, err
 	}
 	if !stream.Receive() {
-		return nil, firstMessage(stream.Err())
+		return nil, rpc.FirstMessage(stream.Err())
 	}
 	head := stream.Msg()
 	breaks, first := head.BreakFlows, head.Chunk
-	c, err := f.cause(ctx, head.Cause)
+	c, err := rpc.ReadCause(ctx, head.Cause)
 	if err != nil {
 		return nil, err
 	}
-	staged, err := shelf.Stage(received(first, stream, (*pb.PushToolRequest).GetChunk))
+	staged, err := shelf.Stage(rpc.Received(first, stream, (*pb.PushToolRequest).GetChunk))
 	if err != nil {
 		return nil, err
 	}
@@ -77,15 +78,15 @@ func (f flows) PushTool(ctx context.Context, stream *connect.ClientStream[pb.Pus
 	if err != nil {
 		return nil, err
 	}
-	return document(m, f.audit(ctx, c, "tool.push", "tool/"+m.Name, m.Version+" "+m.Digest))
+	return rpc.Document(m, f.config.Audit(ctx, c, "tool.push", "tool/"+m.Name, m.Version+" "+m.Digest))
 }
 
-func (f flows) UseTool(ctx context.Context, q *connect.Request[pb.UseToolRequest]) (*connect.Response[pb.JSON], error) {
+func (f *API) UseTool(ctx context.Context, q *connect.Request[pb.UseToolRequest]) (*connect.Response[pb.JSON], error) {
 	shelf, engine, err := f.shelf()
 	if err != nil {
 		return nil, err
 	}
-	c, err := f.cause(ctx, q.Msg.Cause)
+	c, err := rpc.ReadCause(ctx, q.Msg.Cause)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +107,14 @@ func (f flows) UseTool(ctx context.Context, q *connect.Request[pb.UseToolRequest
 	if err := errors.Join(shelf.Use(m.Name, m.Digest), engine.Replace(m)); err != nil {
 		return nil, err
 	}
-	return document(m, f.audit(ctx, c, "tool.use", "tool/"+m.Name, m.Version+" "+m.Digest))
+	return rpc.Document(m, f.config.Audit(ctx, c, "tool.use", "tool/"+m.Name, m.Version+" "+m.Digest))
 }
 
-func (f flows) ToolVersions(_ context.Context, q *connect.Request[pb.ToolsRequest]) (*connect.Response[pb.Listing], error) {
+func (f *API) ToolVersions(_ context.Context, q *connect.Request[pb.ToolsRequest]) (*connect.Response[pb.Listing], error) {
 	shelf, _, err := f.shelf()
 	if err != nil {
 		return nil, err
 	}
 	versions, err := shelf.List(q.Msg.Name)
-	return listing(versions, "", err)
+	return rpc.Listing(versions, "", err)
 }
