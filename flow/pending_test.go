@@ -117,9 +117,7 @@ func TestNotesAgreeWithBlocks(t *testing.T) {
 			m := &machine{p: p, x: x, now: at, hold: r.IntN(3) == 0}
 			m.step(in)
 			take(m)
-			for i := range m.events {
-				events = append(events, m.events[i])
-			}
+			events = append(events, m.events...)
 			if err := agreesWithWalk(x); err != nil {
 				t.Fatalf("seed %d, input %d: %v", seed, n, err)
 			}
