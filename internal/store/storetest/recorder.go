@@ -106,7 +106,7 @@ type Recorder struct {
 	events  []store.Event  // guarded by mu; since then
 	resyncs int            // guarded by mu
 	faults  []error        // guarded by mu; violations seen on the way
-	moved   chan struct{}  // guarded by mu; closed and replaced at each event
+	moved   chan struct{}  // guarded by mu; closed and replaced at each event and listing
 }
 
 // Record starts a recorder, and returns when it has its first listing.
@@ -133,6 +133,7 @@ func (r *Recorder) run(ctx context.Context) {
 			r.faults = append(r.faults, fmt.Errorf("a listing at %d is older than what was seen before", revision))
 		}
 		r.base, r.start, r.events = records, revision, nil
+		r.tell()
 		r.mu.Unlock()
 		listed()
 		after := revision
@@ -147,6 +148,12 @@ func (r *Recorder) run(ctx context.Context) {
 			rest(ctx)
 		}
 	}
+}
+
+// tell wakes who waits for the recorder to know more. The caller holds mu.
+func (r *Recorder) tell() {
+	close(r.moved)
+	r.moved = make(chan struct{})
 }
 
 // rest spaces attempts while a store is away.
@@ -167,8 +174,7 @@ func (r *Recorder) watch(ctx context.Context, after int64) (int64, error) {
 		after = event.Revision
 		r.mu.Lock()
 		r.events = append(r.events, event)
-		close(r.moved)
-		r.moved = make(chan struct{})
+		r.tell()
 		r.mu.Unlock()
 	}
 	return after, nil
