@@ -3,12 +3,14 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
@@ -16,6 +18,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // with dials the server and hands its connection to do.
@@ -144,17 +147,34 @@ func given(args []string) (map[string]string, error) {
 			return nil, usage("parameter %q: want NAME=VALUE, and each once", arg)
 		}
 		if file, ok := strings.CutPrefix(text, "@"); ok && !strings.HasPrefix(file, "@") {
-			content, err := os.ReadFile(file)
+			content, err := readText(file)
 			if err != nil {
 				return nil, usage("parameter %s: %v", name, err)
 			}
-			text = strings.TrimRight(string(content), "\r\n")
+			text = strings.TrimRight(content, "\r\n")
 		} else if ok {
 			text = file
+		}
+		if !utf8.ValidString(text) { // JSON would put other characters in the place of its bytes
+			return nil, usage("parameter %s is no text in UTF-8; give what is none as base64", name)
 		}
 		texts[name] = text
 	}
 	return texts, nil
+}
+
+// readText reads a file, or what a program writes into one, that may stand in a message to the server.
+func readText(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, rpc.MaxMessage+1))
+	if err == nil && len(content) > rpc.MaxMessage {
+		err = fmt.Errorf("%s holds more than the %d bytes of a message", path, rpc.MaxMessage)
+	}
+	return string(content), err
 }
 
 // params turns NAME=VALUE into the parameters of a flow, or of one version of it, FLOW@VERSION: each is read as its declared type says.

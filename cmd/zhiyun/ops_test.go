@@ -14,6 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
+	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 )
 
 // What the verbs show are fields that the documents have.
@@ -49,6 +50,18 @@ func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
 	got, err := given([]string{"password=@" + file, "count=2", "text=@@home"})
 	if diff := cmp.Diff(map[string]string{"password": "hunter2", "count": "2", "text": "@home"}, got); err != nil || diff != "" {
 		t.Errorf("parameters: %v %s", err, diff)
+	}
+	if err := os.WriteFile(file, []byte("p\xe4ss"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := given([]string{"password=@" + file}); err == nil || !strings.Contains(err.Error(), "UTF-8") {
+		t.Errorf("a secret of other bytes: %q, %v", got, err)
+	}
+	if err := os.Truncate(file, rpc.MaxMessage+1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := given([]string{"password=@" + file}); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("a secret that no message holds: %v", err)
 	}
 }
 

@@ -20,17 +20,24 @@ var errBarred = errors.New("center: barred for sinks; --sink-network allows it")
 var barred = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("fe80::/10"),
-	netip.MustParsePrefix("fd00:ec2::254/128"),  // AWS
-	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba
-	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle
-	netip.MustParsePrefix("0.0.0.0/8"),          // connects to this machine
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS: metadata, and the credentials of containers
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle
+	netip.MustParsePrefix("168.63.129.16/32"),       // Azure: what it hands to its agent
+	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba
+	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle
+	netip.MustParsePrefix("0.0.0.0/8"),              // connects to this machine
 	netip.MustParsePrefix("::/128"),
 	netip.MustParsePrefix("224.0.0.0/4"),
 	netip.MustParsePrefix("ff00::/8"),
 }
 
-// nat64 is the prefix by which hosts without IPv4 reach it: the last four bytes are the address (RFC 6052).
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+// Networks whose addresses hold one of IPv4: nat64 are those by which hosts without IPv4 reach it, in their last four bytes (RFC 6052, RFC 8215),
+// and sixToFour has it behind the first two (RFC 3056).
+var (
+	nat64     = []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48")}
+	sixToFour = netip.MustParsePrefix("2002::/16")
+)
 
 // reach is where sinks may be called: everywhere but in barred, and in allowed nevertheless.
 type reach struct{ allowed []netip.Prefix }
@@ -38,9 +45,11 @@ type reach struct{ allowed []netip.Prefix }
 // check refuses an address.
 func (r reach) check(addr netip.Addr) error {
 	addr = addr.Unmap().WithZone("")
-	if nat64.Contains(addr) {
-		bytes := addr.As16()
+	switch bytes := addr.As16(); {
+	case slices.ContainsFunc(nat64, func(p netip.Prefix) bool { return p.Contains(addr) }):
 		addr = netip.AddrFrom4([4]byte(bytes[12:]))
+	case sixToFour.Contains(addr):
+		addr = netip.AddrFrom4([4]byte(bytes[2:6]))
 	}
 	in := func(p netip.Prefix) bool { return p.Contains(addr) }
 	if slices.ContainsFunc(barred, in) && !slices.ContainsFunc(r.allowed, in) {

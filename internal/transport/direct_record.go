@@ -145,6 +145,16 @@ func (r *recordReader) next() (int, error) {
 	return n, nil
 }
 
+// await reads on behind the end of the body, where a peer says no more than that it lives, until that one is gone: then it is
+// true, and false if Close has ended it.
+func (r *recordReader) await() bool {
+	for {
+		if n, err := r.next(); err != nil || n > 0 {
+			return !errors.Is(err, http.ErrBodyReadAfterClose)
+		}
+	}
+}
+
 // arm lets the next read wait for as long as a peer may be silent.
 func (r *recordReader) arm() error {
 	r.mu.Lock()

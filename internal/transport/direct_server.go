@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,13 +39,13 @@ func newDirect(next http.Handler, silence time.Duration) *direct {
 
 // ServeHTTP implements http.Handler.
 func (d *direct) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor != 1 || !strings.EqualFold(r.Header.Get("Upgrade"), protocolDirect) || !streams(r) {
+	if !asksDirect(r) {
 		d.next.ServeHTTP(w, r)
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	s := &directStream{w: w, silence: d.silence}
+	s := &directStream{w: w, silence: d.silence, gone: cancel}
 	if !d.begin(s, cancel) {
 		http.Error(w, "the server is stopping", http.StatusServiceUnavailable)
 		return
@@ -57,6 +58,19 @@ func (d *direct) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 // both sides may speak at any time
 	r.Body, r.ContentLength = (*directBody)(s), -1
 	d.next.ServeHTTP(s, r)
+}
+
+// asksDirect says whether a request asks for a direct stream. Any other is served as it came: one of HTTP/1.0, one whose Upgrade
+// was meant for the hop before, and one with a body, which a proxy may end elsewhere than this server does.
+func asksDirect(r *http.Request) bool {
+	offers := r.Header["Upgrade"]
+	return r.ProtoMajor == 1 && r.ProtoMinor >= 1 && r.ContentLength == 0 && streams(r) &&
+		len(offers) == 1 && strings.EqualFold(offers[0], protocolDirect) &&
+		slices.ContainsFunc(r.Header["Connection"], func(line string) bool {
+			return slices.ContainsFunc(strings.Split(line, ","), func(option string) bool {
+				return strings.EqualFold(strings.TrimSpace(option), "Upgrade")
+			})
+		})
 }
 
 func (d *direct) begin(s *directStream, cancel context.CancelFunc) bool {
@@ -109,6 +123,8 @@ func (d *direct) drain(ctx context.Context) {
 //	    +------------------------------------------> plain: an answer of HTTP/1.1
 type directStream struct {
 	silence time.Duration
+	gone    func()         // ends the handler's context
+	rest    sync.WaitGroup // awaits the end of a peer that says no more; close waits for it
 
 	mu     sync.Mutex
 	w      http.ResponseWriter
@@ -118,6 +134,7 @@ type directStream struct {
 	conn   net.Conn      // guarded by mu; set when it is switched
 	out    *bufio.Writer // set with conn; owned by the one who writes
 	reader *recordReader // set with conn
+	ended  bool          // the peer has ended its body; owned by who reads
 }
 
 // switched takes the connection from net/http, once, and tells the peer.
@@ -213,6 +230,7 @@ func (s *directStream) close() {
 		_ = s.out.Flush() // the peer has the rest, or is gone
 		s.conn.Close()
 	}
+	s.rest.Wait()
 }
 
 // timedWriter fails when a peer takes too long for a piece: it is slow beyond hope, and will be served what there is then when
@@ -246,7 +264,16 @@ func (b *directBody) Read(p []byte) (int, error) {
 	if err := (*directStream)(b).switched(); err != nil {
 		return 0, err
 	}
-	return b.reader.Read(p)
+	n, err := b.reader.Read(p)
+	if errors.Is(err, io.EOF) && !b.ended {
+		b.ended = true
+		b.rest.Go(func() {
+			if b.reader.await() {
+				b.gone()
+			}
+		})
+	}
+	return n, err
 }
 
 // Close implements io.Closer.

@@ -20,6 +20,8 @@ const (
 	quorum = 3
 	// maxWitnesses is how many processes of one party are heard about one instance at a time.
 	maxWitnesses = 2 * quorum
+	// maxText is how many bytes are kept of why a process doubts an instance: it may say anything, and it is told to all.
+	maxText = 512
 	// hangingShare is of how many instances no more than one may be waited for: if more are, what is slow is something else.
 	hangingShare = 4
 	// recess is how long after the last doubt a jury remembers how often it has ejected.
@@ -123,7 +125,7 @@ func (j *jury) doubt(now time.Time, who juror, parties int, d *l5pb.Doubt) sente
 			waits: stalled && !d.GetEjected() && (!known || before.waits),
 		}
 	}
-	s.text, s.pending = d.GetText(), true
+	s.text, s.pending = strings.Clone(strings.ToValidUTF8(d.GetText()[:min(len(d.GetText()), maxText)], "")), true
 	j.parties = parties
 	said := j.count(now, s)
 	if said.any >= quorum && timedOut && s.probing && s.health == balance.Up {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"pgregory.net/rapid"
 
@@ -96,6 +97,18 @@ const (
 
 func TestJury(t *testing.T) {
 	t.Parallel()
+	t.Run("what a process says is cut short", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(4)
+		long := strings.Repeat("é", 1<<20)
+		for process := range 3 {
+			c.answer(c.jury.Doubt(c.now, process, &l5pb.Doubt{Addr: "h:1", Kind: stalled, Row: 1, Text: "x" + long}))
+		}
+		c.want(t, "after three that wait", "h:1")
+		if reason := c.jury.Downs()[0].GetReason(); len(reason) > 1<<10 || !utf8.ValidString(reason) {
+			t.Errorf("the reason has %d bytes: %.100q", len(reason), reason)
+		}
+	})
 	t.Run("a dead instance goes at the first doubt and comes back by probes", func(t *testing.T) {
 		t.Parallel()
 		c := newCourt(4)
