@@ -26,6 +26,7 @@ type Hub struct {
 	topics map[string]*topic // guarded by mu
 	rules  map[string]*Frame // guarded by mu; settings by service
 	place  *Frame            // guarded by mu; where the device is; nil: not known
+	turn   uint64            // guarded by mu; how many subscribers there were
 }
 
 // Source holds the state of all services for a hub that does not. The hub calls it under its own lock: a source must not

@@ -23,6 +23,7 @@ type Gate interface {
 type Subscriber struct {
 	hub  *Hub
 	gate Gate
+	turn uint64 // where in the order of services Frames begins
 
 	mu    sync.Mutex
 	wake  func()              // guarded by mu; Frames may have something to return; nil: nobody asks
@@ -48,8 +49,12 @@ type verdict struct {
 
 // Subscriber returns a new subscriber. Close it.
 func (h *Hub) Subscriber(gate Gate) *Subscriber {
+	h.mu.Lock()
+	turn := h.turn
+	h.turn++
+	h.mu.Unlock()
 	return &Subscriber{
-		hub: h, gate: gate, wants: make(map[string]*want), dirty: make(map[string]struct{}),
+		hub: h, gate: gate, turn: turn, wants: make(map[string]*want), dirty: make(map[string]struct{}),
 	}
 }
 
@@ -149,7 +154,8 @@ func (s *Subscriber) signal() {
 	}
 }
 
-// Frames returns what there is to send now, in order: verdicts and settings before the state they are about.
+// Frames returns what there is to send now: verdicts and settings before the state they are about, services by name, but each
+// subscriber's begin with another one.
 func (s *Subscriber) Frames() ([]*Frame, error) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
@@ -161,7 +167,7 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		s.place = s.hub.place
 		out = append(out, s.place)
 	}
-	for _, service := range inOrder(s.dirty) {
+	for _, service := range s.inTurn(inOrder(s.dirty)) {
 		delete(s.dirty, service)
 		w := s.wants[service]
 		if w == nil {
@@ -193,6 +199,17 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		}
 	}
 	return out, nil
+}
+
+// inTurn rotates services to begin at the subscriber's place. Who is cut off in the middle, again and again, would otherwise be
+// told of the first services each time, and of the last ones never.
+func (s *Subscriber) inTurn(services []string) []string {
+	if len(services) < 2 {
+		return services
+	}
+	const spread = 0x9e3779b97f4a7c15 // 2^64 by the golden ratio: places of turns in a row lie far apart
+	at := (s.turn * spread >> 32) % uint64(len(services))
+	return slices.Concat(services[at:], services[:at])
 }
 
 // inOrder returns the keys of m in order. Most have one.
