@@ -79,7 +79,7 @@ type Link struct {
 	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
 	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
 	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
-	patience int                            // owned by Run; doubles with each stream in a row that went silent
+	patience int                            // owned by Run; doubles with each stream that went silent, and halves with each that did not
 	common   interner                       // guarded by mu
 	wake     chan struct{}                  // signals outbox, gone, answers and doubts
 	heard    time.Time                      // guarded by mu; when the last message came
@@ -276,6 +276,7 @@ func (l *Link) stream(ctx context.Context, client l5pbconnect.NameServiceClient,
 			return err
 		}
 		l.Apply(response)
+		watch.await()
 	}
 }
 

@@ -37,20 +37,25 @@ func (l *Link) watchdog(cancel context.CancelCauseFunc) *watchdog {
 	return w
 }
 
-// heard takes a message, and returns why the stream is of no use any more.
+// heard takes a message, and returns why the stream is of no use any more. Until await is called nothing is: what comes while a message is applied waits in
+// the socket, and is no silence.
 func (w *watchdog) heard(response *l5pb.WatchResponse) error {
+	w.timer.Stop()
 	w.messages++
-	silence := w.link.config.ProgressEvery * 3 / 2 * time.Duration(w.link.patience)
 	if progress := response.GetProgress(); progress != nil {
 		if before := w.messages - 1; before < progress.GetMessages() {
 			return fmt.Errorf("the stream lost messages: %d of %d came", before, progress.GetMessages())
 		}
 		if w.progress++; w.progress == 3 {
-			w.link.patience = 1
+			w.link.patience = max(1, w.link.patience/2) // by and by: a server that has a moment is not yet at rest
 		}
 	}
-	if w.progress > 0 {
-		w.timer.Reset(silence)
-	}
 	return nil
+}
+
+// await gives the peer its time to say the next.
+func (w *watchdog) await() {
+	if w.progress > 0 {
+		w.timer.Reset(w.link.config.ProgressEvery * 3 / 2 * time.Duration(w.link.patience))
+	}
 }

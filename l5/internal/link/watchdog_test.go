@@ -17,7 +17,7 @@ func progress(messages uint64) *l5pb.WatchResponse {
 }
 
 // A stream is silent after 1.5 s without a message, from its first Progress on; a peer that never sent one is trusted. After
-// streams that went silent it takes longer, until one has proved to be of use.
+// streams that went silent it takes longer, and half as long with each that has proved to be of use. What takes long to apply is no silence.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -30,13 +30,14 @@ func TestWatchdog(t *testing.T) {
 		{"a peer that stops", 1, []*l5pb.WatchResponse{progress(0), snapshot("e", 1), progress(2)}, 1500 * time.Millisecond},
 		{"the second in a row", 2, []*l5pb.WatchResponse{progress(0), progress(1)}, 3 * time.Second},
 		{"the second in a row, of use", 2, []*l5pb.WatchResponse{progress(0), progress(1), progress(2), progress(3)}, 1500 * time.Millisecond},
+		{"the fourth in a row, of use", 8, []*l5pb.WatchResponse{progress(0), progress(1), progress(2)}, 6 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := link.New(link.Config{Logger: slog.New(slog.DiscardHandler)})
 				l.SetPatience(test.patience)
 				ctx, cancel := context.WithCancelCause(t.Context())
-				heard := l.Watch(cancel)
+				heard, await := l.Watch(cancel)
 				for i, message := range test.messages {
 					if i > 0 {
 						time.Sleep(time.Second)
@@ -44,6 +45,8 @@ func TestWatchdog(t *testing.T) {
 					if err := heard(message); err != nil {
 						t.Fatal(err)
 					}
+					time.Sleep(10 * time.Second) // it is applied
+					await()
 				}
 				begin := time.Now()
 				select {
@@ -61,7 +64,7 @@ func TestWatchdog(t *testing.T) {
 		})
 	}
 	l := link.New(link.Config{Logger: slog.New(slog.DiscardHandler)})
-	heard := l.Watch(func(error) {})
+	heard, _ := l.Watch(func(error) {})
 	if err := errors.Join(heard(progress(0)), heard(snapshot("e", 1))); err != nil {
 		t.Fatal(err)
 	}
