@@ -35,7 +35,8 @@ func TestAKeyBelongsToOneStart(t *testing.T) {
 		}{
 			"the same":                 {params: given},
 			"the default, written out": {params: map[string]any{"token": "sesame", "devices": []any{"d1"}, "count": 1.0}},
-			"two others":               {params: map[string]any{"token": "other", "devices": []string{"d1"}, "count": 2}, differ: []string{"count", "token"}},
+			"two others":               {params: map[string]any{"token": "sesame", "devices": []string{"d2"}, "count": 2}, differ: []string{"count", "devices"}},
+			"another secret":           {params: map[string]any{"token": "a guess", "devices": []string{"d1"}}},
 			"one that is unknown":      {params: map[string]any{"token": "sesame", "devices": []string{"d1"}, "size": 1}, differ: []string{"size"}},
 		} {
 			check := func(when string) {

@@ -287,7 +287,8 @@ func (p *Param) absent() any {
 	return p.value.zero()
 }
 
-// unequal names the parameters of a start that are not those with which an execution was started, sorted.
+// unequal names the parameters of a start that are not those with which an execution was started, sorted. Secrets count as equal: the answer would tell whoever
+// may start the flow whether he has guessed one.
 func (d *Definition) unequal(given, started map[string]any) []string {
 	out := []string{}
 	known := map[string]bool{}
@@ -295,6 +296,9 @@ func (d *Definition) unequal(given, started map[string]any) []string {
 		p := &d.Params[i]
 		known[p.Name] = true
 		value, found := given[p.Name]
+		if p.value.secret {
+			continue
+		}
 		if !found {
 			value = p.absent()
 		} else if accepted, err := p.accept(value); err == nil {

@@ -21,7 +21,7 @@ type startOptions struct {
 }
 
 // Key makes a start idempotent: a flow is started once per key, and starting it again with the same parameters returns the same ID, whatever
-// versions were saved meanwhile. With other parameters it is an *ExistsError. Default: none, each start is another execution.
+// versions were saved meanwhile. With other parameters, secrets aside, it is an *ExistsError. Default: none, each start is another execution.
 func Key(key string) StartOption { return func(o *startOptions) { o.key = key } }
 
 // By names who starts the execution.
