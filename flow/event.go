@@ -92,7 +92,7 @@ type Event struct {
 	Severity  string          `json:"severity,omitempty"`
 	Lock      string          `json:"lock,omitempty"`   // the task's exclusive key
 	Keys      []string        `json:"keys,omitempty"`   // locks taken, or freed by the end
-	Hidden    []string        `json:"hidden,omitempty"` // secrets of a sub-flow, in what it was given or has returned; they are struck out of what is shown from then on, and here
+	Hidden    []string        `json:"hidden,omitempty"` // secrets of a sub-flow, in what it was given or has returned; they are struck out of all that is shown
 
 	// Of execution.started only.
 	Flow    string         `json:"flow,omitempty"`

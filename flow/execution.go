@@ -127,7 +127,7 @@ type Execution struct {
 	as        []string // who started it, as was proved
 	taken     []keyChange
 	freed     []keyChange
-	hidden    []string        // secrets of sub-flows
+	hidden    []string        // secrets of sub-flows, and of the versions that it was of
 	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 

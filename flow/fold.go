@@ -44,6 +44,7 @@ func (x *Execution) apply(e *Event) {
 			def, x.broken = x.lookup(e.Version)
 		}
 		if def != nil {
+			x.hide(x.def.secrets(x.Params))
 			x.become(def)
 			x.Params = e.Params
 			x.bindVars()

@@ -248,8 +248,17 @@ func (e *Engine) History(ctx context.Context, id string) iter.Seq2[Event, error]
 
 func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		fail := func(err error) {
+			if ctx.Err() == nil {
+				yield(Event{}, fmt.Errorf("flow: watch %s: %w", id, err))
+			}
+		}
+		hidden, err := e.revealed(ctx, id)
+		if err != nil {
+			fail(err)
+			return
+		}
 		var after int64
-		var secrets []string
 		ended := false
 		var next *bell
 		defer func() { e.moved.leave(id, next) }()
@@ -259,31 +268,29 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 			if err == nil && len(records) == 0 && after == 0 {
 				err = fmt.Errorf("%w: execution %s", ErrNotFound, id)
 			}
+			var page []Event
 			for _, record := range records {
 				var events []Event
-				if events, err = DecodeEvents(id, record); err != nil {
-					break
+				if err == nil {
+					events, err = DecodeEvents(id, record)
+					page = append(page, events...)
 				}
-				if after == 0 {
-					var def *Definition
-					if def, err = e.definition(ctx, events[0].Flow, events[0].Version); err != nil {
-						break
-					}
-					secrets = def.secrets(events[0].Params)
-				}
-				for _, event := range events {
-					after, secrets = event.Seq, append(secrets, event.Hidden...)
-					ended = event.Kind == EventDone || event.Kind == EventFailed || event.Kind == EventCancelled
-					if !yield(redact(event, secrets), nil) {
-						return
-					}
+			}
+			for i := range page {
+				if err == nil {
+					err = hidden.add(ctx, e, &page[i])
 				}
 			}
 			if err != nil {
-				if ctx.Err() == nil {
-					yield(Event{}, fmt.Errorf("flow: watch %s: %w", id, err))
-				}
+				fail(err)
 				return
+			}
+			for i := range page {
+				after = page[i].Seq
+				ended = page[i].Kind == EventDone || page[i].Kind == EventFailed || page[i].Kind == EventCancelled
+				if !yield(redact(page[i], hidden.secrets), nil) {
+					return
+				}
 			}
 			if len(records) > 0 {
 				continue
