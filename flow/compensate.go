@@ -209,7 +209,11 @@ func (m *machine) undoEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 
 // retryHeld tries everything again that waits for a person.
 func (m *machine) retryHeld(in input) {
-	if m.x.held == 0 {
+	switch {
+	case m.x.held == 0:
+		return
+	case m.x.Paused && m.planted != "start while paused":
+		m.refusePaused()
 		return
 	}
 	m.emit(Event{Kind: EventRetried, Actor: in.actor, Reason: in.reason})

@@ -72,14 +72,15 @@ func (i *Intervention) input(kind inputKind) input {
 	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles, name: i.Case, version: i.Version}
 }
 
-// Cancel turns an execution back: what runs is stopped, what was done is undone in reverse, and it ends as cancelled. It
-// returns once that is durable, not once it is done: Watch tells. Cancelling one that is being compensated already changes nothing; one that has ended is
-// an ErrState.
+// Cancel turns an execution back: what runs is stopped, what was done is undone in reverse, and it ends as cancelled; one that is paused goes on with that.
+// It returns once that is durable, not once it is done: Watch tells. Cancelling one that is being compensated already changes nothing; one that has ended
+// is an ErrState.
 func (e *Engine) Cancel(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inCancel, i)
 }
 
-// Pause lets attempts in flight end and starts nothing new until Resume.
+// Pause lets attempts in flight end and starts nothing new until Resume, or Cancel; what is cut off by a restart of the engine is not made again before. A
+// sub-flow is an attempt of the execution that calls it, and goes on: a Bulk with Filter.Parent pauses it as well.
 func (e *Engine) Pause(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inPause, i)
 }
@@ -161,6 +162,10 @@ func (e *Engine) Refuse(ctx context.Context, id string, i Intervention) error {
 // refuse has whoever handed the input in be told why it changes nothing.
 func (m *machine) refuse(format string, args ...any) {
 	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrState}, args...)...)
+}
+
+func (m *machine) refusePaused() {
+	m.refuse("execution %s is paused by %s; resume it first", m.x.ID, m.x.pauser)
 }
 
 // here returns the step at which the execution is, if that is the one that the input names; else it refuses.
@@ -303,7 +308,7 @@ func (m *machine) retryStep(in input) {
 	}
 	switch {
 	case m.x.Paused:
-		m.refuse("execution %s is paused; resume it first", m.x.ID)
+		m.refusePaused()
 		return
 	case len(in.result.Output) > 0 && (s.unopened() || plan.kind().waits() != waitNothing):
 		m.refuse("step %q has not come to its input; retry it without one", s.Name)

@@ -58,6 +58,9 @@ func (m *machine) step(in input) {
 		m.due(in)
 	case inCancel:
 		if m.x.Target == "" || m.x.Target == Running {
+			if m.x.Paused { // nobody would look for another button while it stands still
+				m.emit(Event{Kind: EventResumed, Actor: in.actor, Reason: in.reason})
+			}
 			m.abandon(Cancelled, &Error{Code: CodeCancelled, Message: "cancelled by " + in.actor + reasonText(in.reason)}, in)
 		}
 	case inPause:
