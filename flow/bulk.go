@@ -189,7 +189,7 @@ func (e *Engine) give(ctx context.Context, in input, rehearse bool, row *Row) Bu
 	}
 	if err != nil {
 		line.Outcome, line.Why, line.After = BulkFailed, err.Error(), line.Before
-		if errors.Is(err, ErrState) && in.kind != inMigrate {
+		if (errors.Is(err, ErrState) || errors.Is(err, ErrNotFound)) && in.kind != inMigrate {
 			line.Outcome = BulkUnchanged
 		}
 	}

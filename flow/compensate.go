@@ -234,6 +234,10 @@ func (m *machine) retryHeld(in input) {
 // settle takes a person's word for how a held task ended.
 func (m *machine) settle(in input) {
 	at := m.x.stepIndex(in.step)
+	if at < 0 {
+		m.noStep(in.step)
+		return
+	}
 	t := m.x.task(at, in.item)
 	if t == nil || t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld) {
 		m.refuse("step %q item %d of execution %s does not wait for a person", in.step, in.item, m.x.ID)
@@ -246,7 +250,7 @@ func (m *machine) settle(in input) {
 			m.refuse("step %q holds others; choose the way that it goes, or skip it", s.Name)
 			return
 		case len(in.result.Output) > 0 && !s.unopened() && validate(plan.returns, in.result.Output) != nil:
-			m.refuse("the output given for step %q: %v", s.Name, validate(plan.returns, in.result.Output))
+			m.invalid("the output given for step %q: %v", s.Name, validate(plan.returns, in.result.Output))
 			return
 		case plan.mapped != nil && !s.unopened():
 			output := in.result.Output
@@ -254,7 +258,7 @@ func (m *machine) settle(in input) {
 				output = json.RawMessage("{}")
 			}
 			if _, err := m.mapOutput(s, plan, t, output); err != nil {
-				m.refuse("the output given for step %q: %v", s.Name, err)
+				m.invalid("the output given for step %q: %v", s.Name, err)
 				return
 			}
 		}

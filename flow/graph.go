@@ -23,7 +23,7 @@ func Graph(d Definition, form string) (string, error) {
 		}
 		return g.mermaid(), nil
 	}
-	return "", fmt.Errorf("%w: no graph is called %q; want %s", ErrInvalid, form, strings.Join(GraphForms, ", "))
+	return "", fmt.Errorf("flow: %w: no graph is called %q; want %s", ErrInvalid, form, strings.Join(GraphForms, ", "))
 }
 
 // brief says in a few words what a step does.

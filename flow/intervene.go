@@ -41,19 +41,20 @@ func (i *Intervention) check() error {
 }
 
 func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Intervention) error {
-	if err := i.check(); err != nil {
-		return err
-	}
-	if kind == inRetry {
-		x, err := e.load(ctx, id)
-		if err != nil {
-			return fmt.Errorf("flow: execution %s: %w", id, err)
-		}
-		if err := x.retriable(); err != nil {
-			return err
+	err := i.check()
+	if err == nil && kind == inRetry {
+		var x *Execution
+		if x, err = e.load(ctx, id); err == nil {
+			err = x.retriable()
 		}
 	}
-	return e.tell(ctx, id, i.input(kind))
+	if err == nil {
+		err = e.tell(ctx, id, i.input(kind))
+	}
+	if err != nil {
+		return fmt.Errorf("flow: %w", err)
+	}
+	return nil
 }
 
 // retriable says why there is nothing that Retry could try again.
@@ -164,6 +165,19 @@ func (m *machine) refuse(format string, args ...any) {
 	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrState}, args...)...)
 }
 
+// invalid is refuse for what is wrong wherever the execution stands.
+func (m *machine) invalid(format string, args ...any) {
+	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}
+
+func (m *machine) noStep(name string) {
+	names := make([]string, len(m.x.Steps))
+	for i := range m.x.Steps {
+		names[i] = m.x.Steps[i].Name
+	}
+	m.refused = fmt.Errorf("%w: flow %s version %d has no step %q%s", ErrNotFound, m.x.Flow, m.x.Version, name, meant(name, names))
+}
+
 func (m *machine) refusePaused() {
 	m.refuse("execution %s is paused by %s; resume it first", m.x.ID, m.x.pauser)
 }
@@ -173,7 +187,7 @@ func (m *machine) here(in input) (*StepStatus, *stepPlan) {
 	x := m.x
 	switch at := x.stepIndex(in.step); {
 	case at < 0:
-		m.refuse("flow %s has no step %q", x.Flow, in.step)
+		m.noStep(in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case !x.here(at):
@@ -217,7 +231,7 @@ func (m *machine) skip(in input) {
 		case plan.mapped != nil: // what others see of it is not what its tool returns
 		default:
 			if err := plan.fits(in.result.Output); err != nil {
-				m.refuse("the output given for step %q: %v", s.Name, err)
+				m.invalid("the output given for step %q: %v", s.Name, err)
 				return
 			}
 		}
@@ -317,7 +331,7 @@ func (m *machine) retryStep(in input) {
 	if len(in.result.Output) > 0 {
 		// It would fail as the tool's input at once, and for good: a slip of the pen must not turn the execution back.
 		if err := validate(plan.accepts, in.result.Output); err != nil {
-			m.refuse("the input given for step %q: %v", s.Name, err)
+			m.invalid("the input given for step %q: %v", s.Name, err)
 			return
 		}
 	}
@@ -336,7 +350,7 @@ func (m *machine) back(in input) {
 	x := m.x
 	switch at := x.stepIndex(in.step); {
 	case at < 0:
-		m.refuse("flow %s has no step %q", x.Flow, in.step)
+		m.noStep(in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case !x.reached(at):

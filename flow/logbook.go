@@ -42,7 +42,7 @@ const stampLayout = "20060102T150405.000000Z"
 // folder is that of an execution.
 func (b *logbook) folder(execution string) (string, error) {
 	if execution == "" || execution[0] == '.' || strings.ContainsAny(execution, `/\`) || !filepath.IsLocal(execution) {
-		return "", fmt.Errorf("%w: execution %q", ErrNotFound, execution)
+		return "", fmt.Errorf("%w: %q is no ID of one", ErrNotFound, execution)
 	}
 	return filepath.Join(b.dir, execution), nil
 }

@@ -60,7 +60,7 @@ type PlannedStep struct {
 func (e *Engine) Plan(ctx context.Context, name string, params map[string]any) (Plan, error) {
 	flow, version, err := parseCall(name)
 	if err != nil {
-		return Plan{}, fmt.Errorf("%w: plan: %w", ErrInvalid, err)
+		return Plan{}, fmt.Errorf("flow: plan %s: %w: %w", name, ErrInvalid, err)
 	}
 	p, err := e.program(ctx, flow, version)
 	if err != nil {

@@ -61,7 +61,7 @@ func (m *machine) step(in input) {
 			if m.x.Paused { // nobody would look for another button while it stands still
 				m.emit(Event{Kind: EventResumed, Actor: in.actor, Reason: in.reason})
 			}
-			m.abandon(Cancelled, &Error{Code: CodeCancelled, Message: "cancelled by " + in.actor + reasonText(in.reason)}, in)
+			m.abandon(Cancelled, &Error{Code: CodeCancelled, Message: "by " + in.actor + reasonText(in.reason)}, in)
 		}
 	case inPause:
 		if !m.x.Paused {

@@ -62,7 +62,7 @@ func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int6
 	row, err := e.config.Store.Get(ctx, id)
 	switch {
 	case err != nil:
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	case row.State.Ended() && member == 0 || row.Owner == 0 && member == 0:
 		return e.tellAtRest(ctx, id, in)
 	case row.State.Ended() || row.Owner == member:
@@ -75,7 +75,7 @@ func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int6
 func (e *Engine) revive(ctx context.Context, id string, in input, member int64) error {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	}
 	if row.State.Ended() && !(in.done && row.State == Done) {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
@@ -119,7 +119,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	}
 	if x.State.Ended() {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
@@ -266,7 +266,7 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 			next = e.moved.wait(id, next)
 			records, err := e.config.Store.History(ctx, id, after, 256)
 			if err == nil && len(records) == 0 && after == 0 {
-				err = fmt.Errorf("%w: execution %s", ErrNotFound, id)
+				err = ErrNotFound
 			}
 			var page []Event
 			for _, record := range records {
