@@ -34,12 +34,6 @@ type BulkSignal struct {
 	ID string
 }
 
-// Bounds of Bulk.Max.
-const (
-	DefaultBulk = 20
-	MaxBulk     = 100_000
-)
-
 // BulkOutcome says what became of an order to one execution.
 type BulkOutcome string
 

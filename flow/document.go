@@ -16,12 +16,10 @@ import (
 
 // Limits of a document.
 const (
-	MaxDocument = 1 << 20 // bytes
-	MaxSteps    = 20_000
-	maxDepth    = 64 // of values within values
-	maxNesting  = 16 // of steps within steps
-	maxCount    = 100_000
-	maxFaults   = 100 // that are listed
+	maxDepth   = 64 // of values within values
+	maxNesting = 16 // of steps within steps
+	maxCount   = 100_000
+	maxFaults  = 100 // that are listed
 )
 
 var (

@@ -14,9 +14,6 @@ import (
 	"time"
 )
 
-// DefaultLogLimit is how many bytes of an attempt's log a file keeps.
-const DefaultLogLimit = 4 << 20
-
 // logbook keeps what attempts write to stderr: a folder per execution, a file per attempt, named by when it began.
 type logbook struct {
 	dir   string

@@ -6,9 +6,6 @@ import (
 	"fmt"
 )
 
-// MaxSignal bounds a signal's payload, in bytes.
-const MaxSignal = 256 << 10
-
 // SignalOption says more about a signal.
 type SignalOption func(*input)
 
