@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -59,7 +60,7 @@ func brief(s *Step) string {
 	case kindSleep:
 		out = "sleep " + s.Sleep
 	case kindWindow:
-		out = "wait until " + s.Window.From + " to " + s.Window.To
+		out = "wait until " + s.Window.From + " to " + s.Window.To + " " + cmp.Or(s.Window.Zone, "UTC")
 	}
 	if s.When != "" {
 		out += ", when " + s.When
