@@ -35,8 +35,13 @@ func (m *machine) turn(e Event) {
 	}
 }
 
+// stop stops what runs of a task: its attempt, or the probe that is asked about it.
 func (m *machine) stop(s *StepStatus, t *Task) {
-	m.actions = append(m.actions, action{kind: actStop, call: m.call(s, t.Item, t.Attempt, "")})
+	kind := ""
+	if t.State == TaskDoubt {
+		kind = t.probeKind()
+	}
+	m.actions = append(m.actions, action{kind: actStop, call: m.call(s, t.Item, t.Attempt, kind)})
 }
 
 // compensate undoes in reverse, down to the step to which the execution returns, or everything; it reports whether there is more to do at once.

@@ -214,6 +214,15 @@ func (m *machine) drop(s *StepStatus, t *Task, err *Error, in input) {
 	m.emit(e)
 }
 
+// dropped takes in that what a person has dropped has ended.
+func (m *machine) dropped(s *StepStatus, plan *stepPlan, e Event, err *Error) {
+	e.Kind, e.Error = EventAttemptFailed, err
+	m.emit(e)
+	if plan.failing(s) {
+		m.giveUp(s)
+	}
+}
+
 func byPerson(what string, in input) *Error {
 	return &Error{Code: CodePerson, Message: what + " by " + in.actor + reasonText(in.reason), Permanent: true}
 }

@@ -401,11 +401,7 @@ func (m *machine) ended(in input) {
 	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: err}
 	switch {
 	case t.Stopping != nil:
-		e.Kind, e.Error = EventAttemptFailed, t.Stopping
-		m.emit(e)
-		if plan.failing(s) {
-			m.giveUp(s)
-		}
+		m.dropped(s, plan, e, t.Stopping)
 	case err == nil:
 		m.succeed(s, plan, t, e, in.result.Output, in.result.hidden)
 	case m.turning(s):
