@@ -47,6 +47,7 @@ const (
 
 	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"
+	EventAttemptWaits    EventKind = "attempt.waits" // its tool says that it waits, for Text; no longer, if that is empty
 	EventAttemptDone     EventKind = "attempt.done"
 	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
 	EventAttemptDoubt    EventKind = "attempt.doubt"    // whether it had its effect is not known

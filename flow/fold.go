@@ -273,6 +273,11 @@ func (x *Execution) applyStep(e *Event) {
 		if t := x.task(at, e.Item); t != nil {
 			t.Stopping = e.Error
 		}
+	case EventAttemptWaits:
+		if t := x.task(at, e.Item); t != nil {
+			t.Waits = e.Text
+			x.saidStep, x.saidItem = s.Name, e.Item
+		}
 	case EventStepFailed:
 		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error
 	case EventSettled:

@@ -42,21 +42,21 @@ type PlannedStep struct {
 	Way   string `json:"way,omitempty"` // within that: then, else, case 0, a branch's name, handler
 	Depth int    `json:"depth,omitempty"`
 
-	Fate   Fate     `json:"fate"`
-	Why    string   `json:"why,omitempty"`    // of a fate that is not Runs
-	Tool   string   `json:"tool,omitempty"`   // or the flow that it calls
-	Device string   `json:"device,omitempty"` // on which it runs
-	Input  any      `json:"input,omitempty"`  // of a step with each, what stands in the document
-	Items  *int     `json:"items,omitempty"`  // of a step with each, if the list is known
+	Fate   Fate   `json:"fate"`
+	Why    string `json:"why,omitempty"`    // of a fate that is not Runs
+	Tool   string `json:"tool,omitempty"`   // or the flow that it calls
+	Device string `json:"device,omitempty"` // on which it runs
+	Input  any    `json:"input,omitempty"`  // of a step with each, what stands in the document
+	Items  *int   `json:"items,omitempty"`  // of a step with each, if the list is known
 	// First are the first hundred of those items, if they differ.
 	First []PlannedItem `json:"first,omitempty"`
 
-	Each   string   `json:"each,omitempty"`   // the list's expression otherwise
-	Waits  string   `json:"waits,omitempty"`  // for what: a signal, an approval, a time, a window
-	Says   string   `json:"says,omitempty"`   // a notice
-	Takes  string   `json:"takes,omitempty"`  // the way taken, of if and switch, if that is known: then, else, case 0, none
-	Fails  string   `json:"fails,omitempty"`  // why it would fail as things stand: there is no such flow
-	Needs  []string `json:"needs,omitempty"`  // the steps whose outputs decide what is open about it
+	Each  string   `json:"each,omitempty"`  // the list's expression otherwise
+	Waits string   `json:"waits,omitempty"` // for what: a signal, an approval, a time, a window
+	Says  string   `json:"says,omitempty"`  // a notice
+	Takes string   `json:"takes,omitempty"` // the way taken, of if and switch, if that is known: then, else, case 0, none
+	Fails string   `json:"fails,omitempty"` // why it would fail as things stand: there is no such flow
+	Needs []string `json:"needs,omitempty"` // the steps whose outputs decide what is open about it
 }
 
 // PlannedItem is what one item of a step with each runs with.

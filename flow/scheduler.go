@@ -99,6 +99,8 @@ func (m *machine) step(in input) {
 		m.admitted(in)
 	case inLocked:
 		m.survey(0)
+	case inWaits:
+		m.waits(in)
 	}
 	m.advance()
 	m.strand()
@@ -412,6 +414,15 @@ func (m *machine) ended(in input) {
 	default:
 		m.retryOrFail(s, plan, t, e)
 	}
+}
+
+// waits notes what the tool of a running attempt says that it waits for.
+func (m *machine) waits(in input) {
+	t := m.x.task(m.x.stepIndex(in.step), in.item)
+	if t == nil || t.State != TaskRunning || t.Attempt != in.attempt || t.Waits == in.name {
+		return
+	}
+	m.emit(Event{Kind: EventAttemptWaits, Step: in.step, Item: in.item, Attempt: in.attempt, Text: in.name})
 }
 
 // succeed ends a task with what its tool returned. If the output that the step makes of it cannot be made, it has failed all the same.

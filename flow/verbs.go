@@ -158,9 +158,7 @@ func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
 	if err != nil {
 		return Execution{}, fmt.Errorf("flow: get %s: %w", id, err)
 	}
-	out := x.shown()
-	e.overhear(&out)
-	return out, nil
+	return x.shown(), nil
 }
 
 // List returns executions, newest first, without their steps and parameters, and where to go on: put next into Filter.After. next is "" at
