@@ -70,20 +70,20 @@ type Link struct {
 
 	order    sync.Mutex // held from before a state is put into use until OnView has returned; before mu
 	mu       sync.Mutex
-	views    Store                          // guarded by mu; in use
-	holds    map[string]holding             // guarded by mu; held back
-	wants    map[string]map[string]struct{} // guarded by mu; callers by service
-	rules    map[string]*l5pb.Settings      // guarded by mu; by service
-	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
-	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
-	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
-	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
-	patience int                            // owned by Run; doubles with each stream that went silent, and halves with each that did not
-	common   interner                       // guarded by mu
-	wake     chan struct{}                  // signals outbox, gone, answers and doubts
-	heard    time.Time                      // guarded by mu; when the last message came
-	down     chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
+	views    Store                        // guarded by mu; in use
+	holds    map[string]holding           // guarded by mu; held back
+	wants    map[string]map[string]uint64 // guarded by mu; by service and caller: the sum of the verdict that came; 0: none
+	rules    map[string]*l5pb.Settings    // guarded by mu; by service
+	outbox   []*l5pb.Subscription         // guarded by mu; not yet sent on the open stream
+	gone     []*l5pb.Subscription         // guarded by mu; unsubscriptions not yet sent
+	answers  []*l5pb.Answer               // guarded by mu; not yet sent on the open stream
+	doubts   []*l5pb.Doubt                // guarded by mu; not yet sent
+	sharing  bool                         // guarded by mu; the peer of this stream takes doubts
+	patience int                          // owned by Run; doubles with each stream that went silent, and halves with each that did not
+	common   interner                     // guarded by mu
+	wake     chan struct{}                // signals outbox, gone, answers and doubts
+	heard    time.Time                    // guarded by mu; when the last message came
+	down     chan struct{}                // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
@@ -96,7 +96,7 @@ func New(config Config) *Link {
 	}
 	return &Link{
 		config: config, views: config.Store, holds: make(map[string]holding),
-		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
+		wants: make(map[string]map[string]uint64), wake: make(chan struct{}, 1),
 		rules: make(map[string]*l5pb.Settings), down: make(chan struct{}), patience: 1,
 	}
 }
@@ -107,13 +107,13 @@ func (l *Link) Subscribe(caller, service string) {
 	defer l.mu.Unlock()
 	callers := l.wants[service]
 	if callers == nil {
-		callers = make(map[string]struct{})
+		callers = make(map[string]uint64)
 		l.wants[service] = callers
 	}
 	if _, ok := callers[caller]; ok {
 		return
 	}
-	callers[caller] = struct{}{}
+	callers[caller] = 0
 	l.outbox = append(l.outbox, l.subscription(caller, service))
 	l.signal()
 }
@@ -155,7 +155,7 @@ func (l *Link) Seed(v view.View) bool {
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(caller, service string) *l5pb.Subscription {
 	held, _ := l.stands(service)
-	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision, Verdict: l.wants[service][caller]}
 	if rules := l.rules[service]; rules.GetEpoch() == held.Epoch {
 		out.Settings = rules.GetRevision()
 	}
@@ -324,7 +324,7 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 func (l *Link) Apply(response *l5pb.WatchResponse) {
 	switch kind := response.GetKind().(type) {
 	case *l5pb.WatchResponse_Verdict:
-		l.config.OnVerdict(kind.Verdict)
+		l.verdict(kind.Verdict)
 	case *l5pb.WatchResponse_Snapshot:
 		l.snapshot(kind.Snapshot)
 	case *l5pb.WatchResponse_Delta:
@@ -342,6 +342,18 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 	case *l5pb.WatchResponse_Health:
 		l.health(kind.Health)
 	}
+}
+
+// verdict hands a verdict on, and notes that it need not come again.
+func (l *Link) verdict(verdict *l5pb.Verdict) {
+	l.mu.Lock()
+	if callers := l.wants[verdict.GetService()]; callers != nil {
+		if _, wanted := callers[verdict.GetCaller()]; wanted {
+			callers[verdict.GetCaller()] = view.VerdictSum(verdict.GetAllowed(), verdict.GetReason())
+		}
+	}
+	l.mu.Unlock()
+	l.config.OnVerdict(verdict)
 }
 
 // settings takes the settings of a service, unless newer ones are held.
@@ -416,8 +428,8 @@ func (l *Link) delta(delta *l5pb.Delta) {
 
 // again asks for the whole state of a service. Callers hold mu.
 func (l *Link) again(service string) {
-	for caller := range l.wants[service] {
-		l.outbox = append(l.outbox, &l5pb.Subscription{Service: service, Caller: caller})
+	for caller, verdict := range l.wants[service] {
+		l.outbox = append(l.outbox, &l5pb.Subscription{Service: service, Caller: caller, Verdict: verdict})
 	}
 	l.signal()
 }
