@@ -2,10 +2,16 @@ package server_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/clocktest"
+	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
+	"github.com/zhiyun-ops/zhiyun/l5/l5test"
 	"github.com/zhiyun-ops/zhiyun/l5/server"
 )
 
@@ -56,5 +62,44 @@ func TestExpiriesCountInSpiteOfSteps(t *testing.T) {
 				t.Errorf("%d expired after eleven minutes, held: %v", len(expired), held)
 			}
 		})
+	}
+}
+
+// A lease lasts for as long as was asked, by the time that goes by and not by what a clock shows: neither one without a stream
+// nor an agent's ends with a step, or goes on for it.
+func TestStepsEndNoLease(t *testing.T) {
+	t.Parallel()
+	var clock clocktest.Clock
+	s := l5test.NewServer(t, func(c *server.Config) {
+		c.Grace, c.ExpiryShare = 100*time.Millisecond, 1
+		server.SetClock(c, clock.Now)
+	})
+	device, _ := l5test.Agent(t, s.Target(), nil)
+	if err := device.Register(within(t), l5.Instance{Service: "a", Addr: "127.0.0.1:1"}); err != nil {
+		t.Fatal(err)
+	}
+	lease := func(addr string, ttl time.Duration) {
+		t.Helper()
+		answer, err := wire(t, s.Target()).Renew(within(t), connect.NewRequest(&l5pb.RenewRequest{
+			Owner: "owner of " + addr, TtlMs: ttl.Milliseconds(), Put: []*l5pb.Instance{{Service: "a", Addr: addr}},
+		}))
+		if err != nil || answer.Msg.GetFault() != "" {
+			t.Fatal(err, answer.Msg.GetFault())
+		}
+	}
+	lease("127.0.0.1:2", time.Hour)
+	for i, step := range []time.Duration{72 * time.Hour, -144 * time.Hour, 73 * time.Hour} {
+		short := fmt.Sprintf("127.0.0.1:%d", 3+i)
+		lease(short, time.Second)
+		clock.Step(step)
+		l5test.Await(t, "what was leased for a second is gone", func() bool { return !slices.Contains(addrs(s.Name().Instances("a")), short) })
+		for _, left := range s.Name().Instances("a") {
+			if left.Suspect || !left.Live {
+				t.Errorf("after a step by %v %s is doubted: %s", step, left.Addr, left.Reason)
+			}
+		}
+		if left := addrs(s.Name().Instances("a")); len(left) != 2 {
+			t.Errorf("after a step by %v there are %v", step, left)
+		}
 	}
 }
