@@ -54,7 +54,9 @@ type Config struct {
 	// called. It must not call the link.
 	OnForget func(service string)
 	// Store keeps the states in use; default: memory.
-	Store  Store
+	Store Store
+	// Now tells the time; default: time.Now.
+	Now    func() time.Time
 	Logger *slog.Logger // required
 }
 
@@ -90,6 +92,9 @@ type Link struct {
 func New(config Config) *Link {
 	if config.ProgressEvery <= 0 {
 		config.ProgressEvery = time.Second
+	}
+	if config.Now == nil {
+		config.Now = time.Now
 	}
 	if config.Store == nil {
 		config.Store = make(memory)
@@ -270,7 +275,7 @@ func (l *Link) stream(ctx context.Context, client l5pbconnect.NameServiceClient,
 			l.state(true, nil)
 		}
 		l.mu.Lock()
-		l.heard = time.Now()
+		l.heard = l.config.Now()
 		l.mu.Unlock()
 		if err := watch.heard(response); err != nil {
 			return err
@@ -444,7 +449,7 @@ func (l *Link) Lost(service string) {
 // use puts next into use, or holds it back. It was made from base by change; both are empty for a snapshot. Callers hold
 // order, and mu, which they lose.
 func (l *Link) use(next, base view.View, change *l5pb.Delta) {
-	if !l.admit(next, time.Now()) {
+	if !l.admit(next, l.config.Now()) {
 		l.mu.Unlock()
 		return
 	}
