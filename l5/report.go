@@ -41,7 +41,7 @@ func (c *Client) sendReports(ctx context.Context) {
 // fillBatch makes a batch of what was counted, if anything was.
 func (c *Client) fillBatch() bool {
 	var outcomes []*l5pb.Outcome
-	now := time.Now()
+	now := c.config.now()
 	for _, s := range *c.services.Load() {
 		outcomes = append(outcomes, s.outcomes(now)...)
 	}

@@ -207,7 +207,7 @@ func (s *service) struck(e *endpoint, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.endpoints[e.addr] == e {
-		s.step(time.Now(), balance.Struck{Addr: e.addr, Evidence: fmt.Sprintf("failures in a row, the last: %v", err)})
+		s.step(s.client.config.now(), balance.Struck{Addr: e.addr, Evidence: fmt.Sprintf("failures in a row, the last: %v", err)})
 	}
 }
 
@@ -215,7 +215,7 @@ func (s *service) struck(e *endpoint, err error) {
 func (s *service) probed(addr string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.step(time.Now(), balance.Probed{Addr: addr, OK: err == nil})
+	s.step(s.client.config.now(), balance.Probed{Addr: addr, OK: err == nil})
 }
 
 // tick takes what was counted since the last tick to the core.

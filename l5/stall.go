@@ -23,7 +23,7 @@ const (
 func (c *Client) watch(ctx context.Context) error {
 	timer := time.NewTimer(c.config.TickEvery)
 	defer timer.Stop()
-	last := time.Now()
+	last := c.config.now()
 	active := last
 	for {
 		select {
@@ -31,7 +31,7 @@ func (c *Client) watch(ctx context.Context) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		now := time.Now()
+		now := c.config.now()
 		late := now.Sub(last) > stall.Late
 		last = now
 		for _, s := range *c.services.Load() {

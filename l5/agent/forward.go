@@ -88,9 +88,9 @@ func (f *forward) run(ctx context.Context) error {
 			defer cancel()
 			f.flush(last)
 			return ctx.Err()
-		case now := <-ticker.C:
+		case <-ticker.C:
 			f.flush(ctx)
-			f.forget(now)
+			f.forget(f.config.now())
 		}
 	}
 }

@@ -321,7 +321,10 @@ type Subscription struct {
 	Epoch    string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Revision int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revision of the settings that the subscriber already has, in epoch; 0: none.
-	Settings      int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The verdict that the subscriber already has: FNV-1a (64 bits) over a byte, 1 if the caller is allowed and 0 if not, and the
+	// reason; 0: none. It is not sent again while it stands.
+	Verdict       uint64 `protobuf:"fixed64,6,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +390,13 @@ func (x *Subscription) GetRevision() int64 {
 func (x *Subscription) GetSettings() int64 {
 	if x != nil {
 		return x.Settings
+	}
+	return 0
+}
+
+func (x *Subscription) GetVerdict() uint64 {
+	if x != nil {
+		return x.Verdict
 	}
 	return 0
 }
@@ -2476,13 +2486,14 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_share\"\x8e\x01\n" +
+	"\x06_share\"\xa8\x01\n" +
 	"\fSubscription\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xb0\x02\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\x12\x18\n" +
+	"\averdict\x18\x06 \x01(\x06R\averdict\"\xb0\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
