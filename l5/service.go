@@ -37,6 +37,7 @@ type service struct {
 	total     counted               // guarded by mu; of all instances there ever were
 	histogram [latencyBuckets]int64 // guarded by mu; of total
 	looked    int64                 // guarded by mu; how many calls had ended at the last look for those that wait
+	patience  time.Duration         // guarded by mu; for calls in flight, by what the device's agent knows; 0: too little
 }
 
 func newService(c *Client, name string) *service {
@@ -206,7 +207,7 @@ func (s *service) struck(e *endpoint, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.endpoints[e.addr] == e {
-		s.step(time.Now(), balance.Struck{Addr: e.addr, Evidence: fmt.Sprintf("failures in a row, the last: %v", err)})
+		s.step(s.client.config.now(), balance.Struck{Addr: e.addr, Evidence: fmt.Sprintf("failures in a row, the last: %v", err)})
 	}
 }
 
@@ -214,7 +215,7 @@ func (s *service) struck(e *endpoint, err error) {
 func (s *service) probed(addr string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.step(time.Now(), balance.Probed{Addr: addr, OK: err == nil})
+	s.step(s.client.config.now(), balance.Probed{Addr: addr, OK: err == nil})
 }
 
 // tick takes what was counted since the last tick to the core.

@@ -18,7 +18,7 @@ type Replica struct {
 
 // NewReplica returns a replica of s with a planted bug; empty: none.
 func NewReplica(s store.Store, plant string) *Replica {
-	r := newRegistry(s, 0.3, slog.New(slog.DiscardHandler))
+	r := newRegistry(s, 0.3, slog.New(slog.DiscardHandler), time.Now)
 	r.plantedBug = plant
 	return &Replica{Hub: r.hub, registry: r}
 }
@@ -56,6 +56,9 @@ func Decode(record store.Record) (l5.Instance, bool) {
 	return p.unpack(name.service).Instance, true
 }
 
+// SetClock has a server that is made of c tell the time by now.
+func SetClock(c *Config, now func() time.Time) { c.now = now }
+
 // Expiry is the decision what may expire.
 type Expiry struct {
 	expiry  expiry
@@ -73,7 +76,7 @@ func (e *Expiry) Decide(now time.Time, service string, addrs []string, size int)
 	for i, addr := range addrs {
 		due[i] = id{service, addr}
 	}
-	out, why, history := e.expiry.decide(now, decodeHistory(encodeHistory(e.history)), due, func(string) int { return size })
+	out, why, history := e.expiry.decide(now, since(now, decodeHistory(encodeHistory(now, e.history)), false), due, func(string) int { return size })
 	e.history = history
 	for _, name := range out {
 		expire = append(expire, name.addr)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/zhiyun-ops/zhiyun/l5/internal/view"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
@@ -37,14 +38,8 @@ type Subscriber struct {
 type want struct {
 	at       position
 	settings mark
-	health   *Frame // as it was sent
-	callers  map[string]verdict
-}
-
-type verdict struct {
-	sent    bool
-	allowed bool
-	reason  string
+	health   *Frame            // as it was sent
+	callers  map[string]uint64 // sums of the verdicts, as they were sent or the subscriber said; 0: none
 }
 
 // Subscriber returns a new subscriber. Close it.
@@ -82,10 +77,10 @@ func (s *Subscriber) add(sub *l5pb.Subscription) {
 	s.mu.Lock()
 	w := s.wants[sub.GetService()]
 	if w == nil {
-		w = &want{callers: make(map[string]verdict)}
+		w = &want{callers: make(map[string]uint64)}
 		s.wants[sub.GetService()] = w
 	}
-	w.callers[sub.GetCaller()] = verdict{}
+	w.callers[sub.GetCaller()] = sub.GetVerdict()
 	w.health = nil
 	w.at = position{served: sub.GetRevision() > 0, epoch: sub.GetEpoch(), revision: sub.GetRevision()}
 	w.settings = mark{sub.GetEpoch(), sub.GetSettings()}
@@ -232,7 +227,7 @@ func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, any bool, 
 			continue
 		}
 		any = any || allowed
-		now := verdict{sent: true, allowed: allowed, reason: reason}
+		now := view.VerdictSum(allowed, reason)
 		if w.callers[caller] == now {
 			continue
 		}
