@@ -37,6 +37,7 @@ type service struct {
 	total     counted               // guarded by mu; of all instances there ever were
 	histogram [latencyBuckets]int64 // guarded by mu; of total
 	looked    int64                 // guarded by mu; how many calls had ended at the last look for those that wait
+	patience  time.Duration         // guarded by mu; for calls in flight, by what the device's agent knows; 0: too little
 }
 
 func newService(c *Client, name string) *service {

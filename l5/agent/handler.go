@@ -201,11 +201,11 @@ func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.Repo
 	if err := h.agent.speaker(ctx).report(request.Msg); err != nil {
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
-	duplicate, err := h.agent.forward.take(request.Msg, h.agent.now())
+	response, err := h.agent.forward.take(request.Msg, h.agent.now())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
-	return connect.NewResponse(&l5pb.ReportResponse{Duplicate: duplicate}), nil
+	return connect.NewResponse(response), nil
 }
 
 // explainWait is how long a server may take to explain before the agent answers from its copy.

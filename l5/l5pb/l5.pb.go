@@ -2023,7 +2023,10 @@ type ReportResponse struct {
 	// The batch had been counted before.
 	Duplicate bool `protobuf:"varint,1,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// Callers of whose calls the reporter may not tell, and why: their outcomes were not counted, all others were.
-	Refused       map[string]string `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Refused map[string]string `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// An agent's answer: for how long a call to a service may be in flight before it is evidence, by what it knows of the calls of
+	// all its device's processes for this caller. Services of which it knows too little are not there.
+	PatienceMs    map[string]int64 `protobuf:"bytes,3,rep,name=patience_ms,json=patienceMs,proto3" json:"patience_ms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2068,6 +2071,13 @@ func (x *ReportResponse) GetDuplicate() bool {
 func (x *ReportResponse) GetRefused() map[string]string {
 	if x != nil {
 		return x.Refused
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetPatienceMs() map[string]int64 {
+	if x != nil {
+		return x.PatienceMs
 	}
 	return nil
 }
@@ -2602,13 +2612,18 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\rReportRequest\x12\x1a\n" +
 	"\breporter\x18\x01 \x01(\tR\breporter\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x121\n" +
-	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\"\xaf\x01\n" +
+	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\"\xbd\x02\n" +
 	"\x0eReportResponse\x12\x1c\n" +
 	"\tduplicate\x18\x01 \x01(\bR\tduplicate\x12C\n" +
-	"\arefused\x18\x02 \x03(\v2).zhiyun.l5.v1.ReportResponse.RefusedEntryR\arefused\x1a:\n" +
+	"\arefused\x18\x02 \x03(\v2).zhiyun.l5.v1.ReportResponse.RefusedEntryR\arefused\x12M\n" +
+	"\vpatience_ms\x18\x03 \x03(\v2,.zhiyun.l5.v1.ReportResponse.PatienceMsEntryR\n" +
+	"patienceMs\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
+	"\x0fPatienceMsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"`\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1c\n" +
@@ -2663,7 +2678,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -2699,6 +2714,7 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*AgentState)(nil),       // 31: zhiyun.l5.v1.AgentState
 	nil,                      // 32: zhiyun.l5.v1.Instance.LabelsEntry
 	nil,                      // 33: zhiyun.l5.v1.ReportResponse.RefusedEntry
+	nil,                      // 34: zhiyun.l5.v1.ReportResponse.PatienceMsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
@@ -2729,29 +2745,30 @@ var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	17, // 25: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
 	24, // 26: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
 	33, // 27: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
-	30, // 28: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	29, // 29: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
-	2,  // 30: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	14, // 31: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	16, // 32: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 33: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	8,  // 34: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	10, // 35: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	4,  // 36: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	18, // 37: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	22, // 38: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
-	25, // 39: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	27, // 40: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	7,  // 41: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	21, // 42: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	23, // 43: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
-	26, // 44: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	28, // 45: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	34, // 28: zhiyun.l5.v1.ReportResponse.patience_ms:type_name -> zhiyun.l5.v1.ReportResponse.PatienceMsEntry
+	30, // 29: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	29, // 30: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	2,  // 31: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	14, // 32: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	16, // 33: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 34: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	8,  // 35: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 36: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 37: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	18, // 38: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	22, // 39: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	25, // 40: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	27, // 41: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	7,  // 42: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	21, // 43: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	23, // 44: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	26, // 45: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	28, // 46: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2776,7 +2793,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
