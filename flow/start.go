@@ -225,9 +225,10 @@ func (e *Engine) start(ctx context.Context, s *starting) (_ string, member int64
 		return id, member, nil
 	}
 	if r.x.State.Ended() {
+		r.launch()
 		e.forget(r)
 		return id, member, nil
 	}
-	r.drive()
+	r.drive().launch()
 	return id, member, nil
 }
