@@ -22,13 +22,9 @@ type run struct {
 	priority int8
 	as       []string // who started it, as was proved
 
-	// Of the driver. The last three are room for those of the next transition.
-	p       *program
-	x       *Execution
-	next    *flight // what it has started and goes on with itself, if it can
-	events  []Event
-	actions []action
-	read    []message
+	p    *program   // of the driver
+	x    *Execution // of the driver
+	next *flight    // of the driver: what it has started and goes on with itself, if it can
 
 	mu     sync.Mutex // guards what follows
 	inbox  []message
@@ -90,11 +86,10 @@ func (r *run) first(msg message) {
 	r.inbox = append([]message{msg}, r.inbox...)
 }
 
-// keepRoom bounds how many of each a run keeps room for.
-const keepRoom = 16
-
 // drive works the inbox off, and returns an attempt that is to begin, or nil: the caller runs it or launches it. The caller has set busy.
 func (r *run) drive() (next *flight) {
+	room := r.engine.rooms.get()
+	defer r.engine.rooms.put(room)
 	for {
 		r.mu.Lock()
 		batch, hold := r.inbox, r.hold
@@ -104,10 +99,10 @@ func (r *run) drive() (next *flight) {
 			r.mu.Unlock()
 			return next
 		}
-		r.inbox = r.read[:0]
+		r.inbox = room.read
 		r.mu.Unlock()
 		r.launch() // it does not wait for what comes now
-		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], actions: r.actions[:0], gate: r}
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: room.events, actions: room.actions, gate: r}
 		prev := r.x.Seq
 		for i := range batch {
 			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
@@ -122,25 +117,17 @@ func (r *run) drive() (next *flight) {
 		if errors.Is(err, ErrLocked) {
 			err = r.again(batch)
 		}
+		room.read, room.events, room.actions = emptied(batch), emptied(m.events), emptied(m.actions)
 		if err != nil {
 			return nil
 		}
-		r.p, r.events, r.actions, r.read = m.p, room(m.events), room(m.actions), room(batch)
+		r.p = m.p
 		if r.x.State.Ended() {
 			r.launch()
 			r.engine.forget(r)
 			return nil
 		}
 	}
-}
-
-// room empties a list for the next use, unless it has grown too long to keep.
-func room[T any](list []T) []T {
-	if cap(list) > keepRoom {
-		return nil
-	}
-	clear(list)
-	return list[:0]
 }
 
 // again has the driver work on a batch once more, from what is stored: an execution of another engine holds a lock that it would have taken.
