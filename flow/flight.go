@@ -73,7 +73,6 @@ func (f *flight) land() (next *flight) {
 	f.stop(nil)
 	r.mu.Lock()
 	delete(r.stops, a.call.ID)
-	delete(r.says, a.call.ID)
 	r.mu.Unlock()
 	if detached {
 		return nil // in doubt, or running on: for the next engine to find out
@@ -123,7 +122,8 @@ func (f *flight) attempt(ctx context.Context) Result {
 	call := &a.call
 	started := time.Now()
 	log := e.attemptLog(a, started)
-	f.said = saying{run: r, id: call.ID, secrets: a.secrets}
+	f.said = saying{run: r, call: call, secrets: a.secrets}
+	defer f.said.close()
 	if log != nil {
 		f.said.next = log.write
 	}

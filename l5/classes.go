@@ -3,7 +3,6 @@ package l5
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/zhiyun-ops/zhiyun/l5/balance"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -70,7 +69,7 @@ func (s *service) settings(settings *l5pb.Settings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.instruct(settings)
-	s.refresh(time.Now())
+	s.refresh(s.client.config.now())
 }
 
 // instruct puts settings into use with the next refresh. Callers hold mu.

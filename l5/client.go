@@ -66,7 +66,7 @@ func New(config Config) (*Client, error) {
 		Client: c.wire, Peer: fmt.Sprintf("%s@%s/%d", config.Caller, host, os.Getpid()),
 		Device: config.Device, Dial: func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
 		OnView: c.onView, OnHealth: c.onHealth, OnVerdict: c.onVerdict, OnSettings: c.onSettings, OnPlace: c.onPlace, OnAsk: c.onAsk,
-		OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Logger: config.Logger,
+		OnState: c.onState, OnResync: c.onResync, OnHold: c.onHold, Now: config.now, Logger: config.Logger,
 	})
 	c.keeper = lease.New(lease.Config{Client: c.wire, Owner: c.id, Logger: config.Logger})
 	if c.metrics, err = newMetrics(config.Metrics, c); err != nil {
@@ -153,7 +153,8 @@ func (c *Client) tend(ctx context.Context) error {
 				s.openGuard()
 			}
 			return ctx.Err()
-		case now := <-ticker.C:
+		case <-ticker.C:
+			now := c.config.now()
 			for _, s := range *c.services.Load() {
 				s.tick(now)
 			}
@@ -163,7 +164,7 @@ func (c *Client) tend(ctx context.Context) error {
 
 func (c *Client) onView(v view.View, _ *l5pb.Delta) {
 	if s := (*c.services.Load())[v.Service]; s != nil {
-		s.update(v, time.Now())
+		s.update(v, c.config.now())
 	}
 }
 

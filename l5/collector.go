@@ -54,7 +54,7 @@ type reading struct {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	now, others := time.Now(), reading{instances: make(map[string]int)}
+	now, others := c.client.config.now(), reading{instances: make(map[string]int)}
 	folded := false
 	for _, s := range *c.client.services.Load() {
 		if s.number < maxServiceLabels {

@@ -79,6 +79,8 @@ type Config struct {
 	// Metrics takes the client's metrics, named zhiyun_l5_client_... Their label service has the services that this process
 	// has called, and nothing else is unbounded: no label has instances or callers. Default: none.
 	Metrics prometheus.Registerer
+
+	now func() time.Time // time.Now, but for tests
 }
 
 // Event says that an instance changed its state of health in the eyes of this process.
@@ -144,6 +146,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.ReportEvery == 0 {
 		c.ReportEvery = time.Second
+	}
+	if c.now == nil {
+		c.now = time.Now
 	}
 	if c.TickEvery == 0 {
 		c.TickEvery = 250 * time.Millisecond

@@ -92,7 +92,7 @@ func (c *Client) Explain(service string, labels ...Label) Explanation {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(time.Now())
+	out.Known, out.Source, out.Age = s.picks.Load() != nil, s.source, s.age(c.config.now())
 	out.Denied, out.Epoch, out.Revision, out.Panic = s.denied, s.view.Epoch, s.view.Revision, s.group.Panic()
 	out.Guard = s.guard.explain()
 	out.RulesRevision = s.guide.settings.GetRevision()

@@ -84,10 +84,11 @@ func (c *Config) ceiling(limit int) uint32 {
 	return uint32(min(limit, math.MaxInt32))
 }
 
-// admit lets a call through to the pick, or says why not. A call that was let through must leave the gate.
+// admit lets a call through to the pick, or says why not. A call that was let through must leave the gate. The clock is looked
+// at only for a call that seems to come too late: it may have stepped since the deadline was set, and then it does not.
 func (s *service) admit(ctx context.Context) error {
 	g := s.guard
-	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < g.soonest.Load() {
+	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < g.soonest.Load() && s.hopeless(ctx) {
 		return s.turnAway(limit.TooLate)
 	}
 	if reason := g.gate.Enter(ctx); reason != limit.Admitted {
@@ -101,7 +102,7 @@ func (s *service) admitFor(ctx context.Context, p limit.Priority) error {
 	if p == limit.Normal {
 		return s.admit(ctx)
 	}
-	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < s.guard.soonest.Load() {
+	if deadline, ok := ctx.Deadline(); ok && deadline.UnixNano() < s.guard.soonest.Load() && s.hopeless(ctx) {
 		return s.turnAway(limit.TooLate)
 	}
 	if reason := s.guard.gate.EnterAs(p, rand.Uint32()); reason != limit.Admitted {

@@ -41,7 +41,7 @@ func (c *Client) sendReports(ctx context.Context) {
 // fillBatch makes a batch of what was counted, if anything was.
 func (c *Client) fillBatch() bool {
 	var outcomes []*l5pb.Outcome
-	now := time.Now()
+	now := c.config.now()
 	for _, s := range *c.services.Load() {
 		outcomes = append(outcomes, s.outcomes(now)...)
 	}
@@ -57,10 +57,11 @@ func (c *Client) fillBatch() bool {
 func (c *Client) sendBatch(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, max(c.config.ReportEvery, time.Second))
 	defer cancel()
-	_, err := c.wire.Report(ctx, connect.NewRequest(c.batch))
+	answer, err := c.wire.Report(ctx, connect.NewRequest(c.batch))
 	switch {
 	case err == nil:
 		c.metrics.reports.Inc()
+		c.onPatience(answer.Msg.GetPatienceMs())
 	case connect.CodeOf(err) == connect.CodeInvalidArgument:
 		c.config.Logger.Error("l5: the name service does not take a report; its outcomes are dropped", "error", err)
 	default:

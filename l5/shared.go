@@ -56,7 +56,7 @@ func (c *Client) onHealth(health *l5pb.Health) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, now := s.downs, time.Now()
+	before, now := s.downs, c.config.now()
 	s.downs = downs
 	for addr := range before {
 		if _, still := downs[addr]; !still {
@@ -75,7 +75,7 @@ func (s *service) advised(now time.Time) {
 
 // adviceEnds says that there is no agent any more to take back what it said.
 func (c *Client) adviceEnds() {
-	now := time.Now()
+	now := c.config.now()
 	for _, s := range *c.services.Load() {
 		s.mu.Lock()
 		for addr := range s.downs {

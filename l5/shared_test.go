@@ -26,11 +26,19 @@ import (
 // listen serves connections at an address of its own until the returned function is called: accept, then close.
 func listen(t testing.TB) (addr string, dials *atomic.Int64, stop func()) {
 	t.Helper()
+	addr, dials, _, stop = listenUntil(t)
+	return addr, dials, stop
+}
+
+// listenUntil is listen for one that can hang, too: from then on it takes connections and says nothing.
+func listenUntil(t testing.TB) (addr string, dials *atomic.Int64, hang, stop func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(addrtest.Host(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	dials = new(atomic.Int64)
+	var hangs atomic.Bool
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -39,6 +47,10 @@ func listen(t testing.TB) (addr string, dials *atomic.Int64, stop func()) {
 				return
 			}
 			dials.Add(1)
+			if hangs.Load() {
+				defer conn.Close() // at the end
+				continue
+			}
 			conn.Write([]byte("ok"))
 			conn.Close()
 		}
@@ -48,7 +60,7 @@ func listen(t testing.TB) (addr string, dials *atomic.Int64, stop func()) {
 		serving.Wait()
 	})
 	t.Cleanup(stop)
-	return l.Addr().String(), dials, stop
+	return l.Addr().String(), dials, func() { hangs.Store(true) }, stop
 }
 
 // call is one call of service "a": connect, read.
@@ -244,16 +256,15 @@ func TestFiftyProcesses(t *testing.T) {
 	calls, failed, late = crowd(t, a.Target(), 50, 10*time.Second, 3*time.Second, "", die[1])
 	t.Logf("50 processes, an instance of 10 refuses: %d of %d calls failed, %d were late", failed, calls, late)
 
-	// One that hangs: it takes connections and says nothing. The agent's TCP probe finds nothing wrong.
-	hung, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	// The agent's TCP probe finds nothing wrong with one that hangs. It does so when its callers have called for a while: they know by
+	// then how long calls take.
+	hung, _, hang, _ := listenUntil(t)
+	if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: hung, Share: 100}}); err != nil {
 		t.Fatal(err)
 	}
-	defer hung.Close()
-	calls, failed, late = crowd(t, a.Target(), 50, 250*time.Millisecond, 3*time.Second, "", func() {
-		if err := s.Name().Register(within(t), []l5.Instance{{Service: "a", Addr: hung.Addr().String(), Share: 100}}); err != nil {
-			t.Error(err)
-		}
+	calls, failed, late = crowd(t, a.Target(), 50, 250*time.Millisecond, 5*time.Second, "", func() {
+		<-time.After(3 * time.Second)
+		hang()
 	})
 	t.Logf("50 processes, an instance of 10 hangs, time-out 250 ms: %d of %d calls were late, %d failed", late, calls, failed)
 }

@@ -23,7 +23,7 @@ const (
 func (c *Client) watch(ctx context.Context) error {
 	timer := time.NewTimer(c.config.TickEvery)
 	defer timer.Stop()
-	last := time.Now()
+	last := c.config.now()
 	active := last
 	for {
 		select {
@@ -31,7 +31,7 @@ func (c *Client) watch(ctx context.Context) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		now := time.Now()
+		now := c.config.now()
 		late := now.Sub(last) > stall.Late
 		last = now
 		for _, s := range *c.services.Load() {
@@ -53,7 +53,7 @@ func (s *service) stalls(now time.Time, late bool) (active bool) {
 	defer s.mu.Unlock()
 	calls := s.total.successes + s.total.failures
 	active, s.looked = calls != s.looked, calls
-	patience, looked := stall.Patience(s.histogram[:], LatencyBound), 0
+	patience, looked := stall.Known(s.histogram[:], s.patience, LatencyBound), 0
 	for _, e := range s.endpoints {
 		if looked++; looked > stallScan {
 			break
@@ -74,6 +74,18 @@ func (s *service) stalls(now time.Time, late bool) (active bool) {
 		}
 	}
 	return active
+}
+
+// onPatience takes what the device's agent knows of how long calls take.
+func (c *Client) onPatience(ms map[string]int64) {
+	services := *c.services.Load()
+	for service, patience := range ms {
+		if s := services[service]; s != nil {
+			s.mu.Lock()
+			s.patience = time.Duration(max(0, patience)) * time.Millisecond
+			s.mu.Unlock()
+		}
+	}
 }
 
 // ended is how many calls have ended, as a number that changes with each.

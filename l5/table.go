@@ -88,7 +88,7 @@ func (s *service) cold(ctx context.Context) {
 		c.link.SeedSettings(settings)
 		s.instruct(settings)
 	}
-	s.set(found.View, time.Now())
+	s.set(found.View, c.config.now())
 	c.config.Logger.Warn("l5: the name service does not answer; routing by the device's table", "service", s.name, "age", time.Since(found.Confirmed).Round(time.Second))
 }
 

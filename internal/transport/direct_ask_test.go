@@ -2,10 +2,12 @@ package transport_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -86,4 +88,40 @@ func TestDirectStreamOfPeerThatLeavesAfterItsEnd(t *testing.T) {
 	}
 	conn.Close()
 	<-gone
+}
+
+// A stream that was asked for when the server drained, and whose handler came to it too late, never begins: there was no
+// connection to cut, and nobody would cut the one that it took.
+func TestDirectStreamThatIsLateForTheDrain(t *testing.T) {
+	t.Parallel()
+	asked, read := make(chan struct{}), make(chan error, 1)
+	handler, drain := transport.Direct(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done() // as it is cut
+		_, err := r.Body.Read(make([]byte, 1))
+		read <- err
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	}))
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := io.WriteString(conn, "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+proto\r\nConnection: Upgrade\r\nUpgrade: zhiyun-direct\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	drain(over)
+	if err := <-read; err == nil || !strings.Contains(err.Error(), "stopped before") {
+		t.Errorf("the handler read %v", err)
+	}
+	if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, " 503 ") {
+		t.Errorf("the answer is %q, %v", status, err)
+	}
 }

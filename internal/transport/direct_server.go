@@ -119,23 +119,28 @@ func (d *direct) drain(ctx context.Context) {
 //
 //	            the handler reads, or answers 200
 //	asked for ------------------------------------> switched: 101 is sent
-//	    |       answers anything else
-//	    +------------------------------------------> plain: an answer of HTTP/1.1
+//	    |       answers anything else                    | cut: the connection is closed
+//	    +------------------> plain: HTTP/1.1             v
+//	    +------------------------------------------> severed: it is never switched
+//	                     cut
 type directStream struct {
 	silence time.Duration
 	gone    func()         // ends the handler's context
 	rest    sync.WaitGroup // awaits the end of a peer that says no more; close waits for it
 
-	mu     sync.Mutex
-	w      http.ResponseWriter
-	plain  bool          // guarded by mu
-	shut   bool          // guarded by mu; the handler has closed the body
-	fault  error         // guarded by mu; why it cannot be switched
-	conn   net.Conn      // guarded by mu; set when it is switched
-	out    *bufio.Writer // set with conn; owned by the one who writes
-	reader *recordReader // set with conn
-	ended  bool          // the peer has ended its body; owned by who reads
+	mu      sync.Mutex
+	w       http.ResponseWriter
+	plain   bool          // guarded by mu
+	shut    bool          // guarded by mu; the handler has closed the body
+	severed bool          // guarded by mu; it is cut, now or as soon as it would be switched
+	fault   error         // guarded by mu; why it cannot be switched
+	conn    net.Conn      // guarded by mu; set when it is switched
+	out     *bufio.Writer // set with conn; owned by the one who writes
+	reader  *recordReader // set with conn
+	ended   bool          // the peer has ended its body; owned by who reads
 }
+
+var errSevered = errors.New("the server stopped before the stream began")
 
 // switched takes the connection from net/http, once, and tells the peer.
 func (s *directStream) switched() error {
@@ -148,6 +153,8 @@ func (s *directStream) switched() error {
 		return s.fault
 	case s.plain:
 		return errors.New("the stream was refused")
+	case s.severed:
+		return errSevered
 	}
 	header := s.w.Header()
 	header.Set("Connection", "Upgrade")
@@ -215,10 +222,12 @@ func (s *directStream) Flush() {
 	}
 }
 
-// cut closes the connection under the handler.
+// cut closes the connection under the handler. Of a stream that is not switched yet it is net/http's, which answers there, and it
+// stays so.
 func (s *directStream) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.severed = true
 	if s.conn != nil {
 		s.conn.Close()
 	}

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -28,4 +29,10 @@ func SendRecords(conn net.Conn, body io.ReadCloser, every time.Duration) (stop f
 // ReadRecords reads one, as the server does.
 func ReadRecords(conn net.Conn, silence time.Duration) io.Reader {
 	return &recordReader{silence: silence, in: bufio.NewReader(conn), conn: conn}
+}
+
+// Direct serves direct streams below a server of net/http that goes on; drain is what a Server does with them when it stops.
+func Direct(next http.Handler) (handler http.Handler, drain func(context.Context)) {
+	d := newDirect(next, PingAfter+PingTimeout)
+	return d, d.drain
 }

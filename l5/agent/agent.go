@@ -70,7 +70,7 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l5/agent: config: Upstream: %w", err)
 	}
-	a := &Agent{config: config, wire: wire, hangUp: hangUp, shelf: newShelf(config.Logger), ready: make(chan struct{}), now: time.Now}
+	a := &Agent{config: config, wire: wire, hangUp: hangUp, shelf: newShelf(config.Logger), ready: make(chan struct{}), now: config.now}
 	a.hub = hub.Reading(a.shelf.View)
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	if a.metrics, err = newMetrics(config.Metrics, a); err != nil {
@@ -80,11 +80,11 @@ func New(config Config) (*Agent, error) {
 		Client: a.wire, Dial: func() (l5pbconnect.NameServiceClient, func(), error) { return dial(config) },
 		Peer: "agent@" + config.Device, OnView: a.onView, OnVerdict: a.onVerdict, OnForget: a.onForget,
 		Device: config.Device, OnSettings: a.onSettings, OnPlace: a.onPlace,
-		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Store: a.shelf, Logger: config.Logger,
+		OnResync: func(string) { a.metrics.resyncs.Inc() }, OnHold: a.onHold, Store: a.shelf, Now: config.now, Logger: config.Logger,
 	})
 	a.keeper = lease.New(lease.Config{Client: a.wire, Owner: config.Device, OnState: a.onState, Logger: config.Logger})
 	a.asked = newProcesses()
-	a.callers = newCallers(a.link, config.Linger)
+	a.callers = newCallers(a.link, config.Linger, config.now)
 	a.locals = newLocals(a.keeper, config)
 	a.forward = newForward(a.wire, uid.New(), config, a.metrics)
 	a.disk = newDisk(a)
@@ -144,7 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	err = group.Wait()
 	a.hangUp()
 	if ctx.Err() != nil {
-		return errors.Join(a.disk.write(time.Now()), a.tables.write(time.Now()))
+		return errors.Join(a.disk.write(a.now()), a.tables.write(a.now()))
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 type callers struct {
 	link   *link.Link
 	linger time.Duration
+	now    func() time.Time
 
 	turn    sync.Mutex // held from a change of pairs until the link knows it, lest the link hear the last two in the other order; before mu
 	mu      sync.Mutex
@@ -33,8 +34,8 @@ type standing struct {
 	verdict *l5pb.Verdict // nil: not known yet
 }
 
-func newCallers(l *link.Link, linger time.Duration) *callers {
-	return &callers{link: l, linger: linger, pairs: make(map[pair]*standing), changed: make(chan struct{})}
+func newCallers(l *link.Link, linger time.Duration, now func() time.Time) *callers {
+	return &callers{link: l, linger: linger, now: now, pairs: make(map[pair]*standing), changed: make(chan struct{})}
 }
 
 // Verdict implements hub.Gate.
@@ -90,7 +91,7 @@ func (c *callers) decide(verdict *l5pb.Verdict) {
 	defer c.mu.Unlock()
 	s := c.standing(pair{verdict.GetCaller(), verdict.GetService()})
 	if s.streams == 0 && s.idle.IsZero() {
-		s.idle = time.Now()
+		s.idle = c.now()
 	}
 	s.verdict = verdict
 	close(c.changed)
@@ -118,8 +119,8 @@ func (c *callers) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case now := <-ticker.C:
-			c.sweep(now)
+		case <-ticker.C:
+			c.sweep(c.now())
 		}
 	}
 }

@@ -57,6 +57,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics takes the agent's metrics, named zhiyun_l5_agent_... Default: none.
 	Metrics prometheus.Registerer
+
+	now func() time.Time // time.Now, but for tests
 }
 
 // check returns the config with defaults filled in, or all its faults.
@@ -100,6 +102,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Probe == nil {
 		c.Probe = NewProber().Probe
+	}
+	if c.now == nil {
+		c.now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -87,7 +87,7 @@ func (d *disk) load() error {
 		a.callers.decide(verdict)
 		a.link.Subscribe(verdict.GetCaller(), verdict.GetService())
 	}
-	now := time.Now()
+	now := a.now()
 	for _, instance := range state.GetRegistrations() {
 		a.locals.orphan(instance.GetService(), instance.GetAddr(), instance.GetModule(), now)
 		a.keeper.Restore(instance)
@@ -110,7 +110,7 @@ func (d *disk) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		if err := d.write(time.Now()); err != nil {
+		if err := d.write(d.agent.now()); err != nil {
 			d.agent.metrics.snapshotsFailed.Inc()
 			d.agent.config.Logger.Error("l5/agent: the snapshot file is not written; trying again after the next change", "error", err)
 		}

@@ -16,6 +16,9 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
+// SetClock has an agent that is made of c tell the time by now.
+func SetClock(c *Config, now func() time.Time) { c.now = now }
+
 // Jury is a jury for tests of the pure core.
 type Jury struct{ jury *jury }
 
@@ -63,7 +66,7 @@ type Callers struct {
 // NewCallers returns callers of a link that calls onForget as an agent's does.
 func NewCallers(onForget func(service string)) Callers {
 	l := link.New(link.Config{OnView: func(view.View, *l5pb.Delta) {}, OnForget: onForget})
-	return Callers{newCallers(l, time.Second), l}
+	return Callers{newCallers(l, time.Second, time.Now), l}
 }
 
 func (c Callers) Ask(caller, service string) { c.callers.ask(caller, service) }

@@ -8,7 +8,9 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/internal/outcome"
+	"github.com/zhiyun-ops/zhiyun/l5/internal/stall"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb/l5pbconnect"
 )
@@ -32,6 +34,7 @@ type forward struct {
 
 	mu        sync.Mutex
 	pending   *outcome.Fold       // guarded by mu
+	pool      stall.Pool          // guarded by mu
 	reporters map[string]reporter // guarded by mu
 
 	batch *l5pb.ReportRequest // owned by run; not acknowledged
@@ -47,21 +50,32 @@ func newForward(wire l5pbconnect.NameServiceClient, id string, config Config, m 
 	return &forward{wire: wire, id: id, config: config, metrics: m, pending: outcome.NewFold(), reporters: make(map[string]reporter)}
 }
 
-// take folds a report in.
-func (f *forward) take(request *l5pb.ReportRequest, now time.Time) (duplicate bool, err error) {
+// take folds a report in, and says for how long the calls that it tells of may be in flight before that is evidence.
+func (f *forward) take(request *l5pb.ReportRequest, now time.Time) (*l5pb.ReportResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if last := f.reporters[request.GetReporter()]; request.GetSeq() <= last.seq {
-		return true, nil
+		return &l5pb.ReportResponse{Duplicate: true}, nil
 	}
 	if f.pending.Len()+len(request.GetOutcomes()) > maxPending {
-		return false, errFull
+		return nil, errFull
 	}
 	f.reporters[request.GetReporter()] = reporter{seq: request.GetSeq(), seen: now}
+	response := &l5pb.ReportResponse{}
 	for _, o := range request.GetOutcomes() {
-		f.pending.Add(o)
+		if f.pending.Add(o) {
+			f.pool.Add(now, o.GetCaller(), o.GetService(), o.GetHistogram())
+		}
 	}
-	return false, nil
+	for _, o := range request.GetOutcomes() {
+		if patience := f.pool.Patience(o.GetCaller(), o.GetService(), l5.LatencyBound); patience > 0 {
+			if response.PatienceMs == nil {
+				response.PatienceMs = make(map[string]int64, 1)
+			}
+			response.PatienceMs[o.GetService()] = max(response.PatienceMs[o.GetService()], patience.Milliseconds())
+		}
+	}
+	return response, nil
 }
 
 func (f *forward) run(ctx context.Context) error {
@@ -74,9 +88,9 @@ func (f *forward) run(ctx context.Context) error {
 			defer cancel()
 			f.flush(last)
 			return ctx.Err()
-		case now := <-ticker.C:
+		case <-ticker.C:
 			f.flush(ctx)
-			f.forget(now)
+			f.forget(f.config.now())
 		}
 	}
 }
@@ -123,6 +137,7 @@ func (f *forward) send(ctx context.Context) bool {
 func (f *forward) forget(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.pool.Forget(now)
 	for name, r := range f.reporters {
 		if now.Sub(r.seen) > reporterMemory {
 			delete(f.reporters, name)

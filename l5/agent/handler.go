@@ -60,7 +60,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 	asked := make(map[pair]struct{})
 	defer func() {
 		for p := range asked {
-			a.callers.release(p.caller, p.service, time.Now())
+			a.callers.release(p.caller, p.service, a.now())
 			if !own {
 				a.health.leave(p.service, voice.party)
 			}
@@ -79,7 +79,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 				p := pair{want.GetCaller(), want.GetService()}
 				if _, ok := asked[p]; ok {
 					delete(asked, p)
-					a.callers.release(p.caller, p.service, time.Now())
+					a.callers.release(p.caller, p.service, a.now())
 					if !own {
 						a.health.leave(p.service, voice.party)
 					}
@@ -126,7 +126,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 	defer stop()
 	defer func() {
 		if a.stopping.Err() == nil { // a program whose agent stops is fine
-			a.locals.lost(stream, time.Now())
+			a.locals.lost(stream, a.now())
 		}
 	}()
 	for {
@@ -201,11 +201,11 @@ func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.Repo
 	if err := h.agent.speaker(ctx).report(request.Msg); err != nil {
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
-	duplicate, err := h.agent.forward.take(request.Msg, time.Now())
+	response, err := h.agent.forward.take(request.Msg, h.agent.now())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
-	return connect.NewResponse(&l5pb.ReportResponse{Duplicate: duplicate}), nil
+	return connect.NewResponse(response), nil
 }
 
 // explainWait is how long a server may take to explain before the agent answers from its copy.

@@ -50,8 +50,8 @@ func (h *health) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case now := <-ticker.C:
-			h.tick(now)
+		case <-ticker.C:
+			h.tick(h.agent.now())
 		}
 	}
 }
@@ -89,7 +89,7 @@ func (h *health) leave(service, party string) {
 
 // doubt takes a process's doubts.
 func (h *health) doubt(who juror, doubts []*l5pb.Doubt) {
-	now := time.Now()
+	now := h.agent.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range doubts {
@@ -113,7 +113,7 @@ func (h *health) update(v view.View) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if j := h.juries[v.Service]; j != nil {
-		h.carryOut(v.Service, j, j.replace(time.Now(), membersOf(v)))
+		h.carryOut(v.Service, j, j.replace(h.agent.now(), membersOf(v)))
 	}
 }
 
@@ -182,7 +182,7 @@ func (h *health) probe(service, addr string) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if j := h.juries[service]; j != nil {
-			h.carryOut(service, j, j.probed(time.Now(), addr, err))
+			h.carryOut(service, j, j.probed(h.agent.now(), addr, err))
 		}
 	})
 }

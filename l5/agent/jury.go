@@ -61,6 +61,7 @@ type seat struct {
 	probed    time.Time       // when the last probe began
 	probing   bool
 	pending   bool // a doubt came that no probe has answered
+	hung      bool // it was ejected because it hangs, and is not back yet
 }
 
 // juror is a process of the device, and for whom it speaks: a party is a user, and the module of the process if that is
@@ -119,10 +120,13 @@ func (j *jury) doubt(now time.Time, who juror, parties int, d *l5pb.Doubt) sente
 		}
 		return sentence{}
 	}
-	if (d.GetEjected() || timedOut || stalled) && (known || s.heard(who.party) < maxWitnesses) {
-		s.witnesses[who.process] = witness{
+	if d.GetEjected() || timedOut || stalled {
+		w := witness{
 			party: who.party, at: now, certain: d.GetEjected() || timedOut && d.GetRow() >= 2 || before.certain,
 			waits: stalled && !d.GetEjected() && (!known || before.waits),
+		}
+		if known || s.room(w) {
+			s.witnesses[who.process] = w
 		}
 	}
 	s.text, s.pending = strings.Clone(strings.ToValidUTF8(d.GetText()[:min(len(d.GetText()), maxText)], "")), true
@@ -132,6 +136,7 @@ func (j *jury) doubt(now time.Time, who juror, parties int, d *l5pb.Doubt) sente
 		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes had time-outs, and the agent's probe has no answer yet", said.any)})
 	}
 	if said.hung >= quorum && stalled && s.health == balance.Up && j.hanging(now) <= max(1, len(j.known)/hangingShare) {
+		s.hung = true
 		return j.step(now, balance.Struck{Addr: d.GetAddr(), Evidence: fmt.Sprintf("%d processes wait for far longer than its peers take, the last for: %s", said.hung, s.text)})
 	}
 	if !s.probing && now.Sub(s.probed) < probeGap {
@@ -171,6 +176,21 @@ func (j *jury) verdict(now time.Time, addr string, s *seat) sentence {
 	}
 	clear(s.witnesses) // for the next time they have to say it again
 	return j.step(now, balance.Struck{Addr: addr, Evidence: fmt.Sprintf("%d processes shun it although it answers probes, the last for: %s", certain, s.text)})
+}
+
+// room reports whether one more may testify; who is certain takes the place of one of its party that is not. Without that the first
+// to have had one time-out each would keep those from being heard who had several.
+func (s *seat) room(w witness) bool {
+	if s.heard(w.party) < maxWitnesses {
+		return true
+	}
+	for process, other := range s.witnesses {
+		if w.certain && other.party == w.party && !other.certain {
+			delete(s.witnesses, process)
+			return true
+		}
+	}
+	return false
 }
 
 // heard counts the processes of a party that testify.
@@ -224,10 +244,11 @@ func (j *jury) count(now time.Time, s *seat) (said testimony) {
 	return said
 }
 
-// hanging is for how many instances more than one process waits.
+// hanging is for how many instances more than one process waits, or did when they were ejected for it: a device that stands still again and
+// again must not eject a few each time.
 func (j *jury) hanging(now time.Time) (n int) {
 	for _, s := range j.seats {
-		if s.health == balance.Up && j.count(now, s).hung > 1 {
+		if s.hung || s.health == balance.Up && j.count(now, s).hung > 1 {
 			n++
 		}
 	}
@@ -270,7 +291,9 @@ func (j *jury) step(now time.Time, event balance.Event) (out sentence) {
 			s.probing, s.pending, s.probed = true, false, now
 			out.probes = append(out.probes, a.Addr)
 		case balance.Moved:
-			j.seat(a.Addr).health = a.To
+			s := j.seat(a.Addr)
+			s.health = a.To
+			s.hung = s.hung && a.To != balance.Up
 			out.moved, out.reweighed = append(out.moved, a), true
 		case balance.Reweighed:
 			out.reweighed = true

@@ -234,6 +234,35 @@ func TestJury(t *testing.T) {
 		}
 		c.want(t, "all are waited for")
 	})
+	t.Run("a device that stands still again and again ejects no more each time", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(8)
+		for at := range 6 { // each process waits for one after the other
+			for i := range 3 {
+				c.doubt(i, fmt.Sprint("h:", at), stalled, false)
+			}
+			for i := range 3 {
+				c.answered(i, fmt.Sprint("h:", at))
+			}
+		}
+		c.want(t, "one after the other", "h:0", "h:1")
+	})
+	t.Run("those who had one time-out each do not keep from being heard who had several", func(t *testing.T) {
+		t.Parallel()
+		c := newCourt(8)
+		row := func(process int, row uint32) {
+			c.answer(c.jury.DoubtOf(c.now, process, "1000/shop.web", 1, &l5pb.Doubt{Addr: "h:1", Kind: timedOut, Row: row, Text: "it timed out"}))
+		}
+		for i := range 50 {
+			row(i, 1)
+		}
+		for i := 40; i < 43; i++ {
+			c.sleep(300 * time.Millisecond)
+			row(i, 2)
+		}
+		c.sleep(300 * time.Millisecond)
+		c.want(t, "three of the last of fifty", "h:1")
+	})
 	t.Run("processes of one party that say they wait harm nobody", func(t *testing.T) {
 		t.Parallel()
 		c := newCourt(8)

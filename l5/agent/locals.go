@@ -100,8 +100,8 @@ func (l *locals) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case now := <-ticker.C:
-			for _, name := range l.due(now) {
+		case <-ticker.C:
+			for _, name := range l.due(l.config.now()) {
 				l.config.Logger.Info("l5/agent: instance removed: the program that registered it is gone", "service", name.service, "addr", name.addr)
 				l.keeper.Withdraw(name.service, name.addr)
 			}

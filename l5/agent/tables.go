@@ -252,14 +252,14 @@ func (t *tables) run(ctx context.Context) error {
 		case <-t.wake:
 		case <-again.C:
 		}
-		timer := time.NewTimer(max(pause, tableEvery-time.Since(written)))
+		timer := time.NewTimer(max(pause, tableEvery-t.agent.now().Sub(written)))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
 		case <-timer.C:
 		}
-		begin := time.Now()
+		begin := t.agent.now()
 		err := t.write(begin)
 		if err == nil {
 			last, wait = "", 0
@@ -273,7 +273,7 @@ func (t *tables) run(ctx context.Context) error {
 				t.agent.config.Logger.Error("l5/agent: the route table is not written; trying again", "folder", t.agent.config.Table, "error", err)
 			}
 		}
-		written = time.Now()
+		written = t.agent.now()
 		pause = min(max(settle, 4*written.Sub(begin)), longestPause) // a fifth of the time is spent on the disk, while it keeps up
 	}
 }

@@ -321,7 +321,10 @@ type Subscription struct {
 	Epoch    string `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Revision int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revision of the settings that the subscriber already has, in epoch; 0: none.
-	Settings      int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings int64 `protobuf:"varint,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The verdict that the subscriber already has: FNV-1a (64 bits) over a byte, 1 if the caller is allowed and 0 if not, and the
+	// reason; 0: none. It is not sent again while it stands.
+	Verdict       uint64 `protobuf:"fixed64,6,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +390,13 @@ func (x *Subscription) GetRevision() int64 {
 func (x *Subscription) GetSettings() int64 {
 	if x != nil {
 		return x.Settings
+	}
+	return 0
+}
+
+func (x *Subscription) GetVerdict() uint64 {
+	if x != nil {
+		return x.Verdict
 	}
 	return 0
 }
@@ -1841,7 +1851,9 @@ type Outcome struct {
 	// The same calls by latency: bucket i counts those below 2^(18+i) ns and not in a lower one; the last has no bound.
 	Histogram []int64 `protobuf:"varint,9,rep,packed,name=histogram,proto3" json:"histogram,omitempty"`
 	// How many processes' reports are folded into this one.
-	Reports       int64 `protobuf:"varint,10,opt,name=reports,proto3" json:"reports,omitempty"`
+	Reports int64 `protobuf:"varint,10,opt,name=reports,proto3" json:"reports,omitempty"`
+	// Calls that had not ended, to an instance that takes no more: told with each report until there are none, and not told of others.
+	InFlight      int64 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1946,6 +1958,13 @@ func (x *Outcome) GetReports() int64 {
 	return 0
 }
 
+func (x *Outcome) GetInFlight() int64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
 type ReportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique to the process run that reports.
@@ -2013,7 +2032,10 @@ type ReportResponse struct {
 	// The batch had been counted before.
 	Duplicate bool `protobuf:"varint,1,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// Callers of whose calls the reporter may not tell, and why: their outcomes were not counted, all others were.
-	Refused       map[string]string `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Refused map[string]string `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// An agent's answer: for how long a call to a service may be in flight before it is evidence, by what it knows of the calls of
+	// all its device's processes for this caller. Services of which it knows too little are not there.
+	PatienceMs    map[string]int64 `protobuf:"bytes,3,rep,name=patience_ms,json=patienceMs,proto3" json:"patience_ms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2058,6 +2080,13 @@ func (x *ReportResponse) GetDuplicate() bool {
 func (x *ReportResponse) GetRefused() map[string]string {
 	if x != nil {
 		return x.Refused
+	}
+	return nil
+}
+
+func (x *ReportResponse) GetPatienceMs() map[string]int64 {
+	if x != nil {
+		return x.PatienceMs
 	}
 	return nil
 }
@@ -2466,13 +2495,14 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_share\"\x8e\x01\n" +
+	"\x06_share\"\xa8\x01\n" +
 	"\fSubscription\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\tR\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1a\n" +
-	"\bsettings\x18\x05 \x01(\x03R\bsettings\"\xb0\x02\n" +
+	"\bsettings\x18\x05 \x01(\x03R\bsettings\x12\x18\n" +
+	"\averdict\x18\x06 \x01(\x06R\averdict\"\xb0\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\tsubscribe\x18\x02 \x03(\v2\x1a.zhiyun.l5.v1.SubscriptionR\tsubscribe\x12<\n" +
@@ -2574,7 +2604,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\rRenewResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05fault\x18\x02 \x01(\tR\x05fault\x12\x1c\n" +
-	"\tinstances\x18\x03 \x01(\x03R\tinstances\"\x94\x02\n" +
+	"\tinstances\x18\x03 \x01(\x03R\tinstances\"\xb1\x02\n" +
 	"\aOutcome\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
@@ -2587,17 +2617,23 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"latencySum\x12\x1c\n" +
 	"\thistogram\x18\t \x03(\x03R\thistogram\x12\x18\n" +
 	"\areports\x18\n" +
-	" \x01(\x03R\areports\"p\n" +
+	" \x01(\x03R\areports\x12\x1b\n" +
+	"\tin_flight\x18\v \x01(\x03R\binFlight\"p\n" +
 	"\rReportRequest\x12\x1a\n" +
 	"\breporter\x18\x01 \x01(\tR\breporter\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x121\n" +
-	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\"\xaf\x01\n" +
+	"\boutcomes\x18\x03 \x03(\v2\x15.zhiyun.l5.v1.OutcomeR\boutcomes\"\xbd\x02\n" +
 	"\x0eReportResponse\x12\x1c\n" +
 	"\tduplicate\x18\x01 \x01(\bR\tduplicate\x12C\n" +
-	"\arefused\x18\x02 \x03(\v2).zhiyun.l5.v1.ReportResponse.RefusedEntryR\arefused\x1a:\n" +
+	"\arefused\x18\x02 \x03(\v2).zhiyun.l5.v1.ReportResponse.RefusedEntryR\arefused\x12M\n" +
+	"\vpatience_ms\x18\x03 \x03(\v2,.zhiyun.l5.v1.ReportResponse.PatienceMsEntryR\n" +
+	"patienceMs\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
+	"\x0fPatienceMsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"`\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1c\n" +
@@ -2652,7 +2688,7 @@ func file_l5_l5pb_l5_proto_rawDescGZIP() []byte {
 }
 
 var file_l5_l5pb_l5_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_l5_l5pb_l5_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_l5_l5pb_l5_proto_goTypes = []any{
 	(State)(0),               // 0: zhiyun.l5.v1.State
 	(Doubt_Kind)(0),          // 1: zhiyun.l5.v1.Doubt.Kind
@@ -2688,6 +2724,7 @@ var file_l5_l5pb_l5_proto_goTypes = []any{
 	(*AgentState)(nil),       // 31: zhiyun.l5.v1.AgentState
 	nil,                      // 32: zhiyun.l5.v1.Instance.LabelsEntry
 	nil,                      // 33: zhiyun.l5.v1.ReportResponse.RefusedEntry
+	nil,                      // 34: zhiyun.l5.v1.ReportResponse.PatienceMsEntry
 }
 var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	0,  // 0: zhiyun.l5.v1.Instance.state:type_name -> zhiyun.l5.v1.State
@@ -2718,29 +2755,30 @@ var file_l5_l5pb_l5_proto_depIdxs = []int32{
 	17, // 25: zhiyun.l5.v1.RenewRequest.remove:type_name -> zhiyun.l5.v1.Key
 	24, // 26: zhiyun.l5.v1.ReportRequest.outcomes:type_name -> zhiyun.l5.v1.Outcome
 	33, // 27: zhiyun.l5.v1.ReportResponse.refused:type_name -> zhiyun.l5.v1.ReportResponse.RefusedEntry
-	30, // 28: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
-	29, // 29: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
-	2,  // 30: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
-	14, // 31: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
-	16, // 32: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
-	2,  // 33: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
-	8,  // 34: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
-	10, // 35: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
-	4,  // 36: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
-	18, // 37: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
-	22, // 38: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
-	25, // 39: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
-	27, // 40: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
-	7,  // 41: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
-	21, // 42: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
-	23, // 43: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
-	26, // 44: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
-	28, // 45: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	34, // 28: zhiyun.l5.v1.ReportResponse.patience_ms:type_name -> zhiyun.l5.v1.ReportResponse.PatienceMsEntry
+	30, // 29: zhiyun.l5.v1.ExplainResponse.instances:type_name -> zhiyun.l5.v1.InstanceStatus
+	29, // 30: zhiyun.l5.v1.ExplainResponse.processes:type_name -> zhiyun.l5.v1.Process
+	2,  // 31: zhiyun.l5.v1.InstanceStatus.instance:type_name -> zhiyun.l5.v1.Instance
+	14, // 32: zhiyun.l5.v1.AgentState.snapshots:type_name -> zhiyun.l5.v1.Snapshot
+	16, // 33: zhiyun.l5.v1.AgentState.verdicts:type_name -> zhiyun.l5.v1.Verdict
+	2,  // 34: zhiyun.l5.v1.AgentState.registrations:type_name -> zhiyun.l5.v1.Instance
+	8,  // 35: zhiyun.l5.v1.AgentState.settings:type_name -> zhiyun.l5.v1.Settings
+	10, // 36: zhiyun.l5.v1.AgentState.place:type_name -> zhiyun.l5.v1.Place
+	4,  // 37: zhiyun.l5.v1.NameService.Watch:input_type -> zhiyun.l5.v1.WatchRequest
+	18, // 38: zhiyun.l5.v1.NameService.Register:input_type -> zhiyun.l5.v1.RegisterRequest
+	22, // 39: zhiyun.l5.v1.NameService.Renew:input_type -> zhiyun.l5.v1.RenewRequest
+	25, // 40: zhiyun.l5.v1.NameService.Report:input_type -> zhiyun.l5.v1.ReportRequest
+	27, // 41: zhiyun.l5.v1.NameService.Explain:input_type -> zhiyun.l5.v1.ExplainRequest
+	7,  // 42: zhiyun.l5.v1.NameService.Watch:output_type -> zhiyun.l5.v1.WatchResponse
+	21, // 43: zhiyun.l5.v1.NameService.Register:output_type -> zhiyun.l5.v1.RegisterResponse
+	23, // 44: zhiyun.l5.v1.NameService.Renew:output_type -> zhiyun.l5.v1.RenewResponse
+	26, // 45: zhiyun.l5.v1.NameService.Report:output_type -> zhiyun.l5.v1.ReportResponse
+	28, // 46: zhiyun.l5.v1.NameService.Explain:output_type -> zhiyun.l5.v1.ExplainResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_l5_l5pb_l5_proto_init() }
@@ -2765,7 +2803,7 @@ func file_l5_l5pb_l5_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_l5_l5pb_l5_proto_rawDesc), len(file_l5_l5pb_l5_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -143,4 +143,4 @@ func (a *audience) list(now time.Time, grants Grants) []Audience {
 }
 
 // Audience returns every service that somebody watches, or watched when its stream broke off, by name.
-func (s *Server) Audience() []Audience { return s.audience.list(time.Now(), s.config.Grants) }
+func (s *Server) Audience() []Audience { return s.audience.list(s.config.now(), s.config.Grants) }

@@ -53,6 +53,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics takes the server's metrics, named zhiyun_l5_server_... Nil: none.
 	Metrics prometheus.Registerer
+
+	now func() time.Time // time.Now, but for tests
 }
 
 // OwnerEvent says that the holder of leases came or went.
@@ -109,6 +111,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.ExpiryShare == 0 {
 		c.ExpiryShare = 0.3
+	}
+	if c.now == nil {
+		c.now = time.Now
 	}
 	if c.IdentifyOwner == nil {
 		c.IdentifyOwner = c.Identify

@@ -69,11 +69,12 @@ func (e expiry) decide(now time.Time, history []expired, due []id, size func(ser
 	return expire, held, after
 }
 
-// encodeHistory is the history as it stands in the store, for whoever decides next.
-func encodeHistory(history []expired) []byte {
+// encodeHistory is the history as it stands in the store, for whoever decides next: by the clock on the wall as it is now,
+// whatever it was then.
+func encodeHistory(now time.Time, history []expired) []byte {
 	var b strings.Builder
 	for _, x := range history {
-		fmt.Fprintf(&b, "%d %s\n", x.at.UnixMilli(), x.service)
+		fmt.Fprintf(&b, "%d %s\n", now.Add(-now.Sub(x.at)).UnixMilli(), x.service)
 	}
 	return []byte(b.String())
 }
@@ -88,4 +89,24 @@ func decodeHistory(data []byte) []expired {
 		}
 	}
 	return slices.Clip(history)
+}
+
+// since puts a history that was decoded on this server's own time, which no step of the clock on the wall moves. One that was
+// written just now, which its last expiry is then, needs no clock for that. Of an older one the wall is all there is; what is of
+// the future by that is taken for now, lest a clock that went back by hours holds expiry up for so long.
+func since(now time.Time, history []expired, fresh bool) []expired {
+	var last time.Time
+	for _, x := range history {
+		if x.at.After(last) {
+			last = x.at
+		}
+	}
+	if !fresh {
+		last = now
+	}
+	out := make([]expired, len(history))
+	for i, x := range history {
+		out[i] = expired{now.Add(-max(0, last.Sub(x.at))), x.service}
+	}
+	return out
 }

@@ -45,8 +45,10 @@ func (t *Tenure) Take() []OwnerEvent                              { return t.tak
 func ShardOf(owner string) string { return shardOf(owner) }
 
 // EncodeHistory and DecodeHistory are how expiries are kept.
-func (e *Expiry) Encode() []byte     { return encodeHistory(e.history) }
-func (e *Expiry) Decode(data []byte) { e.history = decodeHistory(data) }
+func (e *Expiry) Encode(now time.Time) []byte { return encodeHistory(now, e.history) }
+func (e *Expiry) Decode(now time.Time, data []byte, fresh bool) {
+	e.history = since(now, decodeHistory(data), fresh)
+}
 
 // Self returns the server's name.
 func (t *Tenure) Self() string { return t.self }

@@ -18,7 +18,7 @@ type Replica struct {
 
 // NewReplica returns a replica of s with a planted bug; empty: none.
 func NewReplica(s store.Store, plant string) *Replica {
-	r := newRegistry(s, 0.3, slog.New(slog.DiscardHandler))
+	r := newRegistry(s, 0.3, slog.New(slog.DiscardHandler), time.Now)
 	r.plantedBug = plant
 	return &Replica{Hub: r.hub, registry: r}
 }
@@ -56,6 +56,9 @@ func Decode(record store.Record) (l5.Instance, bool) {
 	return p.unpack(name.service).Instance, true
 }
 
+// SetClock has a server that is made of c tell the time by now.
+func SetClock(c *Config, now func() time.Time) { c.now = now }
+
 // Expiry is the decision what may expire.
 type Expiry struct {
 	expiry  expiry
@@ -73,7 +76,7 @@ func (e *Expiry) Decide(now time.Time, service string, addrs []string, size int)
 	for i, addr := range addrs {
 		due[i] = id{service, addr}
 	}
-	out, why, history := e.expiry.decide(now, decodeHistory(encodeHistory(e.history)), due, func(string) int { return size })
+	out, why, history := e.expiry.decide(now, since(now, decodeHistory(encodeHistory(now, e.history)), false), due, func(string) int { return size })
 	e.history = history
 	for _, name := range out {
 		expire = append(expire, name.addr)
@@ -94,3 +97,27 @@ func Wire(record store.Record) ([]byte, bool) {
 	p, err := pack(name, record)
 	return p.wire, err == nil
 }
+
+// Intake is what reports go to, for tests.
+type Intake struct{ in *intake }
+
+func NewIntake() Intake { return Intake{newIntake(nil)} }
+
+// Hear notes what a reporter tells of one instance.
+func (i Intake) Hear(now time.Time, reporterID, service, addr string, requests, inFlight int64) {
+	i.in.mu.Lock()
+	defer i.in.mu.Unlock()
+	r := i.in.reporters[reporterID]
+	if r == nil {
+		r = &reporter{}
+		i.in.reporters[reporterID] = r
+	}
+	r.seen = now
+	i.in.hear(r, service, addr, requests, inFlight, now)
+}
+
+func (i Intake) Leaving(now time.Time, service, addr string, since time.Time) Leaving {
+	return i.in.leaving(now, service, addr, since)
+}
+
+func (i Intake) Forget(now time.Time) { i.in.forget(now) }

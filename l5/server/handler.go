@@ -72,7 +72,7 @@ func (h *handler) Watch(ctx context.Context, stream *connect.BidiStream[l5pb.Wat
 		case left:
 			heard.end(time.Time{})
 		default:
-			heard.end(time.Now())
+			heard.end(s.config.now())
 		}
 	}()
 	// All streams share the context of the server: one for each would cost more than the rest of what is ours.
@@ -128,7 +128,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 			if owner == "" {
 				return connect.NewError(connect.CodeInvalidArgument, errors.New("the first request of a register stream names its owner"))
 			}
-			s.leases.opened(owner, time.Now())
+			s.leases.opened(owner, s.config.now())
 			defer s.release(owner)
 			defer s.outages.forget(owner)
 		}
@@ -141,7 +141,7 @@ func (h *handler) Register(ctx context.Context, stream *connect.BidiStream[l5pb.
 // release counts a register stream out, unless it is the server that goes: the peer is fine then.
 func (s *Server) release(owner string) {
 	if s.stopping.Err() == nil {
-		s.leases.closed(owner, time.Now())
+		s.leases.closed(owner, s.config.now())
 	}
 }
 
@@ -256,7 +256,7 @@ func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.Repo
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a report carries the reporter's id and a seq above 0"))
 	}
 	refused := (&gate{server: s, ctx: ctx, header: request.Header()}).sift(request.Msg)
-	duplicate, err := s.intake.take(ctx, request.Msg, time.Now())
+	duplicate, err := s.intake.take(ctx, request.Msg, s.config.now())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}

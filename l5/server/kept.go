@@ -58,7 +58,7 @@ func (r *registry) withhold(rows []named, gone []id, drop func(id)) {
 		fresh := 0
 		for _, name := range names {
 			if at, ok := s.find(name.addr); ok && s.rows[at].kept.IsZero() {
-				s.rows[at].kept = time.Now()
+				s.rows[at].kept = r.now()
 				fresh++
 			}
 		}

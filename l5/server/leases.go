@@ -146,8 +146,8 @@ func (l *leases) run(ctx context.Context) error {
 	// What comes in a crowd is taken in a crowd: agents come by the thousand when a server went away.
 	pace := time.NewTicker(min(l.tenure.beat/4, 20*time.Millisecond))
 	defer pace.Stop()
-	for due := time.Now(); ; {
-		now := time.Now()
+	for due := l.config.now(); ; {
+		now := l.config.now()
 		l.try(ctx, "this server's streams are not noted", l.note)
 		l.try(ctx, "lost owners are not looked after", func(ctx context.Context) error {
 			if err := l.look(ctx, now); err != nil || now.Before(due) {
@@ -165,7 +165,7 @@ func (l *leases) run(ctx context.Context) error {
 			l.leave(context.WithoutCancel(ctx))
 			return ctx.Err()
 		case <-l.kick:
-		case <-time.After(time.Until(due)):
+		case <-time.After(due.Sub(l.config.now())):
 		}
 	}
 }
@@ -324,7 +324,7 @@ func (l *leases) expire(ctx context.Context, now time.Time, leads bool, guard st
 			return l5.Instance{}, leave
 		}
 		return l5.Instance{}, remove
-	}, guard, store.Put(expiriesKey, encodeHistory(history)))
+	}, guard, store.Put(expiriesKey, encodeHistory(now, history)))
 	if err != nil {
 		return deposed(err)
 	}

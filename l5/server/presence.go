@@ -21,7 +21,7 @@ func (l *leases) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list leases: %w", err)
 		}
-		l.load(time.Now(), records)
+		l.load(l.config.now(), records)
 		for event, err := range l.registry.store.Watch(ctx, leasePrefix, revision) {
 			if errors.Is(err, store.ErrCompacted) {
 				break
@@ -29,7 +29,7 @@ func (l *leases) follow(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("watch leases: %w", err)
 			}
-			l.commit(time.Now(), event)
+			l.commit(l.config.now(), event)
 		}
 	}
 }
@@ -41,7 +41,7 @@ func (l *leases) load(now time.Time, records []store.Record) {
 	listed := make(map[string]struct{}, len(records))
 	for _, record := range records {
 		listed[record.Key] = struct{}{}
-		l.put(now, record)
+		l.put(now, record, false)
 	}
 	for _, key := range l.tenure.keys() {
 		if !has(listed, key) {
@@ -56,7 +56,7 @@ func (l *leases) commit(now time.Time, event store.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, record := range event.Puts {
-		l.put(now, record)
+		l.put(now, record, true)
 	}
 	for _, key := range event.Deletes {
 		l.tenure.remove(now, key)
@@ -64,10 +64,10 @@ func (l *leases) commit(now time.Time, event store.Event) {
 	l.signal()
 }
 
-// put takes one record. Callers hold mu.
-func (l *leases) put(now time.Time, record store.Record) {
+// put takes one record; a fresh one was just written. Callers hold mu.
+func (l *leases) put(now time.Time, record store.Record, fresh bool) {
 	if record.Key == expiriesKey {
-		l.history = decodeHistory(record.Value)
+		l.history = since(now, decodeHistory(record.Value), fresh)
 		return
 	}
 	l.tenure.put(now, record)
@@ -81,7 +81,7 @@ func (l *leases) beats(ctx context.Context) {
 	key := beatPrefix + l.tenure.self
 	for n := uint64(1); ; n++ {
 		bounded, cancel := context.WithTimeout(ctx, 2*l.tenure.beat)
-		sent := time.Now()
+		sent := l.config.now()
 		_, err := l.registry.store.Commit(bounded, store.Put(key, strconv.AppendUint(nil, n, 10)))
 		cancel()
 		l.beatEnded(sent, err)
@@ -108,7 +108,7 @@ func (l *leases) beatEnded(sent time.Time, err error) {
 		if closed {
 			l.cut = make(chan struct{})
 		}
-	case !closed && !l.beaten.IsZero() && time.Since(l.beaten) > (beatsToDeath-1)*l.tenure.beat && !l.tenure.alone():
+	case !closed && !l.beaten.IsZero() && l.config.now().Sub(l.beaten) > (beatsToDeath-1)*l.tenure.beat && !l.tenure.alone():
 		l.config.Logger.Warn("l5/server: the store does not take this server's beats; its register streams go to another server", "error", err)
 		close(l.cut)
 	}

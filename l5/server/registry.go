@@ -35,6 +35,7 @@ type registry struct {
 
 	share float64 // of a service that may vanish from the store without anybody's asking
 
+	now        func() time.Time
 	plantedBug string // set by tests alone: a simulation that cannot fail proves nothing
 
 	ready chan struct{} // closed when the first list is in
@@ -61,9 +62,9 @@ func (s *service) find(addr string) (int, bool) {
 	return slices.BinarySearchFunc(s.rows, addr, func(p packed, addr string) int { return strings.Compare(p.addr, addr) })
 }
 
-func newRegistry(s store.Store, share float64, logger *slog.Logger) *registry {
+func newRegistry(s store.Store, share float64, logger *slog.Logger, now func() time.Time) *registry {
 	r := &registry{
-		store: s, share: share, logger: logger, ready: make(chan struct{}), applied: make(chan struct{}),
+		store: s, share: share, logger: logger, now: now, ready: make(chan struct{}), applied: make(chan struct{}),
 		services: make(map[string]*service), owned: make(map[string][]id),
 	}
 	r.hub = hub.Over(r)

@@ -48,7 +48,7 @@ func (h *handler) Renew(ctx context.Context, request *connect.Request[l5pb.Renew
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("ttl_ms %d: want %d to %d, or 0 for %d",
 			request.Msg.GetTtlMs(), leaseMin.Milliseconds(), leaseMax.Milliseconds(), leaseDefault.Milliseconds()))
 	}
-	s.leases.renew(owner, time.Now(), ttl)
+	s.leases.renew(owner, s.config.now(), ttl)
 	response := &l5pb.RenewResponse{}
 	response.Revision, err = s.change(ctx, owner, &l5pb.RegisterRequest{Put: request.Msg.GetPut(), Drain: request.Msg.GetDrain(), Remove: request.Msg.GetRemove()})
 	if err != nil {

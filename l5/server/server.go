@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
@@ -53,7 +52,7 @@ func New(config Config) (*Server, error) {
 	}
 	s := &Server{config: config, audience: newAudience(), outages: newOutages()}
 	s.stopping, s.stop = context.WithCancelCause(context.Background())
-	s.registry = newRegistry(config.Store, config.ExpiryShare, config.Logger)
+	s.registry = newRegistry(config.Store, config.ExpiryShare, config.Logger, config.now)
 	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
 	s.intake = newIntake(config.Sink)
@@ -146,7 +145,7 @@ func (s *Server) register(ctx context.Context, instances []l5.Instance, wrap fun
 		if want.Site == "" && want.City == "" && s.config.Place != nil {
 			want.Site, want.City = s.config.Place(want.Device)
 		}
-		s.leases.expect(want.Owner, time.Now())
+		s.leases.expect(want.Owner, s.config.now())
 		want.Down = ""
 		if have == nil {
 			want.Down = s.outages.down(want, s.registry.others)

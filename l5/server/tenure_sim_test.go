@@ -405,7 +405,7 @@ func (s *fleetServer) take(event store.Event) {
 	s.seen = event.Revision
 	for _, record := range event.Puts {
 		if record.Key == server.ExpiriesKey {
-			s.expiry.Decode(record.Value)
+			s.expiry.Decode(s.clock(), record.Value, true)
 		} else {
 			s.tenure.Put(s.clock(), record)
 		}
@@ -461,7 +461,7 @@ func (s *fleetServer) decide() {
 	if len(expire) == 0 {
 		return
 	}
-	ops := []store.Op{store.Check(server.KeeperKey, s.tenure.Fence()), store.Put(server.ExpiriesKey, s.expiry.Encode())}
+	ops := []store.Op{store.Check(server.KeeperKey, s.tenure.Fence()), store.Put(server.ExpiriesKey, s.expiry.Encode(now))}
 	s.write(ops, func(err error) {
 		if errors.Is(err, store.ErrConflict) {
 			return

@@ -106,6 +106,15 @@ func TestSubscriber(t *testing.T) {
 	check("no verdict yet")
 	subscribe(s, "denied", "", 0)
 	check("denied", "denied allowed false")
+	holds := func(allowed bool) {
+		s.Request(&l5pb.WatchRequest{Subscribe: []*l5pb.Subscription{{
+			Service: "a", Caller: "c", Epoch: "e", Revision: 200, Verdict: view.VerdictSum(allowed, ""),
+		}}})
+	}
+	holds(true)
+	check("resumed with the verdict that stands", "delta 200-201")
+	holds(false)
+	check("resumed with another", "c allowed true", "delta 200-201")
 	if got := h.Subscribers("a"); got != 1 {
 		t.Errorf("%d subscribers", got)
 	}

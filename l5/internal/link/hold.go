@@ -103,8 +103,8 @@ func (l *Link) release(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			l.Release(now)
+		case <-ticker.C:
+			l.Release(l.config.Now())
 		}
 	}
 }

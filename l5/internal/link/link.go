@@ -54,7 +54,9 @@ type Config struct {
 	// called. It must not call the link.
 	OnForget func(service string)
 	// Store keeps the states in use; default: memory.
-	Store  Store
+	Store Store
+	// Now tells the time; default: time.Now.
+	Now    func() time.Time
 	Logger *slog.Logger // required
 }
 
@@ -70,20 +72,20 @@ type Link struct {
 
 	order    sync.Mutex // held from before a state is put into use until OnView has returned; before mu
 	mu       sync.Mutex
-	views    Store                          // guarded by mu; in use
-	holds    map[string]holding             // guarded by mu; held back
-	wants    map[string]map[string]struct{} // guarded by mu; callers by service
-	rules    map[string]*l5pb.Settings      // guarded by mu; by service
-	outbox   []*l5pb.Subscription           // guarded by mu; not yet sent on the open stream
-	gone     []*l5pb.Subscription           // guarded by mu; unsubscriptions not yet sent
-	answers  []*l5pb.Answer                 // guarded by mu; not yet sent on the open stream
-	doubts   []*l5pb.Doubt                  // guarded by mu; not yet sent
-	sharing  bool                           // guarded by mu; the peer of this stream takes doubts
-	patience int                            // owned by Run; doubles with each stream that went silent, and halves with each that did not
-	common   interner                       // guarded by mu
-	wake     chan struct{}                  // signals outbox, gone, answers and doubts
-	heard    time.Time                      // guarded by mu; when the last message came
-	down     chan struct{}                  // guarded by mu; closed while there is no stream and an attempt has failed
+	views    Store                        // guarded by mu; in use
+	holds    map[string]holding           // guarded by mu; held back
+	wants    map[string]map[string]uint64 // guarded by mu; by service and caller: the sum of the verdict that came; 0: none
+	rules    map[string]*l5pb.Settings    // guarded by mu; by service
+	outbox   []*l5pb.Subscription         // guarded by mu; not yet sent on the open stream
+	gone     []*l5pb.Subscription         // guarded by mu; unsubscriptions not yet sent
+	answers  []*l5pb.Answer               // guarded by mu; not yet sent on the open stream
+	doubts   []*l5pb.Doubt                // guarded by mu; not yet sent
+	sharing  bool                         // guarded by mu; the peer of this stream takes doubts
+	patience int                          // owned by Run; doubles with each stream that went silent, and halves with each that did not
+	common   interner                     // guarded by mu
+	wake     chan struct{}                // signals outbox, gone, answers and doubts
+	heard    time.Time                    // guarded by mu; when the last message came
+	down     chan struct{}                // guarded by mu; closed while there is no stream and an attempt has failed
 }
 
 // New returns a link. It connects in Run.
@@ -91,12 +93,15 @@ func New(config Config) *Link {
 	if config.ProgressEvery <= 0 {
 		config.ProgressEvery = time.Second
 	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
 	if config.Store == nil {
 		config.Store = make(memory)
 	}
 	return &Link{
 		config: config, views: config.Store, holds: make(map[string]holding),
-		wants: make(map[string]map[string]struct{}), wake: make(chan struct{}, 1),
+		wants: make(map[string]map[string]uint64), wake: make(chan struct{}, 1),
 		rules: make(map[string]*l5pb.Settings), down: make(chan struct{}), patience: 1,
 	}
 }
@@ -107,13 +112,13 @@ func (l *Link) Subscribe(caller, service string) {
 	defer l.mu.Unlock()
 	callers := l.wants[service]
 	if callers == nil {
-		callers = make(map[string]struct{})
+		callers = make(map[string]uint64)
 		l.wants[service] = callers
 	}
 	if _, ok := callers[caller]; ok {
 		return
 	}
-	callers[caller] = struct{}{}
+	callers[caller] = 0
 	l.outbox = append(l.outbox, l.subscription(caller, service))
 	l.signal()
 }
@@ -155,7 +160,7 @@ func (l *Link) Seed(v view.View) bool {
 // subscription says what is already held. Callers hold mu.
 func (l *Link) subscription(caller, service string) *l5pb.Subscription {
 	held, _ := l.stands(service)
-	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision}
+	out := &l5pb.Subscription{Service: service, Caller: caller, Epoch: held.Epoch, Revision: held.Revision, Verdict: l.wants[service][caller]}
 	if rules := l.rules[service]; rules.GetEpoch() == held.Epoch {
 		out.Settings = rules.GetRevision()
 	}
@@ -270,7 +275,7 @@ func (l *Link) stream(ctx context.Context, client l5pbconnect.NameServiceClient,
 			l.state(true, nil)
 		}
 		l.mu.Lock()
-		l.heard = time.Now()
+		l.heard = l.config.Now()
 		l.mu.Unlock()
 		if err := watch.heard(response); err != nil {
 			return err
@@ -324,7 +329,7 @@ func (l *Link) Hello() *l5pb.WatchRequest {
 func (l *Link) Apply(response *l5pb.WatchResponse) {
 	switch kind := response.GetKind().(type) {
 	case *l5pb.WatchResponse_Verdict:
-		l.config.OnVerdict(kind.Verdict)
+		l.verdict(kind.Verdict)
 	case *l5pb.WatchResponse_Snapshot:
 		l.snapshot(kind.Snapshot)
 	case *l5pb.WatchResponse_Delta:
@@ -342,6 +347,18 @@ func (l *Link) Apply(response *l5pb.WatchResponse) {
 	case *l5pb.WatchResponse_Health:
 		l.health(kind.Health)
 	}
+}
+
+// verdict hands a verdict on, and notes that it need not come again.
+func (l *Link) verdict(verdict *l5pb.Verdict) {
+	l.mu.Lock()
+	if callers := l.wants[verdict.GetService()]; callers != nil {
+		if _, wanted := callers[verdict.GetCaller()]; wanted {
+			callers[verdict.GetCaller()] = view.VerdictSum(verdict.GetAllowed(), verdict.GetReason())
+		}
+	}
+	l.mu.Unlock()
+	l.config.OnVerdict(verdict)
 }
 
 // settings takes the settings of a service, unless newer ones are held.
@@ -416,8 +433,8 @@ func (l *Link) delta(delta *l5pb.Delta) {
 
 // again asks for the whole state of a service. Callers hold mu.
 func (l *Link) again(service string) {
-	for caller := range l.wants[service] {
-		l.outbox = append(l.outbox, &l5pb.Subscription{Service: service, Caller: caller})
+	for caller, verdict := range l.wants[service] {
+		l.outbox = append(l.outbox, &l5pb.Subscription{Service: service, Caller: caller, Verdict: verdict})
 	}
 	l.signal()
 }
@@ -432,7 +449,7 @@ func (l *Link) Lost(service string) {
 // use puts next into use, or holds it back. It was made from base by change; both are empty for a snapshot. Callers hold
 // order, and mu, which they lose.
 func (l *Link) use(next, base view.View, change *l5pb.Delta) {
-	if !l.admit(next, time.Now()) {
+	if !l.admit(next, l.config.Now()) {
 		l.mu.Unlock()
 		return
 	}

@@ -195,3 +195,32 @@ func TestWhatIsLetGoDoesNotOvertake(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// A link says which verdicts it holds, so that they need not come again, and no longer once it has let go of them.
+func TestVerdictIsHeld(t *testing.T) {
+	t.Parallel()
+	l := link.New(link.Config{OnView: func(view.View, *l5pb.Delta) {}, OnVerdict: func(*l5pb.Verdict) {}, Logger: slog.New(slog.DiscardHandler)})
+	says := func(what string, want uint64) {
+		t.Helper()
+		if got := l.Hello().GetSubscribe()[0].GetVerdict(); got != want {
+			t.Errorf("%s: it says %x, want %x", what, got, want)
+		}
+	}
+	verdict := func(caller string, allowed bool, reason string) {
+		l.Apply(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Verdict{Verdict: &l5pb.Verdict{Service: "a", Caller: caller, Allowed: allowed, Reason: reason}}})
+	}
+	l.Subscribe("c", "a")
+	says("nothing came", 0)
+	verdict("c", true, "")
+	verdict("another", false, "who?")
+	says("allowed", view.VerdictSum(true, ""))
+	verdict("c", false, "no grant")
+	says("denied", view.VerdictSum(false, "no grant"))
+	l.Apply(put("e", 5, 6, 1)) // a gap
+	if again := l.Pending().GetSubscribe(); len(again) != 1 || again[0].GetVerdict() != view.VerdictSum(false, "no grant") || again[0].GetRevision() != 0 {
+		t.Errorf("after a gap it asks for %v", again)
+	}
+	l.Unsubscribe("c", "a")
+	l.Subscribe("c", "a")
+	says("subscribed anew", 0)
+}

@@ -68,16 +68,13 @@ func (w *Wait) For(now time.Time) time.Duration { return now.Sub(w.since) }
 // Patience is how long a call may be in flight, given how many calls took how long: twice the bound below which all calls but
 // one in 1000 lie, or one in 100 while there were fewer. Bound is the upper bound of a bucket. It is 0 while too few are known.
 func Patience(histogram []int64, bound func(bucket int) time.Duration) time.Duration {
-	var n int64
-	for _, calls := range histogram {
-		n += calls
-	}
+	n := sum(histogram)
 	if n < known {
 		return 0
 	}
 	above := n / 100
-	if n >= 1000 {
-		above = n / 1000
+	if n >= enough {
+		above = n / enough
 	}
 	i := len(histogram) - 1
 	for ; i > 0; i-- {
