@@ -34,12 +34,6 @@ type BulkSignal struct {
 	ID string
 }
 
-// Bounds of Bulk.Max.
-const (
-	DefaultBulk = 20
-	MaxBulk     = 100_000
-)
-
 // BulkOutcome says what became of an order to one execution.
 type BulkOutcome string
 
@@ -189,7 +183,7 @@ func (e *Engine) give(ctx context.Context, in input, rehearse bool, row *Row) Bu
 	}
 	if err != nil {
 		line.Outcome, line.Why, line.After = BulkFailed, err.Error(), line.Before
-		if errors.Is(err, ErrState) && in.kind != inMigrate {
+		if (errors.Is(err, ErrState) || errors.Is(err, ErrNotFound)) && in.kind != inMigrate {
 			line.Outcome = BulkUnchanged
 		}
 	}

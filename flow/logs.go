@@ -99,6 +99,16 @@ func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq
 			e.inlineLogs(ctx, id, filter, yield)
 			return
 		}
+		hidden, err := e.revealed(ctx, id) // what came after it was written is not struck out in the files
+		if err != nil {
+			yield(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
+			return
+		}
+		all := yield
+		yield = func(piece LogPiece, err error) bool {
+			piece.Text = redactText(piece.Text, hidden.secrets)
+			return all(piece, err)
+		}
 		offsets := map[string]int64{}
 		var grown, moved *bell
 		defer func() {
