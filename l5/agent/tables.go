@@ -33,7 +33,7 @@ const longestRetry = time.Minute
 // user holds all that any program of the device calls: it is the shelf's. A change is written after it had time to gather
 // others; only the segments that it concerns are.
 //
-//	          touch     settle, 4 times the last write, a second since it, spread      written
+//	          touch     settle, 4 times the last write, 2 s since it, spread           written
 //	clean -----------------> dirty -------------------------------> writing -------------> clean
 //	                           ^                                       |
 //	                           +------------- not written -------------+
@@ -231,8 +231,8 @@ func (t *tables) publish() error {
 // tableSpread is waited beyond that: all devices hear of a change in the same moment, and those that share a disk, or processors,
 // are not to write in the same moment, too.
 const (
-	tableEvery  = time.Second
-	tableSpread = tableEvery / 2
+	tableEvery  = 2 * time.Second
+	tableSpread = tableEvery / 4
 )
 
 // run writes changes, and until when they were right, until ctx ends.
