@@ -30,7 +30,7 @@ func (s *suite) fleet(ctx context.Context) error {
 		return err
 	}
 	s.add(fmt.Sprintf("l5.stream.%d", streams), float64(max(got.PerStream, 1))/1000, "kB", float64(max(got.PerBare, 1))/1000, "a bare socket with a goroutine that reads")
-	s.spread(fmt.Sprintf("l5.push.%d", streams), got.Push, got.BarePush)
+	s.spread(fmt.Sprintf("l5.push.%d", streams), got)
 	agents := max(2, s.scaled(1000)/10)
 	dir, remove, err := harness.Dir()
 	if err != nil {
@@ -42,7 +42,7 @@ func (s *suite) fleet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.spread(fmt.Sprintf("l5.push.%dx%d", agents, s.scaled(1000)/agents), behind.Push, behind.BarePush)
+	s.spread(fmt.Sprintf("l5.push.%dx%d", agents, s.scaled(1000)/agents), behind)
 	reports, err := harness.Reports(ctx, 5000, max(s.Span, 500*time.Millisecond))
 	if err != nil {
 		return err
@@ -51,10 +51,11 @@ func (s *suite) fleet(ctx context.Context) error {
 	return nil
 }
 
-func (s *suite) spread(name string, ours, floor harness.Spread) {
+func (s *suite) spread(name string, got harness.StreamsFigures) {
 	const against = "the same to bare TCP sockets, one after the other"
-	s.add(name+".p50", ms(ours.P50), "ms", ms(floor.P50), against)
-	s.add(name+".p99", ms(ours.P99), "ms", ms(floor.P99), against)
+	s.add(name+".p50", ms(got.Push.P50), "ms", ms(got.BarePush.P50), against)
+	s.add(name+".p99", ms(got.Push.P99), "ms", ms(got.BarePush.P99), against)
+	s.add(name+".cpu", us(got.PushAll), "us", us(max(got.BareAll, 1)), "processor time of a message at either end, beside a bare socket's")
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }

@@ -121,6 +121,7 @@ type StreamsFigures struct {
 	PerBare          int64 // the same for a bare socket with a goroutine that reads from it
 	Push, BarePush   Spread
 	PushCPU, BareCPU time.Duration // of the server, per message
+	PushAll, BareAll time.Duration // of all processes, per message: busy machines change this less than what they delay
 	Back             time.Duration // after the restart, until all streams were open again
 	Peak             int64         // of streams opened in 100 ms after the restart
 	Snapshots        int64         // sent after the restart
@@ -245,13 +246,37 @@ func (r *run) gap() time.Duration {
 
 // push changes the share and collects arrivals.
 func (r *run) push(out *StreamsFigures) error {
+	others := slices.Concat(r.bare, r.crowds) // bare are the agents by now
+	before, err := spent(others)
+	if err != nil {
+		return err
+	}
 	began, err := r.host.tell(order{Do: "change", N: r.config.Changes, Gap: r.gap()})
 	if err != nil {
 		return err
 	}
-	out.PushCPU = began.CPU / time.Duration(r.config.Changes*r.config.Streams)
-	out.Push, err = r.heard(r.crowds, began.Times[0])
+	out.PushCPU = began.CPU / r.messages()
+	if out.Push, err = r.heard(r.crowds, began.Times[0]); err != nil {
+		return err
+	}
+	after, err := spent(others)
+	out.PushAll = (began.CPU + after - before) / r.messages()
 	return err
+}
+
+// messages is how many arrive when each stream is told of each change.
+func (r *run) messages() time.Duration { return time.Duration(r.config.Changes * r.config.Streams) }
+
+// spent is the processor time of crowds.
+func spent(crowds []*child) (sum time.Duration, err error) {
+	for _, c := range crowds {
+		got, err := c.tell(order{Do: "count"})
+		if err != nil {
+			return sum, err
+		}
+		sum += got.CPU
+	}
+	return sum, nil
 }
 
 // fan does the same over bare sockets.
@@ -273,14 +298,23 @@ func (r *run) fan(out *StreamsFigures) error {
 		return err
 	}
 	out.PerBare = (after.RSS - before.RSS) / int64(r.config.Streams)
+	idle, err := spent(listening)
+	if err != nil {
+		return err
+	}
 	began, err := r.host.tell(order{Do: "fan", N: r.config.Changes, Size: 160, Gap: r.gap()})
 	if err != nil {
 		return err
 	}
-	out.BareCPU = began.CPU / time.Duration(r.config.Changes*r.config.Streams)
+	out.BareCPU = began.CPU / r.messages()
 	if out.BarePush, err = r.heard(listening, began.Times[0]); err != nil {
 		return err
 	}
+	busy, err := spent(listening)
+	if err != nil {
+		return err
+	}
+	out.BareAll = (began.CPU + busy - idle) / r.messages()
 	for _, c := range listening {
 		c.kill()
 	}
