@@ -56,7 +56,8 @@ type Config struct {
 	Guard limit.GateConfig
 	// Locality prefers instances that are near. Default: none is preferred.
 	Locality rule.Locality
-	// Subset is how many instances of a service this process calls. Default: all of them.
+	// Subset is how many instances of a service this process calls. Default: all of them. A process that has less than a call
+	// a second for each knows too little of them to choose well; some eight serve it better.
 	Subset int
 	// Balance tunes ejection, trial and the weight of slow instances.
 	Balance balance.Config

@@ -6,6 +6,7 @@ package balance_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,17 @@ func (p *probed) done(replica int, latency time.Duration) {
 	p.hints[replica].at = 0
 }
 
+// newSubset makes hot-cold callers of a few replicas each, chosen at random.
+func newSubset(size int) func(*bed, int) strategy {
+	return func(b *bed, caller int) strategy {
+		weights := make([]float64, b.replicas)
+		for _, replica := range rand.New(rand.NewPCG(uint64(caller), 1)).Perm(b.replicas)[:size] {
+			weights[replica] = 100
+		}
+		return newWeighted(balance.HotCold, weights)(b, caller)
+	}
+}
+
 // TestSparse plays forty of the testbed's replicas at 90 % load with callers that have few calls for each of them: what would
 // probes by the device's agent do for hot-cold? Ten callers share an agent. The table is recorded in testdata/sparse.table.
 func TestSparse(t *testing.T) {
@@ -115,12 +127,14 @@ func TestSparse(t *testing.T) {
 		{"Prequal, 3 probes a call", func() func(*bed, int) strategy { return newPrequal }},
 		{"adaptive", func() func(*bed, int) strategy { return newOurs(balance.Adaptive) }},
 		{"hot-cold", func() func(*bed, int) strategy { return newOurs(balance.HotCold) }},
+		{"  subsets of 8", func() func(*bed, int) strategy { return newSubset(8) }},
+		{"  subsets of 4", func() func(*bed, int) strategy { return newSubset(4) }},
 		{"  agents: 1 probe a call, told in 0.1 s", func() func(*bed, int) strategy { return newProbed(10, 1e9, 100*time.Millisecond) }},
 		{"  agents: 20 probes/s, told in 0.1 s", func() func(*bed, int) strategy { return newProbed(10, 20, 100*time.Millisecond) }},
 		{"  agents: 20 probes/s, told in 0.5 s", func() func(*bed, int) strategy { return newProbed(10, 20, 500*time.Millisecond) }},
 	}
 	callers := []int{40, 400} // 0.8 and 0.08 calls a second from each to each
-	var p99 [7][2]float64
+	p99 := make([][2]float64, len(rows))
 	t.Run("runs", func(t *testing.T) {
 		for i, row := range rows {
 			for j, n := range callers {
