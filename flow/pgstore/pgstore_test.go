@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ func TestStore(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *pgtest.Server){
 		"Refusals": refusals, "LayoutLock": layoutLock, "Versions": versions, "SameName": sameName, "EmbeddersPool": embeddersPool,
 		"AnswerLost": answerLost, "ClaimsAreLinear": claimsAreLinear, "StartTx": startInTheEmbeddersTransaction, "StartTxUnprepared": startWithoutPreparing, "ACallerGoesAway": aCallerGoesAway, "UpdatesAreHeapOnly": updatesAreHeapOnly,
+		"MessagesOfAllSizes": messagesOfAllSizes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -222,6 +224,31 @@ func running(id string) flow.Transition {
 	return flow.Transition{
 		Row:    flow.Row{ID: id, Flow: "f", Version: 1, State: flow.Running, Wake: flow.Wake{Kind: flow.WakeLease}, Seq: 1, Started: epoch, Updated: epoch},
 		Record: flow.Record{Seq: 1, At: epoch, Body: []byte(`[{"kind":"execution.started"}]`)},
+	}
+}
+
+// The connection writes large messages into room that is lent to it, and small ones into its own: whatever the order, what is stored is what was committed.
+func messagesOfAllSizes(t *testing.T, server *pgtest.Server) {
+	store := open(t, server.Database(t))
+	want := map[string][]byte{}
+	for round, size := range []int{1, 90, 2, 40, 1, 90, 1} {
+		batch := make([]flow.Transition, size)
+		for i := range batch {
+			id := fmt.Sprintf("01890a5d-ac96-774b-bcce-%04d%08d", round, i)
+			batch[i] = running(id)
+			batch[i].Record.Body = fmt.Appendf(nil, "[{\"kind\":\"execution.started\",\"reason\":%q}]", strings.Repeat(strconv.Itoa(round), 1+(i*37)%500))
+			want[id] = batch[i].Record.Body
+		}
+		fates, err := store.Commit(t.Context(), batch)
+		if err := errors.Join(append(fates, err)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, body := range want {
+		records, err := store.History(t.Context(), id, 0, 0)
+		if err != nil || len(records) != 1 || string(records[0].Body) != string(body) {
+			t.Fatalf("%s: %d records, %v; want its one of %d bytes", id, len(records), err, len(body))
+		}
 	}
 }
 

@@ -1,14 +1,17 @@
 package flowbench_test
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench"
+	"github.com/zhiyun-ops/zhiyun/internal/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -74,21 +77,41 @@ func TestDefine(t *testing.T) {
 	}
 }
 
-// BenchmarkIdle parks executions that wait for a time, and reports what a process with an engine and its store alone costs that has them.
+// BenchmarkIdle parks executions that wait for a time, and reports what a process costs that has them, and nothing in it but an engine and its store.
 func BenchmarkIdle(b *testing.B) {
-	for _, parked := range []int{0, 10_000} {
-		b.Run(fmt.Sprintf("parked=%d", parked), func(b *testing.B) {
-			name := filepath.Join(b.TempDir(), "flow.db")
-			if err := flowbench.Park(b.Context(), name, parked); err != nil {
+	dir := b.TempDir()
+	if out, err := exec.Command("go", "build", "-o", dir, "./waiter/...").CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, kind := range []string{"sqlite", "postgres"} {
+		b.Run(kind, func(b *testing.B) {
+			dsn := ""
+			if kind == "postgres" {
+				dsn = pgtest.Start(b).Database(b)
+			}
+			place, err := flowbench.NewPlace(b.Context(), b.TempDir(), dsn)
+			if err != nil {
 				b.Fatal(err)
 			}
-			for range b.N {
-				idle, err := flowbench.Wait(b.Context(), name, 3*time.Second)
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.ReportMetric(idle.CPU*100, "%core")
-				b.ReportMetric(float64(idle.RSS)/(1<<20), "MB")
+			defer place.Close(context.WithoutCancel(b.Context()))
+			for _, parked := range []int{0, 10_000} {
+				b.Run(fmt.Sprintf("parked=%d", parked), func(b *testing.B) {
+					name, err := place.Store(b.Context(), fmt.Sprintf("parked_%d_%d", parked, time.Now().UnixNano()))
+					if err != nil {
+						b.Fatal(err)
+					}
+					if err := flowbench.Park(b.Context(), name, parked); err != nil {
+						b.Fatal(err)
+					}
+					for range b.N {
+						idle, err := flowbench.WaitIn(b.Context(), filepath.Join(dir, kind), name, 3*time.Second)
+						if err != nil {
+							b.Fatal(err)
+						}
+						b.ReportMetric(idle.CPU*100, "%core")
+						b.ReportMetric(float64(idle.RSS)/(1<<20), "MB")
+					}
+				})
 			}
 		})
 	}

@@ -2,32 +2,23 @@ package flowbench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench/waiter"
 )
 
 // Idle is what a process costs that holds executions which only wait, and has nothing else in it than an engine and its store.
 type Idle struct {
 	CPU float64 // share of one core
 	RSS int64   // bytes
-}
-
-const patient = `
-flow: patient
-steps:
-  - {name: ask, tool: never, with: {wf: w, from: begin, step: 0}, retry: {attempts: 9, backoff: 24h, max: 24h}}
-`
-
-func patientTools() *flow.Tools {
-	tools := flow.NewTools()
-	flow.Func(tools, "never", func(context.Context, stepIn) (stepOut, error) { return stepOut{}, errors.New("not yet") }, flow.WithEffect(flow.Pure))
-	return tools
 }
 
 // Park leaves so many executions in a store that wait for a time a day ahead.
@@ -38,7 +29,7 @@ func Park(ctx context.Context, name string, executions int) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	parked := make(chan struct{}, executions)
-	engine, err := flow.New(flow.Config{Store: store, Tools: patientTools(), OnEvent: func(e flow.Event) {
+	engine, err := flow.New(flow.Config{Store: store, Tools: waiter.Tools(), OnEvent: func(e flow.Event) {
 		if e.Kind == flow.EventAttemptFailed {
 			parked <- struct{}{}
 		}
@@ -46,7 +37,7 @@ func Park(ctx context.Context, name string, executions int) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := engine.Save(ctx, []byte(patient)); err != nil {
+	if _, err := engine.Save(ctx, []byte(waiter.Definition)); err != nil {
 		return err
 	}
 	stop := Background(ctx, engine.Run)
@@ -72,7 +63,20 @@ func Park(ctx context.Context, name string, executions int) (err error) {
 	return nil
 }
 
-// Wait measures a process that runs an engine on a store with nothing to do.
+// WaitIn measures a program of package waiter on a store with nothing to do.
+func WaitIn(ctx context.Context, program, name string, span time.Duration) (Idle, error) {
+	out, err := exec.CommandContext(ctx, program, name, span.String()).Output()
+	var cost waiter.Cost
+	if err == nil {
+		err = json.Unmarshal(out, &cost)
+	}
+	if err != nil {
+		return Idle{}, fmt.Errorf("the process that waited: %w", err)
+	}
+	return Idle{CPU: cost.CPU.Seconds() / span.Seconds(), RSS: cost.RSS}, nil
+}
+
+// Wait measures a process of this program that runs an engine on a store with nothing to do.
 func Wait(ctx context.Context, name string, span time.Duration) (Idle, error) {
 	process, err := start(ctx, order{Do: "wait", Store: name, Span: span})
 	if err != nil {

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench/waiter"
 )
 
 // Load is what an engine did under load.
@@ -160,10 +160,4 @@ func Background(ctx context.Context, fn func(context.Context) error) (stop func(
 }
 
 // ProcessorTime is what this process has used of all processors.
-func ProcessorTime() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
+func ProcessorTime() time.Duration { return waiter.ProcessorTime() }

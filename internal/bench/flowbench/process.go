@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench/waiter"
 )
 
 // role says in the environment what a child is to do, as JSON.
@@ -197,29 +198,9 @@ func wait(ctx context.Context, o order) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	engine, err := flow.New(flow.Config{Store: store, Tools: patientTools()})
+	cost, err := waiter.Wait(ctx, store, o.Span)
 	if err != nil {
 		return err
 	}
-	stop := Background(ctx, engine.Run)
-	defer func() { err = errors.Join(err, stop()) }()
-	time.Sleep(max(o.Span*4, 50*time.Millisecond)) // what the start cost is over, and who waits has left memory
-	cpu := ProcessorTime()
-	time.Sleep(o.Span)
-	return say(said{What: "idle", CPU: ProcessorTime() - cpu, RSS: resident()})
-}
-
-// resident is how much memory this process has, in bytes.
-func resident() int64 {
-	data, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return n << 10
-		}
-	}
-	return 0
+	return say(said{What: "idle", CPU: cost.CPU, RSS: cost.RSS})
 }
