@@ -42,6 +42,9 @@ func PlanBeside(source string, tools *Tools, others map[string]string, params ma
 	return p.plan(bound), nil
 }
 
+// RedactText strikes out of a whole text.
+var RedactText = redactText
+
 // Orders are the names of all orders.
 var Orders = orderNames
 
