@@ -93,6 +93,34 @@ func strike(text string, looks []string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
+// struckEnd strikes secrets out of the end of a log, also one of which the cut has left no more than the end.
+func struckEnd(text string, secrets []string) string {
+	all := looks(secrets)
+	if body, cut := strings.CutPrefix(text, cutMark); cut {
+		body = strings.TrimLeft(body, "?") // of a letter that was cut
+		most := 0
+		for _, look := range all {
+			n := min(len(look)-1, len(body))
+			for n > 0 && !strings.HasPrefix(body, look[len(look)-n:]) {
+				n--
+			}
+			most = max(most, n)
+		}
+		if most > 0 {
+			text = cutMark + struckOut + body[most:]
+		}
+	}
+	return strike(text, all)
+}
+
+// struckBeginning strikes secrets out of the beginning of a text, also one of which no more than the beginning is there.
+func struckBeginning(text string, secrets []string) string {
+	var out strings.Builder
+	w := newStriker(&out, secrets)
+	_, _ = w.Write([]byte(text)) // to memory: never fails
+	return out.String()          // what is held back may be a part of one
+}
+
 // striker strikes secrets out of a text that comes in pieces, as strike does out of a whole one. What may be the beginning of a look is held back until it is
 // known how it goes on. It is not safe for concurrent use.
 type striker struct {

@@ -177,3 +177,26 @@ func TestSecretsOfAllVersionsAreStruckOut(t *testing.T) {
 		}
 	})
 }
+
+// What is kept of a text may begin or end within a secret: no part of it stays.
+func TestPartsOfSecretsAreStruckOut(t *testing.T) {
+	t.Parallel()
+	secrets := []string{"line one\nline two", "密码-staple"}
+	for text, want := range map[string]string{
+		"...\nne\nline two, done":  "...\n******, done",
+		"...\n??-staple, done":     "...\n******, done",
+		"...\nall of it":           "...\nall of it",
+		"...\nall 密码-staple of it": "...\nall ****** of it",
+		"ne\nline two":             "ne\nline two", // from its beginning
+		"":                         "",
+	} {
+		if got := flow.StruckEnd(text, secrets); got != want {
+			t.Errorf("%q ends as %q, want %q", text, got, want)
+		}
+	}
+	for text, want := range map[string]string{"it is line one\nli": "it is ", "it is 密码-staple": "it is ******", "it is not": "it is not"} {
+		if got := flow.StruckBeginning(text, secrets); got != want {
+			t.Errorf("%q begins as %q, want %q", text, got, want)
+		}
+	}
+}
