@@ -49,12 +49,15 @@ func pour(to io.Writer, from io.Reader) (n int64, err error) {
 	}
 }
 
+// cutMark stands before the end of a log whose beginning is not kept.
+const cutMark = "...\n"
+
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	text := strings.ToValidUTF8(string(t.data), "?")
 	if t.lost {
-		return "...\n" + text
+		return cutMark + text
 	}
 	return text
 }

@@ -42,6 +42,15 @@ func PlanBeside(source string, tools *Tools, others map[string]string, params ma
 	return p.plan(bound), nil
 }
 
+// StruckEnd strikes out of the end of a log, StruckBeginning out of the beginning of a text.
+var (
+	StruckEnd       = struckEnd
+	StruckBeginning = struckBeginning
+)
+
+// RedactText strikes out of a whole text.
+var RedactText = redactText
+
 // Orders are the names of all orders.
 var Orders = orderNames
 

@@ -143,6 +143,7 @@ func (f *flight) attempt(ctx context.Context) Result {
 	default:
 		result = e.config.Tools.Run(ctx, *call, e.config.Env)
 	}
+	result.Logs = struckEnd(result.Logs, a.secrets)
 	log.close(result.Logs)
 	e.metrics.attempt(result, time.Since(started))
 	return result

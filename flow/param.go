@@ -2,6 +2,7 @@ package flow
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -156,6 +157,12 @@ func plain(value any) any {
 		return v
 	case int:
 		return int64(v)
+	case json.Number, json.Marshaler: // JSON as it stands, a time, and what else has a form of its own
+		decoded, err := expr.Decode(mustJSON(value), nil)
+		if err != nil {
+			return value
+		}
+		return decoded
 	}
 	r := reflect.ValueOf(value)
 	switch r.Kind() {

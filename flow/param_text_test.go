@@ -1,10 +1,12 @@
 package flow_test
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -63,6 +65,28 @@ func TestParametersAreReadFromText(t *testing.T) {
 	p := flow.Param{Name: "x", Type: "int", Max: &most}
 	if _, err := p.FromText("4"); !errors.Is(err, flow.ErrInvalid) || !strings.Contains(err.Error(), "want at most 3") {
 		t.Errorf("beyond its bound: %v", err)
+	}
+}
+
+// What has a JSON form of its own is taken in that form: a json.RawMessage is what it holds, and no list of bytes.
+func TestParametersInTheirOwnForm(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		kind  string
+		given any
+		want  any
+	}{
+		{"any", json.RawMessage(`{"a": [1, "b"]}`), map[string]any{"a": []any{int64(1), "b"}}},
+		{"list<string>", json.RawMessage(`["a"]`), []any{"a"}},
+		{"string", at, "2026-11-23T02:00:00Z"},
+		{"map<any>", map[string]json.RawMessage{"a": json.RawMessage(`true`)}, map[string]any{"a": true}},
+		{"int", json.Number("7"), int64(7)},
+	} {
+		p := flow.Param{Name: "x", Type: c.kind}
+		if got, err := p.Check(c.given); err != nil || !cmp.Equal(got, c.want) {
+			t.Errorf("%s of %v: %#v, %v; want %#v", c.kind, c.given, got, err, c.want)
+		}
 	}
 }
 

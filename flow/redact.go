@@ -38,10 +38,12 @@ func redact[T any](value T, secrets []string) T {
 
 // redactJSON strikes secrets out of JSON, wherever they stand.
 func redactJSON(data []byte, secrets []string) []byte {
-	text := string(normalJSON(data))
-	for _, look := range looks(secrets) {
-		text = strings.ReplaceAll(text, inJSON(look, true), struckOut)
+	inside := looks(secrets)
+	for i, look := range inside {
+		inside[i] = inJSON(look, true)
 	}
+	slices.SortStableFunc(inside, longest)
+	text := strike(string(normalJSON(data)), inside)
 	for _, secret := range secrets {
 		if len(secret) < 4 { // it stands in many other texts; strike it out where it stands alone
 			text = strings.ReplaceAll(text, `"`+inJSON(secret, true)+`"`, `"`+struckOut+`"`)
@@ -131,9 +133,7 @@ func resetJSON(value any) {
 }
 
 func redactText(text string, secrets []string) string {
-	for _, look := range looks(secrets) {
-		text = strings.ReplaceAll(text, look, struckOut)
-	}
+	text = strike(text, looks(secrets))
 	if len(text) < 4 && slices.Contains(secrets, text) {
 		return struckOut
 	}

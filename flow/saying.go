@@ -50,7 +50,13 @@ func (s *saying) write(p []byte) {
 			return
 		}
 		if text, says := strings.CutPrefix(string(s.line), waitsPrefix); says {
-			s.text = redactText(strings.ToValidUTF8(strings.TrimSpace(text), "?"), s.secrets)
+			text = strings.TrimSpace(text)
+			if len(s.line) < maxSaying {
+				text = redactText(text, s.secrets)
+			} else {
+				text = struckBeginning(text, s.secrets)
+			}
+			s.text = strings.ToValidUTF8(text, "?")
 			if s.timer == nil {
 				s.schedule(0)
 			}

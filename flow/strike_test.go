@@ -12,19 +12,20 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/flowtest"
 )
 
-// However a log is cut into pieces, what comes out is what striking it out as a whole gives: nothing of a secret, and all of the rest.
+// However a log is cut into pieces, what comes out is what striking it out as a whole gives: nothing of a secret, and all of the rest. Secrets may begin with
+// others, hold others, and overlap with others.
 func TestSecretsAreStruckOutOfPieces(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		secret := rapid.StringMatching(`[ab"]{4,7}`).Draw(t, "secret")
-		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{secret, secret[:3], secret[1:], "a", "b", "\"", "\n", "x"})).Draw(t, "text"), "")
-		quoted := strings.ReplaceAll(secret, `"`, `\"`)
-		want := strings.ReplaceAll(text, secret, "******")
-		if quoted != secret {
-			want = strings.ReplaceAll(strings.ReplaceAll(text, quoted, "******"), secret, "******")
+		secrets := rapid.SliceOfN(rapid.StringMatching(`[ab"]{4,9}`), 1, 4).Draw(t, "secrets")
+		parts := []string{"a", "b", "\"", "\\", "\n", "x"}
+		for _, secret := range secrets {
+			parts = append(parts, secret, secret[:3], secret[1:], strings.ReplaceAll(secret, `"`, `\"`))
 		}
+		text := strings.Join(rapid.SliceOf(rapid.SampledFrom(parts)).Draw(t, "text"), "")
+		want := flow.RedactText(text, secrets)
 		var out strings.Builder
-		w := flow.NewStriker(&out, []string{secret})
+		w := flow.NewStriker(&out, secrets)
 		for rest := text; rest != ""; {
 			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
 			if _, err := w.Write([]byte(rest[:n])); err != nil {
@@ -35,10 +36,32 @@ func TestSecretsAreStruckOutOfPieces(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := out.String(); got != want || strings.Contains(got, secret) {
+		if got := out.String(); got != want {
 			t.Fatalf("%q in pieces is %q, want %q", text, got, want)
 		}
+		for _, secret := range secrets {
+			if strings.Contains(want, secret) || strings.Contains(want, strings.ReplaceAll(secret, `"`, `\"`)) {
+				t.Fatalf("%q is shown as %q", text, want)
+			}
+		}
 	})
+}
+
+// The secret that comes first and is the beginning of a longer one does not hide only itself, nor does what is held back at the end.
+func TestTheLongerSecretIsStruckOutOfPieces(t *testing.T) {
+	t.Parallel()
+	for _, pieces := range [][]string{{"abcd", "efgh"}, {"abcdefgh"}, {"abcde", "fg", "h"}, {"abcd"}, {"ab", "cd"}} {
+		var out strings.Builder
+		w := flow.NewStriker(&out, []string{"abcd", "abcdefgh"})
+		for _, piece := range pieces {
+			if _, err := w.Write([]byte(piece)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil || out.String() != "******" {
+			t.Errorf("%q: %q, %v", pieces, out.String(), err)
+		}
+	}
 }
 
 // Programs escape what they write into JSON in their own ways. However they do, what reads as the secret is struck out.
@@ -153,4 +176,27 @@ func TestSecretsOfAllVersionsAreStruckOut(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is kept of a text may begin or end within a secret: no part of it stays.
+func TestPartsOfSecretsAreStruckOut(t *testing.T) {
+	t.Parallel()
+	secrets := []string{"line one\nline two", "密码-staple"}
+	for text, want := range map[string]string{
+		"...\nne\nline two, done":  "...\n******, done",
+		"...\n??-staple, done":     "...\n******, done",
+		"...\nall of it":           "...\nall of it",
+		"...\nall 密码-staple of it": "...\nall ****** of it",
+		"ne\nline two":             "ne\nline two", // from its beginning
+		"":                         "",
+	} {
+		if got := flow.StruckEnd(text, secrets); got != want {
+			t.Errorf("%q ends as %q, want %q", text, got, want)
+		}
+	}
+	for text, want := range map[string]string{"it is line one\nli": "it is ", "it is 密码-staple": "it is ******", "it is not": "it is not"} {
+		if got := flow.StruckBeginning(text, secrets); got != want {
+			t.Errorf("%q begins as %q, want %q", text, got, want)
+		}
+	}
 }
