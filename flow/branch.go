@@ -91,7 +91,7 @@ func (m *machine) chooseWay(in input) {
 	x := m.x
 	at := x.stepIndex(in.step)
 	if at < 0 {
-		m.refuse("flow %s has no step %q", x.Flow, in.step)
+		m.unknownStep(in.step)
 		return
 	}
 	s, plan := &x.Steps[at], m.p.steps[at]

@@ -66,6 +66,14 @@ func failure(code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Permanent: true}
 }
 
+// aboutExecution names the execution of a store's error; that it is not there is said once.
+func aboutExecution(id string, err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("%w: no execution has the ID %q", ErrNotFound, id)
+	}
+	return fmt.Errorf("flow: execution %s: %w", id, err)
+}
+
 // Fault is one thing wrong with a flow's document.
 type Fault struct {
 	Line    int    `json:"line"`   // from 1

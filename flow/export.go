@@ -40,7 +40,7 @@ type ExportedDocument struct {
 func (e *Engine) Export(ctx context.Context, id string) (Export, error) {
 	out, err := e.export(ctx, id)
 	if err != nil {
-		return Export{}, fmt.Errorf("flow: export %s: %w", id, err)
+		return Export{}, aboutExecution(id, err)
 	}
 	return out, nil
 }

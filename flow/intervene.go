@@ -47,7 +47,7 @@ func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Int
 	if kind == inRetry {
 		x, err := e.load(ctx, id)
 		if err != nil {
-			return fmt.Errorf("flow: execution %s: %w", id, err)
+			return aboutExecution(id, err)
 		}
 		if err := x.retriable(); err != nil {
 			return err
@@ -163,12 +163,21 @@ func (m *machine) refuse(format string, args ...any) {
 	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrState}, args...)...)
 }
 
+// unknownStep refuses an input for a step that the flow does not have.
+func (m *machine) unknownStep(name string) {
+	known := make([]string, len(m.x.Steps))
+	for i := range m.x.Steps {
+		known[i] = m.x.Steps[i].Name
+	}
+	m.refused = fmt.Errorf("%w: flow %s, version %d, has no step %q%s", ErrNotFound, m.x.Flow, m.x.Version, name, meant(name, known))
+}
+
 // here returns the step at which the execution is, if that is the one that the input names; else it refuses.
 func (m *machine) here(in input) (*StepStatus, *stepPlan) {
 	x := m.x
 	switch at := x.stepIndex(in.step); {
 	case at < 0:
-		m.refuse("flow %s has no step %q", x.Flow, in.step)
+		m.unknownStep(in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case !x.here(at):
@@ -331,7 +340,7 @@ func (m *machine) back(in input) {
 	x := m.x
 	switch at := x.stepIndex(in.step); {
 	case at < 0:
-		m.refuse("flow %s has no step %q", x.Flow, in.step)
+		m.unknownStep(in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case !x.reached(at):

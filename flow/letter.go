@@ -98,7 +98,7 @@ func (e *Engine) mail(ctx context.Context, id string, in input) error {
 	}
 	letter, err := e.shared.Send(ctx, id, body)
 	if err != nil {
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return aboutExecution(id, err)
 	}
 	wait := 10 * time.Millisecond
 	for {

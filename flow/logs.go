@@ -92,7 +92,7 @@ func (f *LogFilter) selects(p *LogPiece) bool {
 func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq2[LogPiece, error] {
 	return func(yield func(LogPiece, error) bool) {
 		if _, err := e.config.Store.Get(ctx, id); err != nil {
-			yield(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
+			yield(LogPiece{}, aboutExecution(id, err))
 			return
 		}
 		if !e.hasPages(id) && !filter.Follow || e.logs.dir == "" {
@@ -116,7 +116,7 @@ func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq
 			}
 			if err != nil {
 				if ctx.Err() == nil {
-					yield(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
+					yield(LogPiece{}, aboutExecution(id, err))
 				}
 				return
 			}

@@ -65,7 +65,7 @@ func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Interven
 func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Event, error) {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return Row{}, nil, fmt.Errorf("flow: execution %s: %w", id, err)
+		return Row{}, nil, aboutExecution(id, err)
 	}
 	if x.State.Ended() {
 		return Row{}, nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)

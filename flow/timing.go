@@ -2,7 +2,6 @@ package flow
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -31,11 +30,11 @@ type Timing struct {
 func (e *Engine) Timing(ctx context.Context, id string) (Timing, error) {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return Timing{}, fmt.Errorf("flow: timing of %s: %w", id, err)
+		return Timing{}, aboutExecution(id, err)
 	}
 	records, err := e.config.Store.History(ctx, id, 0, 0)
 	if err != nil {
-		return Timing{}, fmt.Errorf("flow: timing of %s: %w", id, err)
+		return Timing{}, aboutExecution(id, err)
 	}
 	c := clockwork{steps: map[string]*stopwatch{}}
 	for _, record := range records {

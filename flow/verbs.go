@@ -62,7 +62,7 @@ func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int6
 	row, err := e.config.Store.Get(ctx, id)
 	switch {
 	case err != nil:
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return aboutExecution(id, err)
 	case row.State.Ended() && member == 0 || row.Owner == 0 && member == 0:
 		return e.tellAtRest(ctx, id, in)
 	case row.State.Ended() || row.Owner == member:
@@ -75,7 +75,7 @@ func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int6
 func (e *Engine) revive(ctx context.Context, id string, in input, member int64) error {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return aboutExecution(id, err)
 	}
 	if row.State.Ended() && !(in.done && row.State == Done) {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
@@ -119,7 +119,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return fmt.Errorf("flow: execution %s: %w", id, err)
+		return aboutExecution(id, err)
 	}
 	if x.State.Ended() {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
@@ -156,7 +156,7 @@ func (e *Engine) turnBack(ctx context.Context, id string, in input) error {
 func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return Execution{}, fmt.Errorf("flow: get %s: %w", id, err)
+		return Execution{}, aboutExecution(id, err)
 	}
 	out := x.shown()
 	e.overhear(&out)
@@ -200,7 +200,7 @@ func (e *Engine) Wait(ctx context.Context, id string) (Execution, error) {
 	if !live {
 		row, err := e.config.Store.Get(ctx, id)
 		if err != nil {
-			return Execution{}, fmt.Errorf("flow: wait for %s: %w", id, err)
+			return Execution{}, aboutExecution(id, err)
 		}
 		if row.State.Ended() {
 			return e.Get(ctx, id)
@@ -281,7 +281,7 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 			}
 			if err != nil {
 				if ctx.Err() == nil {
-					yield(Event{}, fmt.Errorf("flow: watch %s: %w", id, err))
+					yield(Event{}, aboutExecution(id, err))
 				}
 				return
 			}

@@ -88,6 +88,9 @@ func (e *Engine) definition(ctx context.Context, name string, version int) (*Def
 	if err == nil {
 		return &p.Definition, nil
 	}
+	if errors.Is(err, ErrNotFound) {
+		return nil, err // it says which is missing
+	}
 	r, err := e.config.Store.Definition(ctx, name, version)
 	if err != nil {
 		return nil, fmt.Errorf("flow %s version %d: %w", name, version, err)
