@@ -96,7 +96,8 @@ func (e *Engine) Retry(ctx context.Context, id string, i Intervention) error {
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
-// stopped; if the execution turns back later, it is undone like any other. A step at which the execution is not is an ErrState.
+// stopped; if the execution turns back later, it is undone like any other. A step at which the execution is not is an ErrState, one that
+// its flow does not have an ErrNotFound, as with every verb on a step.
 func (e *Engine) Skip(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inSkip, i)
 }
