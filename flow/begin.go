@@ -13,6 +13,11 @@ type keyChange struct{ key, holder string }
 // begin starts an attempt, or queues it. e is its start as it is to be stored.
 func (m *machine) begin(s *StepStatus, plan *stepPlan, item int, e Event) {
 	e.Kind, e.Hidden = EventAttemptStarted, plan.hands(e.Input)
+	if m.x.Paused && m.planted != "start while paused" { // it was cut off, and is to be made again: not before somebody resumes
+		e.Kind, e.Text = EventAttemptQueued, "waits until the execution is resumed"
+		m.emit(e)
+		return
+	}
 	grant, waits := m.admit(s, plan, item, &e)
 	if waits != "" {
 		e.Kind, e.Text = EventAttemptQueued, waits

@@ -91,16 +91,16 @@ func (m *machine) chooseWay(in input) {
 	x := m.x
 	at := x.stepIndex(in.step)
 	if at < 0 {
-		m.unknownStep(in.step)
+		m.noStep(in.step)
 		return
 	}
 	s, plan := &x.Steps[at], m.p.steps[at]
 	switch {
 	case plan.If == "" && len(plan.Switch) == 0:
-		m.refuse("step %q is neither an if nor a switch", in.step)
+		m.invalid("step %q is neither an if nor a switch", in.step)
 		return
 	case !slices.Contains(plan.ways(), in.name):
-		m.refuse("step %q has no case %q; it has %s", in.step, in.name, strings.Join(plan.ways(), ", "))
+		m.invalid("step %q has no case %q; it has %s", in.step, in.name, strings.Join(plan.ways(), ", "))
 		return
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)

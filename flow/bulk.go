@@ -34,12 +34,6 @@ type BulkSignal struct {
 	ID string
 }
 
-// Bounds of Bulk.Max.
-const (
-	DefaultBulk = 20
-	MaxBulk     = 100_000
-)
-
 // BulkOutcome says what became of an order to one execution.
 type BulkOutcome string
 
@@ -73,7 +67,7 @@ type Standing struct {
 func (e *Engine) Standing(ctx context.Context, id string) (Standing, error) {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return Standing{}, aboutExecution(id, err)
+		return Standing{}, fmt.Errorf("flow: execution %s: %w", id, err)
 	}
 	return row.standing(), nil
 }
@@ -189,7 +183,7 @@ func (e *Engine) give(ctx context.Context, in input, rehearse bool, row *Row) Bu
 	}
 	if err != nil {
 		line.Outcome, line.Why, line.After = BulkFailed, err.Error(), line.Before
-		if (errors.Is(err, ErrState) || errors.Is(err, ErrNotFound)) && in.kind != inMigrate { // its version may lack the step, and it may have been removed
+		if (errors.Is(err, ErrState) || errors.Is(err, ErrNotFound)) && in.kind != inMigrate {
 			line.Outcome = BulkUnchanged
 		}
 	}

@@ -35,8 +35,13 @@ func (m *machine) turn(e Event) {
 	}
 }
 
+// stop stops what runs of a task: its attempt, or the probe that is asked about it.
 func (m *machine) stop(s *StepStatus, t *Task) {
-	m.actions = append(m.actions, action{kind: actStop, call: m.call(s, t.Item, t.Attempt, "")})
+	kind := ""
+	if t.State == TaskDoubt {
+		kind = t.probeKind()
+	}
+	m.actions = append(m.actions, action{kind: actStop, call: m.call(s, t.Item, t.Attempt, kind)})
 }
 
 // compensate undoes in reverse, down to the step to which the execution returns, or everything; it reports whether there is more to do at once.
@@ -209,7 +214,11 @@ func (m *machine) undoEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 
 // retryHeld tries everything again that waits for a person.
 func (m *machine) retryHeld(in input) {
-	if m.x.held == 0 {
+	switch {
+	case m.x.held == 0:
+		return
+	case m.x.Paused && m.planted != "start while paused":
+		m.refusePaused()
 		return
 	}
 	m.emit(Event{Kind: EventRetried, Actor: in.actor, Reason: in.reason})
@@ -230,6 +239,10 @@ func (m *machine) retryHeld(in input) {
 // settle takes a person's word for how a held task ended.
 func (m *machine) settle(in input) {
 	at := m.x.stepIndex(in.step)
+	if at < 0 {
+		m.noStep(in.step)
+		return
+	}
 	t := m.x.task(at, in.item)
 	if t == nil || t.State != TaskHeld && (t.Undo == nil || t.Undo.State != TaskHeld) {
 		m.refuse("step %q item %d of execution %s does not wait for a person", in.step, in.item, m.x.ID)
@@ -242,7 +255,7 @@ func (m *machine) settle(in input) {
 			m.refuse("step %q holds others; choose the way that it goes, or skip it", s.Name)
 			return
 		case len(in.result.Output) > 0 && !s.unopened() && validate(plan.returns, in.result.Output) != nil:
-			m.refuse("the output given for step %q: %v", s.Name, validate(plan.returns, in.result.Output))
+			m.invalid("the output given for step %q: %v", s.Name, validate(plan.returns, in.result.Output))
 			return
 		case plan.mapped != nil && !s.unopened():
 			output := in.result.Output
@@ -250,7 +263,7 @@ func (m *machine) settle(in input) {
 				output = json.RawMessage("{}")
 			}
 			if _, err := m.mapOutput(s, plan, t, output); err != nil {
-				m.refuse("the output given for step %q: %v", s.Name, err)
+				m.invalid("the output given for step %q: %v", s.Name, err)
 				return
 			}
 		}

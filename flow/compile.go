@@ -75,7 +75,7 @@ func (c *compiler) flow() {
 	var refs []expr.Ref
 	start := scope{env: c.plain, step: -1, refs: &refs}
 	for i, text := range c.p.Locks {
-		c.p.locks = append(c.p.locks, c.text(fmt.Sprintf("locks[%d]", i), text, start))
+		c.p.locks = append(c.p.locks, c.text(fmt.Sprintf("locks[%d]", i), text, start.public("the key of a lock")))
 	}
 	if len(c.p.Output) > 0 {
 		c.p.result = c.template("output", c.p.Output, scope{env: c.plain, step: len(c.p.steps), refs: &refs})
@@ -116,7 +116,7 @@ func (c *compiler) step(i int) {
 		}
 		c.choice(plan, paths, conditions, sc)
 	case kindSignal:
-		plan.signal = c.text(path+".signal", plan.Signal, sc)
+		plan.signal = c.text(path+".signal", plan.Signal, sc.public("the name of a signal"))
 	case kindApprove:
 		plan.question = c.textual(path+".approve.text", plan.Approve.Text, sc)
 	case kindSleep:
@@ -143,10 +143,10 @@ func (c *compiler) leaf(plan *stepPlan, sc scope) {
 		}
 	}
 	if plan.On != "" {
-		plan.on = c.text(path+".on", plan.On, sc)
+		plan.on = c.text(path+".on", plan.On, sc.public("the name of a device"))
 	}
 	if plan.Exclusive != "" {
-		plan.exclusive = c.text(path+".exclusive", plan.Exclusive, sc)
+		plan.exclusive = c.text(path+".exclusive", plan.Exclusive, sc.public("the key of a lock"))
 		if plan.Tool == "" {
 			c.d.fault(c.d.places[path+".exclusive"], path+".exclusive", "is for steps that run a tool; a flow that is called has locks of its own")
 		}

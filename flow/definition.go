@@ -166,10 +166,12 @@ const (
 	Handle OnFailure = "handle"
 )
 
-// Defaults of a step.
+// What holds where nothing else is said.
 const (
-	DefaultTimeout    = 10 * time.Minute
+	DefaultTimeout    = 10 * time.Minute // of an attempt
 	DefaultPriority   = 5
+	DefaultBulk       = 20      // Bulk.Max
+	DefaultLogLimit   = 4 << 20 // bytes of an attempt's log that its file keeps
 	DefaultBackoff    = time.Second
 	DefaultBackoffMax = time.Minute
 	undoAttempts      = 10

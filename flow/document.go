@@ -1,9 +1,12 @@
 package flow
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"regexp"
 	"slices"
@@ -16,12 +19,10 @@ import (
 
 // Limits of a document.
 const (
-	MaxDocument = 1 << 20 // bytes
-	MaxSteps    = 20_000
-	maxDepth    = 64 // of values within values
-	maxNesting  = 16 // of steps within steps
-	maxCount    = 100_000
-	maxFaults   = 100 // that are listed
+	maxDepth   = 64 // of values within values
+	maxNesting = 16 // of steps within steps
+	maxCount   = 100_000
+	maxFaults  = 100 // that are listed
 )
 
 var (
@@ -80,8 +81,17 @@ func parse(source []byte) *document {
 		return d
 	}
 	d.lines = strings.Split(string(source), "\n")
-	var root yaml.Node
-	if err := yaml.Unmarshal(source, &root); err != nil {
+	var root, more yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(source))
+	if err := decoder.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		d.yamlError(err)
+		return d
+	}
+	switch err := decoder.Decode(&more); {
+	case err == nil && more.Content[0].Tag != "!!null":
+		d.fault(more.Content[0], "", "another document begins here; a file holds one flow: write it into a file of its own")
+		return d
+	case err != nil && !errors.Is(err, io.EOF):
 		d.yamlError(err)
 		return d
 	}
@@ -125,8 +135,12 @@ func (d *document) fullText(node *yaml.Node, path string) string {
 }
 
 func (d *document) texts(node *yaml.Node, path string) []string {
-	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 {
+	switch {
+	case node.Kind != yaml.SequenceNode:
 		d.fault(node, path, "want a list of texts")
+		return nil
+	case len(node.Content) == 0:
+		d.fault(node, path, "is empty; name one at least, or leave it out")
 		return nil
 	}
 	out := make([]string, len(node.Content))

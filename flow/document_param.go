@@ -4,6 +4,7 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -72,7 +73,7 @@ func paramFields() []field[paramSource] {
 				},
 			}},
 		{name: "min", form: numberForm, about: "The least number, or the least length of a text, list or map.", codec: asNumber(func(p *paramSource) **float64 { return &p.Min })},
-		{name: "max", form: numberForm, about: "The greatest number, or length.", codec: asNumber(func(p *paramSource) **float64 { return &p.Max })},
+		{name: "max", form: numberForm, about: "The greatest number, or length; of a text by default " + strconv.Itoa(MaxText) + " characters.", codec: asNumber(func(p *paramSource) **float64 { return &p.Max })},
 		{name: "enum", form: map[string]any{"type": "array", "minItems": 1}, about: "The values that are allowed.",
 			codec: codec[paramSource]{
 				func(d *document, into *paramSource, n *yaml.Node, path string) {

@@ -70,8 +70,11 @@ func (m *machine) startProbe(s *StepStatus, plan *stepPlan, t *Task) {
 	m.runProbe(s, plan, t)
 }
 
+// probeKind tells the calls of the probe from those of the tool, and from one another.
+func (t *Task) probeKind() string { return "p" + itoa(t.probes) + "." }
+
 func (m *machine) runProbe(s *StepStatus, plan *stepPlan, t *Task) {
-	call := m.call(s, t.Item, t.Attempt, "p"+itoa(t.probes)+".")
+	call := m.call(s, t.Item, t.Attempt, t.probeKind())
 	call.Tool, call.Probe, call.Timeout = plan.probe, true, time.Duration(plan.Timeout)
 	m.actions = append(m.actions, action{kind: actRun, call: call, remote: t.Device != ""})
 }
@@ -90,8 +93,7 @@ func (m *machine) probeEnded(s *StepStatus, plan *stepPlan, t *Task, in input) {
 	}
 	switch {
 	case t.Stopping != nil:
-		e.Kind, e.Error = EventAttemptFailed, t.Stopping
-		m.emit(e)
+		m.dropped(s, plan, e, t.Stopping)
 	case m.turning(s):
 		e.Kind, e.Error = EventAttemptFailed, &Error{Code: CodeCancelled, Message: "given up before it was known whether it had its effect", Unknown: true}
 		m.emit(e)
@@ -154,8 +156,7 @@ func (m *machine) recoverTask(s *StepStatus, plan *stepPlan, t *Task, lost *Erro
 			m.stop(s, t)
 		}
 	case t.Stopping != nil:
-		e.Kind, e.Error = EventAttemptFailed, t.Stopping
-		m.emit(e)
+		m.dropped(s, plan, e, t.Stopping)
 	case t.State == TaskRunning && m.turning(s):
 		e.Kind = EventAttemptFailed
 		m.emit(e)

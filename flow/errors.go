@@ -8,22 +8,22 @@ import (
 
 var (
 	// ErrNotFound says that there is no such definition or execution.
-	ErrNotFound = errors.New("flow: not found")
+	ErrNotFound = errors.New("not found")
 	// ErrInvalid says that what was handed in is wrong; nothing was changed.
-	ErrInvalid = errors.New("flow: invalid")
+	ErrInvalid = errors.New("invalid")
 	// errNotLive says that an execution left the engine before it could take a message.
 	errNotLive = errors.New("flow: the execution is not live")
 	// ErrState says that the execution's state does not allow the verb.
-	ErrState = errors.New("flow: not possible in this state")
+	ErrState = errors.New("not possible in this state")
 	// ErrNotAsked says that the step asks other people.
-	ErrNotAsked = errors.New("flow: not asked")
+	ErrNotAsked = errors.New("not asked")
 	// ErrStale says that another writer moved the execution on; the writer must read again.
 	ErrStale = errors.New("flow: another engine has written this execution; only one engine may run on a store")
 	// ErrFenced says that the engine has been silent for longer than its lease, and that others own its executions now. Nothing was
 	// written. The engine joins them again by itself.
 	ErrFenced = errors.New("flow: fenced: other engines own this engine's executions now")
 	// ErrExists says that an execution of this flow with this key is already there.
-	ErrExists = errors.New("flow: an execution with this key exists")
+	ErrExists = errors.New("an execution with this key exists")
 	// ErrClosed says that the engine has stopped.
 	ErrClosed = errors.New("flow: the engine has stopped; start it again with Run")
 )
@@ -66,14 +66,6 @@ func failure(code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Permanent: true}
 }
 
-// aboutExecution names the execution of a store's error; that it is not there is said once.
-func aboutExecution(id string, err error) error {
-	if errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("%w: no execution has the ID %q", ErrNotFound, id)
-	}
-	return fmt.Errorf("flow: execution %s: %w", id, err)
-}
-
 // Fault is one thing wrong with a flow's document.
 type Fault struct {
 	Line    int    `json:"line"`   // from 1
@@ -102,7 +94,11 @@ func (e *DefinitionError) Error() string {
 	for i, fault := range e.Faults {
 		lines[i] = fault.String()
 	}
-	return fmt.Sprintf("flow %q has %d faults:\n%s", e.Flow, len(e.Faults), strings.Join(lines, "\n"))
+	many := "1 fault"
+	if len(lines) != 1 {
+		many = fmt.Sprintf("%d faults", len(lines))
+	}
+	return fmt.Sprintf("flow %q has %s:\n%s", e.Flow, many, strings.Join(lines, "\n"))
 }
 
 // Is makes errors.Is(err, ErrInvalid) true.

@@ -47,6 +47,7 @@ const (
 
 	EventAttemptQueued   EventKind = "attempt.queued" // Text says what for; it starts later
 	EventAttemptStarted  EventKind = "attempt.started"
+	EventAttemptWaits    EventKind = "attempt.waits" // its tool says that it waits, for Text; no longer, if that is empty
 	EventAttemptDone     EventKind = "attempt.done"
 	EventAttemptFailed   EventKind = "attempt.failed"   // with RetryAt: to be tried again
 	EventAttemptDoubt    EventKind = "attempt.doubt"    // whether it had its effect is not known
@@ -92,7 +93,7 @@ type Event struct {
 	Severity  string          `json:"severity,omitempty"`
 	Lock      string          `json:"lock,omitempty"`   // the task's exclusive key
 	Keys      []string        `json:"keys,omitempty"`   // locks taken, or freed by the end
-	Hidden    []string        `json:"hidden,omitempty"` // secrets of a sub-flow, in what it was given or has returned; they are struck out of what is shown from then on, and here
+	Hidden    []string        `json:"hidden,omitempty"` // secrets of a sub-flow, in what it was given or has returned; they are struck out of all that is shown
 
 	// Of execution.started only.
 	Flow    string         `json:"flow,omitempty"`

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -118,6 +119,8 @@ type Execution struct {
 	heard     map[string]bool          // IDs of signals
 	pauser    string
 
+	saidStep  string // the step, and the item of it, whose tool has said last what it waits for
+	saidItem  int
 	queued    int      // tasks that wait for the gate
 	queuedFor string   // what the last of them waits for
 	awaits    string   // what its flow's locks wait for
@@ -127,7 +130,7 @@ type Execution struct {
 	as        []string // who started it, as was proved
 	taken     []keyChange
 	freed     []keyChange
-	hidden    []string        // secrets of sub-flows
+	hidden    []string        // secrets of sub-flows, and of the versions that it was of
 	tagged    map[string]bool // devices whose tags are stored, as far as this copy knows
 }
 
@@ -204,7 +207,7 @@ type Task struct {
 	Stopping *Error `json:"stopping,omitempty"`
 
 	// Queued is since when the next attempt waits, Waits what for, in the state queued. In the state running, Waits is what the tool says that it waits for: the
-	// last line of its log that begins with "waits:", as the engine knows that runs it.
+	// last line of its log that begins with "waits:".
 	Queued time.Time `json:"queued,omitzero"`
 	Waits  string    `json:"waits,omitempty"`
 	Lock   string    `json:"lock,omitempty"` // its exclusive key
@@ -280,7 +283,7 @@ func (x *Execution) shown() Execution {
 	out := *x
 	out.vars, out.blocks, out.noted, out.listening, out.clock, out.taken, out.freed = nil, nil, nil, nil, nil, nil, nil
 	if out.Waiting == "" {
-		out.Waiting = x.waitsFor()
+		out.Waiting = cmp.Or(x.waitsFor(), x.said())
 	}
 	out.Wake = x.wake()
 	if out.Params = nil; len(x.Params) > 0 {
@@ -301,7 +304,7 @@ func (x *Execution) wake() Wake {
 	case x.State == Stuck:
 		return Wake{Kind: WakePerson, At: x.besides(), For: x.Waiting}
 	case x.active+x.undos > 0:
-		return Wake{Kind: WakeLease}
+		return Wake{Kind: WakeLease, For: x.said()}
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":
@@ -318,6 +321,18 @@ func (x *Execution) wake() Wake {
 		return Wake{Kind: WakeSignal, At: x.firstTimer().at, For: x.waitingFor(waitSignal)}
 	}
 	return Wake{Kind: WakeRunnable}
+}
+
+// said is what the tool waits for that has said so last, if it still does.
+func (x *Execution) said() string {
+	if x.saidStep == "" {
+		return ""
+	}
+	t := x.task(x.stepIndex(x.saidStep), x.saidItem)
+	if t == nil || t.State != TaskRunning || t.Waits == "" {
+		return ""
+	}
+	return "step " + x.saidStep + ": " + t.Waits
 }
 
 // timerWake says what the next time is about, if that is a step that waits for it.

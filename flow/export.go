@@ -40,7 +40,7 @@ type ExportedDocument struct {
 func (e *Engine) Export(ctx context.Context, id string) (Export, error) {
 	out, err := e.export(ctx, id)
 	if err != nil {
-		return Export{}, aboutExecution(id, err)
+		return Export{}, fmt.Errorf("flow: export %s: %w", id, err)
 	}
 	return out, nil
 }
@@ -156,13 +156,13 @@ func (w *exporting) tool(name string) {
 func ReadExport(data []byte) (Export, error) {
 	var out Export
 	if err := json.Unmarshal(data, &out); err != nil {
-		return Export{}, fmt.Errorf("%w: flow: read an export: %w", ErrInvalid, err)
+		return Export{}, fmt.Errorf("flow: read an export: %w: %w", ErrInvalid, err)
 	}
 	if out.Format != exportFormat {
-		return Export{}, fmt.Errorf("%w: flow: read an export: its format is %q, this program reads %q; use the program that wrote it, or a newer one", ErrInvalid, out.Format, exportFormat)
+		return Export{}, fmt.Errorf("flow: read an export: %w: its format is %q, this program reads %q; use the program that wrote it, or a newer one", ErrInvalid, out.Format, exportFormat)
 	}
 	if len(out.Documents) == 0 || len(out.Events) == 0 || out.Events[0].Kind != EventStarted {
-		return Export{}, fmt.Errorf("%w: flow: read an export: it has no document, or its history no beginning", ErrInvalid)
+		return Export{}, fmt.Errorf("flow: read an export: %w: it has no document, or its history no beginning", ErrInvalid)
 	}
 	// Numbers that are too large for a float stay whole.
 	var exact struct {
@@ -171,7 +171,7 @@ func ReadExport(data []byte) (Export, error) {
 		} `json:"events"`
 	}
 	if err := json.Unmarshal(data, &exact); err != nil {
-		return Export{}, fmt.Errorf("%w: flow: read an export: %w", ErrInvalid, err)
+		return Export{}, fmt.Errorf("flow: read an export: %w: %w", ErrInvalid, err)
 	}
 	if len(exact.Events[0].Params) > 0 {
 		params, err := decodeParams(exact.Events[0].Params)

@@ -44,6 +44,7 @@ func (x *Execution) apply(e *Event) {
 			def, x.broken = x.lookup(e.Version)
 		}
 		if def != nil {
+			x.hide(x.def.secrets(x.Params))
 			x.become(def)
 			x.Params = e.Params
 			x.bindVars()
@@ -271,6 +272,11 @@ func (x *Execution) applyStep(e *Event) {
 	case EventAttemptStopping:
 		if t := x.task(at, e.Item); t != nil {
 			t.Stopping = e.Error
+		}
+	case EventAttemptWaits:
+		if t := x.task(at, e.Item); t != nil {
+			t.Waits = e.Text
+			x.saidStep, x.saidItem = s.Name, e.Item
 		}
 	case EventStepFailed:
 		s.State, s.Ended, s.Error = StepFailed, e.At, e.Error

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -23,7 +24,7 @@ func Graph(d Definition, form string) (string, error) {
 		}
 		return g.mermaid(), nil
 	}
-	return "", fmt.Errorf("%w: no graph is called %q; want %s", ErrInvalid, form, strings.Join(GraphForms, ", "))
+	return "", fmt.Errorf("flow: %w: no graph is called %q; want %s", ErrInvalid, form, strings.Join(GraphForms, ", "))
 }
 
 // brief says in a few words what a step does.
@@ -59,7 +60,7 @@ func brief(s *Step) string {
 	case kindSleep:
 		out = "sleep " + s.Sleep
 	case kindWindow:
-		out = "wait until " + s.Window.From + " to " + s.Window.To
+		out = "wait until " + s.Window.From + " to " + s.Window.To + " " + cmp.Or(s.Window.Zone, "UTC")
 	}
 	if s.When != "" {
 		out += ", when " + s.When

@@ -26,6 +26,7 @@ const (
 	inRefuse
 	inAdmitted // a queued attempt may start
 	inLocked   // the locks of the flow may be free
+	inWaits    // a running attempt says what it waits for
 )
 
 // input is one thing that happens to an execution.
@@ -40,7 +41,7 @@ type input struct {
 	actor   string
 	reason  string
 	at      time.Time // inDue: the RetryAt that the timer was set for
-	name    string    // inSignal: its name; inChoose: the case
+	name    string    // inSignal: its name; inChoose: the case; inWaits: what for
 	version int       // inMigrate
 	program *program  // inMigrate: of the version; Engine.resolve
 	id      string    // inSignal: tells a repetition

@@ -41,19 +41,20 @@ func (i *Intervention) check() error {
 }
 
 func (e *Engine) intervene(ctx context.Context, id string, kind inputKind, i Intervention) error {
-	if err := i.check(); err != nil {
-		return err
-	}
-	if kind == inRetry {
-		x, err := e.load(ctx, id)
-		if err != nil {
-			return aboutExecution(id, err)
-		}
-		if err := x.retriable(); err != nil {
-			return err
+	err := i.check()
+	if err == nil && kind == inRetry {
+		var x *Execution
+		if x, err = e.load(ctx, id); err == nil {
+			err = x.retriable()
 		}
 	}
-	return e.tell(ctx, id, i.input(kind))
+	if err == nil {
+		err = e.tell(ctx, id, i.input(kind))
+	}
+	if err != nil {
+		return fmt.Errorf("flow: %w", err)
+	}
+	return nil
 }
 
 // retriable says why there is nothing that Retry could try again.
@@ -72,14 +73,15 @@ func (i *Intervention) input(kind inputKind) input {
 	return input{kind: kind, step: i.Step, item: i.Item, done: i.Done, result: Result{Output: data}, actor: i.Actor, reason: i.Reason, roles: i.Roles, name: i.Case, version: i.Version}
 }
 
-// Cancel turns an execution back: what runs is stopped, what was done is undone in reverse, and it ends as cancelled. It
-// returns once that is durable, not once it is done: Watch tells. Cancelling one that is being compensated already changes nothing; one that has ended is
-// an ErrState.
+// Cancel turns an execution back: what runs is stopped, what was done is undone in reverse, and it ends as cancelled; one that is paused goes on with that.
+// It returns once that is durable, not once it is done: Watch tells. Cancelling one that is being compensated already changes nothing; one that has ended
+// is an ErrState.
 func (e *Engine) Cancel(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inCancel, i)
 }
 
-// Pause lets attempts in flight end and starts nothing new until Resume.
+// Pause lets attempts in flight end and starts nothing new until Resume, or Cancel; what is cut off by a restart of the engine is not made again before. A
+// sub-flow is an attempt of the execution that calls it, and goes on: a Bulk with Filter.Parent pauses it as well.
 func (e *Engine) Pause(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inPause, i)
 }
@@ -96,8 +98,7 @@ func (e *Engine) Retry(ctx context.Context, id string, i Intervention) error {
 }
 
 // Skip ends the step at which an execution is, and goes on: with Output if there is one, without any otherwise. What runs of it is
-// stopped; if the execution turns back later, it is undone like any other. A step at which the execution is not is an ErrState, one that
-// its flow does not have an ErrNotFound, as with every verb on a step.
+// stopped; if the execution turns back later, it is undone like any other. A step at which the execution is not is an ErrState.
 func (e *Engine) Skip(ctx context.Context, id string, i Intervention) error {
 	return e.intervene(ctx, id, inSkip, i)
 }
@@ -164,13 +165,21 @@ func (m *machine) refuse(format string, args ...any) {
 	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrState}, args...)...)
 }
 
-// unknownStep refuses an input for a step that the flow does not have.
-func (m *machine) unknownStep(name string) {
-	known := make([]string, len(m.x.Steps))
+// invalid is refuse for what is wrong wherever the execution stands.
+func (m *machine) invalid(format string, args ...any) {
+	m.refused = fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}
+
+func (m *machine) noStep(name string) {
+	names := make([]string, len(m.x.Steps))
 	for i := range m.x.Steps {
-		known[i] = m.x.Steps[i].Name
+		names[i] = m.x.Steps[i].Name
 	}
-	m.refused = fmt.Errorf("%w: flow %s, version %d, has no step %q%s", ErrNotFound, m.x.Flow, m.x.Version, name, meant(name, known))
+	m.refused = fmt.Errorf("%w: flow %s version %d has no step %q%s", ErrNotFound, m.x.Flow, m.x.Version, name, meant(name, names))
+}
+
+func (m *machine) refusePaused() {
+	m.refuse("execution %s is paused by %s; resume it first", m.x.ID, m.x.pauser)
 }
 
 // here returns the step at which the execution is, if that is the one that the input names; else it refuses.
@@ -178,7 +187,7 @@ func (m *machine) here(in input) (*StepStatus, *stepPlan) {
 	x := m.x
 	switch at := x.stepIndex(in.step); {
 	case at < 0:
-		m.unknownStep(in.step)
+		m.noStep(in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case !x.here(at):
@@ -205,6 +214,15 @@ func (m *machine) drop(s *StepStatus, t *Task, err *Error, in input) {
 	m.emit(e)
 }
 
+// dropped takes in that what a person has dropped has ended.
+func (m *machine) dropped(s *StepStatus, plan *stepPlan, e Event, err *Error) {
+	e.Kind, e.Error = EventAttemptFailed, err
+	m.emit(e)
+	if plan.failing(s) {
+		m.giveUp(s)
+	}
+}
+
 func byPerson(what string, in input) *Error {
 	return &Error{Code: CodePerson, Message: what + " by " + in.actor + reasonText(in.reason), Permanent: true}
 }
@@ -222,7 +240,7 @@ func (m *machine) skip(in input) {
 		case plan.mapped != nil: // what others see of it is not what its tool returns
 		default:
 			if err := plan.fits(in.result.Output); err != nil {
-				m.refuse("the output given for step %q: %v", s.Name, err)
+				m.invalid("the output given for step %q: %v", s.Name, err)
 				return
 			}
 		}
@@ -313,7 +331,7 @@ func (m *machine) retryStep(in input) {
 	}
 	switch {
 	case m.x.Paused:
-		m.refuse("execution %s is paused; resume it first", m.x.ID)
+		m.refusePaused()
 		return
 	case len(in.result.Output) > 0 && (s.unopened() || plan.kind().waits() != waitNothing):
 		m.refuse("step %q has not come to its input; retry it without one", s.Name)
@@ -322,7 +340,7 @@ func (m *machine) retryStep(in input) {
 	if len(in.result.Output) > 0 {
 		// It would fail as the tool's input at once, and for good: a slip of the pen must not turn the execution back.
 		if err := validate(plan.accepts, in.result.Output); err != nil {
-			m.refuse("the input given for step %q: %v", s.Name, err)
+			m.invalid("the input given for step %q: %v", s.Name, err)
 			return
 		}
 	}
@@ -341,7 +359,7 @@ func (m *machine) back(in input) {
 	x := m.x
 	switch at := x.stepIndex(in.step); {
 	case at < 0:
-		m.unknownStep(in.step)
+		m.noStep(in.step)
 	case x.Target != "":
 		m.refuse("execution %s is turning back; wait for its end", x.ID)
 	case !x.reached(at):

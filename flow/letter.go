@@ -98,7 +98,7 @@ func (e *Engine) mail(ctx context.Context, id string, in input) error {
 	}
 	letter, err := e.shared.Send(ctx, id, body)
 	if err != nil {
-		return aboutExecution(id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	}
 	wait := 10 * time.Millisecond
 	for {

@@ -66,7 +66,7 @@ func (l *Limits) check() (faults []error) {
 }
 
 // ErrBusy says that so many executions are open that no more are taken. It matches every *BusyError.
-var ErrBusy = errors.New("flow: too many executions are open")
+var ErrBusy = errors.New("too many executions are open")
 
 // BusyError refuses a start; nothing was stored.
 type BusyError struct {

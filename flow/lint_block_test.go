@@ -128,7 +128,7 @@ func TestBrokenBlocksAreRefused(t *testing.T) {
 		{`{name: a, tool: acquire, with: {module: x}, on_failure: {steps: [{name: b, notify: {text: "${failure^.why}"}}]}}`, "undefined field 'why'"},
 		{`{name: a, tool: acquire, with: {module: x}, on_failure: {steps: [{name: b, tool: free, with: {x: "${^steps.a.devices}"}}]}}`, "has not ended"},
 		{`{name: a, notify: {text: x}, exclusive: ^x}`, "is not for notify steps"},
-		{`{name: a, tool: acquire, with: {module: x}, retry: {on: ^[]}}`, "want a list of texts"},
+		{`{name: a, tool: acquire, with: {module: x}, retry: {on: ^[]}}`, "is empty"},
 		{`{name: a, flow: ^Other}`, "is not a flow's name"},
 		{`{name: a, flow: ^other@x}`, "is no version"},
 		{`{name: a, flow: ^other@9}`, "has no version 9"},
@@ -202,7 +202,7 @@ func TestBrokenHeadsAreRefused(t *testing.T) {
 		"locks: [\"m/${params.module}\", ^\"${params.n}\"]": "has type int, want string",
 		"locks: [\"m/${^steps.first.devices}\"]":            "runs later",
 		"start: ^{}":                                        "say who may start it",
-		"start: {by: ^[]}":                                  "want a list of texts",
+		"start: {by: ^[]}":                                  "is empty",
 		"priority: ^10":                                     "from 0 to 9",
 		"^prioriti: 1":                                      "did you mean \"priority\"",
 	} {

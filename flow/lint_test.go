@@ -147,17 +147,34 @@ func TestBrokenDocumentsAreRefused(t *testing.T) {
 		"flow: f\nsteps: 3":                  "2:8: steps: want a list of steps",
 		"flow: f\n  x: [":                    "not YAML",
 		"flow: f\nparams: {a: strin}" + step: "type \"strin\" is unknown",
-		"flow: f\nparams: {a: {type: int, default: x}}" + step:                    "is a text, want int",
-		"flow: f\nparams: {a: {type: int, default: 0, min: 1}}" + step:            "want at least 1",
-		"flow: f\nparams: {a: {type: secret, default: x}}" + step:                 "no place for secrets",
-		"flow: f\nparams: {a: {type: string, required: true, default: x}}" + step: "has no default",
-		"flow: f\nparams: {a: {type: int, pattern: x}}" + step:                    "a pattern is for a string",
-		"flow: f\nparams: {a: {type: string, pattern: '('}}" + step:               "error parsing regexp",
-		"flow: f\nparams: &p {a: int}\nsteps: [{name: a, tool: free, with: *p}]":  "anchors and aliases",
+		"flow: f\nparams: {a: {type: int, default: x}}" + step:                                     "is a text, want int",
+		"flow: f\nparams: {a: {type: int, default: 0, min: 1}}" + step:                             "want at least 1",
+		"flow: f\nparams: {a: {type: secret, default: x}}" + step:                                  "no place for secrets",
+		"flow: f\nparams: {a: {type: string, required: true, default: x}}" + step:                  "has no default",
+		"flow: f\nparams: {a: {type: int, pattern: x}}" + step:                                     "a pattern is for a string",
+		"flow: f\nparams: {a: {type: string, pattern: '('}}" + step:                                "error parsing regexp",
+		"flow: f" + step + "\n---\nflow: g" + step:                                                 "4:1: another document begins here",
+		"flow: f" + step + "\n--- {":                                                               "not YAML",
+		"flow: f\nparams: {a: secret}\nlocks: [\"m/${params.a}\"]" + step:                          `3:14: locks[0]: parameter "a" is a secret, and the key of a lock is shown`,
+		"flow: f\nparams: {a: secret}\nsteps: [{name: b, tool: free, exclusive: \"${params.a}\"}]": "steps[0].exclusive: parameter \"a\" is a secret",
+		"flow: f\nparams: {a: secret}\nsteps: [{name: b, tool: remote, on: \"d-${params.a}\"}]":    "steps[0].on: parameter \"a\" is a secret",
+		"flow: f\nparams: {a: secret}\nsteps: [{name: b, signal: \"s-${params.a}\"}]":              "steps[0].signal: parameter \"a\" is a secret",
+		"flow: f\nparams: &p {a: int}\nsteps: [{name: a, tool: free, with: *p}]":                   "anchors and aliases",
 	} {
 		faults := lint(t, engine, source)
 		if len(faults) == 0 || !strings.Contains(fmt.Sprint(faults), want) {
 			t.Errorf("%q: %v, want %q", source, faults, want)
+		}
+	}
+}
+
+// What ends a document is no other one.
+func TestAnEndOfADocumentIsNoOther(t *testing.T) {
+	t.Parallel()
+	engine := lintEngine(t)
+	for _, end := range []string{"\n---\n", "\n...\n", "\n---\n# nothing\n"} {
+		if faults := lint(t, engine, "flow: f\nsteps: [{name: a, tool: free}]"+end); len(faults) > 0 {
+			t.Errorf("%q: %v", end, faults)
 		}
 	}
 }

@@ -22,7 +22,7 @@ type Lock struct {
 const exclusivePrefix = "exclusive:"
 
 // ErrLocked says that another execution holds a lock. It matches every *LockedError.
-var ErrLocked = errors.New("flow: locked")
+var ErrLocked = errors.New("locked")
 
 // LockedError is the fate of a transition that would take a lock of another execution. Nothing was changed.
 type LockedError struct{ Lock Lock }

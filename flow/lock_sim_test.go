@@ -338,7 +338,7 @@ func lockSimProgram(t *testing.T) *program {
 }
 
 func lockSimConfig(seeds int) sim.Config {
-	return sim.Config{Nodes: []string{simEngine}, Seeds: seeds, Duration: 5 * time.Minute}
+	return sim.Config{Nodes: []string{simEngine}, Seeds: seeds, Duration: 5 * time.Minute, Within: 15 * time.Second, Kinds: []sim.Kind{sim.Crash, sim.Crash, sim.ClockJump}}
 }
 
 // Through crashes at any moment: two never meet on a key, places are not exceeded, and everybody ends.

@@ -14,9 +14,6 @@ import (
 	"time"
 )
 
-// DefaultLogLimit is how many bytes of an attempt's log a file keeps.
-const DefaultLogLimit = 4 << 20
-
 // logbook keeps what attempts write to stderr: a folder per execution, a file per attempt, named by when it began.
 type logbook struct {
 	dir   string
@@ -42,7 +39,7 @@ const stampLayout = "20060102T150405.000000Z"
 // folder is that of an execution.
 func (b *logbook) folder(execution string) (string, error) {
 	if execution == "" || execution[0] == '.' || strings.ContainsAny(execution, `/\`) || !filepath.IsLocal(execution) {
-		return "", fmt.Errorf("%w: execution %q", ErrNotFound, execution)
+		return "", fmt.Errorf("%w: %q is no ID of one", ErrNotFound, execution)
 	}
 	return filepath.Join(b.dir, execution), nil
 }

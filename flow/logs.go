@@ -92,12 +92,22 @@ func (f *LogFilter) selects(p *LogPiece) bool {
 func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq2[LogPiece, error] {
 	return func(yield func(LogPiece, error) bool) {
 		if _, err := e.config.Store.Get(ctx, id); err != nil {
-			yield(LogPiece{}, aboutExecution(id, err))
+			yield(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
 			return
 		}
 		if !e.hasPages(id) && !filter.Follow || e.logs.dir == "" {
 			e.inlineLogs(ctx, id, filter, yield)
 			return
+		}
+		hidden, err := e.revealed(ctx, id) // what came after it was written is not struck out in the files
+		if err != nil {
+			yield(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
+			return
+		}
+		all := yield
+		yield = func(piece LogPiece, err error) bool {
+			piece.Text = redactText(piece.Text, hidden.secrets)
+			return all(piece, err)
 		}
 		offsets := map[string]int64{}
 		var grown, moved *bell
@@ -116,7 +126,7 @@ func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq
 			}
 			if err != nil {
 				if ctx.Err() == nil {
-					yield(LogPiece{}, aboutExecution(id, err))
+					yield(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
 				}
 				return
 			}

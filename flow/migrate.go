@@ -52,7 +52,7 @@ func (d *Definition) adopted(x *Execution) (map[string]any, []string) {
 	})
 	params, err := d.bind(given)
 	if err != nil {
-		return nil, strings.Split(err.Error(), "\n")
+		return nil, strings.Split(strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": "), "\n")
 	}
 	return params, nil
 }

@@ -59,8 +59,8 @@ func TestBulk(t *testing.T) {
 			bulk flow.Bulk
 			want []string
 		}{
-			{"everything", flow.Bulk{Filter: flow.Filter{Open: true}, Order: flow.OrderCancel}, []string{"error: flow: cancel in bulk: flow: invalid: Bulk.Filter selects everything; say which flow, state, step, parameter or device"}},
-			{"too many", flow.Bulk{Filter: flow.Filter{Flow: "f"}, Order: flow.OrderCancel, Max: 3}, []string{"error: flow: cancel in bulk: flow: invalid: more than 3 executions are selected; narrow the filter, or allow for more"}},
+			{"everything", flow.Bulk{Filter: flow.Filter{Open: true}, Order: flow.OrderCancel}, []string{"error: flow: cancel in bulk: invalid: Bulk.Filter selects everything; say which flow, state, step, parameter or device"}},
+			{"too many", flow.Bulk{Filter: flow.Filter{Flow: "f"}, Order: flow.OrderCancel, Max: 3}, []string{"error: flow: cancel in bulk: invalid: more than 3 executions are selected; narrow the filter, or allow for more"}},
 			{"rehearsed", flow.Bulk{Filter: cart, Order: flow.OrderCancel, Rehearse: true}, []string{"done stuck->cancelled of 2 ", "done stuck->cancelled of 2 "}},
 			{"pause", flow.Bulk{Filter: cart, Order: flow.OrderPause}, []string{"done stuck->stuck of 2 ", "done stuck->stuck of 2 "}},
 			{"pause again", flow.Bulk{Filter: cart, Order: flow.OrderPause}, []string{"unchanged stuck->stuck of 2 it stands so already", "unchanged stuck->stuck of 2 it stands so already"}},
@@ -69,7 +69,7 @@ func TestBulk(t *testing.T) {
 			{"skip where it is", flow.Bulk{Filter: cart, Order: flow.OrderSkip, With: flow.Intervention{Step: "work"}}, []string{"done stuck->done of 2 ", "done stuck->done of 2 "}},
 			{"skip again", flow.Bulk{Filter: cart, Order: flow.OrderSkip, With: flow.Intervention{Step: "work"}}, nil},
 			{"a secret", flow.Bulk{Filter: flow.Filter{Params: map[string]string{"password": "geheim"}}, Order: flow.OrderCancel}, nil},
-			{"no such order", flow.Bulk{Filter: cart, Order: "explode"}, []string{`error: flow: explode in bulk: flow: invalid: there is no order "explode"`}},
+			{"no such order", flow.Bulk{Filter: cart, Order: "explode"}, []string{`error: flow: explode in bulk: invalid: there is no order "explode"`}},
 		} {
 			if diff := cmp.Diff(one.want, bulked(w.T, w.Engine, one.bulk)); diff != "" {
 				w.Errorf("%s: %s", one.name, diff)

@@ -42,7 +42,7 @@ func Orders() []string { return slices.Sorted(maps.Keys(orders)) }
 func (e *Engine) Order(ctx context.Context, id, order string, i Intervention) error {
 	kind, known := orders[order]
 	if !known {
-		return fmt.Errorf("%w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
+		return fmt.Errorf("flow: %w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
 	}
 	return e.intervene(ctx, id, kind, i)
 }
@@ -52,20 +52,24 @@ func (e *Engine) Order(ctx context.Context, id, order string, i Intervention) er
 func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Intervention) ([]Event, error) {
 	kind, known := orders[order]
 	if !known {
-		return nil, fmt.Errorf("%w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
+		return nil, fmt.Errorf("flow: %w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
 	}
-	if err := i.check(); err != nil {
-		return nil, err
+	err := i.check()
+	var events []Event
+	if err == nil {
+		_, events, err = e.rehearse(ctx, id, i.input(kind))
 	}
-	_, events, err := e.rehearse(ctx, id, i.input(kind))
-	return events, err
+	if err != nil {
+		return nil, fmt.Errorf("flow: %w", err)
+	}
+	return events, nil
 }
 
 // rehearse applies an input to what is stored, and returns the row as it would be left, and the events.
 func (e *Engine) rehearse(ctx context.Context, id string, in input) (Row, []Event, error) {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return Row{}, nil, aboutExecution(id, err)
+		return Row{}, nil, fmt.Errorf("execution %s: %w", id, err)
 	}
 	if x.State.Ended() {
 		return Row{}, nil, fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)

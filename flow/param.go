@@ -233,6 +233,9 @@ func (p *Param) accept(value any) (any, error) {
 	if p.Min != nil && size < *p.Min {
 		return nil, fmt.Errorf("parameter %q is %v%s, want at least %v", p.Name, size, unit, *p.Min)
 	}
+	if p.Max == nil && unit == " characters" && size > MaxText {
+		return nil, fmt.Errorf("parameter %q is %v characters, want at most %d; a flow that takes more says so in its max", p.Name, size, MaxText)
+	}
 	if p.Max != nil && size > *p.Max {
 		return nil, fmt.Errorf("parameter %q is %v%s, want at most %v", p.Name, size, unit, *p.Max)
 	}
@@ -271,6 +274,11 @@ func (d *Definition) bind(given map[string]any) (map[string]any, error) {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !known[name] {
 			faults = append(faults, fmt.Errorf("parameter %q is unknown to flow %s", name, d.Name))
+		}
+	}
+	if len(faults) == 0 {
+		if size := len(mustJSON(bound)); size > MaxParams {
+			faults = append(faults, fmt.Errorf("the parameters are %d bytes as JSON, want at most %d; hand in where it lies, and have a tool read it there", size, MaxParams))
 		}
 	}
 	if err := errors.Join(faults...); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -41,26 +42,37 @@ type PlannedStep struct {
 	Way   string `json:"way,omitempty"` // within that: then, else, case 0, a branch's name, handler
 	Depth int    `json:"depth,omitempty"`
 
-	Fate   Fate     `json:"fate"`
-	Why    string   `json:"why,omitempty"`    // of a fate that is not Runs
-	Tool   string   `json:"tool,omitempty"`   // or the flow that it calls
-	Device string   `json:"device,omitempty"` // on which it runs
-	Input  any      `json:"input,omitempty"`  // of each item, if there are several
-	Items  *int     `json:"items,omitempty"`  // of a step with each, if the list is known
-	Each   string   `json:"each,omitempty"`   // the list's expression otherwise
-	Waits  string   `json:"waits,omitempty"`  // for what: a signal, an approval, a time, a window
-	Says   string   `json:"says,omitempty"`   // a notice
-	Takes  string   `json:"takes,omitempty"`  // the way taken, of if and switch, if that is known: then, else, case 0, none
-	Fails  string   `json:"fails,omitempty"`  // why it would fail as things stand: there is no such flow
-	Needs  []string `json:"needs,omitempty"`  // the steps whose outputs decide what is open about it
+	Fate   Fate   `json:"fate"`
+	Why    string `json:"why,omitempty"`    // of a fate that is not Runs
+	Tool   string `json:"tool,omitempty"`   // or the flow that it calls
+	Device string `json:"device,omitempty"` // on which it runs
+	Input  any    `json:"input,omitempty"`  // of a step with each, what stands in the document
+	Items  *int   `json:"items,omitempty"`  // of a step with each, if the list is known
+	// First are the first hundred of those items, if they differ.
+	First []PlannedItem `json:"first,omitempty"`
+
+	Each  string   `json:"each,omitempty"`  // the list's expression otherwise
+	Waits string   `json:"waits,omitempty"` // for what: a signal, an approval, a time, a window
+	Says  string   `json:"says,omitempty"`  // a notice
+	Takes string   `json:"takes,omitempty"` // the way taken, of if and switch, if that is known: then, else, case 0, none
+	Fails string   `json:"fails,omitempty"` // why it would fail as things stand: there is no such flow
+	Needs []string `json:"needs,omitempty"` // the steps whose outputs decide what is open about it
 }
+
+// PlannedItem is what one item of a step with each runs with.
+type PlannedItem struct {
+	Device string `json:"device,omitempty"`
+	Input  any    `json:"input,omitempty"`
+}
+
+const maxPlannedItems = 100
 
 // Plan works out what a start would do: each step's input where it follows from the parameters alone, on which steps it depends otherwise, and which
 // ways are taken or open. name is that of a flow, or NAME@VERSION. Parameters are checked as by Start. It runs, keeps and locks nothing.
 func (e *Engine) Plan(ctx context.Context, name string, params map[string]any) (Plan, error) {
 	flow, version, err := parseCall(name)
 	if err != nil {
-		return Plan{}, fmt.Errorf("%w: plan: %w", ErrInvalid, err)
+		return Plan{}, fmt.Errorf("flow: plan %s: %w: %w", name, ErrInvalid, err)
 	}
 	p, err := e.program(ctx, flow, version)
 	if err != nil {
@@ -307,6 +319,25 @@ func (pl *planner) choose(plan *stepPlan, s *PlannedStep) (needs []string) {
 	return needs
 }
 
+// items works the inputs of the first items of a list out.
+func (pl *planner) items(plan *stepPlan, list []any) []PlannedItem {
+	if !plan.with.uses("item", "index") && !plan.on.uses("item", "index") {
+		return nil
+	}
+	var out []PlannedItem
+	vars := maps.Clone(pl.vars)
+	for i, item := range list[:min(len(list), maxPlannedItems)] {
+		vars["item"], vars["index"] = item, int64(i)
+		one := PlannedItem{}
+		one.Input, _ = pl.value(plan.with, vars)
+		if plan.on != nil {
+			one.Device, _ = pl.text(plan.on, plan.On, vars)
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
 // does says what a step without blocks does.
 func (pl *planner) does(plan *stepPlan, s *PlannedStep) (needs []string) {
 	vars := pl.vars
@@ -315,6 +346,7 @@ func (pl *planner) does(plan *stepPlan, s *PlannedStep) (needs []string) {
 		needs = append(needs, open...)
 		if list, ok := value.([]any); ok && open == nil {
 			s.Items = new(len(list))
+			s.First = pl.items(plan, list)
 		} else {
 			s.Each = plan.Each
 		}

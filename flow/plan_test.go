@@ -75,6 +75,12 @@ func TestPlanOfAFlow(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	first := func(of string) flow.PlannedItem {
+		return flow.PlannedItem{Input: map[string]any{"fixed": []any{2.0, "x"}, "from": "${steps.get.devices[0].name}", "of": of, "token": "******"}}
+	}
+	if diff := cmp.Diff([]flow.PlannedItem{first("a"), first("b"), first("c")}, plan.Steps[1].First); diff != "" {
+		t.Error(diff)
+	}
 	if diff := cmp.Diff([]string{"module/shop"}, plan.Locks); diff != "" {
 		t.Error(diff)
 	}

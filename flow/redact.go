@@ -38,21 +38,49 @@ func redact[T any](value T, secrets []string) T {
 
 // redactJSON strikes secrets out of JSON, wherever they stand.
 func redactJSON(data []byte, secrets []string) []byte {
-	text := string(data)
+	text := string(normalJSON(data))
+	for _, look := range looks(secrets) {
+		text = strings.ReplaceAll(text, inJSON(look, true), struckOut)
+	}
 	for _, secret := range secrets {
-		quoted, err := json.Marshal(secret)
-		if err != nil {
-			continue
+		if len(secret) < 4 { // it stands in many other texts; strike it out where it stands alone
+			text = strings.ReplaceAll(text, `"`+inJSON(secret, true)+`"`, `"`+struckOut+`"`)
 		}
-		inner := string(quoted[1 : len(quoted)-1])
-		if len(secret) < 4 {
-			// So short a text stands in many others; strike it out where it stands alone.
-			text = strings.ReplaceAll(text, `"`+inner+`"`, `"`+struckOut+`"`)
-			continue
-		}
-		text = strings.ReplaceAll(text, inner, struckOut)
 	}
 	return []byte(text)
+}
+
+// normalJSON writes the texts of JSON with the escapes that Go makes: a tool may have made others.
+func normalJSON(data []byte) []byte {
+	if !bytes.ContainsRune(data, '\\') {
+		return data
+	}
+	out := make([]byte, 0, len(data))
+	for len(data) > 0 {
+		begin := bytes.IndexByte(data, '"')
+		if begin < 0 {
+			break
+		}
+		end := begin + 1
+		for end < len(data) && data[end] != '"' {
+			if data[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		if end >= len(data) {
+			break
+		}
+		out = append(out, data[:begin]...)
+		literal := data[begin : end+1]
+		var text string
+		if bytes.ContainsRune(literal, '\\') && json.Unmarshal(literal, &text) == nil {
+			literal = []byte(`"` + inJSON(text, true) + `"`)
+		}
+		out = append(out, literal...)
+		data = data[end+1:]
+	}
+	return append(out, data...)
 }
 
 // redactTexts strikes secrets out of the texts of JSON that are no times.
@@ -103,10 +131,11 @@ func resetJSON(value any) {
 }
 
 func redactText(text string, secrets []string) string {
-	for _, secret := range secrets {
-		if len(secret) >= 4 || text == secret {
-			text = strings.ReplaceAll(text, secret, struckOut)
-		}
+	for _, look := range looks(secrets) {
+		text = strings.ReplaceAll(text, look, struckOut)
+	}
+	if len(text) < 4 && slices.Contains(secrets, text) {
+		return struckOut
 	}
 	return text
 }
@@ -120,7 +149,7 @@ func (x *Execution) secrets() []string {
 	return append(own, x.hidden...)
 }
 
-// hide notes secrets of a sub-flow.
+// hide notes what is struck out besides the secrets among the parameters: those of sub-flows, and of the versions that the execution was of.
 func (x *Execution) hide(secrets []string) {
 	for _, secret := range secrets {
 		if !slices.Contains(x.hidden, secret) {
@@ -150,6 +179,7 @@ func (p *stepPlan) hands(input json.RawMessage) []string {
 // within returns those of the secrets that stand in the JSON of an output.
 func within(output json.RawMessage, secrets []string) []string {
 	var out []string
+	output = normalJSON(output)
 	for _, secret := range secrets {
 		if !bytes.Equal(redactJSON(output, []string{secret}), output) {
 			out = append(out, secret)
@@ -197,6 +227,55 @@ func (e *Engine) exposed(ctx context.Context, a *action) *Error {
 		plain := mustJSON(value)
 		if !bytes.Equal(redactJSON(plain, a.secrets), plain) {
 			return failure(CodeInput, "parameter %q of flow %s would show a secret; make it of the type secret there", p.Name, name)
+		}
+	}
+	return nil
+}
+
+// revealed are the secrets that the events of an execution tell: all that was or has become one, to be struck out wherever it stands.
+type revealed struct {
+	flow    string
+	secrets []string
+}
+
+// revealed reads what an execution has on record so far.
+func (e *Engine) revealed(ctx context.Context, id string) (revealed, error) {
+	var out revealed
+	for after := int64(0); ; {
+		records, err := e.config.Store.History(ctx, id, after, 256)
+		if err != nil || len(records) == 0 {
+			return out, err
+		}
+		for _, record := range records {
+			events, err := DecodeEvents(id, record)
+			if err != nil {
+				return out, err
+			}
+			for i := range events {
+				if err := out.add(ctx, e, &events[i]); err != nil {
+					return out, err
+				}
+			}
+			after = record.Seq + int64(len(events)) - 1
+		}
+	}
+}
+
+func (r *revealed) add(ctx context.Context, e *Engine, event *Event) error {
+	add := event.Hidden
+	if event.Kind == EventStarted || event.Kind == EventMigrated {
+		if event.Flow != "" {
+			r.flow = event.Flow
+		}
+		def, err := e.definition(ctx, r.flow, event.Version)
+		if err != nil {
+			return err
+		}
+		add = def.secrets(event.Params)
+	}
+	for _, secret := range add {
+		if !slices.Contains(r.secrets, secret) {
+			r.secrets = append(r.secrets, secret)
 		}
 	}
 	return nil

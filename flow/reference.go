@@ -16,6 +16,7 @@ type scope struct {
 	extra []string
 	known []expr.Field // what is there for sure, since a condition around says so
 	refs  *[]expr.Ref  // collects what is used
+	shown string       // what it makes is shown to people who know nothing of the execution's secrets; "" is not
 }
 
 // given returns the scope of what is looked at only where a condition has this outcome.
@@ -23,6 +24,12 @@ func (sc scope) given(condition *expr.Expr, outcome bool) scope {
 	if condition != nil {
 		sc.known = append(slices.Clone(sc.known), condition.Given(outcome)...)
 	}
+	return sc
+}
+
+// public is the scope of what makes something that is shown to everybody.
+func (sc scope) public(what string) scope {
+	sc.shown = what
 	return sc
 }
 
@@ -102,6 +109,9 @@ func (c *compiler) check(sc scope, ref expr.Ref) string {
 		}
 		if !slices.Contains(names, ref.Field) {
 			return fmt.Sprintf("no parameter is called %q%s", ref.Field, meant(ref.Field, names))
+		}
+		if p := &c.p.Params[slices.Index(names, ref.Field)]; sc.shown != "" && p.value != nil && p.value.secret {
+			return fmt.Sprintf("parameter %q is a secret, and %s is shown to everybody who looks; make it of what may be seen", ref.Field, sc.shown)
 		}
 	default:
 		if where := extraVars[ref.Var]; where != "" && !slices.Contains(sc.extra, ref.Var) {

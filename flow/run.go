@@ -31,7 +31,6 @@ type run struct {
 	closed error // set when the run is no longer live
 	hold   bool
 	stops  map[string]context.CancelCauseFunc // attempts in flight, by ID
-	says   map[string]string                  // what they say that they wait for
 	timers map[*time.Timer]struct{}           // that have not fired
 	looked int64                              // the execution's Seq when layDown last looked
 
@@ -257,7 +256,6 @@ func (r *run) start(a action) {
 		stop(nil)
 		r.mu.Lock()
 		delete(r.stops, a.call.ID)
-		delete(r.says, a.call.ID)
 		r.mu.Unlock()
 		if detached {
 			return // in doubt, or running on: for the next engine to find out
@@ -332,7 +330,8 @@ func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
 	call := a.call
 	started := time.Now()
 	log := e.attemptLog(&a, started)
-	said := &saying{run: r, id: call.ID, secrets: a.secrets}
+	said := &saying{run: r, call: call, secrets: a.secrets}
+	defer said.close()
 	if log != nil {
 		said.next = log.write
 	}
@@ -388,7 +387,11 @@ func (e *Engine) subflow(ctx context.Context, r *run, call Call) Result {
 	case err != nil:
 		return Result{Error: &Error{Code: CodeLost, Message: err.Error(), Unknown: true}}
 	case x.State != Done:
-		return Result{Error: &Error{Code: CodeSubflow, Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, x.Error)}}
+		why := x.Error.Error()
+		if x.State == Cancelled && x.Error.Code == CodeCancelled {
+			why = x.Error.Message
+		}
+		return Result{Error: &Error{Code: CodeSubflow, Message: fmt.Sprintf("execution %s of %s is %s: %s", id, x.Flow, x.State, why)}}
 	}
 	whole, err := e.load(e.away, id) // with what is struck out elsewhere
 	switch {

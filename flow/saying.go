@@ -4,25 +4,37 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"time"
 )
 
-// A tool that waits for something says so in a line of its log that begins with "waits:". The last such line of a running attempt is shown with its step, by the
-// engine that runs it; one with nothing behind the colon ends that. It is not stored.
+// A tool that waits for something says so in a line of its log that begins with "waits:"; one with nothing behind the colon ends that. It is stored, so that
+// lists and every engine show it, and a restart does not forget it: the first time at once, then after a second, after two, and so on to a minute, so that a
+// tool that talks does not fill the history. What it says in between is passed over but for the last.
 
 const (
 	waitsPrefix = "waits:"
 	maxSaying   = 1024 // bytes of a line that are looked at
+	firstSaying = time.Second
+	lastSaying  = time.Minute
 )
 
 // saying listens to the log of one attempt.
 type saying struct {
 	run     *run
-	id      string // the attempt's
+	call    Call
 	secrets []string
 	next    func([]byte) // who listens besides; may be nil
 
-	mu   sync.Mutex // guards line
-	line []byte     // as far as it has come
+	telling sync.WaitGroup // the timer's function; close waits for it
+
+	mu    sync.Mutex // guards what follows
+	line  []byte     // as far as it has come
+	text  string     // what it says now
+	told  string     // what the execution knows
+	knows bool       // that, and not from before a restart
+	pause time.Duration
+	timer *time.Timer // set while there is a pause
+	ended bool
 }
 
 func (s *saying) write(p []byte) {
@@ -38,54 +50,47 @@ func (s *saying) write(p []byte) {
 			return
 		}
 		if text, says := strings.CutPrefix(string(s.line), waitsPrefix); says {
-			s.run.say(s.id, redactText(strings.ToValidUTF8(strings.TrimSpace(text), "?"), s.secrets))
+			s.text = redactText(strings.ToValidUTF8(strings.TrimSpace(text), "?"), s.secrets)
+			if s.timer == nil {
+				s.schedule(0)
+			}
 		}
 		s.line = s.line[:0]
 	}
 }
 
-// say notes what an attempt waits for; "" is nothing.
-func (r *run) say(attempt, text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if text == "" {
-		delete(r.says, attempt)
+// schedule has the execution told after a pause. The caller holds the mutex.
+func (s *saying) schedule(pause time.Duration) {
+	if s.ended || s.call.Undo || s.call.Probe {
 		return
 	}
-	if r.stops[attempt] == nil {
-		return // it has ended
-	}
-	if r.says == nil {
-		r.says = map[string]string{}
-	}
-	r.says[attempt] = text
+	s.telling.Add(1)
+	s.timer = time.AfterFunc(pause, s.tell) // stopped or waited for by close
 }
 
-// overhear completes what is shown of an execution with what its attempts here say that they wait for.
-func (e *Engine) overhear(x *Execution) {
-	e.mu.Lock()
-	r := e.runs[x.ID]
-	e.mu.Unlock()
-	if r == nil || x.State.Ended() {
-		return
+// tell tells the execution what has changed; then there is a pause.
+func (s *saying) tell() {
+	defer s.telling.Done()
+	s.mu.Lock()
+	text, changed := s.text, s.text != s.told || !s.knows
+	s.told, s.knows, s.timer = text, true, nil
+	if changed {
+		s.pause = min(max(2*s.pause, firstSaying), lastSaying)
+		s.schedule(s.pause)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.says) == 0 {
-		return
+	s.mu.Unlock()
+	if changed {
+		s.run.post(message{in: input{kind: inWaits, step: s.call.Step, item: s.call.Item, attempt: s.call.Attempt, name: text}})
 	}
-	m := machine{x: x}
-	for i := range x.Steps {
-		s := &x.Steps[i]
-		for j := range s.Tasks {
-			t := &s.Tasks[j]
-			if t.State != TaskRunning {
-				continue
-			}
-			if t.Waits = r.says[m.call(s, j, t.Attempt, "").ID]; t.Waits != "" && x.Wake.Kind == WakeLease && x.Wake.For == "" {
-				x.Wake.For = "step " + s.Name + ": " + t.Waits
-				x.Waiting = x.Wake.For
-			}
-		}
+}
+
+// close ends it: the attempt has ended.
+func (s *saying) close() {
+	s.mu.Lock()
+	s.ended = true
+	if s.timer != nil && s.timer.Stop() {
+		s.telling.Done()
 	}
+	s.mu.Unlock()
+	s.telling.Wait()
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/flowtest"
 )
 
-// What a tool says that it waits for is shown with its step while that is so, without secrets, and stored nowhere.
+// What a tool says that it waits for is shown with its step, and in lists, while that is so, without secrets.
 func TestAToolSaysWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	flowtest.Run(t, func(w *flowtest.World) {
@@ -32,6 +32,9 @@ func TestAToolSaysWhatItWaitsFor(t *testing.T) {
 			if got := x.Wake.For; x.Steps[0].Tasks[0].Waits != strings.TrimPrefix(got, "step join: ") {
 				w.Errorf("it waits for %q", got)
 			}
+			if rows, _, err := w.Engine.List(w.Context(), flow.Filter{}); err != nil || rows[0].Waiting != x.Wake.For || x.Waiting != x.Wake.For {
+				w.Errorf("the list says that it waits for %q, %v; want %q", rows[0].Waiting, err, x.Wake.For)
+			}
 			time.Sleep(30 * time.Minute)
 		}
 		x := w.End(id)
@@ -39,6 +42,39 @@ func TestAToolSaysWhatItWaitsFor(t *testing.T) {
 		const holds = "the rollout holds: ******"
 		if diff := cmp.Diff([]string{"", holds, holds, "", "", strings.Repeat("x", 1017), ""}, said); diff != "" {
 			w.Errorf("it said (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A tool that talks does not fill the history: what it says is stored at once, then less and less often, and never forgotten in the end.
+func TestATalkativeToolIsHeardNowAndThen(t *testing.T) {
+	t.Parallel()
+	flowtest.Run(t, func(w *flowtest.World) {
+		flow.Func(w.Tools, "talk", func(ctx context.Context, _ struct{}) (struct{}, error) {
+			for n := range 36_000 {
+				flow.Logf(ctx, "waits: %d of 36000", n+1)
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(time.Hour)
+			return struct{}{}, nil
+		}, flow.WithEffect(flow.Keyed))
+		id := w.Start("flow: f\nsteps: [{name: talk, tool: talk, timeout: 24h}]\n", nil)
+		time.Sleep(90 * time.Minute)
+		if x := w.Get(id); x.Wake.For != "step talk: 36000 of 36000" {
+			w.Errorf("it waits for %q", x.Wake.For)
+		}
+		w.End(id)
+		heard := 0
+		for event, err := range w.Engine.History(w.Context(), id) {
+			if err != nil {
+				w.Fatal(err)
+			}
+			if event.Kind == flow.EventAttemptWaits {
+				heard++
+			}
+		}
+		if heard < 60 || heard > 70 { // once a minute, after the first
+			w.Errorf("it was heard %d times in an hour", heard)
 		}
 	})
 }

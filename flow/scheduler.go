@@ -58,7 +58,10 @@ func (m *machine) step(in input) {
 		m.due(in)
 	case inCancel:
 		if m.x.Target == "" || m.x.Target == Running {
-			m.abandon(Cancelled, &Error{Code: CodeCancelled, Message: "cancelled by " + in.actor + reasonText(in.reason)}, in)
+			if m.x.Paused { // nobody would look for another button while it stands still
+				m.emit(Event{Kind: EventResumed, Actor: in.actor, Reason: in.reason})
+			}
+			m.abandon(Cancelled, &Error{Code: CodeCancelled, Message: "by " + in.actor + reasonText(in.reason)}, in)
 		}
 	case inPause:
 		if !m.x.Paused {
@@ -96,6 +99,8 @@ func (m *machine) step(in input) {
 		m.admitted(in)
 	case inLocked:
 		m.survey(0)
+	case inWaits:
+		m.waits(in)
 	}
 	m.advance()
 	m.strand()
@@ -398,11 +403,7 @@ func (m *machine) ended(in input) {
 	e := Event{Step: s.Name, Item: t.Item, Attempt: t.Attempt, Logs: in.result.Logs, Ran: in.result.Ran, Error: err}
 	switch {
 	case t.Stopping != nil:
-		e.Kind, e.Error = EventAttemptFailed, t.Stopping
-		m.emit(e)
-		if plan.failing(s) {
-			m.giveUp(s)
-		}
+		m.dropped(s, plan, e, t.Stopping)
 	case err == nil:
 		m.succeed(s, plan, t, e, in.result.Output, in.result.hidden)
 	case m.turning(s):
@@ -413,6 +414,15 @@ func (m *machine) ended(in input) {
 	default:
 		m.retryOrFail(s, plan, t, e)
 	}
+}
+
+// waits notes what the tool of a running attempt says that it waits for.
+func (m *machine) waits(in input) {
+	t := m.x.task(m.x.stepIndex(in.step), in.item)
+	if t == nil || t.State != TaskRunning || t.Attempt != in.attempt || t.Waits == in.name {
+		return
+	}
+	m.emit(Event{Kind: EventAttemptWaits, Step: in.step, Item: in.item, Attempt: in.attempt, Text: in.name})
 }
 
 // succeed ends a task with what its tool returned. If the output that the step makes of it cannot be made, it has failed all the same.

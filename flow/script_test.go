@@ -139,7 +139,7 @@ func (s *script) command(line string) {
 	in.kind = map[string]inputKind{
 		"go": inGo, "recover": inRecover, "retry": inRetry, "pause": inPause, "resume": inResume, "cancel": inCancel,
 		"ok": inEnded, "fail": inEnded, "fatal": inEnded, "unknown": inEnded, "due": inDue, "settle": inSettle,
-		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "choose": inChoose, "migrate": inMigrate, "signal": inSignal, "approve": inApprove, "refuse": inRefuse,
+		"skip": inSkip, "abort": inFail, "again": inRetryStep, "back": inBack, "choose": inChoose, "migrate": inMigrate, "signal": inSignal, "approve": inApprove, "refuse": inRefuse, "says": inWaits,
 	}[words[0]]
 	switch words[0] {
 	case "migrate":
@@ -160,6 +160,8 @@ func (s *script) command(line string) {
 		if name, role, found := strings.Cut(in.actor, "/"); found {
 			in.actor, in.roles = name, []string{role}
 		}
+	case "says":
+		in.name = strings.Join(words[2:], " ")
 	case "skip", "again":
 		if len(words) > 2 {
 			in.result.Output = json.RawMessage(strings.Join(words[2:], " "))

@@ -24,11 +24,7 @@ import (
 // A version is never changed once it is there. Only one process at a time may push to a shelf; any may read it.
 type Shelf struct{ dir string }
 
-// Bounds on one pushed tool.
-const (
-	MaxToolBytes = 256 << 20
-	maxToolFiles = 4096
-)
+const maxToolFiles = 4096 // of a pushed tool
 
 // ShelvedTool is one version of a pushed tool.
 type ShelvedTool struct {

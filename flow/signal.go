@@ -6,9 +6,6 @@ import (
 	"fmt"
 )
 
-// MaxSignal bounds a signal's payload, in bytes.
-const MaxSignal = 256 << 10
-
 // SignalOption says more about a signal.
 type SignalOption func(*input)
 
@@ -23,20 +20,26 @@ func SignalFrom(actor string) SignalOption { return func(in *input) { in.actor =
 // after the execution's end is an ErrState.
 func (e *Engine) Signal(ctx context.Context, id, name string, payload json.RawMessage, options ...SignalOption) error {
 	in, err := signalInput(name, payload, options)
-	if err != nil {
-		return err
+	if err == nil {
+		err = e.tell(ctx, id, in)
 	}
-	return e.tell(ctx, id, in)
+	if err != nil {
+		return fmt.Errorf("flow: signal %s: %w", name, err)
+	}
+	return nil
 }
 
 // RehearseSignal returns the events that a signal would add to an execution at once, as RehearseOrder does.
 func (e *Engine) RehearseSignal(ctx context.Context, id, name string, payload json.RawMessage, options ...SignalOption) ([]Event, error) {
 	in, err := signalInput(name, payload, options)
-	if err != nil {
-		return nil, err
+	var events []Event
+	if err == nil {
+		_, events, err = e.rehearse(ctx, id, in)
 	}
-	_, events, err := e.rehearse(ctx, id, in)
-	return events, err
+	if err != nil {
+		return nil, fmt.Errorf("flow: signal %s: %w", name, err)
+	}
+	return events, nil
 }
 
 func signalInput(name string, payload json.RawMessage, options []SignalOption) (input, error) {

@@ -7,6 +7,14 @@ import (
 
 // What people do in the simulation.
 
+// pause has somebody pause the execution, and resume it after a while.
+func (s *simWorld) pause() {
+	if s.Up(simEngine) {
+		s.post(input{kind: inPause, actor: "person"})
+	}
+	s.After("", time.Duration(s.Rand().IntN(20_000))*time.Millisecond, s.resume)
+}
+
 func (s *simWorld) resume() {
 	if s.Up(simEngine) {
 		s.post(input{kind: inResume, actor: "person"})
@@ -69,8 +77,7 @@ func (s *simWorld) intervene() {
 		return
 	}
 	if s.Rand().IntN(8) == 0 {
-		s.post(input{kind: inPause, actor: "person"})
-		s.After("", time.Duration(s.Rand().IntN(20_000))*time.Millisecond, s.resume)
+		s.pause()
 		return
 	}
 	at := spots[s.Rand().IntN(len(spots))]

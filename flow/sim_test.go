@@ -158,6 +158,9 @@ func simScenario(versions []*program, planted string) sim.Scenario {
 				}
 			})
 		}
+		if w.Rand().IntN(2) == 0 {
+			w.After("", time.Duration(w.Rand().IntN(10_000))*time.Millisecond, s.pause)
+		}
 		for range w.Rand().IntN(4) {
 			w.After("", time.Duration(w.Rand().IntN(15_000))*time.Millisecond, s.intervene)
 		}
@@ -267,9 +270,11 @@ func (s *simWorld) post(in input) {
 	})
 }
 
-// heard: no signal is taken twice, none that has not come.
+// heard: nothing begins while it is paused, no batch before the end of the last; no signal is taken twice, none that has not come.
 func (s *simWorld) heard(e *Event) {
 	switch {
+	case e.Kind == EventAttemptStarted && s.disk.Paused:
+		s.Fail(fmt.Errorf("step %s item %d begins attempt %d, and the execution is paused", e.Step, e.Item, e.Attempt))
 	case e.Kind == EventAttemptStarted && e.Step == "roll" && e.Attempt == 1:
 		for i := range e.Item / 2 * 2 {
 			if t := s.disk.task(s.disk.stepIndex("roll"), i); open(t.State) || t.State == TaskWaiting {
@@ -391,7 +396,10 @@ func (s *simWorld) check() error {
 }
 
 func simConfig(seeds int) sim.Config {
-	return sim.Config{Nodes: []string{simEngine, simDevice}, Seeds: seeds, Duration: 8 * time.Minute}
+	return sim.Config{
+		Nodes: []string{simEngine, simDevice}, Seeds: seeds, Duration: 8 * time.Minute, Within: time.Minute, Faults: 12,
+		Kinds: []sim.Kind{sim.Crash, sim.Crash, sim.Crash, sim.Cut, sim.Delay, sim.Duplicate, sim.Reorder, sim.ClockJump},
+	}
 }
 
 // I3, I9, and that every execution ends, each effect there exactly once or undone.
@@ -418,6 +426,7 @@ func TestSimulationFindsPlantedBugs(t *testing.T) {
 		"take signals twice",
 		"join early", // a step with branches ends with the first of them
 		"undo what runs",
+		"start while paused",
 	} {
 		t.Run(planted, func(t *testing.T) {
 			t.Parallel()

@@ -70,7 +70,7 @@ func (e *Engine) beginTx(ctx context.Context, tx Tx, name string, params map[str
 func (e *Engine) Wake(ctx context.Context, id string) error {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return aboutExecution(id, err)
+		return fmt.Errorf("flow: wake %s: %w", id, err)
 	}
 	e.mu.Lock()
 	live := e.running && !e.draining

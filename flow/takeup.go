@@ -131,7 +131,7 @@ func (e *Engine) load(ctx context.Context, id string) (*Execution, error) {
 		return nil, err
 	}
 	if len(records) == 0 {
-		return nil, fmt.Errorf("%w: execution %s", ErrNotFound, id)
+		return nil, ErrNotFound
 	}
 	var x *Execution
 	for _, record := range records {

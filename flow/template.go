@@ -30,6 +30,25 @@ func (t *template) constant() bool {
 	return t.whole == nil && t.text == nil && t.list == nil && t.object == nil
 }
 
+// uses reports whether an expression of it refers to one of these variables.
+func (t *template) uses(variables ...string) bool {
+	used := func(x *expr.Expr) bool { return x != nil && slices.ContainsFunc(variables, x.Uses) }
+	switch {
+	case t == nil:
+		return false
+	case used(t.whole), slices.ContainsFunc(t.text, func(p piece) bool { return used(p.expr) }):
+		return true
+	case slices.ContainsFunc(t.list, func(one *template) bool { return one.uses(variables...) }):
+		return true
+	}
+	for _, one := range t.object {
+		if one.uses(variables...) {
+			return true
+		}
+	}
+	return false
+}
+
 // field returns a field of a mapping, if it is a constant.
 func (t *template) field(name string) (value any, constant bool) {
 	if t.constant() {

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -30,11 +31,11 @@ type Timing struct {
 func (e *Engine) Timing(ctx context.Context, id string) (Timing, error) {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return Timing{}, aboutExecution(id, err)
+		return Timing{}, fmt.Errorf("flow: timing of %s: %w", id, err)
 	}
 	records, err := e.config.Store.History(ctx, id, 0, 0)
 	if err != nil {
-		return Timing{}, aboutExecution(id, err)
+		return Timing{}, fmt.Errorf("flow: timing of %s: %w", id, err)
 	}
 	c := clockwork{steps: map[string]*stopwatch{}}
 	for _, record := range records {

@@ -15,12 +15,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/internal/expr"
 )
 
-// Limits on what a tool hands back.
-const (
-	MaxOutput = 1 << 20 // bytes of output
-	MaxLogs   = 8 << 10 // bytes of stderr that are kept
-)
-
 // tool is a registered manifest with what was made of it.
 type tool struct {
 	Manifest

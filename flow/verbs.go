@@ -62,7 +62,7 @@ func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int6
 	row, err := e.config.Store.Get(ctx, id)
 	switch {
 	case err != nil:
-		return aboutExecution(id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	case row.State.Ended() && member == 0 || row.Owner == 0 && member == 0:
 		return e.tellAtRest(ctx, id, in)
 	case row.State.Ended() || row.Owner == member:
@@ -75,7 +75,7 @@ func (e *Engine) tellOwner(ctx context.Context, id string, in input, member int6
 func (e *Engine) revive(ctx context.Context, id string, in input, member int64) error {
 	row, err := e.config.Store.Get(ctx, id)
 	if err != nil {
-		return aboutExecution(id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	}
 	if row.State.Ended() && !(in.done && row.State == Done) {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, row.State)
@@ -119,7 +119,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 func (e *Engine) tellAtRest(ctx context.Context, id string, in input) error {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return aboutExecution(id, err)
+		return fmt.Errorf("execution %s: %w", id, err)
 	}
 	if x.State.Ended() {
 		return fmt.Errorf("%w: execution %s is %s", ErrState, id, x.State)
@@ -156,11 +156,9 @@ func (e *Engine) turnBack(ctx context.Context, id string, in input) error {
 func (e *Engine) Get(ctx context.Context, id string) (Execution, error) {
 	x, err := e.load(ctx, id)
 	if err != nil {
-		return Execution{}, aboutExecution(id, err)
+		return Execution{}, fmt.Errorf("flow: get %s: %w", id, err)
 	}
-	out := x.shown()
-	e.overhear(&out)
-	return out, nil
+	return x.shown(), nil
 }
 
 // List returns executions, newest first, without their steps and parameters, and where to go on: put next into Filter.After. next is "" at
@@ -200,7 +198,7 @@ func (e *Engine) Wait(ctx context.Context, id string) (Execution, error) {
 	if !live {
 		row, err := e.config.Store.Get(ctx, id)
 		if err != nil {
-			return Execution{}, aboutExecution(id, err)
+			return Execution{}, fmt.Errorf("flow: wait for %s: %w", id, err)
 		}
 		if row.State.Ended() {
 			return e.Get(ctx, id)
@@ -248,8 +246,17 @@ func (e *Engine) History(ctx context.Context, id string) iter.Seq2[Event, error]
 
 func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		fail := func(err error) {
+			if ctx.Err() == nil {
+				yield(Event{}, fmt.Errorf("flow: watch %s: %w", id, err))
+			}
+		}
+		hidden, err := e.revealed(ctx, id)
+		if err != nil {
+			fail(err)
+			return
+		}
 		var after int64
-		var secrets []string
 		ended := false
 		var next *bell
 		defer func() { e.moved.leave(id, next) }()
@@ -257,33 +264,31 @@ func (e *Engine) events(ctx context.Context, id string, follow bool) iter.Seq2[E
 			next = e.moved.wait(id, next)
 			records, err := e.config.Store.History(ctx, id, after, 256)
 			if err == nil && len(records) == 0 && after == 0 {
-				err = fmt.Errorf("%w: execution %s", ErrNotFound, id)
+				err = ErrNotFound
 			}
+			var page []Event
 			for _, record := range records {
 				var events []Event
-				if events, err = DecodeEvents(id, record); err != nil {
-					break
+				if err == nil {
+					events, err = DecodeEvents(id, record)
+					page = append(page, events...)
 				}
-				if after == 0 {
-					var def *Definition
-					if def, err = e.definition(ctx, events[0].Flow, events[0].Version); err != nil {
-						break
-					}
-					secrets = def.secrets(events[0].Params)
-				}
-				for _, event := range events {
-					after, secrets = event.Seq, append(secrets, event.Hidden...)
-					ended = event.Kind == EventDone || event.Kind == EventFailed || event.Kind == EventCancelled
-					if !yield(redact(event, secrets), nil) {
-						return
-					}
+			}
+			for i := range page {
+				if err == nil {
+					err = hidden.add(ctx, e, &page[i])
 				}
 			}
 			if err != nil {
-				if ctx.Err() == nil {
-					yield(Event{}, aboutExecution(id, err))
-				}
+				fail(err)
 				return
+			}
+			for i := range page {
+				after = page[i].Seq
+				ended = page[i].Kind == EventDone || page[i].Kind == EventFailed || page[i].Kind == EventCancelled
+				if !yield(redact(page[i], hidden.secrets), nil) {
+					return
+				}
 			}
 			if len(records) > 0 {
 				continue

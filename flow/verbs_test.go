@@ -155,13 +155,13 @@ func TestWhatAPersonGivesFitsTheTool(t *testing.T) {
 	id := begin(t, engine, "f", nil)
 	until(t, engine, id, flow.EventStuck)
 	for _, wrong := range []string{`{"nam": "x"}`, `{"name": 7}`, `{"name": "x", "more": 1}`} {
-		if err := engine.RetryStep(t.Context(), id, flow.Intervention{Step: "a", Input: json.RawMessage(wrong)}); !errors.Is(err, flow.ErrState) || !strings.Contains(err.Error(), `the input given for step "a"`) {
-			t.Errorf("retry with %s: %v, want an ErrState about the input", wrong, err)
+		if err := engine.RetryStep(t.Context(), id, flow.Intervention{Step: "a", Input: json.RawMessage(wrong)}); !errors.Is(err, flow.ErrInvalid) || !strings.Contains(err.Error(), `the input given for step "a"`) {
+			t.Errorf("retry with %s: %v, want an ErrInvalid about the input", wrong, err)
 		}
 	}
 	for _, wrong := range []string{`{"pat": "x"}`, `{"path": 7}`} {
-		if err := engine.Settle(t.Context(), id, flow.Intervention{Step: "a", Done: true, Output: json.RawMessage(wrong)}); !errors.Is(err, flow.ErrState) || !strings.Contains(err.Error(), `the output given for step "a"`) {
-			t.Errorf("settle with %s: %v, want an ErrState about the output", wrong, err)
+		if err := engine.Settle(t.Context(), id, flow.Intervention{Step: "a", Done: true, Output: json.RawMessage(wrong)}); !errors.Is(err, flow.ErrInvalid) || !strings.Contains(err.Error(), `the output given for step "a"`) {
+			t.Errorf("settle with %s: %v, want an ErrInvalid about the output", wrong, err)
 		}
 	}
 	if x, err := engine.Get(t.Context(), id); err != nil || x.State != flow.Stuck {
@@ -410,16 +410,14 @@ steps:
 `)
 		id := begin(t, engine, "f", nil)
 		until(t, engine, id, flow.EventStuck)
-		if err := engine.Skip(t.Context(), id, flow.Intervention{Step: "nine", Actor: "me"}); !errors.Is(err, flow.ErrNotFound) {
-			t.Errorf("no such step: %v, want ErrNotFound", err)
-		}
-		for name, refused := range map[string]error{
-			"another step":   engine.Fail(t.Context(), id, flow.Intervention{Step: "three", Actor: "me"}),
-			"output's type":  engine.Skip(t.Context(), id, flow.Intervention{Step: "two", Output: json.RawMessage(`{"n": "text"}`), Actor: "me"}),
-			"back to future": engine.Back(t.Context(), id, flow.Intervention{Step: "three", Actor: "me"}),
+		for name, refused := range map[string]struct{ err, want error }{
+			"no such step":   {engine.Skip(t.Context(), id, flow.Intervention{Step: "nine", Actor: "me"}), flow.ErrNotFound},
+			"another step":   {engine.Fail(t.Context(), id, flow.Intervention{Step: "three", Actor: "me"}), flow.ErrState},
+			"output's type":  {engine.Skip(t.Context(), id, flow.Intervention{Step: "two", Output: json.RawMessage(`{"n": "text"}`), Actor: "me"}), flow.ErrInvalid},
+			"back to future": {engine.Back(t.Context(), id, flow.Intervention{Step: "three", Actor: "me"}), flow.ErrState},
 		} {
-			if !errors.Is(refused, flow.ErrState) {
-				t.Errorf("%s: %v, want ErrState", name, refused)
+			if !errors.Is(refused.err, refused.want) {
+				t.Errorf("%s: %v, want %v", name, refused.err, refused.want)
 			}
 		}
 		if err := engine.RetryStep(t.Context(), id, flow.Intervention{Step: "two", Input: json.RawMessage(`[]`)}); !errors.Is(err, flow.ErrInvalid) {

@@ -34,7 +34,7 @@ func (e *Engine) version(ctx context.Context, name string, version int, calling 
 		return nil, fmt.Errorf("%w: flow %q has no version %d", ErrNotFound, name, version)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("flow %s: %w", name, err)
+		return nil, fmt.Errorf("read flow %s: %w", name, err)
 	}
 	if version == 0 { // which it is may have been forgotten, and what it says not
 		e.mu.Lock()
@@ -48,7 +48,7 @@ func (e *Engine) version(ctx context.Context, name string, version int, calling 
 	}
 	p, faults, err := e.compile(ctx, r.Source, calling...)
 	if err != nil {
-		return nil, fmt.Errorf("flow %s: %w", name, err)
+		return nil, fmt.Errorf("read flow %s: %w", name, err)
 	}
 	if len(faults) > 0 {
 		// What it calls may have changed since it was saved: that is found out when it is called.
@@ -89,11 +89,11 @@ func (e *Engine) definition(ctx context.Context, name string, version int) (*Def
 		return &p.Definition, nil
 	}
 	if errors.Is(err, ErrNotFound) {
-		return nil, err // it says which is missing
+		return nil, err
 	}
 	r, err := e.config.Store.Definition(ctx, name, version)
 	if err != nil {
-		return nil, fmt.Errorf("flow %s version %d: %w", name, version, err)
+		return nil, fmt.Errorf("read flow %s version %d: %w", name, version, err)
 	}
 	d := parse(r.Source)
 	d.Version, d.SavedAt = r.Version, r.SavedAt
@@ -158,7 +158,7 @@ func (e *Engine) Definitions(ctx context.Context) ([]Definition, error) {
 func (e *Engine) Definition(ctx context.Context, name string, version int) (Definition, error) {
 	d, err := e.definition(ctx, name, version)
 	if err != nil {
-		return Definition{}, err
+		return Definition{}, fmt.Errorf("flow: %w", err)
 	}
 	out := *d
 	out.Steps = slices.Clone(out.Steps)

@@ -247,13 +247,13 @@ func (s *service) outcomes(now time.Time) []*l5pb.Outcome {
 	defer s.mu.Unlock()
 	var out []*l5pb.Outcome
 	for _, e := range s.endpoints {
-		if o := s.outcome(e); o != nil {
+		if o := s.outcome(e, e.state.instance.Load().EffectiveWeight() == 0); o != nil {
 			out = append(out, o)
 		}
 	}
 	busy := s.departed[:0]
 	for _, e := range s.departed {
-		if o := s.outcome(e); o != nil {
+		if o := s.outcome(e, true); o != nil {
 			out = append(out, o)
 		}
 		if e.load.InFlight() > 0 {
@@ -279,10 +279,15 @@ func (s *service) outcomes(now time.Time) []*l5pb.Outcome {
 // restEvery is how often a caller that makes no calls says so: whoever decides by load must tell rest from silence.
 const restEvery = 5 * time.Second
 
-// outcome returns what was counted for one endpoint since the last report. Callers hold mu.
-func (s *service) outcome(e *endpoint) *l5pb.Outcome {
+// outcome returns what was counted for one endpoint since the last report, and, of one that takes no more calls, how many have not ended: whoever is
+// to stop it waits for them. Callers hold mu.
+func (s *service) outcome(e *endpoint, leaving bool) *l5pb.Outcome {
 	e.collect()
-	if e.state.report == (counted{}) {
+	inFlight := int64(0)
+	if leaving {
+		inFlight = int64(max(0, e.load.InFlight()))
+	}
+	if e.state.report == (counted{}) && inFlight == 0 {
 		return nil
 	}
 	d := take(&e.state.report)
@@ -291,7 +296,7 @@ func (s *service) outcome(e *endpoint) *l5pb.Outcome {
 	o := &l5pb.Outcome{
 		Caller: s.client.config.Caller, Service: s.name, Addr: e.addr, Device: e.state.instance.Load().Device,
 		Requests: d.successes + d.failures + d.rejected, Failures: d.failures, Rejected: d.rejected,
-		LatencySum: int64(d.latencySum), Histogram: histogram[:], Reports: 1,
+		LatencySum: int64(d.latencySum), Histogram: histogram[:], Reports: 1, InFlight: inFlight,
 	}
 	return o
 }

@@ -7,13 +7,13 @@ import (
 	"github.com/zhiyun-ops/zhiyun/internal/control/controltest"
 )
 
-// What is not there ends every verb with 2, is named once, and the answer of a server sends nobody to the help.
+// What is not there ends every verb with 2, is said once, and the answer of a server sends nobody to the help.
 func TestWhatIsNotThereIsNamedOnce(t *testing.T) {
 	w := controltest.New(t)
 	id := asking(t, w, "shop.cart")[0]
 	const nobody = "01a205a8-8d1f-7389-b387-491a9c7914f6"
 	for args, says := range map[string]string{
-		"flow skip " + id + " once":               `flow ask, version 1, has no step "once"; did you mean "one"?`,
+		"flow skip " + id + " once":               `has no step "once"; did you mean "one"?`,
 		"flow skip " + id + " once --dry-run":     `has no step "once"`,
 		"flow fail " + id + " once --reason x":    `has no step "once"`,
 		"flow back " + id + " once":               `has no step "once"`,
@@ -21,14 +21,14 @@ func TestWhatIsNotThereIsNamedOnce(t *testing.T) {
 		"flow approve " + id + " once":            `has no step "once"`,
 		"flow choose " + id + " once --case else": `has no step "once"`,
 		"flow logs " + id + " once":               `has no step "once"`,
-		"flow show " + nobody:                     "no execution has the ID",
-		"flow logs " + nobody:                     "no execution has the ID",
-		"flow show --timing " + nobody:            "no execution has the ID",
-		"flow watch " + nobody:                    "no execution has the ID",
-		"flow export " + nobody:                   "no execution has the ID",
-		"flow cancel " + nobody:                   "no execution has the ID",
-		"flow skip " + nobody + " one":            "no execution has the ID",
-		"flow skip " + nobody + " one --dry-run":  "no execution has the ID",
+		"flow show " + nobody:                     nobody,
+		"flow logs " + nobody:                     nobody,
+		"flow show --timing " + nobody:            nobody,
+		"flow watch " + nobody:                    nobody,
+		"flow export " + nobody:                   nobody,
+		"flow cancel " + nobody:                   nobody,
+		"flow skip " + nobody + " one":            nobody,
+		"flow skip " + nobody + " one --dry-run":  nobody,
 		"flow run nosuch":                         `no flow is called "nosuch"`,
 		"flow run nosuch a=1":                     `no flow is called "nosuch"`,
 		"flow run nosuch --dry-run":               `no flow is called "nosuch"`,

@@ -107,7 +107,15 @@ func planFlow(c *cli.Context, a *control.Client) error {
 	}
 	t := table{columns: []string{"STEP", "DOES", "FATE", "INPUT", "NEEDS"}}
 	for _, s := range plan.Steps {
-		t.add(strings.Repeat("  ", s.Depth)+s.Name, does(s), fate(s), input(s), s.Needs)
+		name := strings.Repeat("  ", s.Depth) + s.Name
+		t.add(name, does(s), fate(s), input(s), s.Needs)
+		for i, item := range s.First {
+			one := flow.PlannedStep{Tool: s.Tool, Device: item.Device, Input: item.Input}
+			t.add(fmt.Sprintf("%s[%d]", name, i), does(one), "", input(one), "")
+		}
+		if n := len(s.First); n > 0 && n < *s.Items {
+			t.add(fmt.Sprintf("%s[%d]", name, n), fmt.Sprintf("and so on, to [%d]", *s.Items-1), "", "", "")
+		}
 	}
 	return printTable(screen(c), t)
 }

@@ -78,7 +78,7 @@ var rehearsals = map[string]struct{ args, says string }{
 	"flow retry-step":    {"flow retry-step EXECUTION wait", "ERROR: flow: not possible"},
 	"flow back":          {"flow back EXECUTION wait", "execution.returning"},
 	"flow settle":        {"flow settle EXECUTION wait --done", "ERROR: flow: not possible"},
-	"flow choose":        {"flow choose EXECUTION wait --case then", "ERROR: flow: not possible"},
+	"flow choose":        {"flow choose EXECUTION wait --case then", "ERROR: flow: invalid"},
 	"flow migrate":       {"flow migrate EXECUTION", "ERROR: flow: not possible"},
 	"flow signal":        {"flow signal EXECUTION loaded", "execution.signalled"},
 	"flow approve":       {"flow approve EXECUTION wait", "ERROR: flow: not possible"},

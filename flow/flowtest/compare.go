@@ -28,7 +28,9 @@ func (r *replay) compare(w *World, id, under string) []Difference {
 	c := &comparison{replay: r, under: under}
 	c.texts("state", string(was.State), string(x.State))
 	c.texts("error", code(was.Error), code(x.Error))
-	c.texts("waits for", was.Waiting, x.Waiting)
+	if was.Wake.Kind != flow.WakeLease { // else that is what a tool says, and none runs
+		c.texts("waits for", was.Waiting, x.Waiting)
+	}
 	now := map[string]*flow.StepStatus{}
 	for i := range x.Steps {
 		now[x.Steps[i].Name] = &x.Steps[i]

@@ -377,7 +377,7 @@ func TestFaults(t *testing.T) {
 			`{trigger: a, flow: none, schedule: {cron: "* * * * *"}}`:                                          "none",
 			`{trigger: a, flow: report, params: {count: 10}, schedule: {cron: "* * * * *"}}`:                   "count",
 			`{trigger: a, flow: report, params: {cities: x}, webhook: {secret: ` + secret + `}}`:               "no such parameter",
-			`{trigger: a, flow: report, params: {count: two}, webhook: {secret: ` + secret + `}}`:              `params.count: flow: invalid: parameter "count" is a text, want int`,
+			`{trigger: a, flow: report, params: {count: two}, webhook: {secret: ` + secret + `}}`:              `params.count: invalid: parameter "count" is a text, want int`,
 			`{trigger: a, flow: report, params: {count: 10}, webhook: {secret: ` + secret + `}}`:               "want at most",
 			`{trigger: a, flow: report, params: {count: "${body.n} days"}, webhook: {secret: ` + secret + `}}`: "it is of the type string",
 			`{trigger: a, flow: report, params: {count: "${body.n == 1}"}, webhook: {secret: ` + secret + `}}`: "it is of the type boolean",

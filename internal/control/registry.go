@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/rpc"
@@ -162,6 +163,21 @@ func (r registry) Traffic(ctx context.Context, q *connect.Request[pb.TrafficRequ
 		return nil, err
 	}
 	out := &pb.TrafficResponse{Complete: len(outcomes.Gaps) == 0}
+	if q.Msg.Addr != "" {
+		told, err := rpc.Duration("told", q.Msg.Told, 0)
+		if err != nil {
+			return nil, err
+		}
+		names, err := r.names(ctx)
+		if err != nil {
+			return nil, err
+		}
+		leaving := names.Leaving(q.Msg.Service, q.Msg.Addr, now.Add(-told))
+		out.Unheard = int64(leaving.Unheard)
+		if !leaving.Busy.IsZero() {
+			out.Busy = durationpb.New(max(0, now.Sub(leaving.Busy)))
+		}
+	}
 	for _, bucket := range outcomes.Buckets {
 		if q.Msg.Addr == "" || bucket.Addr == q.Msg.Addr {
 			out.Requests += bucket.Requests

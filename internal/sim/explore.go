@@ -14,7 +14,8 @@ type Config struct {
 	First    uint64        // the first seed; default 1
 	Duration time.Duration // of a run, in virtual time; default 2 min
 	Faults   int           // at most so many in a run; default 8
-	Kinds    []Kind        // of faults; default all
+	Kinds    []Kind        // of faults; default all; one that is named twice is twice as likely
+	Within   time.Duration // faults lie in the run's first part, as long as this; default three quarters. Say it of what is over long before the run
 }
 
 func (c Config) defaults() Config {
@@ -26,6 +27,9 @@ func (c Config) defaults() Config {
 	}
 	if c.Duration == 0 {
 		c.Duration = 2 * time.Minute
+	}
+	if c.Within == 0 {
+		c.Within = c.Duration * 3 / 4
 	}
 	if c.Faults == 0 {
 		c.Faults = 8

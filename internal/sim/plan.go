@@ -59,18 +59,18 @@ func (p Plan) String() string {
 	return fmt.Sprintf("seed %d, %d faults\n%s", p.Seed, len(p.Faults), strings.Join(lines, "\n"))
 }
 
-// NewPlan draws the faults of a seed: they lie in the first three quarters of the run.
+// NewPlan draws the faults of a seed.
 func NewPlan(config Config, seed uint64) Plan {
 	config = config.defaults()
 	r := rand.New(rand.NewPCG(seed, 0xfa017))
 	plan := Plan{Seed: seed}
-	span := config.Duration * 3 / 4
+	span := config.Within
 	for range r.IntN(config.Faults + 1) {
 		f := Fault{
 			Kind: config.Kinds[r.IntN(len(config.Kinds))], Node: config.Nodes[r.IntN(len(config.Nodes))],
 			At: time.Duration(r.Int64N(int64(span))).Round(time.Millisecond),
 		}
-		f.For = min(time.Duration(r.Int64N(int64(config.Duration/4))).Round(time.Millisecond), span-f.At)
+		f.For = min(time.Duration(r.Int64N(int64(span/3))).Round(time.Millisecond), span-f.At)
 		if f.Kind == ClockJump {
 			f.By = time.Duration(r.Int64N(int64(2*time.Minute)) - int64(time.Minute)).Round(time.Second)
 		}

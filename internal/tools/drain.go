@@ -14,7 +14,7 @@ import (
 type DrainIn struct {
 	Services []Service `json:"services"`
 	Devices  []Device  `json:"devices"`
-	Quiet    string    `json:"quiet,omitempty" doc:"how long no call may be reported; default 2s"`
+	Quiet    string    `json:"quiet,omitempty" doc:"how long no call may be reported, neither as ended nor as in flight; default 2s"`
 	Timeout  string    `json:"timeout,omitempty" doc:"after which what is still reported is waited for no more; default 1m"`
 }
 
@@ -30,8 +30,9 @@ type Share struct {
 	Share   int    `json:"share"`
 }
 
-// Drain takes devices' weight to 0 and returns when calls in flight have ended: callers report the end of each call,
-// so when no more reports come for a while, none is left. Codes: drain.busy.
+// Drain takes devices' weight to 0 and returns when calls in flight have ended: callers report the end of each call, and of instances
+// that take no more those in flight, so when everybody who called was heard since, and nothing was reported for a while, none is
+// left. Codes: drain.busy.
 func Drain(ctx context.Context, env Env, in DrainIn) (DrainOut, error) {
 	out := DrainOut{Before: []Share{}}
 	quiet, err := span("quiet", in.Quiet, 2*time.Second)
@@ -63,29 +64,34 @@ func Drain(ctx context.Context, env Env, in DrainIn) (DrainOut, error) {
 	return out, env.quiet(ctx, out.Before, quiet, timeout)
 }
 
-// quiet waits until the number of calls reported on the instances has stood still for a while.
+// quiet waits until for a while no call to the instances has ended or was in flight, and all who called the services were heard.
 func (e Env) quiet(ctx context.Context, instances []Share, quiet, timeout time.Duration) error {
 	began := time.Now()
 	still, last := began, int64(-1)
 	for {
-		total := int64(0)
+		now, total, unheard := time.Now(), int64(0), int64(0)
 		for _, i := range instances {
 			answer, err := e.Client.Registry.Traffic(ctx, connect.NewRequest(&pb.TrafficRequest{
-				Service: i.Service, Addr: i.Addr, Window: durationpb.New(time.Since(began) + timeout),
+				Service: i.Service, Addr: i.Addr, Window: durationpb.New(time.Since(began) + timeout), Told: durationpb.New(max(0, now.Sub(began)-quiet/2)),
 			}))
 			if err != nil {
 				return err
 			}
-			total += answer.Msg.Requests
+			total, unheard = total+answer.Msg.Requests, max(unheard, answer.Msg.Unheard)
+			if busy := answer.Msg.Busy; busy != nil && now.Add(-busy.AsDuration()).After(still) {
+				still = now.Add(-busy.AsDuration())
+			}
 		}
-		now := time.Now()
 		if total != last {
 			last, still = total, now
 		}
-		if now.Sub(still) >= quiet {
+		if now.Sub(still) >= quiet && unheard == 0 {
 			return nil
 		}
 		if now.Sub(began) > timeout {
+			if unheard > 0 {
+				return later("drain.busy", "%d devices that called were not heard for %v after the weight went to 0; are their agents connected?", unheard, timeout)
+			}
 			return later("drain.busy", "calls are still reported %v after the weight went to 0; do callers hold on to connections?", timeout)
 		}
 		if err := rest(ctx, min(quiet/4, 200*time.Millisecond)); err != nil {

@@ -25,14 +25,35 @@ func finish(h uint64) uint64 {
 // loadFactor bounds the load of an instance under the hash policies, in means.
 const loadFactor = 1.25
 
+// initOwners lays out who owns which hash.
+func (p *Picker) initOwners(candidates []Candidate) {
+	p.loads = make([]*Load, len(p.columns))
+	for i := range p.columns {
+		p.loads[i] = p.columns[i].loads[0]
+	}
+	switch n := len(p.columns); {
+	case p.policy == Maglev && n <= maxMaglev:
+		p.owners = newMaglev(candidates, p.columns)
+	case n >= ringSearch && n <= ringTable:
+		p.owners = newSlots(candidates, p.columns)
+	default:
+		p.ring = newRing(candidates, p.columns)
+	}
+}
+
 // owner returns the candidate that owns hash, or the next in the order of the hash whose load, with this call, is
 // within the bound.
-func (p *Picker) owner(random, hash uint64) *column {
-	first := &p.columns[p.owned(hash)]
-	if calls, _ := first.loads[0].weigh(); calls < 1 {
-		return first // one call is always within the bound
+func (p *Picker) owner(random, hash uint64) (int, *Load) {
+	at := p.owned(hash)
+	load := p.loads[at]
+	if calls, _ := load.weigh(); calls >= 1 { // one call is always within the bound
+		c := p.bounded(&p.columns[at], random, hash)
+		return int(c.index), c.loads[0]
 	}
-	return p.bounded(first, random, hash)
+	if p.sparse {
+		at = p.columns[at].index
+	}
+	return int(at), load
 }
 
 func (p *Picker) owned(hash uint64) uint32 {

@@ -20,7 +20,8 @@ type Picker struct {
 	turn    atomic.Uint64 // RoundRobin: how many picks were made
 	order   []uint32      // RoundRobin: one round, by column; nil: by stride
 	strides []uint16      // RoundRobin: what a column gets of each full stride
-	owners  []uint16      // Maglev: column by slot
+	loads   []*Load       // hash policies: by column; their picks of idle candidates read nothing else of a column
+	owners  []uint16      // hash policies: column by slot; nil: by ring
 	ring    *ring
 	mean    atomic.Uint64 // hash policies: float64 bits; calls in flight for weight 1
 }
@@ -42,18 +43,16 @@ func NewPicker(policy Policy, candidates []Candidate, turn uint64) *Picker {
 	if len(p.columns) == 0 {
 		return p
 	}
-	switch {
-	case policy == Adaptive:
+	switch policy {
+	case Adaptive:
 		p.learnGood(turn + 1)
-	case policy == RoundRobin:
+	case RoundRobin:
 		p.turn.Store(turn)
 		p.order, p.strides = newRound(candidates, p.columns)
-	case policy == HotCold:
+	case HotCold:
 		p.initHot()
-	case policy == Maglev && len(p.columns) <= maxMaglev:
-		p.owners = newMaglev(candidates, p.columns)
-	case policy.Hashes():
-		p.ring = newRing(candidates, p.columns)
+	case Maglev, RingHash:
+		p.initOwners(candidates)
 	}
 	return p
 }
@@ -79,14 +78,14 @@ func (p *Picker) Pick(random, hash uint64) (int, *Load) {
 	}
 	var c *column
 	switch p.policy {
+	case Maglev, RingHash:
+		return p.owner(random, hash)
 	case HotCold:
 		c = p.cold(random)
 	case RoundRobin:
 		c = p.next()
 	case LeastRequest:
 		c = p.least(random)
-	case Maglev, RingHash:
-		c = p.owner(random, hash)
 	default:
 		c = p.draw(uint32(random))
 	}

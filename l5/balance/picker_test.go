@@ -174,9 +174,6 @@ func TestRemap(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []balance.Policy{balance.Maglev, balance.RingHash} {
 		for _, n := range []int{100, 655, 1000, 10000} {
-			if policy == balance.RingHash && n > 1000 {
-				continue // it is the same at any number
-			}
 			t.Run(fmt.Sprintf("%v/n=%d", policy, n), func(t *testing.T) {
 				t.Parallel()
 				weights := make([]float64, n)
@@ -222,6 +219,32 @@ func TestRemap(t *testing.T) {
 	}
 }
 
+// TestRingGrows adds one candidate at a time where a ring becomes a table: the newcomer takes its share, and nobody else does.
+func TestRingGrows(t *testing.T) {
+	t.Parallel()
+	all := unequal(1026)
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := 1021; n < len(all); n++ {
+		before, after := balance.NewPicker(balance.RingHash, all[:n], 0), balance.NewPicker(balance.RingHash, all[:n+1], 0)
+		const hashes = 100_000
+		moved := 0
+		for range hashes {
+			hash := random.Uint64()
+			a, _ := before.Pick(0, hash)
+			b, _ := after.Pick(0, hash)
+			if a == b {
+				continue
+			}
+			if moved++; b != n {
+				t.Fatalf("with the newcomer %d, %d has what %d had", n, b, a)
+			}
+		}
+		if share := float64(moved) / hashes; share > 0.005 {
+			t.Errorf("with the newcomer %d, %.2f %% moved", n, 100*share)
+		}
+	}
+}
+
 // TestOwnership has how even the hash policies are: the deviation of what an instance owns from what its weight says.
 func TestOwnership(t *testing.T) {
 	t.Parallel()
@@ -231,7 +254,7 @@ func TestOwnership(t *testing.T) {
 		most   float64 // deviation, of the share
 	}{
 		{balance.Maglev, 10, 0.01}, {balance.Maglev, 100, 0.03}, {balance.Maglev, 655, 0.05}, {balance.Maglev, 1000, 0.03}, {balance.Maglev, 10000, 0.05},
-		{balance.RingHash, 100, 0.16}, {balance.RingHash, 10000, 0.16},
+		{balance.RingHash, 100, 0.16}, {balance.RingHash, 10000, 0.16}, {balance.RingHash, 16384, 0.16}, {balance.RingHash, 17000, 0.16},
 	} {
 		t.Run(fmt.Sprintf("%v/n=%d", test.policy, test.n), func(t *testing.T) {
 			t.Parallel()

@@ -1851,7 +1851,9 @@ type Outcome struct {
 	// The same calls by latency: bucket i counts those below 2^(18+i) ns and not in a lower one; the last has no bound.
 	Histogram []int64 `protobuf:"varint,9,rep,packed,name=histogram,proto3" json:"histogram,omitempty"`
 	// How many processes' reports are folded into this one.
-	Reports       int64 `protobuf:"varint,10,opt,name=reports,proto3" json:"reports,omitempty"`
+	Reports int64 `protobuf:"varint,10,opt,name=reports,proto3" json:"reports,omitempty"`
+	// Calls that had not ended, to an instance that takes no more: told with each report until there are none, and not told of others.
+	InFlight      int64 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1952,6 +1954,13 @@ func (x *Outcome) GetHistogram() []int64 {
 func (x *Outcome) GetReports() int64 {
 	if x != nil {
 		return x.Reports
+	}
+	return 0
+}
+
+func (x *Outcome) GetInFlight() int64 {
+	if x != nil {
+		return x.InFlight
 	}
 	return 0
 }
@@ -2595,7 +2604,7 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"\rRenewResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05fault\x18\x02 \x01(\tR\x05fault\x12\x1c\n" +
-	"\tinstances\x18\x03 \x01(\x03R\tinstances\"\x94\x02\n" +
+	"\tinstances\x18\x03 \x01(\x03R\tinstances\"\xb1\x02\n" +
 	"\aOutcome\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
@@ -2608,7 +2617,8 @@ const file_l5_l5pb_l5_proto_rawDesc = "" +
 	"latencySum\x12\x1c\n" +
 	"\thistogram\x18\t \x03(\x03R\thistogram\x12\x18\n" +
 	"\areports\x18\n" +
-	" \x01(\x03R\areports\"p\n" +
+	" \x01(\x03R\areports\x12\x1b\n" +
+	"\tin_flight\x18\v \x01(\x03R\binFlight\"p\n" +
 	"\rReportRequest\x12\x1a\n" +
 	"\breporter\x18\x01 \x01(\tR\breporter\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x121\n" +

@@ -97,3 +97,27 @@ func Wire(record store.Record) ([]byte, bool) {
 	p, err := pack(name, record)
 	return p.wire, err == nil
 }
+
+// Intake is what reports go to, for tests.
+type Intake struct{ in *intake }
+
+func NewIntake() Intake { return Intake{newIntake(nil)} }
+
+// Hear notes what a reporter tells of one instance.
+func (i Intake) Hear(now time.Time, reporterID, service, addr string, requests, inFlight int64) {
+	i.in.mu.Lock()
+	defer i.in.mu.Unlock()
+	r := i.in.reporters[reporterID]
+	if r == nil {
+		r = &reporter{}
+		i.in.reporters[reporterID] = r
+	}
+	r.seen = now
+	i.in.hear(r, service, addr, requests, inFlight, now)
+}
+
+func (i Intake) Leaving(now time.Time, service, addr string, since time.Time) Leaving {
+	return i.in.leaving(now, service, addr, since)
+}
+
+func (i Intake) Forget(now time.Time) { i.in.forget(now) }

@@ -23,9 +23,10 @@ type intake struct {
 	wake    chan struct{}
 
 	mu        sync.Mutex
-	reporters map[string]*reporter // guarded by mu
-	pending   *fold                // guarded by mu
-	stopped   bool                 // guarded by mu
+	reporters map[string]*reporter    // guarded by mu
+	busy      map[[2]string]time.Time // guarded by mu; by service and address: see Leaving
+	pending   *fold                   // guarded by mu
+	stopped   bool                    // guarded by mu
 }
 
 // reporter is one run of a reporting process.
@@ -34,6 +35,8 @@ type reporter struct {
 	open    uint64 // the seq in a fold, 0 if none
 	fold    *fold  // that fold
 	seen    time.Time
+
+	services map[string]hearing // by service; nil until it tells of one
 }
 
 // fold is what goes to the sink in one call.
@@ -57,7 +60,7 @@ const (
 var errBusy = errors.New("more outcomes are waiting than the sink takes; send the report again later")
 
 func newIntake(sink Sink) *intake {
-	return &intake{sink: sink, wake: make(chan struct{}, 1), reporters: make(map[string]*reporter), pending: newFold()}
+	return &intake{sink: sink, wake: make(chan struct{}, 1), reporters: make(map[string]*reporter), busy: make(map[[2]string]time.Time), pending: newFold()}
 }
 
 func newFold() *fold {
@@ -103,7 +106,9 @@ func (in *intake) add(request *l5pb.ReportRequest, now time.Time) (*fold, bool, 
 	}
 	f := in.pending
 	for _, o := range request.GetOutcomes() {
-		f.outcomes.Add(o)
+		if f.outcomes.Add(o) {
+			in.hear(r, o.GetService(), o.GetAddr(), o.GetRequests(), o.GetInFlight(), now)
+		}
 	}
 	f.batches[r] = request.GetSeq()
 	r.open, r.fold = request.GetSeq(), f
@@ -182,4 +187,5 @@ func (in *intake) forget(now time.Time) {
 			delete(in.reporters, name)
 		}
 	}
+	in.forgetHeard(now)
 }

@@ -140,6 +140,7 @@ func New(t *testing.T) *World {
 	}
 	mux := http.NewServeMux()
 	api.Mount(mux)
+	mux.Handle(w.Names.Handler())
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if device := r.Header.Get(AgentHeader); device != "" {
 			r = r.WithContext(auth.With(r.Context(), auth.Identity{Role: auth.Agent, Name: device}))

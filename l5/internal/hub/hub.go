@@ -5,6 +5,8 @@ package hub
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"weak"
 
@@ -50,6 +52,7 @@ type topic struct {
 	recent   weak.Pointer[Frame] // the same, of a state that is kept elsewhere
 	health   *Frame              // nil: nobody ever doubted an instance
 	subs     map[*Subscriber]struct{}
+	told     []*Subscriber // subs, as a list that is never changed; nil: not made
 }
 
 type delta struct {
@@ -79,11 +82,15 @@ func Reading(read func(service string) (view.View, bool)) *Hub {
 // Announce says that the source has moved a service from the revision previous of one epoch on to revision. Encode, which
 // is called at most once and before Announce returns, encodes the delta; nil: there is none.
 func (h *Hub) Announce(service, epoch string, previous, revision int64, encode func() []byte) {
+	tell(service, h.announce(service, epoch, previous, revision, encode))
+}
+
+func (h *Hub) announce(service, epoch string, previous, revision int64, encode func() []byte) []*Subscriber {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topics[service]
 	if t == nil || t.epoch == epoch && revision <= t.revision {
-		return // nobody watches, or whoever does was given a snapshot that has it
+		return nil // nobody watches, or whoever does was given a snapshot that has it
 	}
 	if encode != nil && t.epoch == epoch && t.revision == previous {
 		t.keep(delta{previous: previous, revision: revision, frame: frameOf(encode())})
@@ -91,7 +98,7 @@ func (h *Hub) Announce(service, epoch string, previous, revision int64, encode f
 		t.deltas = nil
 	}
 	t.known, t.epoch, t.revision = true, epoch, revision
-	h.published(t)
+	return t.published()
 }
 
 // Reset says that the source has begun another epoch: all that was served is of another history.
@@ -101,20 +108,28 @@ func (h *Hub) Reset() {
 	for _, t := range h.topics {
 		t.epoch, t.revision = h.source.State(t.service)
 		t.deltas = nil
-		h.published(t)
+		for _, s := range t.published() {
+			s.mark(t.service)
+		}
 	}
 }
 
 // Publish makes v the state of its service. Subscribers are served the delta from the state before, if change is
 // given, or else a snapshot. Change must lead from the state before to v.
 func (h *Hub) Publish(v view.View, change *l5pb.Delta) error {
+	subs, err := h.publish(v, change)
+	tell(v.Service, subs)
+	return err
+}
+
+func (h *Hub) publish(v view.View, change *l5pb.Delta) ([]*Subscriber, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.topic(v.Service)
 	if change != nil && t.known && t.epoch == v.Epoch && t.revision == change.GetPrevious() {
 		frame, err := newFrame(&l5pb.WatchResponse{Kind: &l5pb.WatchResponse_Delta{Delta: change}})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		t.keep(delta{previous: change.GetPrevious(), revision: change.GetRevision(), frame: frame})
 	} else {
@@ -124,8 +139,7 @@ func (h *Hub) Publish(v view.View, change *l5pb.Delta) error {
 	if h.read == nil {
 		t.view = v
 	}
-	h.published(t)
-	return nil
+	return t.published(), nil
 }
 
 // keep remembers d for those that lag or resume, and forgets the oldest.
@@ -136,11 +150,20 @@ func (t *topic) keep(d delta) {
 	t.deltas = append(t.deltas, d)
 }
 
-// published tells the subscribers of t that it moved. Callers hold mu.
-func (h *Hub) published(t *topic) {
+// published notes that t moved, and returns who is to be told.
+func (t *topic) published() []*Subscriber {
 	t.snapshot, t.recent = nil, weak.Pointer[Frame]{}
-	for s := range t.subs {
-		s.mark(t.service)
+	if t.told == nil && len(t.subs) > 0 {
+		t.told = slices.Collect(maps.Keys(t.subs))
+	}
+	return t.told
+}
+
+// tell says that service moved. It is called without the hub's lock, which is the first thing that those who were told take: they
+// would wait for one another until the last was told.
+func tell(service string, subs []*Subscriber) {
+	for _, s := range subs {
+		s.mark(service)
 	}
 }
 

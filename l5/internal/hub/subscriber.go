@@ -9,7 +9,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
-// Gate says who may call what. Known is false while the answer is not there yet.
+// Gate says who may call what. Known is false while the answer is not there yet. An answer stands until Recheck is called.
 type Gate interface {
 	Verdict(caller, service string) (allowed, known bool, reason string)
 }
@@ -40,6 +40,8 @@ type want struct {
 	settings mark
 	health   *Frame            // as it was sent
 	callers  map[string]uint64 // sums of the verdicts, as they were sent or the subscriber said; 0: none
+	asked    bool              // whether the gate was asked about all callers since it may have changed its mind, and knew
+	allowed  bool              // what it said: whether any may call
 }
 
 // Subscriber returns a new subscriber. Close it.
@@ -72,7 +74,8 @@ func (s *Subscriber) Request(request *l5pb.WatchRequest) {
 
 func (s *Subscriber) add(sub *l5pb.Subscription) {
 	s.hub.mu.Lock()
-	s.hub.topic(sub.GetService()).subs[s] = struct{}{}
+	t := s.hub.topic(sub.GetService())
+	t.subs[s], t.told = struct{}{}, nil
 	s.hub.mu.Unlock()
 	s.mu.Lock()
 	w := s.wants[sub.GetService()]
@@ -81,7 +84,7 @@ func (s *Subscriber) add(sub *l5pb.Subscription) {
 		s.wants[sub.GetService()] = w
 	}
 	w.callers[sub.GetCaller()] = sub.GetVerdict()
-	w.health = nil
+	w.health, w.asked = nil, false
 	w.at = position{served: sub.GetRevision() > 0, epoch: sub.GetEpoch(), revision: sub.GetRevision()}
 	w.settings = mark{sub.GetEpoch(), sub.GetSettings()}
 	s.mu.Unlock()
@@ -93,6 +96,7 @@ func (s *Subscriber) drop(service, caller string) {
 	w := s.wants[service]
 	if w != nil {
 		delete(w.callers, caller)
+		w.asked = false
 	}
 	last := w != nil && len(w.callers) == 0
 	if last {
@@ -109,6 +113,7 @@ func (s *Subscriber) leave(service string) {
 	defer s.hub.mu.Unlock()
 	if t := s.hub.topics[service]; t != nil {
 		delete(t.subs, s)
+		t.told = nil
 		s.hub.prune(t)
 	}
 }
@@ -128,13 +133,14 @@ func (s *Subscriber) Close() {
 func (s *Subscriber) Recheck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for service := range s.wants {
+	for service, w := range s.wants {
+		w.asked = false
 		s.dirty[service] = struct{}{}
 	}
 	s.signal()
 }
 
-// mark says that service has something to send. Publish calls it under the hub's lock: the order is hub, then subscriber.
+// mark says that service has something to send. It may be called under the hub's lock: the order is hub, then subscriber.
 func (s *Subscriber) mark(service string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,13 +174,15 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		if w == nil {
 			continue
 		}
-		verdicts, allowed, err := s.verdicts(service, w)
-		if err != nil {
-			return nil, err
+		if !w.asked {
+			verdicts, err := s.verdicts(service, w)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, verdicts...)
 		}
-		out = append(out, verdicts...)
 		t := s.hub.topics[service]
-		if !allowed || t == nil {
+		if !w.allowed || t == nil {
 			w.at, w.health = position{}, nil // whoever is allowed later starts from a snapshot
 			continue
 		}
@@ -219,14 +227,16 @@ func inOrder[V any](m map[string]V) []string {
 	return keys
 }
 
-// verdicts returns the frames of verdicts that are new or changed, and whether any caller is allowed.
-func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, any bool, err error) {
+// verdicts asks the gate, and returns the frames of verdicts that are new or changed.
+func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, err error) {
+	w.asked, w.allowed = true, false
 	for _, caller := range inOrder(w.callers) {
 		allowed, known, reason := s.gate.Verdict(caller, service)
 		if !known {
+			w.asked = false
 			continue
 		}
-		any = any || allowed
+		w.allowed = w.allowed || allowed
 		now := view.VerdictSum(allowed, reason)
 		if w.callers[caller] == now {
 			continue
@@ -236,9 +246,9 @@ func (s *Subscriber) verdicts(service string, w *want) (out []*Frame, any bool, 
 			Service: service, Caller: caller, Allowed: allowed, Reason: reason,
 		}}})
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		out = append(out, frame)
 	}
-	return out, any, nil
+	return out, nil
 }

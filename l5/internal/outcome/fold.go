@@ -42,6 +42,7 @@ func (f *Fold) Add(o *l5pb.Outcome) bool {
 	sum.Failures += o.GetFailures()
 	sum.Rejected += o.GetRejected()
 	sum.LatencySum += o.GetLatencySum()
+	sum.InFlight = max(sum.InFlight, o.GetInFlight()) // a state, not a sum: one program may report twice
 	if o.GetRequests() > 0 {
 		sum.Reports += max(o.GetReports(), 1)
 	}

@@ -2898,7 +2898,7 @@ type RegistryServiceClient interface {
 	SetRules(context.Context, *connect.Request[controlpb.SetRulesRequest]) (*connect.Response[controlpb.RulesResponse], error)
 	// Isolate takes all calls from an instance that stays registered, or gives them back.
 	Isolate(context.Context, *connect.Request[controlpb.IsolateRequest]) (*connect.Response[controlpb.Done], error)
-	// Traffic says how many calls callers reported on an instance in the last seconds.
+	// Traffic says how many calls callers reported on an instance in the last seconds, and whether they are done with it.
 	Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error)
 }
 
@@ -3073,7 +3073,7 @@ type RegistryServiceHandler interface {
 	SetRules(context.Context, *connect.Request[controlpb.SetRulesRequest]) (*connect.Response[controlpb.RulesResponse], error)
 	// Isolate takes all calls from an instance that stays registered, or gives them back.
 	Isolate(context.Context, *connect.Request[controlpb.IsolateRequest]) (*connect.Response[controlpb.Done], error)
-	// Traffic says how many calls callers reported on an instance in the last seconds.
+	// Traffic says how many calls callers reported on an instance in the last seconds, and whether they are done with it.
 	Traffic(context.Context, *connect.Request[controlpb.TrafficRequest]) (*connect.Response[controlpb.TrafficResponse], error)
 }
 

@@ -1,0 +1,38 @@
+package server_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/zhiyun-ops/zhiyun/l5/server"
+)
+
+func TestLeaving(t *testing.T) {
+	t.Parallel()
+	const addr = "127.0.0.1:1"
+	start := time.Unix(1_000_000, 0)
+	in := server.NewIntake()
+	want := func(when string, now, since time.Time, busy time.Time, unheard int) {
+		t.Helper()
+		got := in.Leaving(now, "a", addr, since)
+		if !got.Busy.Equal(busy) || got.Unheard != unheard {
+			t.Errorf("%s: busy at %v, %d unheard; want %v, %d", when, got.Busy, got.Unheard, busy, unheard)
+		}
+	}
+	never, at := time.Time{}, func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+
+	in.Hear(at(0), "idle", "a", addr, 0, 0)
+	in.Hear(at(0), "elsewhere", "b", addr, 5, 0)
+	in.Hear(at(1), "agent-1", "a", addr, 10, 0)
+	in.Hear(at(2), "agent-2", "a", "127.0.0.1:2", 10, 0)
+	want("nobody was heard since", at(4), at(3), never, 2)
+	in.Hear(at(4), "agent-1", "a", "127.0.0.1:2", 10, 0)
+	in.Hear(at(4), "agent-1", "a", addr, 0, 2)
+	want("one was, and has calls in flight", at(4), at(3), at(4), 1)
+	in.Hear(at(5), "agent-2", "a", "127.0.0.1:2", 0, 0)
+	want("both were, one of them rests", at(5), at(3), at(4), 0)
+	want("who is silent for long is gone", at(19), at(3), at(4), 0)
+	want("who has called nothing for long is not waited for", at(60), at(59), at(4), 0)
+	in.Forget(at(3600))
+	want("all is forgotten", at(3600), at(3599), never, 0)
+}
