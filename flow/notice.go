@@ -19,8 +19,9 @@ type Notice struct {
 	ID        string    `json:"id"`
 	Execution string    `json:"execution"`
 	Flow      string    `json:"flow"`
-	Kind      string    `json:"kind"`     // step (a notify step), approve, failed or stuck
-	Severity  string    `json:"severity"` // info, warning or critical
+	Module    string    `json:"module,omitempty"` // the execution's parameter "module", if it is a text: whose affair it is
+	Kind      string    `json:"kind"`             // step (a notify step), approve, failed or stuck
+	Severity  string    `json:"severity"`         // info, warning or critical
 	Text      string    `json:"text"`
 	At        time.Time `json:"at"`
 }
@@ -30,9 +31,10 @@ func (m *machine) notice(kind, severity, text string) {
 	for n := 2; slices.ContainsFunc(m.notices, func(other Notice) bool { return other.ID == id }); n++ {
 		id = fmt.Sprintf("%s/%d.%d", m.x.ID, m.x.Seq, n) // several of one event
 	}
+	secrets := m.x.secrets()
 	m.notices = append(m.notices, Notice{
-		ID: id, Execution: m.x.ID, Flow: m.x.Flow,
-		Kind: kind, Severity: severity, Text: redactText(text, m.x.secrets()), At: m.now,
+		ID: id, Execution: m.x.ID, Flow: m.x.Flow, Module: redactText(m.x.module(), secrets),
+		Kind: kind, Severity: severity, Text: redactText(text, secrets), At: m.now,
 	})
 }
 

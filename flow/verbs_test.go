@@ -263,12 +263,12 @@ func TestNotices(t *testing.T) {
 		flow.Func(tools, "fail", func(context.Context, struct{}) (struct{}, error) { return struct{}{}, errors.New("no") }, flow.WithEffect(flow.Pure))
 		got := make(notifier, 10)
 		engine := start(t, flow.Config{Store: store, Tools: tools, Notifier: got})
-		save(t, engine, `{flow: f, params: {who: string}, steps: [{name: a, notify: {text: "hello ${params.who}"}}, {name: b, tool: fail}]}`)
-		begin(t, engine, "f", map[string]any{"who": "you"})
+		save(t, engine, `{flow: f, params: {who: string, module: string}, steps: [{name: a, notify: {text: "hello ${params.who}"}}, {name: b, tool: fail}]}`)
+		begin(t, engine, "f", map[string]any{"who": "you", "module": "shop.cart"})
 		for _, want := range []string{"step info hello you", "failed critical flow f failed and was compensated: failed: step b: no"} {
 			notice := <-got
-			if line := notice.Kind + " " + notice.Severity + " " + notice.Text; line != want {
-				t.Errorf("got %q, want %q", line, want)
+			if line := notice.Kind + " " + notice.Severity + " " + notice.Text; line != want || notice.Module != "shop.cart" {
+				t.Errorf("got %q of module %q, want %q of shop.cart", line, notice.Module, want)
 			}
 		}
 	})

@@ -75,6 +75,7 @@ func demand(command *cli.Command) {
 // mend gives each command the same answer to a wrong flag, a wrong name, and an argument too many: one that is passed over
 // in silence was meant as something.
 func mend(command *cli.Command) {
+	command.HideHelpCommand = true // --help is there, and among verbs "help" reads as one of them
 	demand(command)
 	if action, most := command.Action, len(strings.Fields(command.ArgsUsage)); action != nil && len(command.Subcommands) == 0 && !strings.Contains(command.ArgsUsage, "...") {
 		command.Action = func(c *cli.Context) error {

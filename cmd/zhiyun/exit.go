@@ -84,9 +84,7 @@ func plainError(err error) error {
 		return cli.Exit("the server cannot be reached: "+text, exitNotNow)
 	case code == connect.CodeUnauthenticated:
 		return fmt.Errorf("the server wants a token: give --token-file (%s)", text)
-	case code == connect.CodeInvalidArgument:
-		return usage("%s", text)
-	case code == connect.CodeNotFound, code == connect.CodeOutOfRange:
+	case code == connect.CodeInvalidArgument, code == connect.CodeNotFound, code == connect.CodeOutOfRange: // the text says what to do; no help knows of it
 		return cli.Exit(text, exitUsage)
 	case code == connect.CodeUnimplemented:
 		return fmt.Errorf("the server does not do this: it is older than this zhiyun, or runs without that part (%s)", text)

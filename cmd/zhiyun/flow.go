@@ -196,19 +196,23 @@ func params(c *cli.Context, a *control.Client, name string, args []string) (map[
 		return nil, err
 	}
 	known := make([]string, len(d.Params))
+	var faults []string
 	for i := range d.Params {
 		p := &d.Params[i]
 		known[i] = p.Name
 		if one, ok := texts[p.Name]; ok {
 			if out[p.Name], err = p.FromText(one); err != nil {
-				return nil, usage("flow %s: %v", name, err)
+				faults = append(faults, fmt.Sprintf("flow %s: %v", name, strings.TrimPrefix(err.Error(), flow.ErrInvalid.Error()+": ")))
 			}
 		}
 	}
 	for _, one := range slices.Sorted(maps.Keys(texts)) {
 		if !slices.Contains(known, one) {
-			return nil, usage("flow %s has no parameter %q; it has %s", name, one, text(known))
+			faults = append(faults, fmt.Sprintf("flow %s has no parameter %q; it has %s", name, one, text(known)))
 		}
+	}
+	if len(faults) > 0 {
+		return nil, usage("%s", strings.Join(faults, "\n"))
 	}
 	return out, nil
 }
@@ -370,8 +374,11 @@ func showFlow(c *cli.Context, a *control.Client) error {
 	t := table{columns: []string{"STEP", "STATE", "TASKS", "STARTED", "TOOK", "WAITS FOR"}}
 	for _, step := range execution.Steps {
 		var took time.Duration
-		if !step.Ended.IsZero() {
+		switch {
+		case !step.Ended.IsZero():
 			took = step.Ended.Sub(step.Started)
+		case step.State == flow.StepRunning && !execution.State.Ended(): // so far
+			took = max(0, time.Since(step.Started).Truncate(time.Second))
 		}
 		t.add(step.Name, stepState(execution, step), len(step.Tasks), step.Started, took, stepWaits(step))
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/zhiyun-ops/zhiyun/flow/daemon"
+	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 )
 
 // Who runs flows alone, by cmd/flow-server, has the same verbs as with a whole server.
@@ -86,5 +87,18 @@ func TestTheVerbsDriveAFlowDaemon(t *testing.T) {
 	zhiyun(0, "sure", "flow", "approve", second, "sure", "--dry-run")
 	zhiyun(0, "", "flow", "approve", second, "sure", "--reason", "seen")
 	zhiyun(0, "execution.done", "flow", "watch", second)
+	tool := filepath.Join(dir, "note.lay")
+	if _, err := tooltest.New(tool, "note.lay", "sh"); err != nil {
+		t.Fatal(err)
+	}
+	zhiyun(0, "tool/note.lay", "tool", "push", tool, "--dry-run")
+	zhiyun(0, "sha256:", "tool", "push", tool)
+	zhiyun(0, "pushed", "tool", "list", "note.lay")
+	zhiyun(0, "sha256:", "tool", "versions", "note.lay")
+	if err := os.WriteFile(filepath.Join(dir, "lay.yaml"), []byte("flow: lay\nsteps: [{name: lay, tool: note.lay, with: {name: hello}}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	zhiyun(0, "lay", "flow", "save", dir+"/lay.yaml")
+	zhiyun(0, "execution.done", "flow", "run", "lay", "--watch")
 	zhiyun(exitFailed, "does not do this", "freeze", "--reason", "sale")
 }

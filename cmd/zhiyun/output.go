@@ -222,7 +222,7 @@ func plain(node *yaml.Node) {
 	}
 }
 
-// usage is an error of the call itself: exit code 2.
+// usage is an error of the call itself that the help of the verb mends: exit code 2.
 func usage(format string, args ...any) error {
 	return cli.Exit(fmt.Sprintf(format, args...)+" (see --help)", exitUsage)
 }

@@ -2,9 +2,9 @@
 //
 // Documents (*.yaml) and manifests (*.json) are read from two folders when it starts.
 //
-// zhiyun.control.v1.FlowService is what the verbs of zhiyun call: zhiyun flow ... --server unix:///run/zhiyun/flow.sock, and zhiyun tool list. All verbs on flows work as with
-// a whole server, --dry-run and short IDs among them, but those about triggers and freezes, which need its record. Who did what goes into the histories of
-// executions, and into the log. The other API is for programs without Connect; its paths, all JSON:
+// zhiyun.control.v1.FlowService is what the verbs of zhiyun call: zhiyun flow ... --server unix:///run/zhiyun/flow.sock, and zhiyun tool push, use, list and versions. All verbs on
+// flows and on pushed tools work as with a whole server, --dry-run and short IDs among them, but those about triggers, notices and freezes, which need its record. A pushed tool comes
+// in the place of a manifest of its name. Who did what goes into the histories of executions, and into the log. The other API is for programs without Connect; its paths, all JSON:
 //
 //	GET  /v1/flows                              the latest definitions
 //	POST /v1/flows/NAME/executions?key=&by=&because=   starts with the body as parameters, answers {"id": ...}
@@ -34,6 +34,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/flowapi"
@@ -47,7 +48,7 @@ type Config struct {
 	Listen string
 	// TLS is required for host:port, and has to demand client certificates.
 	TLS *tls.Config
-	// Data is the folder of the store. Required, unless Store is given.
+	// Data is the folder of the store, of pushed tools and of logs. Required, unless Store is given; without it no tool can be pushed.
 	Data string
 	// Store is a PostgreSQL database, as "postgres://zhiyun@db/flows", that several daemons may share: they take over from one that dies. A password belongs
 	// into the file that PGPASSFILE names. Default: a file in Data, for this daemon alone.
@@ -106,11 +107,12 @@ func (d *Daemon) Addr(ctx context.Context) (string, error) {
 
 // Run reads the folders, listens and serves until ctx ends, then drains. It is called once.
 func (d *Daemon) Run(ctx context.Context) error {
-	tools, err := manifests(d.config.Manifests)
+	tools := flow.NewTools()
+	defer tools.Close()
+	pushed, err := d.register(tools)
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
-	defer tools.Close()
 	steps, err := d.open(ctx)
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
@@ -128,7 +130,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
-	verbs, err := flowapi.New(flowapi.Config{Engine: engine, Tools: tools, ToolDevices: dispatcher.Tools, Audit: d.audit})
+	verbs, err := flowapi.New(flowapi.Config{Engine: engine, Tools: tools, ToolDevices: dispatcher.Tools, Shelf: pushed, Audit: d.audit})
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
@@ -170,6 +172,27 @@ func (d *Daemon) folders() (env []string, logs string, err error) {
 	return env, filepath.Join(data, "flow-logs"), nil
 }
 
+// register registers the tools of the manifests, and those that were pushed, which come in the place of others of their names. One that cannot be read is logged, and
+// missing: the others work. Without Data there is no shelf.
+func (d *Daemon) register(tools *flow.Tools) (pushed *shelf.Shelf, err error) {
+	all, err := manifests(d.config.Manifests)
+	if err != nil {
+		return nil, err
+	}
+	if d.config.Data != "" {
+		if pushed, err = shelf.Open(filepath.Join(d.config.Data, "tools")); err != nil {
+			return nil, err
+		}
+		if all, err = pushed.Over(all); err != nil && d.config.Logger != nil {
+			d.config.Logger.Error("tools that were pushed cannot be read; push them again", "error", err)
+		}
+	}
+	for _, manifest := range all {
+		tools.Exec(manifest)
+	}
+	return pushed, nil
+}
+
 // audit notes who did what; what was done to an execution is in its history as well.
 func (d *Daemon) audit(ctx context.Context, c *controlpb.Cause, action, object string, _ any) error {
 	if d.config.Logger != nil && store.RehearsalOf(ctx) == nil {
@@ -189,9 +212,15 @@ func (d *Daemon) open(ctx context.Context) (interface {
 	return sqlitestore.Open(filepath.Join(d.config.Data, "flow.db"))
 }
 
-// manifests registers every manifest of a folder, and every tool in a folder of it.
-func manifests(dir string) (*flow.Tools, error) {
-	tools := flow.NewTools()
+// manifests reads every manifest of a folder, and of every tool in a folder of it.
+func manifests(dir string) ([]flow.Manifest, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	out, err := flow.ReadManifests(dir)
+	if err != nil {
+		return nil, err
+	}
 	files, err := list(dir, ".json")
 	if err != nil {
 		return nil, err
@@ -205,14 +234,9 @@ func manifests(dir string) (*flow.Tools, error) {
 		if err := json.Unmarshal(data, &m); err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", file, err)
 		}
-		tools.Exec(m)
+		out = append(out, m)
 	}
-	if dir != "" {
-		if err := tools.Folders(dir); err != nil {
-			return nil, err
-		}
-	}
-	return tools, nil
+	return out, nil
 }
 
 // documents saves every flow of a folder.

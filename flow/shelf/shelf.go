@@ -276,7 +276,7 @@ func (s *Shelf) List(name string) ([]Tool, error) {
 	return out, nil
 }
 
-// Current returns the manifests of the versions in use, by name: hand each to flow.Tools.Exec.
+// Current returns the manifests of the versions in use, by name.
 func (s *Shelf) Current() ([]flow.Manifest, error) {
 	found, err := filepath.Glob(filepath.Join(s.dir, "*", "current"))
 	if err != nil {
@@ -296,6 +296,21 @@ func (s *Shelf) Current() ([]flow.Manifest, error) {
 		faults = append(faults, err)
 	}
 	return out, errors.Join(faults...)
+}
+
+// Over returns the manifests with those of the versions in use in the place of those of the same names, or behind them: hand each to flow.Tools.Exec when
+// engines start. With an error, of pushed tools that cannot be read, come all others.
+func (s *Shelf) Over(brought []flow.Manifest) ([]flow.Manifest, error) {
+	pushed, err := s.Current()
+	out := slices.Clone(brought)
+	for _, m := range pushed {
+		if at := slices.IndexFunc(out, func(b flow.Manifest) bool { return b.Name == m.Name }); at >= 0 {
+			out[at] = m
+		} else {
+			out = append(out, m)
+		}
+	}
+	return out, err
 }
 
 // Pack writes a tool's folder as an archive that Stage takes.

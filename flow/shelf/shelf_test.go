@@ -258,3 +258,42 @@ func FuzzStage(f *testing.F) {
 		}
 	})
 }
+
+// A tool that was pushed in the place of one that the program brings is there after a restart as well, and registered once.
+func TestPushedToolsComeInThePlaceOfBroughtOnes(t *testing.T) {
+	t.Parallel()
+	kept, err := shelf.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"greet", "other"} {
+		staged, err := kept.Stage(pack(t, toolFolder(t, t.TempDir(), name, "2.0.0", `"who": {"type": "string"}`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := staged.Keep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var brought []flow.Manifest
+	for _, name := range []string{"greet", "stays"} {
+		m, err := flow.ReadManifest(toolFolder(t, t.TempDir(), name, "1.0.0", `"who": {"type": "string"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		brought = append(brought, m)
+	}
+	all, err := kept.Over(brought)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, got := flow.NewTools(), ""
+	defer tools.Close()
+	for _, m := range all {
+		tools.Exec(m)
+		got += m.Name + " " + m.Version + "; "
+	}
+	if want := "greet 2.0.0; stays 1.0.0; other 2.0.0; "; got != want || tools.Err() != nil || brought[0].Version != "1.0.0" {
+		t.Errorf("got %s%v, want %s", got, tools.Err(), want)
+	}
+}

@@ -95,6 +95,9 @@ var (
 
 var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 
+// goType is what the YAML library says of a field that there is none for.
+var goType = regexp.MustCompile(`not found in type trigger\.\w+`)
+
 // MaxDocument bounds the document of a trigger, in bytes.
 const MaxDocument = 64 << 10
 
@@ -109,8 +112,10 @@ func ParseWithSecret(document []byte, secret string) (Trigger, error) {
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(document))
 	decoder.KnownFields(true)
-	if err := decoder.Decode(&t); err != nil {
-		return Trigger{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	if err := decoder.Decode(&t); errors.Is(err, io.EOF) {
+		return Trigger{}, fmt.Errorf("%w: the document is empty", ErrInvalid)
+	} else if err != nil {
+		return Trigger{}, fmt.Errorf("%w: %s", ErrInvalid, goType.ReplaceAllString(err.Error(), "is unknown here"))
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return Trigger{}, fmt.Errorf("%w: there is something behind the trigger; a document holds one", ErrInvalid)

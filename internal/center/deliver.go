@@ -118,8 +118,11 @@ func (n *Notify) Deliver(ctx context.Context, notice Notice) (Delivery, error) {
 	return n.send(ctx, done.value)
 }
 
+// MostText bounds the text of a notice, in bytes.
+const MostText = 16 << 10
+
 func (n Notice) check() error {
-	if n.Text == "" || len(n.Text) > 16<<10 {
+	if n.Text == "" || len(n.Text) > MostText {
 		return fault("text", n.Text, "say what happened, in at most 16 KiB")
 	}
 	if len(n.Labels) > 64 {

@@ -55,8 +55,11 @@ var (
 	paramPattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,7}$`)
 )
 
+// IsName says whether a text can be the name of a module, a device or a kind of notice: letters, digits, '.', '_' and '-', at most 128.
+func IsName(text string) bool { return namePattern.MatchString(text) }
+
 func checkName(field, value string) error {
-	if !namePattern.MatchString(value) {
+	if !IsName(value) {
 		return fault(field, value, "give a name of letters, digits, '.', '_' and '-', at most 128 long, as in shop.cart")
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -28,6 +29,11 @@ func (f *API) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], stre
 	if err != nil {
 		return err
 	}
+	if filter.Step != "" {
+		if err := hasStep(ctx, engine, id, filter.Step); err != nil {
+			return err
+		}
+	}
 	for piece, err := range engine.Logs(ctx, id, filter) {
 		if err != nil {
 			return err
@@ -37,6 +43,15 @@ func (f *API) Logs(ctx context.Context, q *connect.Request[pb.LogsRequest], stre
 		}
 	}
 	return nil
+}
+
+// hasStep tells the step of another flow, or a misspelt one, from one that has written nothing.
+func hasStep(ctx context.Context, engine *flow.Engine, id, step string) error {
+	x, err := engine.Get(ctx, id)
+	if err == nil && !slices.ContainsFunc(x.Steps, func(s flow.StepStatus) bool { return s.Name == step }) {
+		err = fmt.Errorf("%w: flow %s, version %d, has no step %q", flow.ErrNotFound, x.Flow, x.Version, step)
+	}
+	return err
 }
 
 func (f *API) Timing(ctx context.Context, q *connect.Request[pb.ExecutionRequest]) (*connect.Response[pb.JSON], error) {

@@ -223,10 +223,7 @@ func (h *house) flows() (err error) {
 		return err
 	}
 	h.tools = flow.NewTools()
-	for _, manifest := range append(tools.Manifests(h.config.Exe), wiring.DeviceTools("")...) {
-		h.tools.Exec(manifest)
-	}
-	if err := h.pushed(); err != nil {
+	if err := h.register(append(tools.Manifests(h.config.Exe), wiring.DeviceTools("")...)); err != nil {
 		return err
 	}
 	h.dispatch, err = dispatch.New(dispatch.Config{Grace: h.config.Grace, Authorize: speaksFor, Logger: h.config.Logger})
@@ -289,16 +286,17 @@ func (h *house) serving(device string) bool {
 	return false
 }
 
-// pushed registers the tools that were pushed. One that cannot be read is logged, and missing: the others work.
-func (h *house) pushed() (err error) {
+// register registers the tools that the server brings, and those that were pushed, which come in the place of brought ones. One that cannot be read is logged, and
+// missing: the others work.
+func (h *house) register(brought []flow.Manifest) (err error) {
 	if h.shelf, err = shelf.Open(filepath.Join(h.config.Dir, "tools")); err != nil {
 		return err
 	}
-	manifests, err := h.shelf.Current()
+	all, err := h.shelf.Over(brought)
 	if err != nil {
 		h.config.Logger.Error("tools that were pushed cannot be read; push them again", "error", err)
 	}
-	for _, manifest := range manifests {
+	for _, manifest := range all {
 		h.tools.Exec(manifest)
 	}
 	return nil

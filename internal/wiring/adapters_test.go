@@ -3,11 +3,14 @@ package wiring_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -198,6 +201,40 @@ func TestNotifierDeliversOnce(t *testing.T) {
 	defer s.mu.Unlock()
 	if len(s.got) != 1 || s.got[0].Kind != "flow.stuck" || s.got[0].Text != "expand e-1: undo failed" || s.got[0].Severity != "critical" {
 		t.Errorf("delivered %+v", s.got)
+	}
+}
+
+// The notices of a flow are routed like any other of its module; what a flow says of itself keeps none of them from going out.
+func TestNotifierTellsWhoseNoticeItIs(t *testing.T) {
+	t.Parallel()
+	s := &sink{}
+	owner := func(module string) string { return map[string]string{"shop.cart": "ann"}[module] }
+	centers, err := center.New(center.Config{Store: store.NewMemory(), Dir: filepath.Join(t.TempDir(), "b"), Sinks: []center.Sink{s}, Owner: owner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, centers.Run)
+	notifier := wiring.Notifier{Center: centers.Notify}
+	for i, module := range []string{"shop.cart", "no such name, and\nlong", ""} {
+		notice := flow.Notice{
+			ID: fmt.Sprintf("n-%d", i), Kind: "stuck", Severity: "critical", Flow: "expand", Execution: "e-1", Module: module,
+			Text: strings.Repeat("\u7f29", 16<<10), At: time.Now(),
+		}
+		if err := notifier.Notify(t.Context(), notice); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var got []string
+	for _, n := range s.got {
+		got = append(got, n.Module+" of "+n.Owner)
+		if !utf8.ValidString(n.Text) || !strings.HasSuffix(n.Text, " ...") {
+			t.Errorf("the text of %d bytes ends with %q", len(n.Text), n.Text[len(n.Text)-8:])
+		}
+	}
+	if diff := cmp.Diff([]string{"shop.cart of ann", " of ", " of "}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
