@@ -18,7 +18,8 @@ type committer struct {
 	context func() context.Context // of a commit: ends when nobody waits for the store any more
 	failed  func(error)            // called once, when the store has failed
 
-	spare sync.Pool // of pendings: every step needs one for the time of a commit
+	spare sync.Pool    // of pendings: every step needs one for the time of a commit
+	batch []Transition // of whoever is busy: room for those of a commit
 
 	mu    sync.Mutex // guards what follows
 	queue []*pending
@@ -92,10 +93,14 @@ func (c *committer) next() []*pending {
 
 // write commits a batch, and sets its fates.
 func (c *committer) write(batch []*pending) {
-	transitions := make([]Transition, len(batch))
-	for i, one := range batch {
-		transitions[i] = one.transition
+	transitions := c.batch[:0]
+	for _, one := range batch {
+		transitions = append(transitions, one.transition)
 	}
+	defer func() {
+		clear(transitions)
+		c.batch = transitions
+	}()
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()

@@ -69,6 +69,7 @@ type Engine struct {
 	log       *slog.Logger
 	metrics   *metrics
 	committer *committer
+	rooms     workrooms
 	logs      *logbook
 	gate      *gate
 	attempts  sync.WaitGroup

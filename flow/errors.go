@@ -17,6 +17,12 @@ var (
 	ErrState = errors.New("not possible in this state")
 	// ErrNotAsked says that the step asks other people.
 	ErrNotAsked = errors.New("not asked")
+	// ErrDenied says that the flow's start.by does not name who wants to start it.
+	ErrDenied = errors.New("not allowed")
+	// ErrBusy says that so many executions are open that no more are taken. It matches every *BusyError.
+	ErrBusy = errors.New("too many executions are open")
+	// ErrLocked says that another execution holds a lock. It matches every *LockedError.
+	ErrLocked = errors.New("locked")
 	// ErrStale says that another writer moved the execution on; the writer must read again.
 	ErrStale = errors.New("flow: another engine has written this execution; only one engine may run on a store")
 	// ErrFenced says that the engine has been silent for longer than its lease, and that others own its executions now. Nothing was

@@ -290,8 +290,17 @@ func (x *Execution) shown() Execution {
 		out.Params = maps.Clone(x.Params)
 	}
 	out.Steps = slices.Clone(x.Steps)
+	tasks := 0
 	for i := range out.Steps {
-		out.Steps[i].Tasks = slices.Clone(out.Steps[i].Tasks)
+		tasks += len(out.Steps[i].Tasks)
+	}
+	room := make([]Task, 0, tasks) // of all: a step has one, mostly
+	for i := range out.Steps {
+		if own := out.Steps[i].Tasks; own != nil {
+			from := len(room)
+			room = append(room, own...)
+			out.Steps[i].Tasks = room[from:len(room):len(room)]
+		}
 	}
 	return redact(out, x.secrets())
 }

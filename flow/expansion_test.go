@@ -123,7 +123,12 @@ func expansionProcess(dir string) error {
 			return struct{}{}, errUnlucky
 		}
 		call, _ := flow.CallFrom(ctx) // it does not look whether it has been there: the engine asks the probe
-		return struct{}{}, note(world.path, in.Step+" "+in.Of+" "+call.Key)
+		err := note(world.path, in.Step+" "+in.Of+" "+call.Key)
+		if os.Getenv("ZHIYUN_TEST_EXPANSION_CUT") == in.Step { // its effect is there, and nobody will hear of it
+			fmt.Println("effect")
+			select {}
+		}
+		return struct{}{}, err
 	}, flow.WithEffect(flow.Probe), flow.WithProbe("added"))
 	most, err := strconv.Atoi(os.Getenv("ZHIYUN_TEST_EXPANSION_EVENTS")) // then it waits to be killed; 0: it finishes
 	if err != nil {
@@ -171,21 +176,24 @@ func expansionProcess(dir string) error {
 	return nil
 }
 
-// The 23-step expansion with one tool call in twenty failing and the engine's process killed three times in the middle: it ends with nobody asked,
-// and every device was acquired, initialised, tested and put on line exactly once.
+// The 23-step expansion with one tool call in twenty failing and the engine's process killed three times in the middle, and once more when a tool that is
+// run again at no price has just had its effect: it ends with nobody asked, and every device was acquired, initialised, tested and put on line exactly once.
 func TestExpansion(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	const kills = 3
+	const kills = 4
 	for round := range kills + 1 {
-		after := 0 // events; 0: let it finish
-		if round < kills {
-			after = 40 + random.IntN(100)
+		after, cut := 0, "" // events; 0: let it finish
+		switch {
+		case round == kills-1:
+			cut = "vip_add"
+		case round < kills:
+			after = 25 + random.IntN(55) // what comes before that has more
 		}
-		if finished := expansionRound(t, dir, after); finished != (round == kills) {
+		if finished := expansionRound(t, dir, after, cut); finished != (round == kills) {
 			t.Fatalf("round %d: finished %t", round, finished)
 		}
 		expansionStored(t, dir)
@@ -217,11 +225,11 @@ func TestExpansion(t *testing.T) {
 	}
 }
 
-// expansionRound runs the process and kills it after so many events.
-func expansionRound(t *testing.T, dir string, after int) (finished bool) {
+// expansionRound runs the process and kills it after so many events, or with the effect of a step.
+func expansionRound(t *testing.T, dir string, after int, cut string) (finished bool) {
 	t.Helper()
 	process := exec.Command(os.Args[0])
-	process.Env = append(os.Environ(), "ZHIYUN_TEST_EXPANSION="+dir, "ZHIYUN_TEST_EXPANSION_EVENTS="+strconv.Itoa(after))
+	process.Env = append(os.Environ(), "ZHIYUN_TEST_EXPANSION="+dir, "ZHIYUN_TEST_EXPANSION_EVENTS="+strconv.Itoa(after), "ZHIYUN_TEST_EXPANSION_CUT="+cut)
 	process.Stderr = os.Stderr
 	out, err := process.StdoutPipe()
 	if err != nil {
@@ -240,6 +248,10 @@ func expansionRound(t *testing.T, dir string, after int) (finished bool) {
 				if err := process.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}
+			}
+		case "effect": // of several devices at once
+			if err := process.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Fatal(err)
 			}
 		case "finished":
 			finished = true

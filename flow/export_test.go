@@ -42,6 +42,9 @@ func PlanBeside(source string, tools *Tools, others map[string]string, params ma
 	return p.plan(bound), nil
 }
 
+// Orders are the names of all orders.
+var Orders = orderNames
+
 // AppendValue is for the test that holds it to encoding/json.
 var AppendValue = appendValue
 

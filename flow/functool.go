@@ -43,7 +43,8 @@ func Func[In, Out any](tools *Tools, name string, fn func(context.Context, In) (
 		if err := json.Unmarshal(call.Input, &in); err != nil {
 			return Result{Error: failure(CodeInput, "the input of %s: %v", name, err)}
 		}
-		logs := &tail{limit: MaxLogs, forward: call.Log}
+		within := &attemptContext{Context: ctx, call: call, logs: tail{limit: MaxLogs, forward: call.Log}}
+		logs := &within.logs
 		defer func() {
 			if r := recover(); r != nil {
 				fmt.Fprintf(logs, "%s", debug.Stack())
@@ -51,7 +52,7 @@ func Func[In, Out any](tools *Tools, name string, fn func(context.Context, In) (
 			}
 			result.Logs = logs.String()
 		}()
-		out, err := fn(context.WithValue(ctx, callKey{}, &callState{call, logs}), in)
+		out, err := fn(within, in)
 		if err != nil {
 			return Result{Error: asError(err)}
 		}
@@ -121,24 +122,34 @@ func asError(err error) *Error {
 
 type callKey struct{}
 
-type callState struct {
+// attemptContext is the context of a function tool, with its call and its log.
+type attemptContext struct {
+	context.Context
 	call Call
-	logs *tail
+	logs tail
+}
+
+// Value implements context.Context.
+func (c *attemptContext) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
 }
 
 // CallFrom returns the attempt within which a function tool runs: its key, execution, step and so on.
 func CallFrom(ctx context.Context) (Call, bool) {
-	state, ok := ctx.Value(callKey{}).(*callState)
+	within, ok := ctx.Value(callKey{}).(*attemptContext)
 	if !ok {
 		return Call{}, false
 	}
-	return state.call, true
+	return within.call, true
 }
 
 // Logf writes a line to the log of the attempt within which a function tool runs. Elsewhere it does nothing.
 func Logf(ctx context.Context, format string, args ...any) {
-	if state, ok := ctx.Value(callKey{}).(*callState); ok {
-		fmt.Fprintf(state.logs, format+"\n", args...)
+	if within, ok := ctx.Value(callKey{}).(*attemptContext); ok {
+		fmt.Fprintf(&within.logs, format+"\n", args...)
 	}
 }
 

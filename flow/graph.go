@@ -8,9 +8,6 @@ import (
 	"strings"
 )
 
-// GraphForms are the forms in which Graph draws.
-var GraphForms = []string{"text", "dot", "mermaid"}
-
 // Graph draws a flow: as a tree in text, as a graph of Graphviz (dot), or as one of Mermaid. Any other form is an ErrInvalid.
 func Graph(d Definition, form string) (string, error) {
 	l := newLayout(&d)
@@ -24,7 +21,7 @@ func Graph(d Definition, form string) (string, error) {
 		}
 		return g.mermaid(), nil
 	}
-	return "", fmt.Errorf("flow: %w: no graph is called %q; want %s", ErrInvalid, form, strings.Join(GraphForms, ", "))
+	return "", fmt.Errorf("flow: %w: no graph is called %q; want %s", ErrInvalid, form, "text, dot or mermaid")
 }
 
 // brief says in a few words what a step does.

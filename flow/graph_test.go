@@ -28,7 +28,7 @@ func ExampleGraph() {
 		fmt.Println(err)
 		return
 	}
-	for _, form := range flow.GraphForms {
+	for _, form := range []string{"text", "dot", "mermaid"} {
 		drawn, err := flow.Graph(d, form)
 		fmt.Println(drawn, err)
 	}

@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -64,9 +63,6 @@ func (l *Limits) check() (faults []error) {
 	}
 	return faults
 }
-
-// ErrBusy says that so many executions are open that no more are taken. It matches every *BusyError.
-var ErrBusy = errors.New("too many executions are open")
 
 // BusyError refuses a start; nothing was stored.
 type BusyError struct {

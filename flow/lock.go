@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,9 +19,6 @@ type Lock struct {
 }
 
 const exclusivePrefix = "exclusive:"
-
-// ErrLocked says that another execution holds a lock. It matches every *LockedError.
-var ErrLocked = errors.New("locked")
 
 // LockedError is the fate of a transition that would take a lock of another execution. Nothing was changed.
 type LockedError struct{ Lock Lock }

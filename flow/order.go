@@ -35,14 +35,14 @@ var orders = map[string]inputKind{
 	OrderApprove: inApprove, OrderRefuse: inRefuse, OrderChoose: inChoose, OrderMigrate: inMigrate,
 }
 
-// Orders lists the names of the orders.
-func Orders() []string { return slices.Sorted(maps.Keys(orders)) }
+// orderNames lists the orders.
+func orderNames() []string { return slices.Sorted(maps.Keys(orders)) }
 
 // Order gives an execution an order by its name: what the method of that name does.
 func (e *Engine) Order(ctx context.Context, id, order string, i Intervention) error {
 	kind, known := orders[order]
 	if !known {
-		return fmt.Errorf("flow: %w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
+		return fmt.Errorf("flow: %w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(orderNames(), ", "))
 	}
 	return e.intervene(ctx, id, kind, i)
 }
@@ -52,7 +52,7 @@ func (e *Engine) Order(ctx context.Context, id, order string, i Intervention) er
 func (e *Engine) RehearseOrder(ctx context.Context, id, order string, i Intervention) ([]Event, error) {
 	kind, known := orders[order]
 	if !known {
-		return nil, fmt.Errorf("flow: %w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(Orders(), ", "))
+		return nil, fmt.Errorf("flow: %w: there is no order %q; want one of %s", ErrInvalid, order, strings.Join(orderNames(), ", "))
 	}
 	err := i.check()
 	var events []Event

@@ -173,13 +173,9 @@ func (s *stepPlan) input(vars map[string]any) (json.RawMessage, error) {
 	if s.with == nil {
 		return json.RawMessage("{}"), nil
 	}
-	value, err := s.with.eval(vars)
+	data, err := s.with.append(make([]byte, 0, 64), vars)
 	if err != nil {
 		return nil, err
-	}
-	data, err := appendValue(nil, value)
-	if err != nil {
-		return nil, fmt.Errorf("the resolved input has no JSON form: %w", err)
 	}
 	return data, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,9 +22,9 @@ type run struct {
 	priority int8
 	as       []string // who started it, as was proved
 
-	p      *program   // of the driver
-	x      *Execution // of the driver
-	events []Event    // of the driver: room for those of the next transition
+	p    *program   // of the driver
+	x    *Execution // of the driver
+	next *flight    // of the driver: what it has started and goes on with itself, if it can
 
 	mu     sync.Mutex // guards what follows
 	inbox  []message
@@ -54,6 +55,13 @@ var errStopped = errors.New("flow: the execution was cancelled")
 
 // post hands an input in, and drives the execution if nobody does.
 func (r *run) post(msg message) {
+	if r.hand(&msg) {
+		r.drive().launch()
+	}
+}
+
+// hand hands an input in, and reports whether the caller has to drive.
+func (r *run) hand(msg *message) bool {
 	r.mu.Lock()
 	if r.closed != nil {
 		r.mu.Unlock()
@@ -61,16 +69,13 @@ func (r *run) post(msg message) {
 		if msg.fate != nil {
 			msg.fate <- r.closed
 		}
-		return
+		return false
 	}
-	r.inbox = append(r.inbox, msg)
-	if r.busy {
-		r.mu.Unlock()
-		return
-	}
+	defer r.mu.Unlock()
+	r.inbox = append(r.inbox, *msg)
+	drives := !r.busy
 	r.busy = true
-	r.mu.Unlock()
-	r.drive()
+	return drives
 }
 
 // first puts a message before those that have come in since the run was reserved. The caller has set busy.
@@ -80,19 +85,23 @@ func (r *run) first(msg message) {
 	r.inbox = append([]message{msg}, r.inbox...)
 }
 
-// drive works the inbox off. The caller has set busy.
-func (r *run) drive() {
+// drive works the inbox off, and returns an attempt that is to begin, or nil: the caller runs it or launches it. The caller has set busy.
+func (r *run) drive() (next *flight) {
+	room := r.engine.rooms.get()
+	defer r.engine.rooms.put(room)
 	for {
 		r.mu.Lock()
 		batch, hold := r.inbox, r.hold
-		r.inbox = nil
 		if len(batch) == 0 {
 			r.busy = false
+			next, r.next = r.next, nil
 			r.mu.Unlock()
-			return
+			return next
 		}
+		r.inbox = room.read
 		r.mu.Unlock()
-		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: r.events[:0], gate: r}
+		r.launch() // it does not wait for what comes now
+		m := &machine{p: r.p, x: r.x, now: now(), hold: hold, events: room.events, actions: room.actions, gate: r}
 		prev := r.x.Seq
 		for i := range batch {
 			if m.refused = r.engine.resolve(r.engine.root, r.x.Flow, &batch[i].in); m.refused == nil {
@@ -107,14 +116,15 @@ func (r *run) drive() {
 		if errors.Is(err, ErrLocked) {
 			err = r.again(batch)
 		}
+		room.read, room.events, room.actions = emptied(batch), emptied(m.events), emptied(m.actions)
 		if err != nil {
-			return
+			return nil
 		}
-		r.p, r.events = m.p, m.events
-		clear(r.events)
+		r.p = m.p
 		if r.x.State.Ended() {
+			r.launch()
 			r.engine.forget(r)
-			return
+			return nil
 		}
 	}
 }
@@ -138,7 +148,7 @@ func (r *run) again(batch []message) error {
 	for i := range batch {
 		batch[i].in.grant = nil // it was given back
 	}
-	r.inbox = append(batch, r.inbox...)
+	r.inbox = append(slices.Clone(batch), r.inbox...)
 	return nil
 }
 
@@ -198,7 +208,7 @@ func (r *run) perform(a *action, hold bool) {
 	case actRun:
 		if !hold {
 			a.secrets = r.x.secrets()
-			r.start(*a)
+			r.start(a)
 		}
 	case actUnused:
 		r.engine.gate.unused(a.grant)
@@ -229,45 +239,6 @@ func (r *run) perform(a *action, hold bool) {
 	}
 }
 
-// start runs an attempt in a goroutine of its own, for which the engine waits.
-func (r *run) start(a action) {
-	e := r.engine
-	base := e.root
-	if a.remote || a.flow {
-		base = e.away
-	}
-	ctx, stop := context.WithCancelCause(base)
-	r.mu.Lock()
-	if r.hold || r.closed != nil { // the engine began to stop meanwhile, or was fenced; the next one takes the attempt up
-		r.mu.Unlock()
-		stop(nil)
-		e.gate.unused(a.grant)
-		return
-	}
-	r.stops[a.call.ID] = stop
-	e.attempts.Add(1) // before quiesce can have returned
-	r.flying.Add(1)
-	r.mu.Unlock()
-	go func() {
-		defer e.attempts.Done()
-		defer r.flying.Done()
-		result, ran := e.admitted(ctx, r, a)
-		detached := errors.Is(context.Cause(ctx), ErrClosed) || !ran
-		stop(nil)
-		r.mu.Lock()
-		delete(r.stops, a.call.ID)
-		r.mu.Unlock()
-		if detached {
-			return // in doubt, or running on: for the next engine to find out
-		}
-		msg := message{in: input{kind: inEnded, step: a.call.Step, item: a.call.Item, attempt: a.call.Attempt, undo: a.call.Undo, probe: a.call.Probe, result: result}}
-		if a.remote && e.config.Remote != nil {
-			msg.ack = &a.call
-		}
-		r.post(msg)
-	}()
-}
-
 // quiesce keeps the run from starting anything more.
 func (r *run) quiesce() {
 	r.mu.Lock()
@@ -295,65 +266,6 @@ func (r *run) close(err error) {
 			msg.fate <- err
 		}
 	}
-}
-
-// admitted runs an attempt with leave of the gate: the one that the machine got for it, or, for an undo or a probe, one that is waited for
-// here. It reports false if the engine stopped before the attempt began.
-func (e *Engine) admitted(ctx context.Context, r *run, a action) (Result, bool) {
-	q := request{
-		step: a.call.Step, item: a.call.Item, tool: a.call.Tool, device: a.call.Device,
-		local: !a.remote && !a.flow, nested: a.flow, exclusive: a.lock, urgent: a.call.Undo || a.call.Probe,
-	}
-	grant := a.grant
-	switch {
-	case q.urgent:
-		var err error
-		if grant, err = e.gate.wait(ctx, r, q); errors.Is(err, ErrClosed) {
-			return Result{}, false
-		} else if err != nil {
-			return Result{Error: &Error{Code: CodeCancelled, Message: a.call.Tool + " was stopped before it began"}}, true
-		}
-	case a.attach:
-		grant = e.gate.seize(r, q)
-	}
-	result := e.attempt(ctx, r, a)
-	if q.urgent {
-		e.gate.unused(grant)
-	} else {
-		e.gate.release(grant)
-	}
-	return result, true
-}
-
-// attempt runs one attempt to its end, wherever it runs.
-func (e *Engine) attempt(ctx context.Context, r *run, a action) Result {
-	call := a.call
-	started := time.Now()
-	log := e.attemptLog(&a, started)
-	said := &saying{run: r, call: call, secrets: a.secrets}
-	defer said.close()
-	if log != nil {
-		said.next = log.write
-	}
-	call.Log = said.write
-	var result Result
-	switch {
-	case a.flow && call.Undo:
-		result = e.undoSubflow(ctx, call)
-	case a.flow:
-		if result.Error = e.exposed(ctx, &a); result.Error == nil {
-			result = e.subflow(ctx, r, call)
-		}
-	case a.remote && e.config.Remote == nil:
-		result = Result{Error: failure(CodeTool, "%s runs on device %s, and the engine has no Config.Remote", call.Tool, call.Device)}
-	case a.remote:
-		result = e.config.Remote.Run(ctx, call)
-	default:
-		result = e.config.Tools.Run(ctx, call, e.config.Env)
-	}
-	log.close(result.Logs)
-	e.metrics.attempt(result, time.Since(started))
-	return result
 }
 
 // subflow runs another flow and waits for its end. Its key holds the attempt, so that handing the attempt over again

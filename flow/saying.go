@@ -21,7 +21,7 @@ const (
 // saying listens to the log of one attempt.
 type saying struct {
 	run     *run
-	call    Call
+	call    *Call
 	secrets []string
 	next    func([]byte) // who listens besides; may be nil
 

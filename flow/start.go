@@ -189,14 +189,17 @@ func (e *Engine) start(ctx context.Context, s *starting) (_ string, member int64
 	if !fresh {
 		return "", member, ErrFenced // just now
 	}
+	room := e.rooms.get()
+	defer e.rooms.put(room)
 	first := s.started(s.p, s.params)
 	for err = ErrLocked; errors.Is(err, ErrLocked); { // by another engine, of which the gate knows the next time
 		x := newExecution(&s.p.Definition, id)
-		m := &machine{p: s.p, x: x, now: now(), hold: !live, gate: r}
+		m := &machine{p: s.p, x: x, now: now(), hold: !live, events: room.events, actions: room.actions, gate: r}
 		m.emit(first)
 		r.bind(s.p, x)
 		m.step(input{kind: inGo})
 		err = r.settle(m, 0, nil)
+		room.events, room.actions = emptied(m.events), emptied(m.actions)
 	}
 	switch {
 	case errors.Is(err, ErrExists):
@@ -225,9 +228,10 @@ func (e *Engine) start(ctx context.Context, s *starting) (_ string, member int64
 		return id, member, nil
 	}
 	if r.x.State.Ended() {
+		r.launch()
 		e.forget(r)
 		return id, member, nil
 	}
-	r.drive()
+	r.drive().launch()
 	return id, member, nil
 }

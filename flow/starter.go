@@ -1,14 +1,10 @@
 package flow
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
-
-// ErrDenied says that the flow's start.by does not name who wants to start it.
-var ErrDenied = errors.New("not allowed")
 
 // mayStart checks who starts the flow. A sub-flow is started by whoever started the flow that calls it.
 func (p *program) mayStart(o *startOptions) error {

@@ -12,7 +12,7 @@ type Store interface {
 	// transition with a nil fate survives a power cut. fates[i] says what became of batch[i]: nil, ErrStale (the
 	// execution's last event is not batch[i].Prev), ErrFenced (a Shared store's: its owner is no more), ErrExists (a new execution whose ID, or flow and key, are
 	// there), or a *LockedError (another execution holds a lock that it takes). Such a transition changes nothing and does not hinder the others. An error means that nothing is known to be durable;
-	// the engine stops.
+	// the engine stops. The batch is the caller's again when Commit returns.
 	Commit(ctx context.Context, batch []Transition) (fates []error, err error)
 
 	// History returns the records of an execution whose Seq is greater than after, in order, at most limit of them (0: all).

@@ -76,7 +76,7 @@ func (e *Engine) adopt(ctx context.Context, id string, member int64) error {
 	r.bind(p, x)
 	e.resting.clear(id) // it sets another one if it leaves again
 	r.first(message{in: input{kind: inRecover}})
-	r.drive()
+	r.drive().launch()
 	return nil
 }
 

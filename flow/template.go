@@ -19,6 +19,7 @@ type template struct {
 	text   []piece              // texts and expressions, joined
 	list   []*template          // of templates, at least one not constant
 	object map[string]*template // of templates, at least one not constant
+	names  []string             // of the object, in order
 }
 
 type piece struct {
@@ -89,8 +90,8 @@ func (t *template) eval(vars map[string]any) (any, error) {
 		return out, nil
 	case t.object != nil:
 		out := make(map[string]any, len(t.object))
-		for name, item := range t.object {
-			value, err := item.eval(vars)
+		for _, name := range t.names {
+			value, err := t.object[name].eval(vars)
 			if err != nil {
 				return nil, err
 			}
@@ -99,6 +100,30 @@ func (t *template) eval(vars map[string]any) (any, error) {
 		return out, nil
 	}
 	return t.value, nil
+}
+
+// append writes the template's value as JSON: what eval returns, without the maps in between.
+func (t *template) append(b []byte, vars map[string]any) (_ []byte, err error) {
+	if t.object != nil {
+		b = append(b, '{')
+		for i, name := range t.names {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if b, err = t.object[name].append(append(appendText(b, name), ':'), vars); err != nil {
+				return nil, err
+			}
+		}
+		return append(b, '}'), nil
+	}
+	value, err := t.eval(vars)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = appendValue(b, value); err != nil {
+		return nil, fmt.Errorf("the resolved input has no JSON form: %w", err)
+	}
+	return b, nil
 }
 
 // expression compiles one expression that starts at offset within the scalar node.
@@ -202,7 +227,7 @@ func (c *compiler) template(path string, value any, sc scope) *template {
 			out.schema.Properties[name] = items[name].schema
 		}
 		if !fixed {
-			out.object = items
+			out.object, out.names = items, slices.Sorted(maps.Keys(items))
 		}
 		return out
 	case bool:

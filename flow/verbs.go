@@ -108,7 +108,7 @@ func (e *Engine) revive(ctx context.Context, id string, in input, member int64) 
 	r.bind(p, x)
 	fate := make(chan error, 1)
 	r.first(message{in: in, fate: fate})
-	r.drive()
+	r.drive().launch()
 	if err = <-fate; err != nil && !x.State.Ended() {
 		e.forget(r)
 	}

@@ -26,7 +26,7 @@ func flowPlanCommand() *cli.Command {
 
 func graphCommand() *cli.Command {
 	command := verb("graph", "FLOW[@VERSION]|FILE", "draw a flow", "zhiyun flow graph expand -o dot | dot -Tsvg > expand.svg", nil, graphFlow)
-	command.Flags = append(serverFlags(), &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "`FORM`: " + strings.Join(flow.GraphForms, ", ")})
+	command.Flags = append(serverFlags(), &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "`FORM`: text, dot or mermaid"})
 	return command
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
@@ -258,7 +259,7 @@ func seeded(t *testing.T) (*controltest.World, *strings.Replacer) {
 	_, err = tooltest.New(tool, "note.lay", "sh")
 	must(err)
 	var packed bytes.Buffer
-	must(flow.PackTool(tool, &packed))
+	must(shelf.Pack(tool, &packed))
 	staged, err := w.Shelf.Stage(&packed)
 	must(err)
 	kept, err := staged.Keep()

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
@@ -208,7 +209,7 @@ func listTools(c *cli.Context) error {
 	}
 	found := []flowapi.KnownTool{}
 	t := table{columns: []string{"NAME", "VERSION", "STAGE", "DEVICES", "FROM", "EFFECT", "UNDO", "TITLE"}}
-	for _, m := range flow.SearchManifests(manifests, flow.ToolQuery{Words: c.Args().Slice(), Stage: c.String("stage"), Tag: c.String("tag")}) {
+	for _, m := range shelf.Search(manifests, shelf.Query{Words: c.Args().Slice(), Stage: c.String("stage"), Tag: c.String("tag")}) {
 		tool := have[m.Name]
 		found = append(found, tool)
 		where, from := "", "zhiyun"
@@ -380,7 +381,7 @@ func pushTool(c *cli.Context, a *control.Client) error {
 	}
 	reader, writer := io.Pipe()
 	defer reader.Close()
-	go func() { writer.CloseWithError(flow.PackTool(dir, writer)) }() // ends with the reader
+	go func() { writer.CloseWithError(shelf.Pack(dir, writer)) }() // ends with the reader
 	pushed, err := a.PushTool(c.Context, reader, c.Bool("break"), cause(c))
 	if err != nil {
 		return plainError(err)

@@ -11,5 +11,7 @@
 //
 // Replay takes a file that "zhiyun flow export ID" wrote, runs its flow again with the recorded results, and fails the test where
 // something comes out differently: a step with another input, another way through the flow, another end. WithDocument replays a
-// changed flow against what happened with the old one.
+// changed flow against what happened with the old one. A difference reads as follows, and Allow takes those that a change is meant to make:
+//
+//	testdata/night.json: step install item 1 error: recorded: none; replayed: exit
 package flowtest

@@ -1,9 +1,12 @@
 package flowtest_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/flowtest"
@@ -57,4 +60,39 @@ func TestWorldTellsWhatAnExecutionWaitsFor(t *testing.T) {
 			w.Errorf("it is %s", x.State)
 		}
 	})
+}
+
+// A change is tried on what has happened: the recorded night is run again with the changed flow, and what would have been different is named by step.
+// Replay fails the test for each of these; Differences returns them.
+func TestAChangeIsTriedOnTheNightThatWas(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("testdata/expand.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	night, err := flow.ReadExport(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasty := strings.Replace(night.Documents[0].Source, "attempts: 3", "attempts: 1", 1)
+	var got []string
+	for _, d := range flowtest.Differences(t, night, flowtest.WithDocument(hasty)) {
+		switch d.Where { // of what follows from it, some
+		case "state", "error", "step acquire undo", "step install state", "step install item 1 error":
+			got = append(got, d.String())
+		}
+	}
+	want := []string{
+		"state: recorded: done; replayed: failed",
+		"error: recorded: none; replayed: exit",
+		"step acquire undo: recorded: none; replayed: done",
+		"step install state: recorded: done; replayed: failed",
+		"step install item 1 error: recorded: none; replayed: exit",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what a single attempt would change (-want +got):\n%s", diff)
+	}
+	if left := flowtest.Differences(t, night, flowtest.WithDocument(hasty), flowtest.Allow("state", "error", "step", "person")); len(left) > 0 {
+		t.Errorf("what was allowed is told: %v", left)
+	}
 }

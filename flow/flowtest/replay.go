@@ -112,9 +112,7 @@ func (r *replay) run(w *World) []Difference {
 	if err != nil {
 		return []Difference{{"start", "it started", err.Error()}}
 	}
-	r.mu.Lock()
-	r.ids[id] = r.export.Execution.ID
-	r.mu.Unlock()
+	r.name(id, r.export.Execution.ID)
 	refused := r.intervene(w)
 	if last := r.export.Events[len(r.export.Events)-1].At; r.export.Execution.State.Ended() {
 		// Another way through the flow may take longer; one that waits for what never comes has not ended then.
@@ -217,20 +215,27 @@ func (r *replay) recordedID(ctx context.Context, id string) string {
 		return known
 	}
 	x, err := r.engine.Get(ctx, id)
-	if err != nil || x.Parent == "" {
+	switch {
+	case err != nil:
 		return ""
+	case x.Parent == "": // there is one; its first tool may ask before Start has told its ID
+		return r.name(id, r.export.Execution.ID)
 	}
 	parent := r.recordedID(ctx, x.Parent)
 	key := strings.Replace(x.Key, x.Parent, parent, 1)
 	for was, recording := range r.executions {
 		if e := &recording.execution.Execution; parent != "" && e.Parent == parent && e.Key == key {
-			r.mu.Lock()
-			r.ids[id] = was
-			r.mu.Unlock()
-			return was
+			return r.name(id, was)
 		}
 	}
 	return ""
+}
+
+func (r *replay) name(id, recorded string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ids[id] = recorded
+	return recorded
 }
 
 // intervene does what people did, and returns what of it is not possible any more.

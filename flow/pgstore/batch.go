@@ -19,6 +19,7 @@ type rows []array
 type batch struct {
 	owner int64 // 0 is none
 	rows  [parts]rows
+	wire  []byte // room for the message that carries them
 }
 
 func newBatch() *batch {
@@ -154,12 +155,14 @@ func (b *batch) run(ctx context.Context, conn *pgx.Conn, keeps bool, sql string,
 	}
 	formats := []int16{pgx.BinaryFormatCode} // of every parameter
 	var reader *pgconn.ResultReader
+	lent := false
 	if keeps {
 		prepared, err := conn.Prepare(ctx, sql, sql)
 		if err != nil {
 			return err
 		}
-		reader = conn.PgConn().ExecPrepared(ctx, prepared.Name, values, formats, nil)
+		lent = b.lend(conn.PgConn(), values)
+		reader = conn.PgConn().ExecStatement(ctx, prepared, values, formats, nil)
 	} else {
 		reader = conn.PgConn().ExecParams(ctx, sql, values, nil, formats, nil)
 	}
@@ -167,10 +170,13 @@ func (b *batch) run(ctx context.Context, conn *pgx.Conn, keeps bool, sql string,
 		taken(reader.Values()[0])
 	}
 	_, err := reader.Close()
+	if err != nil && lent {
+		b.wire = nil // the connection may have it still
+	}
 	return err
 }
 
-// keepBatch bounds what the spare batches of a store hold on to, in bytes of records.
+// keepBatch bounds what a spare batch of a store holds on to, in bytes of records, and of the message that carries them.
 const keepBatch = 1 << 20
 
 // statement returns what writes a batch.
@@ -195,7 +201,7 @@ func (s *Store) batch(owner int64) *batch {
 }
 
 func (s *Store) done(b *batch) {
-	if cap(b.rows[moved][14].data)+cap(b.rows[records][3].data) <= keepBatch {
+	if cap(b.rows[moved][14].data)+cap(b.rows[records][3].data)+cap(b.wire) <= 2*keepBatch {
 		s.spare.Put(b)
 	}
 }

@@ -21,7 +21,7 @@ type writer struct {
 	begin, rollback, end,
 	insert, first, // a new execution
 	find, step, update, ended, // one that is there
-	newest, mark, notice, tag,
+	newest, version, mark, notice, tag,
 	holder, take, drop *sql.Stmt // locks
 	unmake []*sql.Stmt // what removes an execution; the last one is its row
 	events []chunk
@@ -65,7 +65,8 @@ func (w *writer) prepare(ctx context.Context, conn preparer) (err error) {
 		{&w.begin, "BEGIN IMMEDIATE"},
 		{&w.end, "COMMIT"},
 		{&w.rollback, "ROLLBACK"},
-		{&w.newest, "SELECT coalesce(max(n), 0) FROM flow_event"},
+		{&w.newest, "SELECT (SELECT coalesce(max(n), 0) FROM flow_event), (SELECT max(version) FROM flow_schema)"},
+		{&w.version, "SELECT max(version) FROM flow_schema"},
 		{&w.insert, "INSERT INTO flow_run (id, flow, key, parent, actor, reason, started, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"},
 		{&w.first, `INSERT INTO flow_now (version, state, paused, step, wake, wake_at, wake_for, seq, updated, error, last, n)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
@@ -122,7 +123,7 @@ func (w *writer) prepare(ctx context.Context, conn preparer) (err error) {
 func (w *writer) close() error {
 	var faults []error
 	for _, statement := range []*sql.Stmt{
-		w.begin, w.rollback, w.end, w.insert, w.first, w.find, w.step, w.update, w.ended, w.newest, w.mark, w.notice, w.tag, w.holder, w.take, w.drop,
+		w.begin, w.rollback, w.end, w.insert, w.first, w.find, w.step, w.update, w.ended, w.newest, w.version, w.mark, w.notice, w.tag, w.holder, w.take, w.drop,
 	} {
 		faults = append(faults, statement.Close())
 	}
@@ -161,8 +162,30 @@ func (w *writer) transact(fn func() error) error {
 	if err != nil {
 		clear(w.known)
 		_, _ = w.rollback.Exec() // a failed COMMIT may have ended the transaction already
+		if newer := w.current(); errors.Is(newer, errOutdated) {
+			return newer // and that is why
+		}
 	}
 	return err
+}
+
+// change runs fn, which is no commit, in a transaction.
+func (w *writer) change(fn func() error) error {
+	return w.transact(func() error {
+		if err := w.current(); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+// current refuses tables that this program does not know.
+func (w *writer) current() error {
+	var version int
+	if err := w.version.QueryRow().Scan(&version); err != nil {
+		return err
+	}
+	return known(version)
 }
 
 // lock begins a transaction. An embedder's may hold the database for longer than SQLite waits at a time; nothing is lost by waiting on.
@@ -186,7 +209,11 @@ func (w *writer) apply(batch []flow.Transition) ([]error, error) {
 	}
 	clear(w.queue) // holds no bodies of the last commit
 	w.queue = w.queue[:0]
-	if err := w.newest.QueryRow().Scan(&w.next); err != nil {
+	var version int
+	if err := w.newest.QueryRow().Scan(&w.next, &version); err != nil {
+		return nil, err
+	}
+	if err := known(version); err != nil {
 		return nil, err
 	}
 	fates := make([]error, len(batch))

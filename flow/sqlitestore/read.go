@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -196,7 +195,7 @@ func texts[T ~string](values []T) []any {
 // Remove implements flow.Store.
 func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err error) {
 	err = s.locked(ctx, func() error {
-		return s.transact(func() error {
+		return s.change(func() error {
 			removed, err = s.remove(ids)
 			return err
 		})
@@ -209,17 +208,25 @@ func (s *Store) Remove(ctx context.Context, ids []string) (removed int, err erro
 
 // PutDefinition implements flow.Store.
 func (s *Store) PutDefinition(ctx context.Context, r flow.DefinitionRecord) error {
-	return s.locked(ctx, func() error {
-		result, err := s.conn.ExecContext(ctx, "INSERT INTO flow_definition (name, version, digest, source, saved_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-			r.Name, r.Version, r.Digest, r.Source, r.SavedAt.UnixMicro())
-		if err != nil {
-			return fmt.Errorf("sqlitestore: put definition %s: %w", r.Name, err)
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, flow.ErrExists)
-		}
-		return nil
+	made := int64(0)
+	err := s.locked(ctx, func() error {
+		return s.change(func() error {
+			result, err := s.conn.ExecContext(ctx, "INSERT INTO flow_definition (name, version, digest, source, saved_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+				r.Name, r.Version, r.Digest, r.Source, r.SavedAt.UnixMicro())
+			if err != nil {
+				return err
+			}
+			made, err = result.RowsAffected()
+			return err
+		})
 	})
+	if err != nil {
+		return fmt.Errorf("sqlitestore: put definition %s: %w", r.Name, err)
+	}
+	if made == 0 {
+		return flow.ErrExists
+	}
+	return nil
 }
 
 func scanDefinition(rows *sql.Rows) (flow.DefinitionRecord, error) {
@@ -279,12 +286,16 @@ func (s *Store) Notices(ctx context.Context, limit int) ([]flow.Notice, error) {
 
 // Delivered implements flow.Store.
 func (s *Store) Delivered(ctx context.Context, id string) error {
-	return s.locked(ctx, func() error {
-		if _, err := s.conn.ExecContext(ctx, "DELETE FROM flow_notice WHERE id = ?", id); err != nil {
-			return fmt.Errorf("sqlitestore: delivered %s: %w", id, err)
-		}
-		return nil
+	err := s.locked(ctx, func() error {
+		return s.change(func() error {
+			_, err := s.conn.ExecContext(ctx, "DELETE FROM flow_notice WHERE id = ?", id)
+			return err
+		})
 	})
+	if err != nil {
+		return fmt.Errorf("sqlitestore: delivered %s: %w", id, err)
+	}
+	return nil
 }
 
 // query reads on a connection other than the writer's.

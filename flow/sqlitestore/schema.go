@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	_ "embed"
+	"errors"
 	"fmt"
 )
 
@@ -31,6 +32,18 @@ const (
 	schemaVersion = 6
 )
 
+// errOutdated says that this program is older than the tables.
+var errOutdated = errors.New("run a newer program")
+
+// known refuses tables of a version that this program does not know. They may become so while it runs: a newer program that works on the same database of
+// an embedder's brings them up to date when it starts.
+func known(version int) error {
+	if version > schemaVersion {
+		return fmt.Errorf("the tables are of version %d, this program knows versions up to %d: %w", version, schemaVersion, errOutdated)
+	}
+	return nil
+}
+
 // migrate brings the tables up to date, under the database's write lock: who comes second finds them so.
 func migrate(ctx context.Context, conn *sql.Conn) (err error) {
 	var found int // looked at without the lock, which a transaction of the embedder's may hold
@@ -52,8 +65,8 @@ func migrate(ctx context.Context, conn *sql.Conn) (err error) {
 	if err := conn.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM flow_schema").Scan(&version); err != nil {
 		return err
 	}
-	if version > schemaVersion {
-		return fmt.Errorf("the tables are of version %d, this program knows versions up to %d: run a newer program", version, schemaVersion)
+	if err := known(version); err != nil {
+		return err
 	}
 	var steps []string
 	from := version

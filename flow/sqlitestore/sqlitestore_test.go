@@ -319,6 +319,59 @@ func TestNewerTables(t *testing.T) {
 	}
 }
 
+// A program that runs on an embedder's database while a newer one changes the tables is refused by name at its next write, whatever the tables have become,
+// and writes nothing.
+func TestTablesBecomeNewer(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]string{
+		"a column more": "ALTER TABLE flow_event ADD COLUMN more",
+		"other tables":  "ALTER TABLE flow_event RENAME TO flow_events",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "own.db")
+			db, err := sql.Open("sqlite", "file:"+path+"?"+sqlitestore.Options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			store := sqlitestore.New(db)
+			defer store.Close()
+			ids := make([]string, 2)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("01890a5d-ac96-774b-bcce-b302099a000%d", i)
+			}
+			begin := func(id string) error {
+				at := time.UnixMicro(1).UTC()
+				fates, err := store.Commit(t.Context(), []flow.Transition{{
+					Row:    flow.Row{ID: id, Flow: "f", Version: 1, State: flow.Running, Wake: flow.Wake{Kind: flow.WakeRunnable}, Seq: 1, Started: at, Updated: at},
+					Record: flow.Record{Seq: 1, At: at, Body: []byte("[]")},
+				}})
+				return errors.Join(append(fates, err)...)
+			}
+			if err := begin(ids[0]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(change + "; INSERT INTO flow_schema (version) VALUES (99)"); err != nil {
+				t.Fatal(err)
+			}
+			_, removed := store.Remove(t.Context(), ids)
+			for what, err := range map[string]error{
+				"commit": begin(ids[1]), "remove": removed, "deliver": store.Delivered(t.Context(), "n"),
+				"save": store.PutDefinition(t.Context(), flow.DefinitionRecord{Name: "f", Version: 1, Digest: "d", Source: []byte("s")}),
+			} {
+				if err == nil || !strings.Contains(err.Error(), "tables are of version 99") || !strings.Contains(err.Error(), "run a newer program") {
+					t.Errorf("%s: %v, want a refusal that names the versions", what, err)
+				}
+			}
+			var there int
+			if err := db.QueryRow("SELECT (SELECT count(*) FROM flow_run) + (SELECT count(*) FROM flow_definition)").Scan(&there); err != nil || there != 1 {
+				t.Errorf("%d rows, %v; want that of the execution from before", there, err)
+			}
+		})
+	}
+}
+
 // scripted opens the store, which makes the tables, closes it, and then runs a script on the database.
 func scripted(t *testing.T, path, script string) error {
 	t.Helper()

@@ -139,7 +139,7 @@ func (c *Client) PushPackage(ctx context.Context, name, version string, archive 
 	return Decode[center.Package](answer, closed)
 }
 
-// PushTool sends a tool's folder, as flow.PackTool writes it. breaks allows that flows no longer compile.
+// PushTool sends a tool's folder, as shelf.Pack writes it. breaks allows that flows no longer compile.
 func (c *Client) PushTool(ctx context.Context, archive io.Reader, breaks bool, cause *pb.Cause) (flow.Manifest, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

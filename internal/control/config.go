@@ -14,6 +14,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/cmdb"
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
@@ -39,8 +40,8 @@ type Config struct {
 	Drift    *drift.Ledger
 	Flow     *flow.Engine
 	Triggers *trigger.Controller
-	Tools    *flow.Tools // those that the engine runs, to be listed
-	Shelf    *flow.Shelf // where pushed tools are kept; nil: none can be pushed
+	Tools    *flow.Tools  // those that the engine runs, to be listed
+	Shelf    *shelf.Shelf // where pushed tools are kept; nil: none can be pushed
 	// ToolDevices counts the connected devices that have a tool, by its name. Default: it is not known.
 	ToolDevices func() map[string]int
 	Names       *l5server.Server

@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb/controlpbconnect"
 	"github.com/zhiyun-ops/zhiyun/internal/rpc"
@@ -28,7 +29,7 @@ type Config struct {
 	// ToolDevices counts the connected devices that have a tool, by its name. Default: it is not known.
 	ToolDevices func() map[string]int
 	// Shelf is where pushed tools are kept. Default: none can be pushed.
-	Shelf *flow.Shelf
+	Shelf *shelf.Shelf
 	// Audit records what was done; what stands already is not undone by its error. Required.
 	Audit func(ctx context.Context, c *pb.Cause, action, object string, detail any) error
 }

@@ -9,12 +9,13 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	pb "github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
 	"github.com/zhiyun-ops/zhiyun/internal/rpc"
 	"github.com/zhiyun-ops/zhiyun/internal/store"
 )
 
-func (f *API) shelf() (*flow.Shelf, *flow.Engine, error) {
+func (f *API) shelf() (*shelf.Shelf, *flow.Engine, error) {
 	if f.config.Shelf == nil || f.config.Engine == nil {
 		return nil, nil, fmt.Errorf("%w: pushed tools", rpc.ErrAbsent)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/dispatch"
 	"github.com/zhiyun-ops/zhiyun/flow/pgstore"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/sqlitestore"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
@@ -50,7 +51,7 @@ type house struct {
 	steps     flowStore
 	dispatch  *dispatch.Dispatcher
 	tools     *flow.Tools
-	shelf     *flow.Shelf // of pushed tools
+	shelf     *shelf.Shelf // of pushed tools
 	flow      *flow.Engine
 	triggers  *trigger.Controller
 	gray      *gray.Controller // reads and takes orders; the leader's own one acts
@@ -290,7 +291,7 @@ func (h *house) serving(device string) bool {
 
 // pushed registers the tools that were pushed. One that cannot be read is logged, and missing: the others work.
 func (h *house) pushed() (err error) {
-	if h.shelf, err = flow.OpenShelf(filepath.Join(h.config.Dir, "tools")); err != nil {
+	if h.shelf, err = shelf.Open(filepath.Join(h.config.Dir, "tools")); err != nil {
 		return err
 	}
 	manifests, err := h.shelf.Current()

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/tooltest"
 	"github.com/zhiyun-ops/zhiyun/internal/control"
 	"github.com/zhiyun-ops/zhiyun/internal/control/controlpb"
@@ -32,7 +33,7 @@ func TestAWrittenToolRunsWhenPushed(t *testing.T) {
 	defer stop()
 	reader, writer := io.Pipe()
 	defer reader.Close()
-	go func() { writer.CloseWithError(flow.PackTool(tool, writer)) }() // ends with the reader
+	go func() { writer.CloseWithError(shelf.Pack(tool, writer)) }() // ends with the reader
 	if _, err := client.PushTool(ctx, reader, false, &controlpb.Cause{Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}

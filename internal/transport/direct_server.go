@@ -247,6 +247,7 @@ func (s *directStream) close() {
 type timedWriter struct {
 	conn    net.Conn
 	timeout time.Duration
+	until   time.Time // the deadline that is set; for one goroutine
 }
 
 const piece = 64 << 10
@@ -254,7 +255,7 @@ const piece = 64 << 10
 func (w *timedWriter) Write(p []byte) (int, error) {
 	written := 0
 	for {
-		if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+		if err := w.arm(time.Now()); err != nil {
 			return written, err
 		}
 		n, err := w.conn.Write(p[written:min(len(p), written+piece)])
@@ -263,6 +264,15 @@ func (w *timedWriter) Write(p []byte) (int, error) {
 			return written, err
 		}
 	}
+}
+
+// arm gives the peer at least the timeout, and a quarter more, so that not each of many writes in a row moves a timer.
+func (w *timedWriter) arm(now time.Time) error {
+	if w.until.Sub(now) >= w.timeout {
+		return nil
+	}
+	w.until = now.Add(w.timeout + w.timeout/4)
+	return w.conn.SetWriteDeadline(w.until)
 }
 
 // directBody is what the peer sends.

@@ -21,6 +21,7 @@ const maxProbes = 64
 type health struct {
 	agent *Agent
 	slots chan struct{} // one per probe under way
+	wake  chan struct{} // signals a first jury
 
 	mu     sync.Mutex
 	ctx    context.Context           // guarded by mu; of run, nil outside
@@ -30,7 +31,7 @@ type health struct {
 }
 
 func newHealth(a *Agent) *health {
-	return &health{agent: a, slots: make(chan struct{}, maxProbes), juries: make(map[string]*jury), bar: make(map[string]map[string]int)}
+	return &health{agent: a, slots: make(chan struct{}, maxProbes), wake: make(chan struct{}, 1), juries: make(map[string]*jury), bar: make(map[string]map[string]int)}
 }
 
 // run lets time go by for the juries until ctx ends, and then waits for the probes.
@@ -50,13 +51,18 @@ func (h *health) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-h.wake:
+			ticker.Reset(healthTick)
 		case <-ticker.C:
-			h.tick(h.agent.now())
+			if !h.tick(h.agent.now()) {
+				ticker.Stop() // nobody doubts anybody: the device is not to be woken for it
+			}
 		}
 	}
 }
 
-func (h *health) tick(now time.Time) {
+// tick lets time go by, and reports whether a jury is left.
+func (h *health) tick(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for service, j := range h.juries {
@@ -65,6 +71,7 @@ func (h *health) tick(now time.Time) {
 			delete(h.juries, service)
 		}
 	}
+	return len(h.juries) > 0
 }
 
 // attend counts a stream of a party that calls a service, and leave uncounts it.
@@ -103,6 +110,10 @@ func (h *health) doubt(who juror, doubts []*l5pb.Doubt) {
 			j = newJury(h.agent.config.Balance)
 			j.replace(now, membersOf(v))
 			h.juries[d.GetService()] = j
+			select {
+			case h.wake <- struct{}{}:
+			default:
+			}
 		}
 		h.carryOut(d.GetService(), j, j.doubt(now, who, len(h.bar[d.GetService()]), d))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,7 @@ const longestRetry = time.Minute
 // user holds all that any program of the device calls: it is the shelf's. A change is written after it had time to gather
 // others; only the segments that it concerns are.
 //
-//	          touch     settle, 4 times the last write, a second since it      written
+//	          touch     settle, 4 times the last write, 2 s since it, spread           written
 //	clean -----------------> dirty -------------------------------> writing -------------> clean
 //	                           ^                                       |
 //	                           +------------- not written -------------+
@@ -226,8 +227,13 @@ func (t *tables) publish() error {
 	return os.Symlink(config.Table, beside)
 }
 
-// tableEvery is how often the table is written at most: instances that come and go all the time are not to wear the disk.
-const tableEvery = time.Second
+// tableEvery is how often the table is written at most: instances that come and go all the time are not to wear the disk. Up to
+// tableSpread is waited beyond that: all devices hear of a change in the same moment, and those that share a disk, or processors,
+// are not to write in the same moment, too.
+const (
+	tableEvery  = 2 * time.Second
+	tableSpread = tableEvery / 4
+)
 
 // run writes changes, and until when they were right, until ctx ends.
 func (t *tables) run(ctx context.Context) error {
@@ -252,7 +258,7 @@ func (t *tables) run(ctx context.Context) error {
 		case <-t.wake:
 		case <-again.C:
 		}
-		timer := time.NewTimer(max(pause, tableEvery-t.agent.now().Sub(written)))
+		timer := time.NewTimer(max(pause, tableEvery-t.agent.now().Sub(written)) + rand.N(tableSpread))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -19,7 +19,11 @@ const (
 	// of the cold ones it takes that of the least latency, and if all are hot the one with the fewest calls (Wydrowski et
 	// al., "Load is not what you should balance: introducing Prequal", NSDI 2024). There are no probes: it goes by what this caller
 	// measured. On the model of the published testbed (see the package) that is as good, and to be told with each answer
-	// how many calls the callee has in flight is no better. Weights are followed within a factor of three: the fastest of
+	// how many calls the callee has in flight is no better. It is not as good for a caller with few calls for each of many
+	// instances, which knows little of them (testdata/sparse.table): there Prequal gains from probing three instances a call. Probes
+	// by the device's agent for all its callers, at most one a call, were tried on the model: told within 0.1 s they
+	// take 11 to 25 % off the p99 at 0.08 calls a second to an instance, and add 7 to 12 % at 0.8, where all callers of a device
+	// follow the same old answer; so there are none. Weights are followed within a factor of three: the fastest of
 	// several draws is a light instance more often than a draw is.
 	HotCold
 	// RoundRobin goes round, each as often as its weight says. Up to a bound on the size of the round the order is the smooth

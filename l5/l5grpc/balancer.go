@@ -21,33 +21,36 @@ func (policyBuilder) Name() string { return policy }
 
 // Build implements balancer.Builder.
 func (policyBuilder) Build(cc balancer.ClientConn, _ balancer.BuildOptions) balancer.Balancer {
-	p := &pool{cc: cc}
-	p.conns.Store(&map[string]*conn{})
-	return p
+	return &pool{cc: cc}
 }
 
-// pool holds a connection per instance to pick from. gRPC calls all but Pick one at a time.
+// pool holds a connection per instance to pick from. gRPC calls its methods one at a time.
 type pool struct {
-	cc      balancer.ClientConn
-	builder *builder
-	service string
-	count   [connectivity.Shutdown + 1]int   // of conns, by state
-	conns   atomic.Pointer[map[string]*conn] // by address; copied on write
+	cc     balancer.ClientConn
+	conns  map[string]*conn                    // by address; copied on write, for pickers hold it
+	states balancer.ConnectivityStateEvaluator // of conns
+	known  *known
 }
 
 // conn is the connection to one instance.
 //
-//	idle --Connect, at once--> connecting --> ready --closed--> idle
-//	                               |            ^
-//	                               v            |
-//	        transient failure, told once, until one of gRPC's further attempts succeeds
+//	connecting --> ready --closed, or an attempt in vain--> connecting
+//	    |            ^
+//	    v            |
+//	transient failure, until one of gRPC's further attempts succeeds
 type conn struct {
 	sub    balancer.SubConn
-	out    bool                  // no weight in the last state
-	state  atomic.Int32          // a connectivity.State
-	failed atomic.Pointer[error] // why the last attempt to connect failed
-	told   atomic.Bool           // and that l5 knows
+	state  atomic.Int32            // a connectivity.State
+	failed atomic.Pointer[failure] // the last attempt to connect that did
 }
+
+// failure is told to l5 once.
+type failure struct {
+	error
+	told atomic.Bool
+}
+
+func (c *conn) is(s connectivity.State) bool { return c.state.Load() == int32(s) }
 
 // UpdateClientConnState implements balancer.Balancer.
 func (p *pool) UpdateClientConnState(s balancer.ClientConnState) error {
@@ -55,28 +58,24 @@ func (p *pool) UpdateClientConnState(s balancer.ClientConnState) error {
 	if !ok {
 		return balancer.ErrBadResolverState
 	}
-	if p.builder == nil { // picks read them
-		p.builder, p.service = told.builder, told.Service
-	}
-	old := *p.conns.Load()
-	conns := make(map[string]*conn, len(old))
+	old := p.conns
+	p.known, p.conns = told, make(map[string]*conn, len(old))
 	for _, i := range told.Instances {
 		c := old[i.Addr]
-		if i.Weight > 0 && (c == nil || c.out && c.is(connectivity.TransientFailure)) {
-			c = p.open(i.Addr) // one that is back does not wait until gRPC's own back-off is over, up to two minutes
+		// One that a probe reached does not wait until gRPC's own back-off is over, up to two minutes.
+		if back := i.Health == balance.Trial; i.Weight > 0 && (c == nil || back && c.is(connectivity.TransientFailure)) {
+			c = p.open(i.Addr)
 		}
 		if c != nil && i.Base > 0 && (i.Weight > 0 || i.Health != balance.Up) { // one that is ejected is to come back
-			c.out = i.Weight == 0
-			conns[i.Addr] = c
-		}
-	}
-	p.conns.Store(&conns)
-	for addr, c := range old {
-		if conns[addr] != c {
-			c.sub.Shutdown() // calls in flight go on
+			p.conns[i.Addr] = c
 		}
 	}
 	p.publish()
+	for addr, c := range old {
+		if p.conns[addr] != c {
+			c.sub.Shutdown() // calls in flight go on
+		}
+	}
 	return nil
 }
 
@@ -90,7 +89,8 @@ func (p *pool) open(addr string) *conn {
 		return nil // the connection is closing
 	}
 	c.sub = sub
-	p.count[connectivity.Idle]++
+	c.state.Store(int32(connectivity.Connecting))
+	p.states.RecordTransition(connectivity.Shutdown, connectivity.Connecting)
 	sub.Connect()
 	return c
 }
@@ -98,34 +98,25 @@ func (p *pool) open(addr string) *conn {
 // moved takes a connection's change of state.
 func (p *pool) moved(c *conn, s balancer.SubConnState) {
 	next := s.ConnectivityState
-	switch {
-	case next == connectivity.Idle:
-		c.sub.Connect()
-	case next == connectivity.TransientFailure:
-		c.failed.Store(&s.ConnectionError)
-		c.told.Store(false)
+	switch next {
+	case connectivity.Idle:
+		c.sub.Connect() // at once: no call waits for it then
+		next = connectivity.Connecting
+	case connectivity.TransientFailure:
+		c.failed.Store(&failure{error: s.ConnectionError})
 	}
-	if next < connectivity.Ready && c.is(connectivity.TransientFailure) {
+	if next == connectivity.Connecting && c.is(connectivity.TransientFailure) {
 		return // calls do not wait for another attempt
 	}
-	p.count[c.state.Swap(int32(next))]--
-	p.count[next]++
+	p.states.RecordTransition(connectivity.State(c.state.Swap(int32(next))), next)
 	p.publish()
 }
 
-// publish has gRPC try again the calls that wait.
+// publish has gRPC try again the calls that wait: with a picker for connections and state as they are now.
 func (p *pool) publish() {
-	now := connectivity.TransientFailure
-	switch {
-	case p.count[connectivity.Ready] > 0:
-		now = connectivity.Ready
-	case p.count[connectivity.Connecting]+p.count[connectivity.Idle] > 0:
-		now = connectivity.Connecting
-	}
-	p.cc.UpdateState(balancer.State{ConnectivityState: now, Picker: p})
+	state := p.states.CurrentState()
+	p.cc.UpdateState(balancer.State{ConnectivityState: state, Picker: &picker{p.known, p.conns, state}})
 }
-
-func (c *conn) is(s connectivity.State) bool { return c.state.Load() == int32(s) }
 
 // ResolverError implements balancer.Balancer; the resolver reports none.
 func (p *pool) ResolverError(error) {}

@@ -17,6 +17,7 @@ package l5grpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -61,6 +62,19 @@ func Judge(err error) error {
 		return context.Canceled
 	}
 	return nil
+}
+
+// refusal gives an error of routing its code. Without an instance, calls that wait for ready go on waiting.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, l5.ErrDenied):
+		return status.Error(codes.PermissionDenied, err.Error())
+	case errors.Is(err, l5.ErrOverloaded):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	}
+	return err
 }
 
 // builder makes resolvers: each follows a service for one connection.

@@ -2,7 +2,6 @@ package l5grpc
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/grpc/balancer"
@@ -13,78 +12,57 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5"
 )
 
+// picker picks among the connections of a moment.
+type picker struct {
+	*known
+	conns map[string]*conn
+	state connectivity.State // of all of them together
+}
+
 // draws is how many routes a pick takes to find one whose connection is ready.
-const draws = 8
+const draws = 16
 
 // Pick implements balancer.Picker.
-func (p *pool) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	failure, conns := balancer.ErrNoSubConnAvailable, *p.conns.Load()
-	for i := range 2 * draws {
-		if i == draws {
-			if ready, waiting := best(conns); ready == nil && waiting {
-				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
-			} else if ready == nil {
-				return balancer.PickResult{}, failure
-			}
-		}
-		route, err := p.builder.client.Route(info.Ctx, p.service)
+func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	failed := balancer.ErrNoSubConnAvailable // there is another picker as soon as there is any news
+	if p.state == connectivity.Connecting {
+		return balancer.PickResult{}, failed
+	}
+	for range draws {
+		route, err := p.client.Route(info.Ctx, p.Service)
 		if err != nil {
 			return balancer.PickResult{}, refusal(err)
 		}
-		c := conns[route.Addr()]
+		c := p.conns[route.Addr()]
 		if c != nil && c.is(connectivity.Ready) {
 			return balancer.PickResult{SubConn: c.sub, Done: p.done(info.Ctx, route), Metadata: hints(info.Ctx)}, nil
 		}
 		outcome := l5.Outcome{Err: context.Canceled} // no call was made
 		if c != nil && c.is(connectivity.TransientFailure) {
-			failed := *c.failed.Load()
-			failure = status.Errorf(codes.Unavailable, "connect to %s: %v", route.Addr(), failed)
-			if c.told.CompareAndSwap(false, true) {
-				outcome.Err = failed
+			failure := c.failed.Load()
+			failed = status.Errorf(codes.Unavailable, "connect to %s: %v", route.Addr(), failure.error)
+			if failure.told.CompareAndSwap(false, true) {
+				outcome.Err = failure.error
 			}
 		}
 		route.Done(outcome)
 	}
-	if ready, _ := best(conns); ready != nil {
-		return balancer.PickResult{SubConn: ready.sub}, nil // the draws were unlucky: better a call that is not told than none
-	}
-	return balancer.PickResult{}, failure
-}
-
-// best returns a connection that is ready, or else whether one may be soon.
-func best(conns map[string]*conn) (ready *conn, waiting bool) {
-	for _, c := range conns {
-		switch connectivity.State(c.state.Load()) {
-		case connectivity.Ready:
-			return c, false
-		case connectivity.Connecting, connectivity.Idle:
-			waiting = true
+	for _, c := range p.conns {
+		if p.state == connectivity.Ready && c.is(connectivity.Ready) {
+			return balancer.PickResult{SubConn: c.sub}, nil // the draws were unlucky: better a call that is not told than none
 		}
 	}
-	return nil, waiting
+	return balancer.PickResult{}, failed
 }
 
 // done returns what tells the outcome.
-func (p *pool) done(ctx context.Context, route l5.Route) func(balancer.DoneInfo) {
+func (p *picker) done(ctx context.Context, route l5.Route) func(balancer.DoneInfo) {
 	begin := time.Now()
 	return func(info balancer.DoneInfo) {
 		outcome := l5.Outcome{Latency: latency(ctx, begin), Load: loadOf(info.Trailer)}
 		if info.Err != nil {
-			outcome.Err = p.builder.judge(info.Err)
+			outcome.Err = p.judge(info.Err)
 		}
 		route.Done(outcome)
 	}
-}
-
-// refusal gives an error of routing its code. Without an instance, calls that wait for ready go on waiting.
-func refusal(err error) error {
-	switch {
-	case errors.Is(err, l5.ErrDenied):
-		return status.Error(codes.PermissionDenied, err.Error())
-	case errors.Is(err, l5.ErrOverloaded):
-		return status.Error(codes.ResourceExhausted, err.Error())
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, err.Error())
-	}
-	return err
 }

@@ -12,7 +12,7 @@ type streamKey struct{}
 
 // Streams is a grpc.StreamClientInterceptor that has the latency of a stream end with its first message.
 func Streams(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, streamer grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	first := new(atomic.Int64)
+	first := new(atomic.Pointer[time.Time])
 	s, err := streamer(context.WithValue(ctx, streamKey{}, first), desc, conn, method, options...)
 	if err != nil {
 		return nil, err
@@ -23,20 +23,23 @@ func Streams(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, 
 // stream notes when the first message came.
 type stream struct {
 	grpc.ClientStream
-	first *atomic.Int64 // Unix time in nanoseconds
+	first *atomic.Pointer[time.Time]
 }
 
 // RecvMsg implements grpc.ClientStream.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	s.first.CompareAndSwap(0, time.Now().UnixNano())
+	if s.first.Load() == nil {
+		now := time.Now()
+		s.first.CompareAndSwap(nil, &now)
+	}
 	return err
 }
 
 // latency is the time since begin, or to the first message of a stream.
 func latency(ctx context.Context, begin time.Time) time.Duration {
-	if first, ok := ctx.Value(streamKey{}).(*atomic.Int64); ok && first.Load() != 0 {
-		return time.Unix(0, first.Load()).Sub(begin)
+	if first, ok := ctx.Value(streamKey{}).(*atomic.Pointer[time.Time]); ok && first.Load() != nil {
+		return first.Load().Sub(begin)
 	}
 	return time.Since(begin)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/zhiyun-ops/zhiyun/drift"
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 	"github.com/zhiyun-ops/zhiyun/flow/trigger"
 	"github.com/zhiyun-ops/zhiyun/gray"
 	"github.com/zhiyun-ops/zhiyun/internal/auth"
@@ -45,8 +46,8 @@ type World struct {
 	// Flow has the tools "echo", "reject" for a number below 0, "wait", which ends when the world does, and "tell", which logs and
 	// returns the text that it is given, or fails with it.
 	Flow     *flow.Engine
-	FlowLogs string      // its folder for logs
-	Shelf    *flow.Shelf // of pushed tools
+	FlowLogs string       // its folder for logs
+	Shelf    *shelf.Shelf // of pushed tools
 	Triggers *trigger.Controller
 	Records  *records.DB
 	Blobs    string // the folder of the contents
@@ -120,7 +121,7 @@ func New(t *testing.T) *World {
 	w.Outcomes.names = w.Names
 	w.Gray = Must(gray.New(gray.Config{Store: part("gray"), Weights: weights{w.Names}, Outcomes: w.Outcomes, Interval: 5 * time.Millisecond}))(t)
 	known := tools()
-	w.Shelf = Must(flow.OpenShelf(t.TempDir()))(t)
+	w.Shelf = Must(shelf.Open(t.TempDir()))(t)
 	w.FlowLogs = filepath.Join(dir, "flow-logs")
 	w.Flow = Must(flow.New(flow.Config{Store: memstore.New(), Tools: known, Grace: time.Millisecond, LogDir: w.FlowLogs}))(t)
 	w.Triggers = Must(trigger.New(trigger.Config{Store: part("trigger"), Engine: w.Flow}))(t)

@@ -299,31 +299,30 @@ func (h *Hub) reread(t *topic) (*Frame, position, error) {
 	return frame, now, nil
 }
 
-// follow returns the frames that take a subscriber from where it is to the state of t: nothing, deltas or a snapshot.
+// follow appends the frames that take a subscriber from where it is to the state of t: nothing, deltas or a snapshot.
 // One that is ahead was served elsewhere, and waits until this hub has come as far. Callers hold mu.
-func (h *Hub) follow(t *topic, at position) ([]*Frame, position, error) {
+func (h *Hub) follow(out []*Frame, t *topic, at position) ([]*Frame, position, error) {
 	if !t.known {
-		return nil, at, nil
+		return out, at, nil
 	}
 	if at.served && at.epoch == t.epoch {
 		if at.revision >= t.revision {
-			return nil, at, nil
+			return out, at, nil
 		}
 		for i := range t.deltas {
 			if t.deltas[i].previous == at.revision {
-				frames := make([]*Frame, 0, len(t.deltas)-i)
 				for _, d := range t.deltas[i:] {
-					frames = append(frames, d.frame)
+					out = append(out, d.frame)
 				}
-				return frames, position{served: true, epoch: t.epoch, revision: t.revision}, nil
+				return out, position{served: true, epoch: t.epoch, revision: t.revision}, nil
 			}
 		}
 	}
 	frame, now, err := h.current(t)
 	if err != nil || frame == nil {
-		return nil, at, err
+		return out, at, err
 	}
-	return []*Frame{frame}, now, nil
+	return append(out, frame), now, nil
 }
 
 // position is up to where a subscriber was served.

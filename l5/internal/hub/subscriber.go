@@ -27,16 +27,17 @@ type Subscriber struct {
 	turn uint64 // where in the order of services Frames begins
 
 	mu    sync.Mutex
-	wake  func()              // guarded by mu; Frames may have something to return; nil: nobody asks
-	wants map[string]*want    // guarded by mu
-	dirty map[string]struct{} // guarded by mu; services with something to send
-	told  []*Frame            // guarded by mu; for this subscriber alone
-	place *Frame              // guarded by mu; as it was sent
+	wake  func()           // guarded by mu; Frames may have something to return; nil: nobody asks
+	wants map[string]*want // guarded by mu
+	dirty []string         // guarded by mu; wanted services with something to send
+	told  []*Frame         // guarded by mu; for this subscriber alone
+	place *Frame           // guarded by mu; as it was sent
 }
 
 // want is one service that a subscriber asked for, by any number of callers.
 type want struct {
 	at       position
+	dirty    bool // it stands in the subscriber's list
 	settings mark
 	health   *Frame            // as it was sent
 	callers  map[string]uint64 // sums of the verdicts, as they were sent or the subscriber said; 0: none
@@ -51,7 +52,7 @@ func (h *Hub) Subscriber(gate Gate) *Subscriber {
 	h.turn++
 	h.mu.Unlock()
 	return &Subscriber{
-		hub: h, gate: gate, turn: turn, wants: make(map[string]*want), dirty: make(map[string]struct{}),
+		hub: h, gate: gate, turn: turn, wants: make(map[string]*want),
 	}
 }
 
@@ -135,7 +136,7 @@ func (s *Subscriber) Recheck() {
 	defer s.mu.Unlock()
 	for service, w := range s.wants {
 		w.asked = false
-		s.dirty[service] = struct{}{}
+		s.soil(service, w)
 	}
 	s.signal()
 }
@@ -144,8 +145,18 @@ func (s *Subscriber) Recheck() {
 func (s *Subscriber) mark(service string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dirty[service] = struct{}{}
+	if w := s.wants[service]; w != nil {
+		s.soil(service, w)
+	}
 	s.signal()
+}
+
+// soil puts a service on the list of those with something to send. Callers hold mu.
+func (s *Subscriber) soil(service string, w *want) {
+	if !w.dirty {
+		w.dirty = true
+		s.dirty = append(s.dirty, service)
+	}
 }
 
 // signal wakes the owner. Callers hold mu.
@@ -157,23 +168,22 @@ func (s *Subscriber) signal() {
 
 // Frames returns what there is to send now: verdicts and settings before the state they are about, services by name, but each
 // subscriber's begin with another one.
-func (s *Subscriber) Frames() ([]*Frame, error) {
+func (s *Subscriber) Frames() (out []*Frame, err error) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []*Frame
-	out, s.told = append(out, s.told...), nil
+	out, s.told = s.told, nil
 	if s.place != s.hub.place {
 		s.place = s.hub.place
 		out = append(out, s.place)
 	}
-	for _, service := range s.inTurn(inOrder(s.dirty)) {
-		delete(s.dirty, service)
+	for _, service := range s.inTurn() {
 		w := s.wants[service]
-		if w == nil {
-			continue
+		if w == nil || !w.dirty {
+			continue // it is not wanted any more, or was dropped and asked for again
 		}
+		w.dirty = false
 		if !w.asked {
 			verdicts, err := s.verdicts(service, w)
 			if err != nil {
@@ -190,13 +200,10 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 		if settings, w.settings = s.hub.settings(t, w.settings); settings != nil {
 			out = append(out, settings)
 		}
-		frames, at, err := s.hub.follow(t, w.at)
-		if err != nil {
+		if out, w.at, err = s.hub.follow(out, t, w.at); err != nil {
 			return nil, err
 		}
-		w.at = at
-		out = append(out, frames...)
-		if t.health != nil && t.health != w.health && at.served {
+		if t.health != nil && t.health != w.health && w.at.served {
 			w.health = t.health
 			out = append(out, t.health)
 		}
@@ -204,12 +211,17 @@ func (s *Subscriber) Frames() ([]*Frame, error) {
 	return out, nil
 }
 
-// inTurn rotates services to begin at the subscriber's place. Who is cut off in the middle, again and again, would otherwise be
-// told of the first services each time, and of the last ones never.
-func (s *Subscriber) inTurn(services []string) []string {
+// inTurn returns the services with something to send, and empties their list: in order, rotated to begin at the subscriber's
+// place. Who is cut off in the middle, again and again, would otherwise be told of the first services each time, and of the last
+// ones never. Callers hold mu, and are through with what is returned when they let go of it.
+func (s *Subscriber) inTurn() []string {
+	services := s.dirty
 	if len(services) < 2 {
+		s.dirty = s.dirty[:0]
 		return services
 	}
+	s.dirty = nil // most have one or two; a list of all is not to stay
+	slices.Sort(services)
 	const spread = 0x9e3779b97f4a7c15 // 2^64 by the golden ratio: places of turns in a row lie far apart
 	at := (s.turn * spread >> 32) % uint64(len(services))
 	return slices.Concat(services[at:], services[:at])

@@ -1,4 +1,4 @@
-package flow_test
+package shelf_test
 
 import (
 	"archive/tar"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/flow/shelf"
 )
 
 // toolFolder writes a tool that greets, with an input of the given properties.
@@ -33,10 +34,28 @@ func toolFolder(t testing.TB, dir, name, version, properties string) string {
 	return dir
 }
 
+func start(t *testing.T, config flow.Config) *flow.Engine {
+	t.Helper()
+	engine, err := flow.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- engine.Run(ctx) }() // awaited below
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return engine
+}
+
 func pack(t *testing.T, dir string) *bytes.Buffer {
 	t.Helper()
 	var archive bytes.Buffer
-	if err := flow.PackTool(dir, &archive); err != nil {
+	if err := shelf.Pack(dir, &archive); err != nil {
 		t.Fatal(err)
 	}
 	return &archive
@@ -44,7 +63,7 @@ func pack(t *testing.T, dir string) *bytes.Buffer {
 
 func TestPushedToolReplacesAndNamesWhatItBreaks(t *testing.T) {
 	t.Parallel()
-	shelf, err := flow.OpenShelf(t.TempDir())
+	kept, err := shelf.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +73,7 @@ func TestPushedToolReplacesAndNamesWhatItBreaks(t *testing.T) {
 	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
 	push := func(version, properties string) (flow.Manifest, []flow.BrokenFlow) {
 		t.Helper()
-		staged, err := shelf.Stage(pack(t, toolFolder(t, t.TempDir(), "greet", version, properties)))
+		staged, err := kept.Stage(pack(t, toolFolder(t, t.TempDir(), "greet", version, properties)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,14 +131,14 @@ func TestPushedToolReplacesAndNamesWhatItBreaks(t *testing.T) {
 	if _, err := engine.Start(t.Context(), "hello", nil); err == nil {
 		t.Error("a flow that no longer compiles starts")
 	}
-	versions, err := shelf.List("greet")
+	versions, err := kept.List("greet")
 	if err != nil || len(versions) != 3 {
 		t.Fatalf("%d versions, %v", len(versions), err)
 	}
-	if err := shelf.Use("greet", first.Digest); err != nil {
+	if err := kept.Use("greet", first.Digest); err != nil {
 		t.Fatal(err)
 	}
-	current, err := shelf.Current()
+	current, err := kept.Current()
 	if err != nil || len(current) != 1 || current[0].Version != "1" {
 		t.Fatalf("current %v, %v", current, err)
 	}
@@ -137,7 +156,7 @@ func TestPushedToolReplacesAndNamesWhatItBreaks(t *testing.T) {
 func TestShelfRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	shelf, err := flow.OpenShelf(dir)
+	kept, err := shelf.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +180,7 @@ func TestShelfRefuses(t *testing.T) {
 		"a link":         archive(tar.Header{Name: "run", Linkname: "/bin/sh", Typeflag: tar.TypeSymlink}),
 		"a device":       archive(tar.Header{Name: "run", Typeflag: tar.TypeBlock}),
 	} {
-		if _, err := shelf.Stage(content); !errors.Is(err, flow.ErrInvalid) {
+		if _, err := kept.Stage(content); !errors.Is(err, flow.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -169,7 +188,7 @@ func TestShelfRefuses(t *testing.T) {
 		t.Errorf("%d files are left behind", len(left))
 	}
 	for _, digest := range []string{"", "../../etc", "sha256:"} {
-		if err := shelf.Use("greet", digest); err == nil {
+		if err := kept.Use("greet", digest); err == nil {
 			t.Errorf("version %q was taken", digest)
 		}
 	}
@@ -203,7 +222,7 @@ func BenchmarkSixHundredTools(b *testing.B) {
 	all := tools.Manifests()
 	b.Run("search", func(b *testing.B) {
 		for b.Loop() {
-			if found := flow.SearchManifests(all, flow.ToolQuery{Words: []string{"GREET50", "people"}}); len(found) != 11 || found[0].Name != "team0.greet500" {
+			if found := shelf.Search(all, shelf.Query{Words: []string{"GREET50", "people"}}); len(found) != 11 || found[0].Name != "team0.greet500" {
 				b.Fatalf("%d found", len(found))
 			}
 		}
@@ -214,18 +233,18 @@ func BenchmarkSixHundredTools(b *testing.B) {
 func FuzzStage(f *testing.F) {
 	dir := f.TempDir()
 	var good bytes.Buffer
-	if err := flow.PackTool(toolFolder(f, dir, "greet", "1", `"who": {"type": "string"}`), &good); err != nil {
+	if err := shelf.Pack(toolFolder(f, dir, "greet", "1", `"who": {"type": "string"}`), &good); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good.Bytes())
 	f.Add(bytes.ReplaceAll(good.Bytes(), []byte("run"), []byte("../")))
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		dir := t.TempDir()
-		shelf, err := flow.OpenShelf(filepath.Join(dir, "shelf"))
+		kept, err := shelf.Open(filepath.Join(dir, "shelf"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		staged, err := shelf.Stage(bytes.NewReader(archive))
+		staged, err := kept.Stage(bytes.NewReader(archive))
 		if err == nil {
 			err = staged.Discard()
 			if err != nil {

@@ -1,4 +1,10 @@
-package flow
+// Package shelf keeps pushed tools in a folder, each version by its digest, and finds tools among many.
+//
+//	tools, err := shelf.Open("/var/lib/zhiyun/tools")
+//	manifests, err := tools.Current() // at the start: hand each to flow.Tools.Exec
+//	staged, err := tools.Stage(archive) // made by Pack: unpacked and checked
+//	manifest, err := staged.Keep() // on the shelf and in use: hand it to flow.Engine.Replace
+package shelf
 
 import (
 	"archive/tar"
@@ -14,9 +20,16 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
-// Shelf keeps pushed tools in a folder, each version by its digest:
+// MaxBytes bounds the files of a pushed tool.
+const MaxBytes = 256 << 20
+
+const maxFiles = 4096
+
+// Shelf is a folder of pushed tools:
 //
 //	DIR/NAME/current          the digest of the version in use
 //	DIR/NAME/DIGEST12/        a version: its files, and tool.json with the digest written in
@@ -24,23 +37,21 @@ import (
 // A version is never changed once it is there. Only one process at a time may push to a shelf; any may read it.
 type Shelf struct{ dir string }
 
-const maxToolFiles = 4096 // of a pushed tool
-
-// ShelvedTool is one version of a pushed tool.
-type ShelvedTool struct {
-	Manifest Manifest  `json:"manifest"`
-	Current  bool      `json:"current"`
-	At       time.Time `json:"at"` // when it was pushed
+// Tool is one version of a pushed tool.
+type Tool struct {
+	Manifest flow.Manifest `json:"manifest"`
+	Current  bool          `json:"current"`
+	At       time.Time     `json:"at"` // when it was pushed
 }
 
-// OpenShelf makes the folder if it is not there.
-func OpenShelf(dir string) (*Shelf, error) {
+// Open makes the folder if it is not there.
+func Open(dir string) (*Shelf, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+		return nil, fmt.Errorf("shelf: %w", err)
 	}
 	absolute, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+		return nil, fmt.Errorf("shelf: %w", err)
 	}
 	return &Shelf{absolute}, nil
 }
@@ -50,18 +61,18 @@ func OpenShelf(dir string) (*Shelf, error) {
 func (s *Shelf) Stage(archive io.Reader) (*Staged, error) {
 	dir, err := os.MkdirTemp(s.dir, ".stage")
 	if err != nil {
-		return nil, fmt.Errorf("flow: push a tool: %w", err)
+		return nil, fmt.Errorf("shelf: push a tool: %w", err)
 	}
 	staged := &Staged{shelf: s, dir: dir}
 	if err := staged.unpack(archive); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: push a tool: %w", ErrInvalid, err), staged.Discard())
+		return nil, errors.Join(fmt.Errorf("%w: push a tool: %w", flow.ErrInvalid, err), staged.Discard())
 	}
 	return staged, nil
 }
 
 // Staged is a tool that is unpacked and not yet on the shelf.
 type Staged struct {
-	Manifest Manifest
+	Manifest flow.Manifest
 	shelf    *Shelf
 	dir      string
 }
@@ -75,7 +86,7 @@ func (s *Staged) unpack(archive io.Reader) error {
 		return err
 	}
 	defer root.Close()
-	left := int64(MaxToolBytes)
+	left := int64(MaxBytes)
 	reader := tar.NewReader(archive)
 	for files := 0; ; files++ {
 		header, err := reader.Next()
@@ -87,8 +98,8 @@ func (s *Staged) unpack(archive io.Reader) error {
 		}
 		name := path.Clean(header.Name)
 		switch {
-		case files >= maxToolFiles:
-			return fmt.Errorf("it has more than %d files", maxToolFiles)
+		case files >= maxFiles:
+			return fmt.Errorf("it has more than %d files", maxFiles)
 		case name == ".":
 			continue
 		case !filepath.IsLocal(name):
@@ -98,7 +109,7 @@ func (s *Staged) unpack(archive io.Reader) error {
 		case header.Typeflag != tar.TypeReg:
 			return fmt.Errorf("%q is neither a file nor a folder; put the file itself there", header.Name)
 		case header.Size > left:
-			return fmt.Errorf("it has more than %d bytes", int64(MaxToolBytes))
+			return fmt.Errorf("it has more than %d bytes", int64(MaxBytes))
 		default:
 			left -= header.Size
 			err = unpackFile(root, name, fs.FileMode(header.Mode), reader)
@@ -107,10 +118,10 @@ func (s *Staged) unpack(archive io.Reader) error {
 			return err
 		}
 	}
-	if s.Manifest, err = ReadManifest(s.dir); err != nil {
+	if s.Manifest, err = flow.ReadManifest(s.dir); err != nil {
 		return err
 	}
-	digest, err := DigestDir(s.dir)
+	digest, err := flow.DigestDir(s.dir)
 	if err != nil {
 		return err
 	}
@@ -122,7 +133,7 @@ func (s *Staged) unpack(archive io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(s.dir, ManifestFile), data)
+	return writeSynced(filepath.Join(s.dir, flow.ManifestFile), data)
 }
 
 func unpackFile(root *os.Root, name string, mode fs.FileMode, content io.Reader) error {
@@ -166,9 +177,9 @@ func syncDir(dir string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// Keep puts what is staged on the shelf, makes it the version in use, and returns its manifest as Engine.Replace takes it. The
+// Keep puts what is staged on the shelf, makes it the version in use, and returns its manifest as flow.Engine.Replace takes it. The
 // same files again are the same version.
-func (s *Staged) Keep() (Manifest, error) {
+func (s *Staged) Keep() (flow.Manifest, error) {
 	home := filepath.Join(s.shelf.dir, s.Manifest.Name)
 	place := filepath.Join(home, short(s.Manifest.Digest))
 	err := os.MkdirAll(home, 0o700)
@@ -183,9 +194,9 @@ func (s *Staged) Keep() (Manifest, error) {
 		err = s.shelf.Use(s.Manifest.Name, s.Manifest.Digest)
 	}
 	if err != nil {
-		return Manifest{}, fmt.Errorf("flow: keep tool %s: %w", s.Manifest.Name, err)
+		return flow.Manifest{}, fmt.Errorf("shelf: keep tool %s: %w", s.Manifest.Name, err)
 	}
-	return ReadManifest(place)
+	return flow.ReadManifest(place)
 }
 
 // short is the name of a version's folder.
@@ -204,75 +215,80 @@ func (s *Shelf) Use(name, digest string) error {
 }
 
 // Version returns the manifest of a version, by its digest or the first twelve digits of it.
-func (s *Shelf) Version(name, digest string) (Manifest, error) {
+func (s *Shelf) Version(name, digest string) (flow.Manifest, error) {
 	at := short(digest)
-	if !toolName.MatchString(name) || len(at) < 12 || strings.ContainsAny(at, "/.") {
-		return Manifest{}, fmt.Errorf("%w: %q of tool %q is not a digest; give at least twelve digits of it", ErrInvalid, digest, name)
+	if !isName(name) || len(at) < 12 || strings.ContainsAny(at, "/.") {
+		return flow.Manifest{}, fmt.Errorf("%w: %q of tool %q is not a digest; give at least twelve digits of it", flow.ErrInvalid, digest, name)
 	}
-	m, err := ReadManifest(filepath.Join(s.dir, name, at))
+	m, err := flow.ReadManifest(filepath.Join(s.dir, name, at))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Manifest{}, fmt.Errorf("%w: version %s of tool %s", ErrNotFound, at, name)
+		return flow.Manifest{}, fmt.Errorf("%w: version %s of tool %s", flow.ErrNotFound, at, name)
 	}
 	return m, err
 }
 
+// isName reports whether a text may be a tool's name, and so a folder's.
+func isName(name string) bool {
+	return name != "" && name[0] != '.' && !strings.ContainsAny(name, `/\*?[`)
+}
+
 // List returns all versions of all tools, or those of one, by name and the newest first.
-func (s *Shelf) List(name string) ([]ShelvedTool, error) {
+func (s *Shelf) List(name string) ([]Tool, error) {
 	pattern := filepath.Join(s.dir, "*", "current")
 	if name != "" {
-		if !toolName.MatchString(name) {
-			return nil, fmt.Errorf("%w: %q is not a tool's name", ErrInvalid, name)
+		if !isName(name) {
+			return nil, fmt.Errorf("%w: %q is not a tool's name", flow.ErrInvalid, name)
 		}
 		pattern = filepath.Join(s.dir, name, "current")
 	}
 	found, err := filepath.Glob(pattern)
 	if err != nil {
-		return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+		return nil, fmt.Errorf("shelf: %w", err)
 	}
-	out := []ShelvedTool{}
+	out := []Tool{}
 	for _, file := range found {
 		current, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+			return nil, fmt.Errorf("shelf: %w", err)
 		}
 		entries, err := os.ReadDir(filepath.Dir(file))
 		if err != nil {
-			return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+			return nil, fmt.Errorf("shelf: %w", err)
 		}
-		versions := []ShelvedTool{}
+		versions := []Tool{}
 		for _, entry := range entries {
 			if !entry.IsDir() {
 				continue
 			}
-			m, err := ReadManifest(filepath.Join(filepath.Dir(file), entry.Name()))
+			m, err := flow.ReadManifest(filepath.Join(filepath.Dir(file), entry.Name()))
 			if err != nil {
 				return nil, err
 			}
 			info, err := entry.Info()
 			if err != nil {
-				return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+				return nil, fmt.Errorf("shelf: %w", err)
 			}
-			versions = append(versions, ShelvedTool{m, entry.Name() == string(bytes.TrimSpace(current)), info.ModTime().UTC()})
+			versions = append(versions, Tool{m, entry.Name() == string(bytes.TrimSpace(current)), info.ModTime().UTC()})
 		}
-		slices.SortStableFunc(versions, func(a, b ShelvedTool) int { return b.At.Compare(a.At) })
+		slices.SortStableFunc(versions, func(a, b Tool) int { return b.At.Compare(a.At) })
 		out = append(out, versions...)
 	}
 	return out, nil
 }
 
-// Current returns the manifests of the versions in use, by name: hand each to Tools.Exec.
-func (s *Shelf) Current() ([]Manifest, error) {
+// Current returns the manifests of the versions in use, by name: hand each to flow.Tools.Exec.
+func (s *Shelf) Current() ([]flow.Manifest, error) {
 	found, err := filepath.Glob(filepath.Join(s.dir, "*", "current"))
 	if err != nil {
-		return nil, fmt.Errorf("flow: shelf of tools: %w", err)
+		return nil, fmt.Errorf("shelf: %w", err)
 	}
-	var out []Manifest
+	var out []flow.Manifest
 	var faults []error
 	for _, file := range found {
 		current, err := os.ReadFile(file)
 		if err == nil {
-			var m Manifest
-			if m, err = ReadManifest(filepath.Join(filepath.Dir(file), string(bytes.TrimSpace(current)))); err == nil {
+			var m flow.Manifest
+			if m, err = flow.ReadManifest(filepath.Join(filepath.Dir(file), string(bytes.TrimSpace(current)))); err == nil {
 				out = append(out, m)
 				continue
 			}
@@ -282,11 +298,11 @@ func (s *Shelf) Current() ([]Manifest, error) {
 	return out, errors.Join(faults...)
 }
 
-// PackTool writes a tool's folder as an archive that Stage takes.
-func PackTool(dir string, to io.Writer) error {
+// Pack writes a tool's folder as an archive that Stage takes.
+func Pack(dir string, to io.Writer) error {
 	writer := tar.NewWriter(to)
 	if err := writer.AddFS(os.DirFS(dir)); err != nil {
-		return fmt.Errorf("flow: pack %s: %w", dir, err)
+		return fmt.Errorf("shelf: pack %s: %w", dir, err)
 	}
 	return writer.Close()
 }

@@ -1,22 +1,24 @@
-package flow
+package shelf
 
 import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
-// ToolQuery selects tools. The zero query selects all.
-type ToolQuery struct {
+// Query selects tools. The zero query selects all.
+type Query struct {
 	Words []string // each is found in the name, the title, the stage or a tag; small and capital letters are the same
 	Stage string
 	Tag   string
 }
 
-// SearchManifests returns the manifests that a query selects: those first whose names have the words, each part by name.
-func SearchManifests(all []Manifest, q ToolQuery) []Manifest {
+// Search returns the manifests that a query selects: those first whose names have the words, each part by name.
+func Search(all []flow.Manifest, q Query) []flow.Manifest {
 	type match struct {
-		Manifest
+		flow.Manifest
 		rank int // words that the name does not have
 	}
 	found := []match{}
@@ -39,7 +41,7 @@ func SearchManifests(all []Manifest, q ToolQuery) []Manifest {
 		}
 	}
 	slices.SortStableFunc(found, func(a, b match) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Name, b.Name)) })
-	out := make([]Manifest, len(found))
+	out := make([]flow.Manifest, len(found))
 	for i, m := range found {
 		out[i] = m.Manifest
 	}
