@@ -61,8 +61,10 @@ func (d *Device) references() []reference {
 
 func (d *Device) check(c *checker) {
 	c.name("name", d.Name)
-	if _, err := netip.ParseAddr(d.Addr); err != nil {
+	if addr, err := netip.ParseAddr(d.Addr); err != nil {
 		c.fault("addr", d.Addr, "is not an IP address", "give one without a port, such as 10.1.2.3 or fd00::1")
+	} else if addr.Unmap().IsUnspecified() || addr.Unmap().IsMulticast() {
+		c.fault("addr", d.Addr, "is of no host", "give the one at which other devices reach it, such as 10.1.2.3 or fd00::1")
 	}
 	if d.PortOffset < 0 || d.PortOffset > maxPortOffset {
 		c.fault("port_offset", strconv.Itoa(d.PortOffset), "is out of bounds", "give 0 to 50000; 0, if no other device has the address")

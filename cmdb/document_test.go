@@ -37,6 +37,7 @@ func TestParseNamesPlaceAndMend(t *testing.T) {
 		{"test of a service", "kind: module\nname: m\ntests: [{kind: l5, service: x}]", `tests[0].service "x" names no service of this module`},
 		{"drift", "kind: module\nname: m\ndrift: {mode: mend, modes: {moon: repair}}", `drift.mode "mend" is unknown; use one of observe, repair`},
 		{"user", "kind: init_profile\nname: p\nusers: [{name: a}, {name: a, uid: -1}]\ndirs: [{path: ..}]", `users[1].uid "-1" is out of range`},
+		{"address of no host", "kind: device\nname: d\naddr: \"::\"\nsite: s\ntype: t", `addr "::" is of no host; give the one at which`},
 		{"time", "kind: device\nname: d\naddr: 1.2.3.4\nsite: s\ntype: t\nheld_until: soon", `held_until "soon" cannot be read; write a time such as`},
 		{"object", "kind: module\nname: m\nscale: 3", `scale "3" is no object`},
 		{"table", "kind: site\nname: x\ncity: c\nlabels: [a]", `labels "" is no table`},

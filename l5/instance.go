@@ -55,7 +55,7 @@ func (s *State) UnmarshalText(text []byte) error {
 // Instance is one address that serves a service id.
 type Instance struct {
 	Service string            `json:"service"`
-	Addr    string            `json:"addr"` // host:port or [host]:port
+	Addr    string            `json:"addr"` // host:port or [host]:port, at which callers reach it: not 0.0.0.0 or [::]
 	Device  string            `json:"device,omitempty"`
 	Site    string            `json:"site,omitempty"` // where the device is, and its city
 	City    string            `json:"city,omitempty"`
@@ -110,14 +110,19 @@ var serviceID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 // hostName is a DNS name, loosely; an IP address is told apart by its parser.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}$`)
 
-func validAddr(addr string) bool {
+// checkAddr reports what is wrong with an instance's address. Whoever calls 0.0.0.0 or [::] calls itself; a listener on all
+// addresses says that of itself, so it is what programs register by mistake.
+func checkAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	n, convErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || convErr != nil || n == 0 {
-		return false
+	ip, notIP := netip.ParseAddr(host)
+	switch {
+	case err != nil || convErr != nil || n == 0 || notIP != nil && !hostName.MatchString(host):
+		return fmt.Errorf("l5: address %q: want host:port or [host]:port with a port of 1..65535", addr)
+	case notIP == nil && (ip.Unmap().WithZone("").IsUnspecified() || ip.Unmap().IsMulticast()):
+		return fmt.Errorf("l5: address %q is of no host: it is where a program listens; give the one at which callers reach it", addr)
 	}
-	_, notIP := netip.ParseAddr(host)
-	return notIP == nil || hostName.MatchString(host)
+	return nil
 }
 
 // CheckService reports what is wrong with a service id.
@@ -130,10 +135,7 @@ func CheckService(service string) error {
 
 // Check reports all that is wrong with the instance.
 func (i Instance) Check() error {
-	errs := []error{CheckService(i.Service)}
-	if !validAddr(i.Addr) {
-		errs = append(errs, fmt.Errorf("l5: address %q: want host:port or [host]:port with a port of 1..65535", i.Addr))
-	}
+	errs := []error{CheckService(i.Service), checkAddr(i.Addr)}
 	if i.Weight < 0 || i.Weight > MaxWeight {
 		errs = append(errs, fmt.Errorf("l5: weight %d of %s: want 0 (meaning %d) to %d", i.Weight, i.Addr, DefaultWeight, MaxWeight))
 	}

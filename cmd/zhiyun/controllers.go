@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -200,7 +199,7 @@ func l5Command() *cli.Command {
 					return err
 				}
 				if len(answer.Items) == 0 {
-					return fmt.Errorf("no instance of %s is registered; zhiyun l5 resolve lists the services there are", service)
+					return noInstance(service)
 				}
 				return printDocuments(c, raws(answer.Items), "ADDR:addr", "DEVICE:device", "WEIGHT:weight", "SHARE:share", "STATE:state", "SUSPECT:suspect", "DOWN:down")
 			})),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
@@ -37,7 +38,22 @@ func explainAtServer(c *cli.Context, a *control.Client) error {
 	if err != nil {
 		return err
 	}
-	return printDocument(c, json.RawMessage(answer.Json))
+	if err := printDocument(c, json.RawMessage(answer.Json)); err != nil {
+		return err
+	}
+	var of struct {
+		Instances []json.RawMessage `json:"instances"`
+	}
+	if json.Unmarshal(answer.Json, &of) == nil && len(of.Instances) == 0 {
+		return noInstance(service)
+	}
+	return nil
+}
+
+// noInstance is the error for a service that is not there; who calls it all the same may be worth to know, so what there
+// is is printed first.
+func noInstance(service string) error {
+	return fmt.Errorf("no instance of %s is registered; zhiyun l5 resolve lists the services there are", service)
 }
 
 // printDocument prints a document whole; as a table it would lose too much.
@@ -96,5 +112,11 @@ func explainAtAgent(c *cli.Context) error {
 		}
 		out.Processes = append(out.Processes, view)
 	}
-	return printDocument(c, out)
+	if err := printDocument(c, out); err != nil {
+		return err
+	}
+	if len(out.Instances) == 0 {
+		return fmt.Errorf("the agent knows no instance of %s: no program of this device calls it, or none is registered; zhiyun l5 resolve lists the services there are", service)
+	}
+	return nil
 }

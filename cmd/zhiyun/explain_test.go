@@ -27,6 +27,9 @@ func TestExplainAtAnAgent(t *testing.T) {
 			t.Errorf("lacks %q: %v\n%s", want, err, out)
 		}
 	}
+	if out, err := run(t, "l5", "explain", "shop.crat", "--agent", a.Target()); err == nil || !strings.Contains(err.Error(), "knows no instance of shop.crat") || !strings.Contains(out, "instances: []") {
+		t.Errorf("a service that nobody calls: %v\n%s", err, out)
+	}
 	if _, err := run(t, "l5", "explain", "shop.cart", "--agent", "unix:///nowhere.sock"); err == nil {
 		t.Error("nobody there, and no error")
 	}

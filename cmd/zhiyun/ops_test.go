@@ -67,9 +67,11 @@ func TestSecretsAreNotTakenFromTheCommandLine(t *testing.T) {
 
 func TestAServiceThatIsNotThereIsAnError(t *testing.T) {
 	w := controltest.New(t)
-	_, err := run(t, "l5", "resolve", "shop.cart", "--server", w.Target)
-	if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
-		t.Errorf("a service without instances: %v", err)
+	for _, verb := range []string{"resolve", "explain"} {
+		_, err := run(t, "l5", verb, "shop.cart", "--server", w.Target)
+		if exit, ok := err.(cli.ExitCoder); err == nil || ok && exit.ExitCode() == exitUsage || !strings.Contains(err.Error(), "no instance of shop.cart") {
+			t.Errorf("%s of a service without instances: %v", verb, err)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // ProcessSpec is one process of a package.
 type ProcessSpec struct {
 	Name    string            `json:"name" doc:"how the supervisor knows it"`
-	Command []string          `json:"command,omitempty" doc:"executable in the package, and arguments; {root}, {addr}, {device} and {package} are replaced; the port of {addr}:PORT is that of the device, which may have an offset"`
+	Command []string          `json:"command,omitempty" doc:"executable in the package, and arguments; {root}, {addr}, {device} and {package} are replaced; the port of {addr}:PORT is that of the device, which may have an offset, and an IPv6 address stands there in brackets"`
 	Count   int               `json:"count,omitempty" doc:"instances; default 1"`
 	Env     map[string]string `json:"env,omitempty"`
 }
@@ -121,18 +121,22 @@ const ListenVar = "ZHIYUN_LISTEN"
 // endpoint is a port of the manifest at the device's address, as commands write it.
 var endpoint = regexp.MustCompile(`\{addr\}:([0-9]{1,5})\b`)
 
-// shift makes the ports in "{addr}:PORT" those of this device.
+// shift makes each "{addr}:PORT" the device's: its port, and brackets about an address that has colons.
 func (c *call) shift(text string) string {
-	if c.PortOffset == 0 {
-		return text
+	addr := "{addr}"
+	if strings.Contains(c.Addr, ":") {
+		addr = "[{addr}]"
 	}
 	return endpoint.ReplaceAllStringFunc(text, func(found string) string {
-		return "{addr}:" + c.shiftPorts(strings.TrimPrefix(found, "{addr}:"))
+		return addr + ":" + c.shiftPorts(strings.TrimPrefix(found, "{addr}:"))
 	})
 }
 
-// shiftPorts does the same for a list of ports. What is none stays.
+// shiftPorts makes a list of ports the device's. What is none stays.
 func (c *call) shiftPorts(list string) string {
+	if c.PortOffset == 0 {
+		return list
+	}
 	ports := strings.Split(list, ",")
 	for i, text := range ports {
 		if port, err := strconv.Atoi(text); err == nil {

@@ -285,6 +285,32 @@ func TestPortsOfADeviceThatSharesItsAddress(t *testing.T) {
 	}
 }
 
+// An IPv6 address stands in brackets before a port, and alone without.
+func TestPortsOfADeviceWithAnIPv6Address(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).withAgent()
+	serving(w, "1")
+	in := startIn("bin/serve", "serve", net.JoinHostPort(w.addr, strconv.Itoa(freePort(w))), "{addr}:8777,[{addr}]:8778", "{addr}")
+	in.Processes[0].Env = map[string]string{"PEER": "http://{addr}:8777/", "SELF": "{addr}"}
+	env := w.env("k")
+	env.Addr, env.PortOffset = "2001:db8::7", 20
+	if _, err := device.PackageStart(w.Context(), env, in); err != nil {
+		t.Fatal(err)
+	}
+	specs, err := w.agent.Specs(w.Context())
+	if err != nil || len(specs) != 1 {
+		t.Fatalf("specs %+v, %v", specs, err)
+	}
+	if got, want := specs[0].Command[3:], []string{"[2001:db8::7]:8797,[2001:db8::7]:8778", "2001:db8::7"}; !slices.Equal(got, want) {
+		t.Errorf("arguments %q, want %q", got, want)
+	}
+	for _, want := range []string{"PEER=http://[2001:db8::7]:8797/", "SELF=2001:db8::7"} {
+		if !slices.Contains(specs[0].Env, want) {
+			t.Errorf("the process has %q, not %s", specs[0].Env, want)
+		}
+	}
+}
+
 func TestCallerJoinAndLeave(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).withAgent()

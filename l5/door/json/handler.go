@@ -39,6 +39,9 @@ type instance struct {
 	State  string            `json:"state"`
 	Device string            `json:"device,omitempty"`
 	Module string            `json:"module,omitempty"`
+	Owner  string            `json:"owner,omitempty"`
+	Site   string            `json:"site,omitempty"`
+	City   string            `json:"city,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
@@ -102,7 +105,7 @@ func (d *Door) look(ctx context.Context, name string) (body []byte, tag string, 
 	for i, m := range view.Members {
 		out.Instances[i] = instance{
 			Addr: m.Addr, Weight: m.Weight, Health: m.Health.String(), Reason: m.Reason, State: m.State.String(),
-			Device: m.Device, Module: m.Module, Labels: m.Labels,
+			Device: m.Device, Module: m.Module, Owner: m.Owner, Site: m.Site, City: m.City, Labels: m.Labels,
 		}
 		if m.Down != "" {
 			out.Instances[i].State, out.Instances[i].Reason = "down", m.Down

@@ -86,7 +86,7 @@ func (h *house) register(service string, addrs ...string) {
 	h.t.Helper()
 	var all []l5.Instance
 	for _, addr := range addrs {
-		all = append(all, l5.Instance{Service: service, Addr: addr, Share: 100})
+		all = append(all, l5.Instance{Service: service, Addr: addr, Share: 100, Site: "sz", City: "shenzhen"})
 	}
 	if err := h.server.Name().Register(h.t.Context(), all); err != nil {
 		h.t.Fatal(err)
@@ -126,6 +126,7 @@ func TestCurl(t *testing.T) {
 		}
 		for _, c := range []struct{ path, status, want string }{
 			{"/v1/services/shop.cart", "200", `"addr":"10.0.0.7:80","weight":100,"health":"up"`},
+			{"/v1/services/shop.cart", "200", `"site":"sz","city":"shenzhen"`},
 			{"/v1/services/nobody", "200", `"instances":[]`},
 			{"/v1/services/shop.secret", "403", `grant`},
 			{"/v1/services/no%20such", "400", `service id`},
