@@ -102,6 +102,14 @@ func TestNothingRunsInWhatHasEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for event, err := range w.Flow.Watch(t.Context(), id) { // a step that has not begun is not stopped
+		if err != nil {
+			t.Fatal(err)
+		}
+		if event.Kind == flow.EventAttemptStarted {
+			break
+		}
+	}
 	if out, err := run(t, "flow", "cancel", id, "--server", w.Target); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
