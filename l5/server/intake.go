@@ -36,7 +36,9 @@ type reporter struct {
 	fold    *fold  // that fold
 	seen    time.Time
 
-	services map[string]hearing // by service; nil until it tells of one
+	services map[string]hearing     // by service; nil until it tells of one
+	told     time.Time              // when it last told of any
+	busy     map[[2]string]struct{} // by service and address: of what it told then that calls are in flight
 }
 
 // fold is what goes to the sink in one call.

@@ -6,7 +6,8 @@ import "time"
 // when it may.
 type Leaving struct {
 	// Busy is when a caller last told of a call to it that had not ended. Callers tell so with each report, as long as there is one, of
-	// instances that take no more calls. Zero: none has, in the time that reporters are remembered.
+	// instances that take no more calls: who told so last and is silent since still has it, until it is taken for gone. Zero: none has, in
+	// the time that reporters are remembered.
 	Busy time.Time
 	// Unheard is how many reporters (agents, and programs without one) called the service not long before the time asked about and were
 	// not heard since: they may know nothing of the change, and call on. One that is silent for longer than unheardFor is taken for gone.
@@ -29,7 +30,13 @@ func (s *Server) Leaving(service, addr string, since time.Time) Leaving {
 func (in *intake) leaving(now time.Time, service, addr string, since time.Time) Leaving {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	out := Leaving{Busy: in.busy[[2]string{service, addr}]}
+	key := [2]string{service, addr}
+	out := Leaving{Busy: in.busy[key]}
+	for _, r := range in.reporters {
+		if _, busy := r.busy[key]; busy && now.Sub(r.told) < unheardFor {
+			out.Busy = now
+		}
+	}
 	if now.Sub(since) > unheardFor {
 		return out
 	}
@@ -58,7 +65,14 @@ func (in *intake) hear(r *reporter, service, addr string, requests, inFlight int
 		r.services = make(map[string]hearing, 1)
 	}
 	r.services[service] = h
+	if !r.told.Equal(now) {
+		r.told, r.busy = now, nil // another batch
+	}
 	if inFlight > 0 {
+		if r.busy == nil {
+			r.busy = make(map[[2]string]struct{}, 1)
+		}
+		r.busy[[2]string{service, addr}] = struct{}{}
 		in.busy[[2]string{service, addr}] = now
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -242,6 +243,26 @@ func TestReportsCountOnce(t *testing.T) {
 	}
 	if sum := s.Sink.Sum("a", "x:1"); sum.Requests != 110 || sum.Failures != 2 {
 		t.Errorf("counted %+v, want 110 calls, 2 failed", sum)
+	}
+}
+
+// A report may say anything: it ends no server, and the next is counted.
+func TestReportsOfAbsurdCounts(t *testing.T) {
+	t.Parallel()
+	const most = math.MaxInt64
+	s := l5test.NewServer(t, nil)
+	c := wire(t, s.Target())
+	for seq, outcomes := range [][]*l5pb.Outcome{
+		{{Service: "a", Addr: "x:1", Requests: most}, {Service: "a", Addr: "x:1", Requests: most}},
+		{{Service: "a", Addr: "x:1", Requests: most, Failures: most}, {Service: "a", Addr: "x:2", Requests: most, Failures: most}},
+		{{Service: "a", Addr: "x:3", Requests: 7}},
+	} {
+		if _, err := c.Report(within(t), connect.NewRequest(&l5pb.ReportRequest{Reporter: "r", Seq: uint64(seq) + 1, Outcomes: outcomes})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sum := s.Sink.Sum("a", "x:3"); sum.Requests != 7 {
+		t.Errorf("counted %+v, want 7 calls", sum)
 	}
 }
 

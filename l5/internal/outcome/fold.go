@@ -10,8 +10,14 @@ import (
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
 )
 
-// maxBuckets bounds the histogram that a report can make the receiver hold.
-const maxBuckets = 64
+const (
+	// maxBuckets bounds the histogram that a report can make the receiver hold.
+	maxBuckets = 64
+	// maxCount and maxLatency (nine years) are where sums stop: a report may say anything, and no sum of all that a receiver holds, nor of a
+	// day of it, is to wrap. No caller comes near them.
+	maxCount   = 1 << 40
+	maxLatency = 1 << 58
+)
 
 // Fold sums up outcomes per caller, service, address and device. It is for one goroutine.
 type Fold struct {
@@ -38,22 +44,25 @@ func (f *Fold) Add(o *l5pb.Outcome) bool {
 		sum = &l5pb.Outcome{Caller: k.caller, Service: k.service, Addr: k.addr, Device: k.device}
 		f.sums[k] = sum
 	}
-	sum.Requests += o.GetRequests()
-	sum.Failures += o.GetFailures()
-	sum.Rejected += o.GetRejected()
-	sum.LatencySum += o.GetLatencySum()
+	sum.Requests = plus(sum.Requests, o.GetRequests(), maxCount)
+	sum.Failures = plus(sum.Failures, o.GetFailures(), maxCount)
+	sum.Rejected = plus(sum.Rejected, o.GetRejected(), sum.Requests-sum.Failures)
+	sum.LatencySum = plus(sum.LatencySum, o.GetLatencySum(), maxLatency)
 	sum.InFlight = max(sum.InFlight, o.GetInFlight()) // a state, not a sum: one program may report twice
 	if o.GetRequests() > 0 {
-		sum.Reports += max(o.GetReports(), 1)
+		sum.Reports = plus(sum.Reports, max(o.GetReports(), 1), maxCount)
 	}
 	for i, n := range o.GetHistogram() {
 		if i == len(sum.Histogram) {
 			sum.Histogram = append(sum.Histogram, 0)
 		}
-		sum.Histogram[i] += max(n, 0)
+		sum.Histogram[i] = plus(sum.Histogram[i], max(n, 0), maxCount)
 	}
 	return true
 }
+
+// plus adds b, which is not negative, but stays at most.
+func plus(a, b, most int64) int64 { return a + min(b, most-a) }
 
 // Outcomes returns the sums, in a fixed order. They are the caller's to keep.
 func (f *Fold) Outcomes() []*l5pb.Outcome {
