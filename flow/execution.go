@@ -313,7 +313,7 @@ func (x *Execution) wake() Wake {
 	case x.State == Stuck:
 		return Wake{Kind: WakePerson, At: x.besides(), For: x.Waiting}
 	case x.active+x.undos > 0:
-		return Wake{Kind: WakeLease, For: x.said()}
+		return Wake{Kind: WakeLease}
 	case x.Paused:
 		return Wake{Kind: WakePerson, For: "paused by " + x.pauser}
 	case x.queued > 0 || x.awaits != "":

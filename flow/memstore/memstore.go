@@ -37,11 +37,40 @@ func New() flow.Store {
 func (s *Store) Commit(_ context.Context, batch []flow.Transition) ([]error, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for i := range batch {
+		if err := wakes(&batch[i].Row); err != nil {
+			return nil, err
+		}
+	}
 	fates := make([]error, len(batch))
 	for i := range batch {
 		fates[i] = s.apply(&batch[i])
 	}
 	return fates, nil
+}
+
+// wakes refuses an execution that nothing, or more than one thing, would wake, as the other stores do by a CHECK.
+func wakes(r *flow.Row) error {
+	open := r.State == flow.Running || r.State == flow.Compensating
+	right := false
+	switch w := r.Wake; w.Kind {
+	case flow.WakeLease:
+		right = open && w.At.IsZero() && w.For == ""
+	case flow.WakeRunnable:
+		right = open && w.At.IsZero()
+	case flow.WakeTimer:
+		right = open && !w.At.IsZero()
+	case flow.WakeSignal:
+		right = open && w.For != ""
+	case flow.WakePerson:
+		right = (open || r.State == flow.Stuck) && w.For != ""
+	case flow.WakeNone:
+		right = r.State.Ended() && w.At.IsZero() && w.For == ""
+	}
+	if !right {
+		return fmt.Errorf("memstore: commit: CHECK: execution %s is %s, woken by %+v: there has to be exactly one source", r.ID, r.State, r.Wake)
+	}
+	return nil
 }
 
 func (s *Store) apply(t *flow.Transition) error {
