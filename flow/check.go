@@ -76,7 +76,7 @@ func checkRow(ctx context.Context, store Store, row Row, definitions map[version
 		if err != nil {
 			return nil, fmt.Errorf("its definition cannot be read: %w", err)
 		}
-		d := parse(r.Source)
+		d := parseStored(r.Source)
 		d.Version = r.Version
 		definitions[key] = &d.Definition
 		return &d.Definition, nil

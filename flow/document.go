@@ -38,6 +38,7 @@ var celReserved = []string{"as", "break", "const", "continue", "else", "false", 
 type document struct {
 	Definition
 	format *format
+	stored bool // it was saved once, maybe by a release that refused less
 	lines  []string
 	places map[string]*yaml.Node // by path
 	faults []Fault
@@ -52,6 +53,13 @@ type document struct {
 func (d *document) fault(node *yaml.Node, path, format string, args ...any) {
 	if len(d.faults) < maxFaults {
 		d.faults = append(d.faults, faultAt(node, path, format, args...))
+	}
+}
+
+// refuse keeps what is wrong by a rule that is younger than the format. Documents that were stored without it go on: executions of theirs are open.
+func (d *document) refuse(node *yaml.Node, path, format string, args ...any) {
+	if !d.stored {
+		d.fault(node, path, format, args...)
 	}
 }
 
@@ -71,10 +79,15 @@ func faultAt(node *yaml.Node, path, format string, args ...any) Fault {
 	return f
 }
 
-// parse reads the document's form. What it means is checked by compile.
-func parse(source []byte) *document {
+// parse reads the form of a document that is to be saved. What it means is checked by compile.
+func parse(source []byte) *document { return read(source, false) }
+
+// parseStored reads the form of one that was saved, maybe by a release that refused less.
+func parseStored(source []byte) *document { return read(source, true) }
+
+func read(source []byte, stored bool) *document {
 	sum := sha256.Sum256(source)
-	d := &document{format: newFormat(), places: map[string]*yaml.Node{}}
+	d := &document{format: newFormat(), stored: stored, places: map[string]*yaml.Node{}}
 	d.Source, d.Digest = slices.Clone(source), hex.EncodeToString(sum[:])
 	if len(source) > MaxDocument {
 		d.fault(nil, "", "the document has %d bytes; at most %d are allowed", len(source), MaxDocument)
@@ -87,13 +100,19 @@ func parse(source []byte) *document {
 		d.yamlError(err)
 		return d
 	}
-	switch err := decoder.Decode(&more); {
-	case err == nil && more.Content[0].Tag != "!!null":
-		d.fault(more.Content[0], "", "another document begins here; a file holds one flow: write it into a file of its own")
-		return d
-	case err != nil && !errors.Is(err, io.EOF):
-		d.yamlError(err)
-		return d
+	for !stored { // of a stored one the rest was never read
+		err := decoder.Decode(&more)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			d.yamlError(err)
+			return d
+		}
+		if more.Content[0].Tag != "!!null" {
+			d.fault(more.Content[0], "", "another document begins here; a file holds one flow: write it into a file of its own")
+			return d
+		}
 	}
 	if len(root.Content) != 1 {
 		d.fault(nil, "", "the document is empty; it starts with flow: NAME")

@@ -169,6 +169,8 @@ func (d *document) finishParam(p *Param, path string, node, defaultNode, enumNod
 		default:
 			if p.Default, err = p.accept(p.Default); err != nil {
 				d.fault(defaultNode, path+".default", "%v", err)
+			} else if err = p.long(p.Default); err != nil {
+				d.refuse(defaultNode, path+".default", "%v", err)
 			}
 		}
 	}

@@ -125,7 +125,7 @@ func (w *exporting) document(ctx context.Context, name string, version int) erro
 		w.documents[key] = true
 	}
 	w.out.Documents = append(w.out.Documents, ExportedDocument{r.Name, r.Version, r.Digest, r.SavedAt, string(r.Source)})
-	d := parse(r.Source)
+	d := parseStored(r.Source)
 	for _, place := range newLayout(&d.Definition).steps {
 		w.tool(place.step.Tool)
 		if place.step.Undo != nil {

@@ -154,6 +154,7 @@ func TestBrokenDocumentsAreRefused(t *testing.T) {
 		"flow: f\nparams: {a: {type: int, pattern: x}}" + step:                                     "a pattern is for a string",
 		"flow: f\nparams: {a: {type: string, pattern: '('}}" + step:                                "error parsing regexp",
 		"flow: f" + step + "\n---\nflow: g" + step:                                                 "4:1: another document begins here",
+		"flow: f" + step + "\n---\n---\nflow: g" + step:                                            "5:1: another document begins here",
 		"flow: f" + step + "\n--- {":                                                               "not YAML",
 		"flow: f\nparams: {a: secret}\nlocks: [\"m/${params.a}\"]" + step:                          `3:14: locks[0]: parameter "a" is a secret, and the key of a lock is shown`,
 		"flow: f\nparams: {a: secret}\nsteps: [{name: b, tool: free, exclusive: \"${params.a}\"}]": "steps[0].exclusive: parameter \"a\" is a secret",
@@ -172,7 +173,7 @@ func TestBrokenDocumentsAreRefused(t *testing.T) {
 func TestAnEndOfADocumentIsNoOther(t *testing.T) {
 	t.Parallel()
 	engine := lintEngine(t)
-	for _, end := range []string{"\n---\n", "\n...\n", "\n---\n# nothing\n"} {
+	for _, end := range []string{"\n---\n", "\n...\n", "\n---\n# nothing\n", "\n---\n---\n"} {
 		if faults := lint(t, engine, "flow: f\nsteps: [{name: a, tool: free}]"+end); len(faults) > 0 {
 			t.Errorf("%q: %v", end, faults)
 		}

@@ -197,6 +197,8 @@ func (c *compiler) call(plan *stepPlan) {
 		if value, constant := plan.with.field(name); constant {
 			if _, err := param.accept(value); err != nil {
 				c.d.fault(c.d.places[at], at, "%v", err)
+			} else if err = param.long(value); err != nil {
+				c.d.refuse(c.d.places[at], at, "%v", err)
 			}
 		} else if why := expr.Fits(plan.with.schema.Properties[name], param.value.schema()); why != "" {
 			c.d.fault(c.d.places[at], at, "%s", why)

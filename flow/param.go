@@ -240,9 +240,6 @@ func (p *Param) accept(value any) (any, error) {
 	if p.Min != nil && size < *p.Min {
 		return nil, fmt.Errorf("parameter %q is %v%s, want at least %v", p.Name, size, unit, *p.Min)
 	}
-	if p.Max == nil && unit == " characters" && size > MaxText {
-		return nil, fmt.Errorf("parameter %q is %v characters, want at most %d; a flow that takes more says so in its max", p.Name, size, MaxText)
-	}
 	if p.Max != nil && size > *p.Max {
 		return nil, fmt.Errorf("parameter %q is %v%s, want at most %v", p.Name, size, unit, *p.Max)
 	}
@@ -253,6 +250,15 @@ func (p *Param) accept(value any) (any, error) {
 		return nil, fmt.Errorf("parameter %q does not match %q", p.Name, p.Pattern)
 	}
 	return value, nil
+}
+
+// long refuses a text that is longer than one may be of which the flow says nothing.
+func (p *Param) long(value any) error {
+	text, _ := value.(string)
+	if size := utf8.RuneCountInString(text); p.Max == nil && size > MaxText {
+		return fmt.Errorf("parameter %q is %d characters, want at most %d; a flow that takes more says so in its max", p.Name, size, MaxText)
+	}
+	return nil
 }
 
 // bind checks the parameters of a start and fills in defaults. It reports all faults at once.
@@ -267,6 +273,9 @@ func (d *Definition) bind(given map[string]any) (map[string]any, error) {
 		switch {
 		case found:
 			value, err := p.accept(value)
+			if err == nil {
+				err = p.long(value)
+			}
 			if err != nil {
 				faults = append(faults, err)
 				continue

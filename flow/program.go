@@ -130,21 +130,22 @@ func parseCall(text string) (name string, version int, err error) {
 
 // library is what a document is checked against.
 type library struct {
-	tools *Tools
+	tools  *Tools
+	stored bool // the document was saved once, maybe by a release that refused less
 	// flow returns a version of a flow, 0 for the latest; nil if it is not known. It may be nil: then no flow is.
 	flow func(name string, version int) *program
 	// missing reports whether there is no such version of a flow. It may be nil: then nothing is known to be missing.
 	missing func(name string, version int) bool
 }
 
-// compile checks a document against the tools and flows at hand and returns the program, or nil if there are faults. A flow that is not
-// known is looked up when it is called.
+// compile checks a stored document against the tools at hand and returns the program, or nil if there are faults. A flow that it calls is looked up
+// when it is called.
 func compile(source []byte, tools *Tools) (*program, []Fault) {
-	return compileWith(source, library{tools: tools})
+	return compileWith(source, library{tools: tools, stored: true})
 }
 
 func compileWith(source []byte, lib library) (*program, []Fault) {
-	d := parse(source)
+	d := read(source, lib.stored)
 	var p *program
 	if len(d.faults) == 0 {
 		p = d.compile(lib)

@@ -110,7 +110,7 @@ func (c *compiler) check(sc scope, ref expr.Ref) string {
 		if !slices.Contains(names, ref.Field) {
 			return fmt.Sprintf("no parameter is called %q%s", ref.Field, meant(ref.Field, names))
 		}
-		if p := &c.p.Params[slices.Index(names, ref.Field)]; sc.shown != "" && p.value != nil && p.value.secret {
+		if p := &c.p.Params[slices.Index(names, ref.Field)]; sc.shown != "" && !c.d.stored && p.value != nil && p.value.secret {
 			return fmt.Sprintf("parameter %q is a secret, and %s is shown to everybody who looks; make it of what may be seen", ref.Field, sc.shown)
 		}
 	default:

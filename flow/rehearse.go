@@ -61,7 +61,7 @@ func (e *Engine) rehearseStart(ctx context.Context, name string, params map[stri
 // RehearseSave checks a document as Save does, and returns the definition that Save would keep, with the version that it
 // would get; if the latest version is the same, it is that one. It keeps nothing.
 func (e *Engine) RehearseSave(ctx context.Context, source []byte) (d Definition, fresh bool, err error) {
-	p, faults, err := e.compile(ctx, source)
+	p, faults, err := e.compile(ctx, source, false)
 	if err != nil {
 		return Definition{}, false, fmt.Errorf("flow: rehearse saving: %w", err)
 	}

@@ -85,6 +85,17 @@ func (r *run) first(msg message) {
 	r.inbox = append([]message{msg}, r.inbox...)
 }
 
+// driveBeside drives in a goroutine of its own, for which the engine, and the run, wait. The caller has set busy, and an attempt of the run has not ended.
+func (r *run) driveBeside() {
+	r.engine.attempts.Add(1)
+	r.flying.Add(1)
+	go func() {
+		defer r.engine.attempts.Done()
+		defer r.flying.Done()
+		r.drive().launch()
+	}()
+}
+
 // drive works the inbox off, and returns an attempt that is to begin, or nil: the caller runs it or launches it. The caller has set busy.
 func (r *run) drive() (next *flight) {
 	room := r.engine.rooms.get()

@@ -86,7 +86,10 @@ func (s *saying) tell() {
 	}
 	s.mu.Unlock()
 	if changed {
-		s.run.post(message{in: input{kind: inWaits, step: s.call.Step, item: s.call.Item, attempt: s.call.Attempt, name: text}})
+		msg := message{in: input{kind: inWaits, step: s.call.Step, item: s.call.Item, attempt: s.call.Attempt, name: text}}
+		if s.run.hand(&msg) {
+			s.run.driveBeside() // the end of the attempt waits for this function, and is not to wait for what other attempts hand in
+		}
 	}
 }
 

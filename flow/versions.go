@@ -46,7 +46,7 @@ func (e *Engine) version(ctx context.Context, name string, version int, calling 
 			return p, nil
 		}
 	}
-	p, faults, err := e.compile(ctx, r.Source, calling...)
+	p, faults, err := e.compile(ctx, r.Source, true, calling...)
 	if err != nil {
 		return nil, fmt.Errorf("read flow %s: %w", name, err)
 	}
@@ -95,7 +95,7 @@ func (e *Engine) definition(ctx context.Context, name string, version int) (*Def
 	if err != nil {
 		return nil, fmt.Errorf("read flow %s version %d: %w", name, version, err)
 	}
-	d := parse(r.Source)
+	d := parseStored(r.Source)
 	d.Version, d.SavedAt = r.Version, r.SavedAt
 	return &d.Definition, nil
 }
@@ -103,7 +103,7 @@ func (e *Engine) definition(ctx context.Context, name string, version int) (*Def
 // Save checks a document and stores it as the next version of its flow. A document equal to the latest version is not
 // stored again. What is wrong with it is a *DefinitionError.
 func (e *Engine) Save(ctx context.Context, source []byte) (Definition, error) {
-	p, faults, err := e.compile(ctx, source)
+	p, faults, err := e.compile(ctx, source, false)
 	if err != nil {
 		return Definition{}, fmt.Errorf("flow: save: %w", err)
 	}
@@ -147,7 +147,7 @@ func (e *Engine) Definitions(ctx context.Context) ([]Definition, error) {
 	}
 	out := make([]Definition, 0, len(records))
 	for _, r := range records {
-		d := parse(r.Source)
+		d := parseStored(r.Source)
 		d.Version, d.SavedAt = r.Version, r.SavedAt
 		out = append(out, d.Definition)
 	}

@@ -15,6 +15,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -134,7 +135,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
-	if err := documents(ctx, d.config.Flows, engine); err != nil {
+	if err := documents(ctx, d.config.Flows, engine, d.config.Logger); err != nil {
 		return fmt.Errorf("flow/daemon: %w", err)
 	}
 	listener, err := d.listen()
@@ -240,7 +241,7 @@ func manifests(dir string) ([]flow.Manifest, error) {
 }
 
 // documents saves every flow of a folder.
-func documents(ctx context.Context, dir string, engine *flow.Engine) error {
+func documents(ctx context.Context, dir string, engine *flow.Engine, log *slog.Logger) error {
 	files, err := list(dir, ".yaml")
 	if err != nil {
 		return err
@@ -250,11 +251,22 @@ func documents(ctx context.Context, dir string, engine *flow.Engine) error {
 		if err != nil {
 			return err
 		}
-		if _, err := engine.Save(ctx, data); err != nil {
+		var refused *flow.DefinitionError
+		if _, err := engine.Save(ctx, data); errors.As(err, &refused) && saved(ctx, engine, data) {
+			if log != nil {
+				log.Error("this release refuses a flow that was saved before; what is stored goes on; mend the file", "file", file, "error", err)
+			}
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
 	return nil
+}
+
+// saved reports whether a document is the latest version of its flow already: an older release took it, and executions of it may be open.
+func saved(ctx context.Context, engine *flow.Engine, source []byte) bool {
+	latest, err := engine.Definitions(ctx)
+	return err == nil && slices.ContainsFunc(latest, func(d flow.Definition) bool { return bytes.Equal(d.Source, source) })
 }
 
 func list(dir, suffix string) ([]string, error) {
