@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/zhiyun-ops/zhiyun/internal/certs"
 )
@@ -59,7 +60,7 @@ func (f ClientFiles) TLS() (*tls.Config, error) {
 	}
 	if f.Cert != "" {
 		load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			certificate, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+			certificate, err := f.pair()
 			return &certificate, err
 		}
 		if _, err := load(nil); err != nil {
@@ -68,4 +69,16 @@ func (f ClientFiles) TLS() (*tls.Config, error) {
 		config.GetClientCertificate = load
 	}
 	return config, nil
+}
+
+// pair reads the certificate and its key; both at once if they share a file, which may be replaced at any moment.
+func (f ClientFiles) pair() (tls.Certificate, error) {
+	if f.Cert != f.Key {
+		return tls.LoadX509KeyPair(f.Cert, f.Key)
+	}
+	both, err := os.ReadFile(f.Cert)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(both, both)
 }

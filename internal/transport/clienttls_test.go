@@ -1,10 +1,14 @@
 package transport_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/zhiyun-ops/zhiyun/internal/certs"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 )
 
@@ -30,5 +34,66 @@ func TestClientFiles(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"ZHIYUN_TLS_CA=a", "ZHIYUN_TLS_KEY=k"}, files.Env()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A certificate and its key in one file are read at once: whoever replaces it never leaves a reader with halves of two.
+func TestClientFilesReplaced(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var pairs [][]byte
+	for _, sub := range []string{"a", "b"} {
+		files, err := certs.Make(filepath.Join(dir, sub), []string{"127.0.0.1"}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both []byte
+		for _, file := range files[1:3] {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			both = append(both, content...)
+		}
+		pairs = append(pairs, both)
+	}
+	path, next := filepath.Join(dir, "device.pem"), filepath.Join(dir, "next.pem")
+	replace := func(i int) error {
+		if err := os.WriteFile(next, pairs[i%len(pairs)], 0o600); err != nil {
+			return err
+		}
+		return os.Rename(next, path)
+	}
+	if err := replace(0); err != nil {
+		t.Fatal(err)
+	}
+	config, err := transport.ClientFiles{Cert: path, Key: path}.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() { // ends with stop; waited for below
+		for i := 1; ; i++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			if err := replace(i); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 500 {
+		if _, err := config.GetClientCertificate(nil); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
