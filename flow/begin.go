@@ -105,7 +105,7 @@ func (m *machine) locked() bool {
 		value, err := lock.eval(x.vars)
 		text, isText := value.(string)
 		if err == nil && (!isText || text == "") {
-			err = fmt.Errorf("%q is %s, want a text", m.p.Locks[i], describe(value))
+			err = fmt.Errorf("%q is %s, want a text that is not empty", m.p.Locks[i], describe(value))
 		}
 		if err != nil {
 			m.abandon(Failed, failure(CodeExpression, "locks: %v", err), input{})

@@ -253,6 +253,9 @@ func (s *said) error() *Error {
 
 // exitError turns a process's failure into an Error.
 func exitError(err error, stdout []byte, logs string) *Error {
+	if errors.Is(err, exec.ErrWaitDelay) { // it succeeded, but what it printed may not be whole
+		return &Error{Code: CodeExit, Message: "it ended, and a process that it left behind keeps its stdout or stderr open: start what is to stay with >/dev/null 2>&1", Unknown: true}
+	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
 		return &Error{Code: CodeExit, Message: err.Error(), Permanent: errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound)}

@@ -133,6 +133,23 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 }
 
+// What a tool leaves behind outside its group may go on writing where the tool did: nobody knows whether what was printed is whole, and the tool hears how to do without.
+func TestToolThatLeavesItsOutputOpenIsInDoubt(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pid")
+	t.Cleanup(func() {
+		data, _ := os.ReadFile(file)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	script := fmt.Sprintf(`setsid sh -c 'echo $$ > %[1]s; exec sleep 600' & while ! [ -s %[1]s ]; do sleep 0.01; done; echo '{}'`, file)
+	result := runShell(t, shell(t, flow.Manifest{}, script), flow.Call{})
+	if err := result.Error; err == nil || err.Code != flow.CodeExit || !err.Unknown || err.Permanent || !strings.Contains(err.Message, ">/dev/null 2>&1") {
+		t.Errorf("%+v, want an unknown %s that says how to mend it", result.Error, flow.CodeExit)
+	}
+}
+
 func TestPlatformsAreHeld(t *testing.T) {
 	t.Parallel()
 	result := runShell(t, shell(t, flow.Manifest{Platforms: []string{"plan9", "linux/mips"}}, `true`), flow.Call{})

@@ -550,3 +550,21 @@ func TestLocksOfSeveralEngines(t *testing.T) {
 		t.Errorf("%v is left, %v", locks, err)
 	}
 }
+
+// A key that is empty is refused by what it is.
+func TestKeysAreNotEmpty(t *testing.T) {
+	t.Parallel()
+	tools := flow.NewTools()
+	flow.Func(tools, "nothing", func(context.Context, struct{}) (struct{}, error) { return struct{}{}, nil }, flow.WithEffect(flow.Pure))
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools})
+	for name, one := range map[string][2]string{
+		"step":  {"steps: [{name: one, tool: nothing, exclusive: \"${params.key}\"}]", `exclusive: "${params.key}" is an empty text, want a text that is not empty`},
+		"whole": {"locks: [\"${params.key}\"]\nsteps: [{name: one, tool: nothing}]", `is an empty text, want a text that is not empty`},
+	} {
+		save(t, engine, "flow: "+name+"\nparams: {key: string}\n"+one[0]+"\n")
+		x, err := engine.Wait(t.Context(), begin(t, engine, name, map[string]any{"key": ""}))
+		if err != nil || x.State != flow.Failed || !strings.Contains(x.Error.Error(), one[1]) {
+			t.Errorf("%s is %s: %v, %v; want %q", name, x.State, x.Error, err, one[1])
+		}
+	}
+}

@@ -106,6 +106,12 @@ func (e *Engine) Logs(ctx context.Context, id string, filter LogFilter) iter.Seq
 		}
 		all := yield
 		yield = func(piece LogPiece, err error) bool {
+			if err == nil && filter.Follow { // after the piece was read: what was secret when it was written is known by now
+				if err = e.reveal(ctx, id, &hidden); err != nil {
+					all(LogPiece{}, fmt.Errorf("flow: logs of %s: %w", id, err))
+					return false
+				}
+			}
 			piece.Text = redactText(piece.Text, hidden.secrets)
 			return all(piece, err)
 		}

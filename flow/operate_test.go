@@ -319,3 +319,44 @@ steps:
 		}
 	})
 }
+
+// Who follows logs does not see what has become a secret since he began.
+func TestLogsAreStruckOfWhatBecomesASecret(t *testing.T) {
+	t.Parallel()
+	tools := flow.NewTools()
+	next := make(chan string)
+	tools.Handle(flow.Manifest{Name: "talk", Effect: flow.Pure}, func(_ context.Context, call flow.Call) flow.Result {
+		for text := range next {
+			call.Log([]byte(text))
+		}
+		return flow.Result{Output: json.RawMessage("{}")}
+	})
+	engine := start(t, flow.Config{Store: memstore.New(), Tools: tools, LogDir: t.TempDir()})
+	const document = "flow: f\nparams: {password: %s}\nsteps: [{name: talk, tool: talk}]\n"
+	save(t, engine, fmt.Sprintf(document, "string"))
+	id := begin(t, engine, "f", map[string]any{"password": "correct horse"})
+	pieces := make(chan string)
+	go func() { // ends with the execution; the test reads until it has
+		defer close(pieces)
+		for piece, err := range engine.Logs(t.Context(), id, flow.LogFilter{Follow: true}) {
+			pieces <- fmt.Sprint(piece.Text, err)
+		}
+	}()
+	next <- "no secret yet: correct horse\n"
+	if got := <-pieces; got != "no secret yet: correct horse\n<nil>" {
+		t.Errorf("it began with %q", got)
+	}
+	save(t, engine, fmt.Sprintf(document, "secret"))
+	if err := engine.Migrate(t.Context(), id, flow.Intervention{Actor: "ann"}); err != nil {
+		t.Fatal(err)
+	}
+	next <- "now: correct horse\n"
+	close(next)
+	var rest strings.Builder
+	for piece := range pieces {
+		rest.WriteString(piece)
+	}
+	if got := rest.String(); got != "now: ******\n<nil>" {
+		t.Errorf("it went on with %q, want the secret struck out", got)
+	}
+}

@@ -203,6 +203,9 @@ func describe(value any) string {
 	case nil:
 		return "null"
 	case string:
+		if v == "" {
+			return "an empty text"
+		}
 		return "a text"
 	case bool:
 		return "a bool"

@@ -236,27 +236,34 @@ func (e *Engine) exposed(ctx context.Context, a *action) *Error {
 type revealed struct {
 	flow    string
 	secrets []string
+	through int64 // the last event that was read
 }
 
 // revealed reads what an execution has on record so far.
 func (e *Engine) revealed(ctx context.Context, id string) (revealed, error) {
 	var out revealed
-	for after := int64(0); ; {
-		records, err := e.config.Store.History(ctx, id, after, 256)
+	err := e.reveal(ctx, id, &out)
+	return out, err
+}
+
+// reveal reads on, to the end of the record.
+func (e *Engine) reveal(ctx context.Context, id string, out *revealed) error {
+	for {
+		records, err := e.config.Store.History(ctx, id, out.through, 256)
 		if err != nil || len(records) == 0 {
-			return out, err
+			return err
 		}
 		for _, record := range records {
 			events, err := DecodeEvents(id, record)
 			if err != nil {
-				return out, err
+				return err
 			}
 			for i := range events {
 				if err := out.add(ctx, e, &events[i]); err != nil {
-					return out, err
+					return err
 				}
 			}
-			after = record.Seq + int64(len(events)) - 1
+			out.through = record.Seq + int64(len(events)) - 1
 		}
 	}
 }

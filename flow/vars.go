@@ -88,7 +88,7 @@ func (m *machine) resolve(s *StepStatus, plan *stepPlan, item int) (input json.R
 	if device, err = textOf(plan.on, vars, "on", plan.On, "the name of a device"); err != nil {
 		return nil, "", "", err
 	}
-	key, err = textOf(plan.exclusive, vars, "exclusive", plan.Exclusive, "a text")
+	key, err = textOf(plan.exclusive, vars, "exclusive", plan.Exclusive, "a text that is not empty")
 	return input, device, key, err
 }
 

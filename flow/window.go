@@ -95,6 +95,9 @@ func (w *window) opens(at time.Time) time.Time {
 	for limit := at.AddDate(1, 0, 0); at.Before(limit); {
 		// As long as the clock is not put forward or back, the window opens at its first minute on one of its days.
 		_, changes := at.In(w.zone).ZoneBounds()
+		if !changes.IsZero() && !changes.After(at) { // Go takes each year beyond a zone's table for 365 days: on the last of a leap year it is behind its end
+			changes = at.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
+		}
 		for day := range 9 {
 			local := at.In(w.zone)
 			_, offset := local.Zone()

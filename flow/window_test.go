@@ -24,14 +24,16 @@ func TestWindow(t *testing.T) {
 		"until midnight":            {Window{Days: []string{"sun"}, From: "20:00", To: "24:00"}, "2026-03-16T00:00:00Z", "2026-03-22T20:00:00Z"},
 		"a whole day":               {Window{Days: []string{"sun"}, From: "06:00", To: "06:00"}, "2026-03-16T05:00:00Z", "2026-03-16T05:00:00Z"},
 		// In Berlin 02:00 became 03:00 on 2026-03-29 (01:00 UTC), and 03:00 became 02:00 on 2026-10-25 (01:00 UTC).
-		"opens in the hour left out":         {Window{From: "02:30", To: "05:00", Zone: "Europe/Berlin"}, "2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z"},
-		"lies in the hour left out":          {Window{From: "02:15", To: "02:45", Zone: "Europe/Berlin"}, "2026-03-29T00:00:00Z", "2026-03-30T00:15:00Z"},
-		"opens after the hour left out":      {Window{From: "04:00", To: "05:00", Zone: "Europe/Berlin"}, "2026-03-29T00:00:00Z", "2026-03-29T02:00:00Z"},
-		"spring, closed, next day":           {Window{From: "01:00", To: "01:30", Zone: "Europe/Berlin"}, "2026-03-29T00:30:00Z", "2026-03-29T23:00:00Z"},
-		"in the hour that comes twice":       {Window{From: "02:00", To: "02:30", Zone: "Europe/Berlin"}, "2026-10-25T00:10:00Z", "2026-10-25T00:10:00Z"},
-		"in the hour that comes twice again": {Window{From: "02:00", To: "02:30", Zone: "Europe/Berlin"}, "2026-10-25T00:40:00Z", "2026-10-25T01:00:00Z"},
-		"autumn, after":                      {Window{From: "04:00", To: "05:00", Zone: "Europe/Berlin"}, "2026-10-25T00:10:00Z", "2026-10-25T03:00:00Z"},
-		"midnight left out":                  {Window{Days: []string{"sun"}, From: "00:15", To: "02:00", Zone: "America/Asuncion"}, "2023-10-01T02:00:00Z", "2023-10-01T04:00:00Z"},
+		"opens in the hour left out":                          {Window{From: "02:30", To: "05:00", Zone: "Europe/Berlin"}, "2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z"},
+		"lies in the hour left out":                           {Window{From: "02:15", To: "02:45", Zone: "Europe/Berlin"}, "2026-03-29T00:00:00Z", "2026-03-30T00:15:00Z"},
+		"opens after the hour left out":                       {Window{From: "04:00", To: "05:00", Zone: "Europe/Berlin"}, "2026-03-29T00:00:00Z", "2026-03-29T02:00:00Z"},
+		"spring, closed, next day":                            {Window{From: "01:00", To: "01:30", Zone: "Europe/Berlin"}, "2026-03-29T00:30:00Z", "2026-03-29T23:00:00Z"},
+		"in the hour that comes twice":                        {Window{From: "02:00", To: "02:30", Zone: "Europe/Berlin"}, "2026-10-25T00:10:00Z", "2026-10-25T00:10:00Z"},
+		"in the hour that comes twice again":                  {Window{From: "02:00", To: "02:30", Zone: "Europe/Berlin"}, "2026-10-25T00:40:00Z", "2026-10-25T01:00:00Z"},
+		"autumn, after":                                       {Window{From: "04:00", To: "05:00", Zone: "Europe/Berlin"}, "2026-10-25T00:10:00Z", "2026-10-25T03:00:00Z"},
+		"the last day of a leap year beyond the zone's table": {Window{From: "12:00", To: "13:00", Zone: "Europe/Berlin"}, "2040-12-31T12:30:00Z", "2041-01-01T11:00:00Z"},
+		"that day, before":                                    {Window{From: "12:00", To: "13:00", Zone: "Europe/Berlin"}, "2040-12-31T02:00:00Z", "2040-12-31T11:00:00Z"},
+		"midnight left out":                                   {Window{Days: []string{"sun"}, From: "00:15", To: "02:00", Zone: "America/Asuncion"}, "2023-10-01T02:00:00Z", "2023-10-01T04:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

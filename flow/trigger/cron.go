@@ -54,6 +54,9 @@ func (c *cron) next(after time.Time) (time.Time, bool) {
 	low := after
 	for range maxChanges {
 		start, end := low.Add(1).In(c.zone).ZoneBounds()
+		if !end.IsZero() && !end.After(low.Add(1)) { // Go takes each year beyond a zone's table for 365 days: on the last of a leap year it is behind its end
+			end = low.Add(1).UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
+		}
 		_, offset := low.Add(1).In(c.zone).Zone()
 		shift := time.Duration(offset) * time.Second
 		from := low.UTC().Add(shift) // the wall clock, read as if it were UTC
