@@ -1,10 +1,13 @@
 package balance
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // Candidate is one instance that a Picker may choose.
 type Candidate struct {
-	Weight float64 // 0 or less is never picked
+	Weight float64 // 0, less or NaN is never picked; more than 1e18 counts as that
 	Load   *Load   // lives on from picker to picker
 	Key    uint64  // what the hash policies know it by: Hash of its address
 }
@@ -35,9 +38,35 @@ type column struct {
 	price float32  // of a call in flight here: 1/weight
 }
 
+// leastWeight and mostWeight are between what weights count as: prices and sums of weights within are finite.
+const (
+	leastWeight = 1e-9
+	mostWeight  = 1e18
+)
+
+// finite returns the candidates with weights of which all sums and quotients are finite; NaN is none.
+func finite(candidates []Candidate) []Candidate {
+	copied := false
+	for i, c := range candidates {
+		w := 0.0
+		if c.Weight > 0 {
+			w = min(max(c.Weight, leastWeight), mostWeight)
+		}
+		if c.Weight == w || c.Weight < 0 {
+			continue
+		}
+		if !copied {
+			candidates, copied = slices.Clone(candidates), true
+		}
+		candidates[i].Weight = w
+	}
+	return candidates
+}
+
 // NewPicker returns a picker over candidates; pickers hand out indexes into that slice, which it does not keep. turn is where
 // RoundRobin starts: Turn of the picker before, so that changes do not start each round anew.
 func NewPicker(policy Policy, candidates []Candidate, turn uint64) *Picker {
+	candidates = finite(candidates)
 	p := &Picker{policy: policy, columns: newColumns(candidates)}
 	p.sparse = len(p.columns) < len(candidates)
 	if len(p.columns) == 0 {
