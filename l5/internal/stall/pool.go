@@ -11,6 +11,10 @@ const (
 	poolPairs = 10_000
 	// enough is how many calls must have ended before one in a thousand is told from the rest.
 	enough = 1000
+	// poolBuckets is how many buckets a histogram has; what is told of more counts in the last.
+	poolBuckets = 16
+	// poolCalls is where the count of a bucket stops, so that no report outweighs those of the next minutes, or wraps a sum.
+	poolCalls = 1 << 24
 )
 
 // Pool knows how long the calls of all processes of a device take, by caller and service, so that a process that has just
@@ -49,10 +53,11 @@ func (p *Pool) Add(now time.Time, caller, service string, histogram []int64) {
 		}
 	}
 	for i, calls := range histogram {
+		i = min(i, poolBuckets-1)
 		if i == len(h.histogram) {
 			h.histogram = append(h.histogram, 0)
 		}
-		h.histogram[i] += max(calls, 0)
+		h.histogram[i] += min(max(calls, 0), poolCalls-h.histogram[i])
 	}
 }
 

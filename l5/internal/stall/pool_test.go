@@ -2,6 +2,7 @@ package stall_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -65,5 +66,34 @@ func TestKnown(t *testing.T) {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// A report may say anything: bounds of buckets that do not exist, and sums that wrap, are not to make a patience.
+func TestPoolOfAbsurdHistograms(t *testing.T) {
+	t.Parallel()
+	bound := func(i int) time.Duration {
+		if i > 15 {
+			t.Errorf("bucket %d", i)
+		}
+		return ms << i
+	}
+	now := time.Unix(0, 0)
+	var pool stall.Pool
+	many := make([]int64, 64)
+	for i := range many {
+		many[i] = math.MaxInt64
+	}
+	pool.Add(now, "web", "cart", many)
+	pool.Add(now, "web", "cart", many)
+	if got := pool.Patience("web", "cart", bound); got < 0 || got > 2*ms<<15 {
+		t.Errorf("patience %v", got)
+	}
+	for range 40 { // as many minutes later nothing of it is left
+		now = now.Add(time.Minute)
+		pool.Add(now, "web", "cart", []int64{100_000})
+	}
+	if got, want := pool.Patience("web", "cart", bound), pool.Patience("web", "cart", func(int) time.Duration { return ms }); got != want {
+		t.Errorf("patience %v, want %v", got, want)
 	}
 }
