@@ -101,7 +101,23 @@ func Wire(record store.Record) ([]byte, bool) {
 // Intake is what reports go to, for tests.
 type Intake struct{ in *intake }
 
-func NewIntake() Intake { return Intake{newIntake(nil)} }
+// NewIntake returns one of which service "a" has instances at 127.0.0.1:1 and :2, and "b" one at 127.0.0.1:1.
+func NewIntake() Intake {
+	return Intake{newIntake(nil, func(service, addr string) (bool, bool) {
+		return service == "a" || service == "b", addr == "127.0.0.1:1" || service == "a" && addr == "127.0.0.1:2"
+	})}
+}
+
+// Held returns how many services and instances are remembered.
+func (i Intake) Held() (services, instances int) {
+	i.in.mu.Lock()
+	defer i.in.mu.Unlock()
+	instances = len(i.in.busy)
+	for _, r := range i.in.reporters {
+		services, instances = services+len(r.services), instances+len(r.busy)
+	}
+	return services, instances
+}
 
 // Hear notes what a reporter tells of one instance.
 func (i Intake) Hear(now time.Time, reporterID, service, addr string, requests, inFlight int64) {

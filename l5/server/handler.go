@@ -255,6 +255,9 @@ func (h *handler) Report(ctx context.Context, request *connect.Request[l5pb.Repo
 	if request.Msg.GetReporter() == "" || request.Msg.GetSeq() == 0 {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a report carries the reporter's id and a seq above 0"))
 	}
+	if n := len(request.Msg.GetReporter()); n > maxReporterID {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("reporter is of %d bytes; give an id of at most %d", n, maxReporterID))
+	}
 	refused := (&gate{server: s, ctx: ctx, header: request.Header()}).sift(request.Msg)
 	duplicate, err := s.intake.take(ctx, request.Msg, s.config.now())
 	if err != nil {

@@ -21,6 +21,7 @@ type intake struct {
 	sink    Sink
 	metrics *metrics
 	wake    chan struct{}
+	exists  func(service, addr string) (ofService, ofInstance bool) // what there is: nothing is remembered of what is only told of
 
 	mu        sync.Mutex
 	reporters map[string]*reporter    // guarded by mu
@@ -61,8 +62,14 @@ const (
 // errBusy refuses reports that the sink cannot keep up with.
 var errBusy = errors.New("more outcomes are waiting than the sink takes; send the report again later")
 
-func newIntake(sink Sink) *intake {
-	return &intake{sink: sink, wake: make(chan struct{}, 1), reporters: make(map[string]*reporter), busy: make(map[[2]string]time.Time), pending: newFold()}
+// maxReporters bounds the reporters that are told apart: who reports names itself.
+const maxReporters = 100_000
+
+// maxReporterID bounds the name of one, in bytes.
+const maxReporterID = 256
+
+func newIntake(sink Sink, exists func(service, addr string) (ofService, ofInstance bool)) *intake {
+	return &intake{sink: sink, exists: exists, wake: make(chan struct{}, 1), reporters: make(map[string]*reporter), busy: make(map[[2]string]time.Time), pending: newFold()}
 }
 
 func newFold() *fold {
@@ -92,6 +99,10 @@ func (in *intake) add(request *l5pb.ReportRequest, now time.Time) (*fold, bool, 
 	}
 	r := in.reporters[request.GetReporter()]
 	if r == nil {
+		if len(in.reporters) >= maxReporters {
+			return nil, false, fmt.Errorf("reporter %q is one more than the %d that are told apart; those that are silent for %v are forgotten: send the report again later",
+				request.GetReporter(), maxReporters, reporterMemory)
+		}
 		r = &reporter{}
 		in.reporters[request.GetReporter()] = r
 	}

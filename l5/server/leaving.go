@@ -54,8 +54,13 @@ type hearing struct {
 	active time.Time // that it had called it
 }
 
-// hear notes what a reporter tells. Callers hold mu.
+// hear notes what a reporter tells of services and instances that exist: whatever else it names is not waited for, and costs no memory.
+// Callers hold mu.
 func (in *intake) hear(r *reporter, service, addr string, requests, inFlight int64, now time.Time) {
+	ofService, ofInstance := in.exists(service, addr)
+	if !ofService {
+		return
+	}
 	h := r.services[service]
 	h.heard = now
 	if requests > 0 {
@@ -68,7 +73,7 @@ func (in *intake) hear(r *reporter, service, addr string, requests, inFlight int
 	if !r.told.Equal(now) {
 		r.told, r.busy = now, nil // another batch
 	}
-	if inFlight > 0 {
+	if inFlight > 0 && ofInstance {
 		if r.busy == nil {
 			r.busy = make(map[[2]string]struct{}, 1)
 		}

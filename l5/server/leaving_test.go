@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -38,4 +39,17 @@ func TestLeaving(t *testing.T) {
 	want("who has called nothing for long is not waited for", at(60), at(59), at(4), 0)
 	in.Forget(at(3600))
 	want("all is forgotten", at(3600), at(3599), never, 0)
+}
+
+// Who reports may name anything: what does not exist is not remembered.
+func TestLeavingOfWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	in, now := server.NewIntake(), time.Unix(1_000_000, 0)
+	for i := range 1000 {
+		in.Hear(now, "liar", fmt.Sprintf("s%d", i), "127.0.0.1:1", 1, 1)
+		in.Hear(now, "liar", "a", fmt.Sprintf("127.0.0.1:%d", 100+i), 1, 1)
+	}
+	if services, instances := in.Held(); services != 1 || instances != 0 {
+		t.Errorf("%d services and %d instances are remembered, want the one service that exists", services, instances)
+	}
 }

@@ -416,6 +416,18 @@ func (r *registry) get(name id) *row {
 	return s.rows[at].unpack(s.name)
 }
 
+// exists reports whether there is a service, and an instance of it.
+func (r *registry) exists(service, addr string) (ofService, ofInstance bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.services[service]
+	if s == nil || len(s.rows) == 0 {
+		return false, false
+	}
+	_, ofInstance = s.find(addr)
+	return true, ofInstance
+}
+
 // list returns a service's rows by address.
 func (r *registry) list(name string) []*row {
 	r.mu.Lock()
