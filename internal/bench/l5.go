@@ -111,14 +111,12 @@ func (s *suite) kinds(ctx context.Context, target string) error {
 		}
 		choices, against := newTwoChoices(kind.n), "two weighted draws, in flight, moving average, count"
 		floor := func(int) error { choices.Load().route(); return nil }
-		var request func(int) l5.Request
 		if kind.hashes {
 			against = "a hash and a look into a table"
 			floor = func(i int) error { choices.Load().pick(mix(i)); return nil }
-			request = func(i int) l5.Request { return l5.Request{Hash: mix(i)} }
 		}
 		stop := background(ctx, client.Run)
-		ours, err := s.kind(ctx, client, fmt.Sprintf("bench.s%d", kind.n), request)
+		ours, err := s.kind(ctx, client, fmt.Sprintf("bench.s%d", kind.n), kind.hashes)
 		if err := errors.Join(err, stop()); err != nil {
 			return err
 		}
@@ -159,7 +157,7 @@ func (s *suite) moved() {
 	}
 }
 
-func (s *suite) kind(ctx context.Context, client *l5.Client, service string, request func(i int) l5.Request) (float64, error) {
+func (s *suite) kind(ctx context.Context, client *l5.Client, service string, hashes bool) (float64, error) {
 	if _, err := client.Route(ctx, service); err != nil {
 		return 0, err
 	}
@@ -168,10 +166,10 @@ func (s *suite) kind(ctx context.Context, client *l5.Client, service string, req
 			route l5.Route
 			err   error
 		)
-		if request == nil {
-			route, err = client.Route(ctx, service)
+		if hashes {
+			route, err = client.RouteFor(ctx, service, l5.Request{Hash: mix(i)})
 		} else {
-			route, err = client.RouteFor(ctx, service, request(i))
+			route, err = client.Route(ctx, service)
 		}
 		if err != nil {
 			return err
