@@ -9,28 +9,28 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
 )
 
-// The flow that README shows is one that Save takes.
-func TestReadmeFlow(t *testing.T) {
+// The flows that README shows are what Save takes, with nothing missing.
+func TestReadmeFlows(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile("(?s)<!-- example: flow -->\n```yaml\n(.*?)```").FindSubmatch(readme)
-	if found == nil {
-		t.Fatal("README.md has no flow behind <!-- example: flow -->")
-	}
 	engine, err := flow.New(flow.Config{Store: memstore.New(), Tools: flow.NewTools()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	faults, err := engine.Lint(t.Context(), found[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fault := range faults {
-		if !fault.Warning { // the flow that it calls is not shown
-			t.Error(fault)
+	for _, name := range []string{"update-one", "flow"} { // the one that is called first
+		found := regexp.MustCompile("(?s)<!-- example: " + name + " -->\n```yaml\n(.*?)```").FindSubmatch(readme)
+		if found == nil {
+			t.Fatalf("README.md has no flow behind <!-- example: %s -->", name)
+		}
+		faults, err := engine.Lint(t.Context(), found[1])
+		if err != nil || len(faults) > 0 {
+			t.Fatalf("%s: %v %v", name, faults, err)
+		}
+		if _, err := engine.Save(t.Context(), found[1]); err != nil {
+			t.Fatalf("%s: %v", name, err)
 		}
 	}
 }
