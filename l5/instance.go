@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -125,6 +126,18 @@ func checkAddr(addr string) error {
 	return nil
 }
 
+// checkSpelling reports that a good address can be written in a shorter way: the place where a program listens is one instance, not one for each way to write it.
+func checkSpelling(addr string) error {
+	host, port, _ := net.SplitHostPort(addr)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	if plain := net.JoinHostPort(host, strings.TrimLeft(port, "0")); plain != addr {
+		return fmt.Errorf("l5: address %q: write it as %q", addr, plain)
+	}
+	return nil
+}
+
 // CheckService reports what is wrong with a service id.
 func CheckService(service string) error {
 	if !serviceID.MatchString(service) {
@@ -133,8 +146,16 @@ func CheckService(service string) error {
 	return nil
 }
 
-// Check reports all that is wrong with the instance.
+// Check reports all that is wrong with the instance for whoever registers it. An IP address is written as netip.Addr.String does, and an IPv4 address as such.
 func (i Instance) Check() error {
+	if err := i.checkKnown(); err != nil {
+		return err
+	}
+	return checkSpelling(i.Addr)
+}
+
+// checkKnown reports what makes an instance useless that was registered by whatever rules.
+func (i Instance) checkKnown() error {
 	errs := []error{CheckService(i.Service), checkAddr(i.Addr)}
 	if i.Weight < 0 || i.Weight > MaxWeight {
 		errs = append(errs, fmt.Errorf("l5: weight %d of %s: want 0 (meaning %d) to %d", i.Weight, i.Addr, DefaultWeight, MaxWeight))

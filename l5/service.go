@@ -79,7 +79,7 @@ func (s *service) refresh(now time.Time) {
 		if why := s.guide.rules.Isolate[instance.Addr]; why != "" {
 			instance.Isolated = why // said by the rules before the registry has it
 		}
-		if err := instance.Check(); err != nil {
+		if err := instance.checkKnown(); err != nil {
 			s.client.config.Logger.Warn("l5: an instance is left out", "service", s.name, "error", err)
 			continue
 		}
