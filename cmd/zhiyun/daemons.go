@@ -138,7 +138,7 @@ that it stays as declared. What it runs outlives it: the next agent adopts it.
 
 Example:
 
-  $ zhiyun token enrol web-17 > web-17.enrol           # on the server; bring the file to the device, mode 600
+  $ (umask 077; zhiyun token enrol web-17 > web-17.enrol)   # on the server; bring the file to the device, mode 600
   $ zhiyun agent --device web-17 --addr 10.0.3.17 --server https://10.0.0.5:7070 --enrol @web-17.enrol
 
 The token is good for one device, once, and for an hour. What it is exchanged for stays below ROOT/var/zhiyun/credential

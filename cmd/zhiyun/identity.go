@@ -22,11 +22,11 @@ func tokenCommand() *cli.Command {
 	return &cli.Command{
 		Name: "token", Usage: "credentials: how operators, devices and others prove who they are",
 		Subcommands: []*cli.Command{
-			issueVerb(auth.Enrol, "DEVICE", "make a token with which a device gets its own credential, once", "zhiyun token enrol web-17 --ttl 1h > web-17.enrol", time.Hour),
-			issueVerb(auth.Operator, "NAME", "make a token that may do everything", "zhiyun token operator li --ttl 8h > ~/.zhiyun.token", month),
-			issueVerb(auth.Viewer, "NAME", "make a token that may read, and change nothing", "zhiyun token viewer board > /etc/zhiyun/token", month),
+			issueVerb(auth.Enrol, "DEVICE", "make a token with which a device gets its own credential, once", "umask 077; zhiyun token enrol web-17 --ttl 1h > web-17.enrol", time.Hour),
+			issueVerb(auth.Operator, "NAME", "make a token that may do everything", "umask 077; zhiyun token operator li --ttl 8h > ~/.zhiyun.token", month),
+			issueVerb(auth.Viewer, "NAME", "make a token that may read, and change nothing", "umask 077; zhiyun token viewer board > /etc/zhiyun/token", month),
 			issueVerb(auth.Metrics, "NAME", "make a token that may read /metrics, and nothing else", "zhiyun token metrics prometheus > /etc/prometheus/zhiyun.token", month),
-			issueVerb(auth.Agent, "DEVICE", "make a token for the agent of a device; better, enrol the device", "zhiyun token agent web-17 > /etc/zhiyun/token", month),
+			issueVerb(auth.Agent, "DEVICE", "make a token for the agent of a device; better, enrol the device", "umask 077; zhiyun token agent web-17 > /etc/zhiyun/token", month),
 			verb("list", "", "what is in force: tokens and the certificates of devices", "zhiyun token list --role agent", []cli.Flag{
 				&cli.StringFlag{Name: "role", Usage: "only of this `ROLE`"}, &cli.StringFlag{Name: "name", Usage: "only of this `NAME`"},
 				&cli.BoolFlag{Name: "all", Usage: "those that have ended in the last 30 days, too"}, limitFlag(),
