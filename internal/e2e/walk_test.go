@@ -89,7 +89,7 @@ func TestE2EWalk(t *testing.T) {
 	text := string(out)
 	for what, want := range map[string]string{
 		"the flow ends well":           `execution\.done`,
-		"both instances were called":   `(?s)127\.0\.1\.\d+:8777 +\d+ +0 .*127\.0\.1\.\d+:8777 +\d+ +0 `,
+		"both instances were called":   `(?s)127\.\d+\.1\.\d+:8777 +\d+ +0 .*127\.\d+\.1\.\d+:8777 +\d+ +0 `,
 		"drift found what was removed": `d01/package/pkg/hello/\S+/bin/hello +hello +open`,
 		"apply shows its plan":         `1 to create`,
 	} {
