@@ -66,6 +66,9 @@ type Standing struct {
 // Standing returns where an execution stands, secrets struck out, or ErrNotFound.
 func (e *Engine) Standing(ctx context.Context, id string) (Standing, error) {
 	row, err := e.config.Store.Get(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		err = ErrNotFound // the store names the execution once more
+	}
 	if err != nil {
 		return Standing{}, fmt.Errorf("flow: execution %s: %w", id, err)
 	}

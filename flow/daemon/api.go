@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
+
+// states are those that a list may be asked for.
+var states = []flow.State{flow.Running, flow.Compensating, flow.Stuck, flow.Done, flow.Failed, flow.Cancelled}
 
 // api serves the engine's verbs. Whoever reaches the listener may use all of them: it is a socket of mode 0600, or demands client
 // certificates.
@@ -33,9 +37,16 @@ func api(engine *flow.Engine) http.Handler {
 		q := r.URL.Query()
 		filter := flow.Filter{Flow: q.Get("flow"), After: q.Get("after")}
 		for _, state := range q["state"] {
+			if !slices.Contains(states, flow.State(state)) {
+				answer(w, nil, fmt.Errorf("%w: state %q: it is one of %q", flow.ErrInvalid, state, states))
+				return
+			}
 			filter.States = append(filter.States, flow.State(state))
 		}
 		executions, next, err := engine.List(r.Context(), filter)
+		if executions == nil {
+			executions = []flow.Execution{} // a list without entries, where JSON would have null
+		}
 		answer(w, map[string]any{"executions": executions, "next": next}, err)
 	})
 	mux.HandleFunc("GET /v1/executions/{id}", func(w http.ResponseWriter, r *http.Request) {

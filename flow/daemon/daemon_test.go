@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -76,6 +77,20 @@ func TestDaemon(t *testing.T) {
 	}
 	if status, body := post(t, client, base+"/v1/executions/nobody/pause", ""); status != 404 {
 		t.Errorf("pause of nothing: %d %s", status, body)
+	}
+	for query, want := range map[string]string{
+		"state=stuck":          `200 {"executions":[],"next":""}`,
+		"state=done&state=bog": `400 {"error":"invalid: state \"bog\": it is one of [\"running\" \"compensating\" \"stuck\" \"done\" \"failed\" \"cancelled\"]"}`,
+	} {
+		response, err := client.Get(base + "/v1/executions?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if got := fmt.Sprintf("%d %s", response.StatusCode, body); err != nil || strings.TrimSpace(got) != want {
+			t.Errorf("list of %s: %s, %v; want %s", query, got, err, want)
+		}
 	}
 }
 
