@@ -66,6 +66,9 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	s.owned.Store(true)
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
+		if transient(err) {
+			return nil, fmt.Errorf("pgstore: open: %w: PostgreSQL is away or starts; try again when it answers", err)
+		}
 		return nil, fmt.Errorf("pgstore: open: %w", err)
 	}
 	return s, nil
