@@ -91,7 +91,7 @@ func (b *Bulk) input() (input, error) {
 	if b.Signal != nil {
 		in, err := signalInput(b.Signal.Name, b.Signal.Payload, []SignalOption{SignalID(b.Signal.ID), SignalFrom(b.With.Actor)})
 		if b.Signal.ID == "" {
-			err = errors.Join(err, fmt.Errorf("%w: Bulk.Signal.ID is empty: repeated, it would be another signal", ErrInvalid))
+			err = errors.Join(err, fmt.Errorf("%w: Bulk.Signal.ID is empty: give one (--id), or what is repeated would be another signal", ErrInvalid))
 		}
 		return in, errors.Join(append(faults, err)...)
 	}

@@ -60,6 +60,7 @@ func TestBulk(t *testing.T) {
 			want []string
 		}{
 			{"everything", flow.Bulk{Filter: flow.Filter{Open: true}, Order: flow.OrderCancel}, []string{"error: flow: cancel in bulk: invalid: Bulk.Filter selects everything; say which flow, state, step, parameter or device"}},
+			{"a signal without an ID", flow.Bulk{Filter: cart, Signal: &flow.BulkSignal{Name: "go"}}, []string{"error: flow: signal in bulk: invalid: Bulk.Signal.ID is empty: give one (--id), or what is repeated would be another signal"}},
 			{"too many", flow.Bulk{Filter: flow.Filter{Flow: "f"}, Order: flow.OrderCancel, Max: 3}, []string{"error: flow: cancel in bulk: invalid: more than 3 executions are selected; narrow the filter, or allow for more"}},
 			{"rehearsed", flow.Bulk{Filter: cart, Order: flow.OrderCancel, Rehearse: true}, []string{"done stuck->cancelled of 2 ", "done stuck->cancelled of 2 "}},
 			{"pause", flow.Bulk{Filter: cart, Order: flow.OrderPause}, []string{"done stuck->stuck of 2 ", "done stuck->stuck of 2 "}},

@@ -208,7 +208,7 @@ func params(c *cli.Context, a *control.Client, name string, args []string) (map[
 	}
 	for _, one := range slices.Sorted(maps.Keys(texts)) {
 		if !slices.Contains(known, one) {
-			faults = append(faults, fmt.Sprintf("flow %s has no parameter %q; it has %s", name, one, text(known)))
+			faults = append(faults, fmt.Sprintf("flow %s has no parameter %q; it has %s", name, one, strings.Join(known, ", ")))
 		}
 	}
 	if len(faults) > 0 {

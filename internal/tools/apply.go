@@ -173,6 +173,10 @@ func DevicePick(ctx context.Context, env Env, in DevicePickIn) (DevicePickOut, e
 	if err != nil {
 		return out, err
 	}
+	if len(serving) < count {
+		return out, fail("module.minimum", "%s has %d devices in service; %d cannot leave: ask for fewer, or wait for an expansion that is still under way",
+			in.Module, len(serving), count)
+	}
 	if len(serving)-count < m.Scale.Min {
 		return out, fail("module.minimum", "%s has %d devices in service and keeps at least %d; %d cannot leave: lower scale.min",
 			in.Module, len(serving), m.Scale.Min, count)

@@ -259,8 +259,8 @@ func TestUndoInDoubt(t *testing.T) {
 func TestFailsByName(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		tool, input, code string
-		prepare           func(*testing.T, *controltest.World)
+		tool, input, code, says string
+		prepare                 func(*testing.T, *controltest.World)
 	}{
 		"params module":    {tool: "flow.params", input: `{"module":"none"}`, code: "module.unknown"},
 		"params full":      {tool: "flow.params", input: `{"module":"shop.cart","count":4}`, code: "module.full"},
@@ -292,6 +292,7 @@ func TestFailsByName(t *testing.T) {
 		"join idle":        {tool: "l5.callee.join", input: `{"module":"shop.cart","services":` + cartService + `,"devices":[` + d1 + `]}`, code: "device.state"},
 		"hold idle":        {tool: "device.hold", input: `{"module":"shop.cart","names":["d1"]}`, code: "device.state"},
 		"pick idle":        {tool: "device.pick", input: `{"module":"shop.cart","devices":["d1"]}`, code: "device.state"},
+		"pick too many":    {tool: "device.pick", input: `{"module":"shop.cart","count":9}`, code: "module.minimum", says: "9 cannot leave: ask for fewer"},
 		"pick minimum":     {tool: "device.pick", input: `{"module":"shop.cart","count":1}`, code: "module.minimum", prepare: again("scale: {", "scale: {min: 1, ")},
 		"test tcp":         {tool: "test.run", input: `{"module":"shop.cart","device":` + d1 + `}`, code: "test.tcp", prepare: again("permissions:", "tests: [{kind: tcp, port: 1, timeout: 200ms}]\npermissions:")},
 		"test http":        {tool: "test.run", input: `{"module":"shop.cart","device":` + d1 + `}`, code: "test.http", prepare: again("permissions:", "tests: [{kind: http, port: 1, timeout: 200ms}]\npermissions:")},
@@ -307,8 +308,8 @@ func TestFailsByName(t *testing.T) {
 				c.prepare(t, w)
 			}
 			before := w.InForce(t)
-			if _, code := run(t.Context(), t, w, c.tool, "e1/1", c.input); code != c.code {
-				t.Errorf("failed with %q, want %q", code, c.code)
+			if output, code := run(t.Context(), t, w, c.tool, "e1/1", c.input); code != c.code || !strings.Contains(fmt.Sprint(output), c.says) {
+				t.Errorf("failed with %q, %v; want %q, %s", code, output, c.code, c.says)
 			}
 			if diff := cmp.Diff(before, w.InForce(t)); diff != "" && !strings.HasPrefix(c.tool, "permission") {
 				t.Errorf("a failure changed: %s", diff)
