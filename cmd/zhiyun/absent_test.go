@@ -56,7 +56,7 @@ func TestEachParameterThatIsWrongIsTold(t *testing.T) {
 	if codeOf(err) != exitUsage {
 		t.Fatalf("ends with %d: %v", codeOf(err), err)
 	}
-	for _, says := range []string{`parameter "n" (int): "two"`, `parameter "m" (int): "1.5"`, `no parameter "y"; it has n,m,x`} {
+	for _, says := range []string{`parameter "n" (int): "two"`, `parameter "m" (int): "1.5"`, `no parameter "y"; it has n, m, x`} {
 		if !strings.Contains(err.Error(), says) {
 			t.Errorf("%v\nwant %q as well", err, says)
 		}

@@ -98,7 +98,7 @@ func TestParametersAreReadByTheirTypes(t *testing.T) {
 		t.Errorf("started with other parameters (-want +got):\n%s", diff)
 	}
 	for args, says := range map[string]string{
-		"n=two": `parameter "n" (int): "two" is no whole number`, "m=1": `no parameter "m"; it has x,n,who,pin`, "n=1 n=2": "each once",
+		"n=two": `parameter "n" (int): "two" is no whole number`, "m=1": `no parameter "m"; it has x, n, who, pin`, "n=1 n=2": "each once",
 	} {
 		if _, err := run(t, append(append([]string{"flow", "run", "typed"}, strings.Fields(args)...), "--server", w.Target)...); codeOf(err) != exitUsage || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", args, err, says)
