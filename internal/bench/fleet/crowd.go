@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5/agent"
 	"github.com/zhiyun-ops/zhiyun/l5/l5pb"
@@ -75,7 +76,7 @@ func (c *crowd) obey(ctx context.Context, o order) (report, error) {
 	case "report":
 		return c.report(ctx, o)
 	case "count":
-		return report{Counts: counts{Streams: c.streams.Load(), Snapshots: c.snapshots.Load(), Deltas: c.deltas.Load(), Opened: c.opened.Load()}, CPU: processorTime()}, nil
+		return report{Counts: counts{Streams: c.streams.Load(), Snapshots: c.snapshots.Load(), Deltas: c.deltas.Load(), Opened: c.opened.Load()}, CPU: usage.Processor()}, nil
 	}
 	return report{}, errors.New("unknown order")
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 	"github.com/zhiyun-ops/zhiyun/internal/transport"
 	"github.com/zhiyun-ops/zhiyun/l5"
 	"github.com/zhiyun-ops/zhiyun/l5/etcdstore"
@@ -49,11 +50,11 @@ func (h *host) obey(ctx context.Context, o order) (report, error) {
 		debug.FreeOSMemory()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return report{RSS: resident(), Heap: int64(m.HeapAlloc), CPU: processorTime()}, nil
+		return report{RSS: usage.Resident(), Heap: int64(m.HeapAlloc), CPU: usage.Processor()}, nil
 	case "change":
 		return h.change(ctx, o)
 	case "reports":
-		return report{CPU: processorTime(), Counts: counts{Reports: h.reports.Load()}}, nil
+		return report{CPU: usage.Processor(), Counts: counts{Reports: h.reports.Load()}}, nil
 	case "fan":
 		return h.fan(o)
 	case "hang up":
@@ -131,7 +132,7 @@ func (h *host) serve(ctx context.Context, o order) (report, error) {
 	if err := names.Ready(ctx); err != nil {
 		return report{}, err
 	}
-	out := report{Took: time.Since(began), CPU: processorTime(), RSS: resident(), Floor: listed, Bytes: size}
+	out := report{Took: time.Since(began), CPU: usage.Processor(), RSS: usage.Resident(), Floor: listed, Bytes: size}
 	listener, err := net.Listen("tcp", "127.0.0.1:"+fmt.Sprint(o.First)) // 0 unless the host stands in for one that was killed
 	if err != nil {
 		return out, err
@@ -174,7 +175,7 @@ func list(ctx context.Context, records server.Store) (took time.Duration, size i
 
 // change sets the share of the watched instance again and again, and reports when.
 func (h *host) change(ctx context.Context, o order) (report, error) {
-	cpu := processorTime()
+	cpu := usage.Processor()
 	began := make([]int64, 0, o.N)
 	for i := range o.N {
 		began = append(began, time.Now().UnixNano())
@@ -183,7 +184,7 @@ func (h *host) change(ctx context.Context, o order) (report, error) {
 		}
 		time.Sleep(o.Gap)
 	}
-	return report{Times: [][]int64{began}, CPU: processorTime() - cpu}, nil
+	return report{Times: [][]int64{began}, CPU: usage.Processor() - cpu}, nil
 }
 
 // Outcomes implements server.Sink.
@@ -199,7 +200,7 @@ func (h *host) fan(o order) (report, error) {
 	h.mu.Lock()
 	conns := h.bare
 	h.mu.Unlock()
-	cpu := processorTime()
+	cpu := usage.Processor()
 	message := make([]byte, max(o.Size, 4))
 	binary.BigEndian.PutUint32(message, uint32(len(message)))
 	began := make([]int64, 0, o.N)
@@ -212,5 +213,5 @@ func (h *host) fan(o order) (report, error) {
 		}
 		time.Sleep(o.Gap)
 	}
-	return report{Times: [][]int64{began}, CPU: processorTime() - cpu}, nil
+	return report{Times: [][]int64{began}, CPU: usage.Processor() - cpu}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 )
 
 // Bare is what a group commit does with nothing around it: a row per step and a cursor per flow, whatever arrives during one commit going into the next.
@@ -50,7 +52,7 @@ func RunBare(commit func([]row) error, inflight int, span time.Duration) (Bare, 
 			}
 		}
 	}()
-	cpu, began := ProcessorTime(), time.Now()
+	cpu, began := usage.Processor(), time.Now()
 	counts := make([]int, inflight)
 	var group errgroup.Group
 	for worker := range inflight {
@@ -81,7 +83,7 @@ func RunBare(commit func([]row) error, inflight int, span time.Duration) (Bare, 
 	if err != nil {
 		return Bare{}, err
 	}
-	return Bare{Rate: float64(steps) / time.Since(began).Seconds(), CPU: (ProcessorTime() - cpu) / time.Duration(steps)}, nil
+	return Bare{Rate: float64(steps) / time.Since(began).Seconds(), CPU: (usage.Processor() - cpu) / time.Duration(steps)}, nil
 }
 
 // output is what a step is worth to keep.

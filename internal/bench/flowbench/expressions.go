@@ -9,6 +9,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 )
 
 // Expressions is what expressions cost: the processor's time of a step.
@@ -65,13 +66,13 @@ func Express(ctx context.Context, rounds int) (e Expressions, err error) {
 		{"constant", nil, flow.Done, rounds, &e.Constant}, {"ordinary", nil, flow.Done, rounds, &e.Ordinary},
 		{"harmless", map[string]any{"many": many}, flow.Done, 3, &e.Harmless}, {"hostile", map[string]any{"many": many}, flow.Failed, 3, &e.Hostile},
 	} {
-		cpu := ProcessorTime()
+		cpu := usage.Processor()
 		for range one.rounds {
 			if _, err := ended(ctx, engine, one.name, one.params, one.want); err != nil {
 				return e, err
 			}
 		}
-		*one.into = (ProcessorTime() - cpu) / time.Duration(one.rounds)
+		*one.into = (usage.Processor() - cpu) / time.Duration(one.rounds)
 	}
 	return e, nil
 }

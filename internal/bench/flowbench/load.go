@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
-	"github.com/zhiyun-ops/zhiyun/internal/bench/flowbench/waiter"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 )
 
 // Load is what an engine did under load.
@@ -114,7 +114,7 @@ func Run(ctx context.Context, store flow.Store, inflight int, span time.Duration
 	var mu sync.Mutex
 	var took []time.Duration
 	var starts []int64
-	before, cpu, began := commits.Load(), ProcessorTime(), time.Now()
+	before, cpu, began := commits.Load(), usage.Processor(), time.Now()
 	var group errgroup.Group
 	for range inflight {
 		group.Go(func() error {
@@ -142,7 +142,7 @@ func Run(ctx context.Context, store flow.Store, inflight int, span time.Duration
 	steps := float64(len(took) * Steps)
 	return Load{
 		Flows: len(took), P50: took[len(took)/2], P99: took[len(took)*99/100],
-		Rate: steps / elapsed.Seconds(), CPU: time.Duration(float64(ProcessorTime()-cpu) / steps),
+		Rate: steps / elapsed.Seconds(), CPU: time.Duration(float64(usage.Processor()-cpu) / steps),
 		Commits: float64(commits.Load()-before) / steps,
 		Start:   Spread{starts[len(starts)/2], starts[len(starts)*99/100], starts[len(starts)-1]},
 	}, nil
@@ -158,6 +158,3 @@ func Background(ctx context.Context, fn func(context.Context) error) (stop func(
 		return <-done
 	}
 }
-
-// ProcessorTime is what this process has used of all processors.
-func ProcessorTime() time.Duration { return waiter.ProcessorTime() }

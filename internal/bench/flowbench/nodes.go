@@ -10,6 +10,7 @@ import (
 
 	"github.com/zhiyun-ops/zhiyun/flow"
 	"github.com/zhiyun-ops/zhiyun/flow/memstore"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 )
 
 // Shapes are the flows of many nodes that Nodes runs.
@@ -58,13 +59,13 @@ func Nodes(ctx context.Context, shape string, flows, nodes int) (perNode time.Du
 		params["all"] = all
 	}
 	runtime.GC() // what was measured before leaves nothing to clear away
-	cpu := ProcessorTime()
+	cpu := usage.Processor()
 	for range flows {
 		if _, err := ended(ctx, engine, saved.Name, params, flow.Done); err != nil {
 			return 0, err
 		}
 	}
-	return (ProcessorTime() - cpu) / time.Duration(flows*nodes), nil
+	return (usage.Processor() - cpu) / time.Duration(flows*nodes), nil
 }
 
 // ended runs a flow to its end, which is to be this one.

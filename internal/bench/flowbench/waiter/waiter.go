@@ -8,12 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/zhiyun-ops/zhiyun/flow"
+	"github.com/zhiyun-ops/zhiyun/internal/bench/usage"
 )
 
 // Definition is a flow that waits for a time a day ahead when its tool, "never", has failed once.
@@ -47,9 +45,9 @@ func Wait(ctx context.Context, store flow.Store, span time.Duration) (cost Cost,
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }() // ends with ctx; waited for below
 	pause(ctx, max(span*4, 50*time.Millisecond))
-	before := ProcessorTime()
+	before := usage.Processor()
 	pause(ctx, span)
-	cost = Cost{ProcessorTime() - before, resident()}
+	cost = Cost{usage.Processor() - before, usage.Resident()}
 	cancel()
 	return cost, <-done
 }
@@ -94,28 +92,4 @@ func run(open func(ctx context.Context, name string) (Store, error)) (err error)
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(cost)
-}
-
-// ProcessorTime is what this process has used of all processors.
-func ProcessorTime() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// resident is how much memory this process has, in bytes.
-func resident() int64 {
-	data, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return n << 10
-		}
-	}
-	return 0
 }
