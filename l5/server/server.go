@@ -55,7 +55,7 @@ func New(config Config) (*Server, error) {
 	s.registry = newRegistry(config.Store, config.ExpiryShare, config.Logger, config.now)
 	s.hub = s.registry.hub
 	s.leases = newLeases(config, s.registry)
-	s.intake = newIntake(config.Sink, s.exists)
+	s.intake = newIntake(config.Sink, s.registry.exists)
 	s.rules = newRules(s)
 	if s.metrics, err = newMetrics(config.Metrics, s); err != nil {
 		return nil, fmt.Errorf("l5/server: register metrics: %w", err)
@@ -92,10 +92,6 @@ func (s *Server) recheck(ctx context.Context) error {
 		case <-next:
 		}
 	}
-}
-
-func (s *Server) exists(service, addr string) (ofService, ofInstance bool) {
-	return s.registry.exists(service, addr)
 }
 
 // Ready waits until the registry is loaded.
