@@ -194,7 +194,6 @@ func TestExpansion(t *testing.T) {
 			after = 25 + random.IntN(55) // what comes before that has more
 		}
 		if finished := expansionRound(t, dir, after, cut); finished != (round == kills) {
-			expansionTold(t, dir)
 			t.Fatalf("round %d: finished %t", round, finished)
 		}
 		expansionStored(t, dir)
@@ -264,37 +263,6 @@ func expansionRound(t *testing.T, dir string, after int, cut string) (finished b
 		t.Fatal(err)
 	}
 	return finished
-}
-
-// expansionTold logs how far each execution has come.
-func expansionTold(t *testing.T, dir string) {
-	t.Helper()
-	store, err := sqlitestore.Open(filepath.Join(dir, "flow.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	rows, err := store.List(t.Context(), flow.Filter{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range rows {
-		records, err := store.History(t.Context(), row.ID, 0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		kinds := map[flow.EventKind]int{}
-		for _, record := range records {
-			events, err := flow.DecodeEvents(row.ID, record)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range events {
-				kinds[e.Kind]++
-			}
-		}
-		t.Logf("%s is %s at %q: %v", row.Key, row.State, row.Step, kinds)
-	}
 }
 
 // expansionStored checks the whole store, that nobody was asked, and that all that was cut off passed in doubt.
