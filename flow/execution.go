@@ -30,6 +30,9 @@ const (
 	Cancelled    State = "cancelled" // and compensated
 )
 
+// States lists the six states.
+func States() []State { return []State{Running, Compensating, Stuck, Done, Failed, Cancelled} }
+
 // Ended reports whether nothing more will happen.
 func (s State) Ended() bool { return s == Done || s == Failed || s == Cancelled }
 

@@ -11,9 +11,6 @@ import (
 	"github.com/zhiyun-ops/zhiyun/flow"
 )
 
-// states are those that a list may be asked for.
-var states = []flow.State{flow.Running, flow.Compensating, flow.Stuck, flow.Done, flow.Failed, flow.Cancelled}
-
 // api serves the engine's verbs. Whoever reaches the listener may use all of them: it is a socket of mode 0600, or demands client
 // certificates.
 func api(engine *flow.Engine) http.Handler {
@@ -37,8 +34,8 @@ func api(engine *flow.Engine) http.Handler {
 		q := r.URL.Query()
 		filter := flow.Filter{Flow: q.Get("flow"), After: q.Get("after")}
 		for _, state := range q["state"] {
-			if !slices.Contains(states, flow.State(state)) {
-				answer(w, nil, fmt.Errorf("%w: state %q: it is one of %q", flow.ErrInvalid, state, states))
+			if !slices.Contains(flow.States(), flow.State(state)) {
+				answer(w, nil, fmt.Errorf("%w: state %q: it is one of %q", flow.ErrInvalid, state, flow.States()))
 				return
 			}
 			filter.States = append(filter.States, flow.State(state))

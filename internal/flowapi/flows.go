@@ -213,8 +213,8 @@ func (f *API) List(ctx context.Context, q *connect.Request[pb.ListExecutionsRequ
 		filter.Flow = q.Msg.Flow
 	}
 	for _, state := range q.Msg.States { // of older clients
-		if !slices.Contains(states, flow.State(state)) {
-			return nil, rpc.Invalid("states", state, fmt.Sprintf("give some of %v", states))
+		if !slices.Contains(flow.States(), flow.State(state)) {
+			return nil, rpc.Invalid("states", state, fmt.Sprintf("give some of %v", flow.States()))
 		}
 		filter.States = append(filter.States, flow.State(state))
 	}
@@ -245,8 +245,8 @@ func (f *API) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, e
 		Params: q.GetParams(), Device: q.GetDevice(), Text: q.GetText(), Since: since, Until: until,
 	}
 	for _, state := range q.GetStates() {
-		if !slices.Contains(states, flow.State(state)) {
-			return flow.Filter{}, rpc.Invalid("filter.states", state, fmt.Sprintf("give some of %v", states))
+		if !slices.Contains(flow.States(), flow.State(state)) {
+			return flow.Filter{}, rpc.Invalid("filter.states", state, fmt.Sprintf("give some of %v", flow.States()))
 		}
 		out.States = append(out.States, flow.State(state))
 	}
@@ -259,10 +259,7 @@ func (f *API) filter(ctx context.Context, q *pb.ExecutionFilter) (flow.Filter, e
 	return out, nil
 }
 
-// states are those that an execution can be in.
-var states = []flow.State{flow.Running, flow.Compensating, flow.Stuck, flow.Done, flow.Failed, flow.Cancelled}
-
-// wakes are what can move one on.
+// wakes are what can move an execution on.
 var wakes = []flow.WakeKind{flow.WakePerson, flow.WakeSignal, flow.WakeTimer, flow.WakeLease, flow.WakeRunnable}
 
 func (f *API) Watch(ctx context.Context, q *connect.Request[pb.ExecutionRequest], stream *connect.ServerStream[pb.JSON]) error {
